@@ -1,0 +1,99 @@
+/* base.h: what every module may use: Status with its error trail, always-on checks, checked
+ * arithmetic, accounted allocation, and a growable string. Depends on libc alone. */
+#ifndef CRIA_BASE_H
+#define CRIA_BASE_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- Status ------------------------------------------------------------------------------
+ * Every function that can fail returns a Status. The first failure records one sentence (what,
+ * where, found, expected, what to do); callers pass the code up unchanged. The code decides the
+ * exit status of the process. */
+#define STATUS_LIST(X)                                                                             \
+    X(OK, 0, "ok")                                                                                 \
+    X(ERR_USER, 2, "a mistake in the input: config, data, command line")                           \
+    X(ERR_ENV, 3, "the environment failed: disk, MPI, GPU, non-finite numbers")                    \
+    X(ERR_STOPPED, 4, "asked to stop (signal or time limit); state was saved")
+
+typedef enum {
+#define X(name, exit_code, text) name,
+    STATUS_LIST(X)
+#undef X
+} Status;
+
+int status_exit_code(Status s);
+
+/* Records the sentence for this thread and returns `code`. Later calls before status_clear()
+ * replace the sentence only if none is recorded: the first error wins. */
+Status status_fail(Status code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Puts "PREFIX: " before the recorded sentence, for context that only a caller knows. */
+void status_prefix(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+const char *status_message(void); /* "" when nothing is recorded; valid until the next call */
+void status_clear(void);
+
+/* Return on failure / jump to a cleanup label on failure (needs a local `Status st`). */
+#define CHECK(expr)                                                                                \
+    do {                                                                                           \
+        Status check_st_ = (expr);                                                                 \
+        if (check_st_ != OK) return check_st_;                                                     \
+    } while (0)
+#define CHECK_GOTO(expr, label)                                                                    \
+    do {                                                                                           \
+        st = (expr);                                                                               \
+        if (st != OK) goto label;                                                                  \
+    } while (0)
+
+/* A broken invariant is a bug: print file:line and abort, in every build. */
+#define REQUIRE(cond)                                                                              \
+    do {                                                                                           \
+        if (!(cond)) base_bug(__FILE__, __LINE__, #cond);                                          \
+    } while (0)
+_Noreturn void base_bug(const char *file, int line, const char *what);
+
+/* ---- arithmetic -------------------------------------------------------------------------- */
+static inline int64_t i64_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t i64_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+/* a * b for non-negative operands; false (and *out untouched) when it does not fit. */
+static inline bool checked_mul(int64_t a, int64_t b, int64_t *out) {
+    return !__builtin_mul_overflow(a, b, out);
+}
+
+/* ---- element types ----------------------------------------------------------------------- */
+typedef enum { DT_F32, DT_BF16, DT_F64, DT_I64, DT_I32, DT_U8 } Dtype;
+static inline int dtype_bytes(Dtype t) {
+    static const int bytes[] = {4, 2, 8, 8, 4, 1};
+    return bytes[t];
+}
+
+/* ---- host memory: never returns NULL; out of memory prints what was asked for and exits 3 -- */
+void *mem_new(int64_t n, size_t size); /* zeroed; n * size is checked */
+void *mem_grow(void *ptr, int64_t n, size_t size); /* realloc; new part is not zeroed */
+char *mem_strdup(const char *s);
+char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+#define NEW(type, n) ((type *)mem_new((n), sizeof(type)))
+
+/* ---- StrBuf: a growable, always terminated string ----------------------------------------- */
+typedef struct {
+    char *text; /* NULL until the first append */
+    size_t len, cap;
+} StrBuf;
+
+void strbuf_printf(StrBuf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void strbuf_vprintf(StrBuf *b, const char *fmt, va_list ap);
+void strbuf_append(StrBuf *b, const char *text, size_t len);
+void strbuf_json_string(StrBuf *b, const char *s); /* quoted and escaped */
+const char *strbuf_text(const StrBuf *b);          /* "" when empty */
+void strbuf_free(StrBuf *b);
+
+/* ---- time -------------------------------------------------------------------------------- */
+double time_now(void); /* seconds, monotonic */
+
+#endif

@@ -1,0 +1,53 @@
+/* safetensors.h: the container format: u64 little-endian header length, JSON header, then the bytes
+ * of all tensors without holes. Header reading is strict and never allocates more than the header
+ * itself warrants; writing pads the header so that tensor data starts 64-byte aligned. */
+#ifndef CRIA_CKPT_SAFETENSORS_H
+#define CRIA_CKPT_SAFETENSORS_H
+
+#include "../base.h"
+
+#define SAFE_MAX_DIMS 8
+#define SAFE_MAX_HEADER (100LL << 20) /* as Hugging Face's own reader */
+
+typedef struct {
+    char *name;
+    Dtype dtype; /* F32, BF16, F64, I64, I32, U8 */
+    int ndim;
+    int64_t shape[SAFE_MAX_DIMS];
+    int64_t begin, end; /* bytes from the start of the data section */
+} SafeTensor;
+
+typedef struct {
+    char *key, *value;
+} SafeEntry;
+
+typedef struct {
+    SafeTensor *tensors;
+    int n_tensors;
+    SafeEntry *entries; /* __metadata__ */
+    int n_entries;
+    int64_t data_start; /* file offset of the data section */
+} SafeFile;
+
+/* Parses a header of `len` JSON bytes that a file of file_size bytes starts with (after the 8-byte
+ * length). ERR_USER with one sentence naming `name` and what is wrong: not JSON, duplicate names,
+ * unknown dtype, shape and range disagree, overlap, hole, past the end. */
+Status safetensors_parse(SafeFile *f, const char *name, const char *json, int64_t len,
+                         int64_t file_size);
+/* Reads and parses the header of an open file. */
+Status safetensors_read(SafeFile *f, const char *path, int fd);
+void safetensors_free(SafeFile *f);
+/* NULL when absent. */
+const SafeTensor *safetensors_find(const SafeFile *f, const char *name);
+const char *safetensors_entry(const SafeFile *f, const char *key);
+
+int64_t safetensors_count(const SafeTensor *t); /* elements */
+const char *safetensors_dtype_name(Dtype t);    /* "F32", ... */
+
+/* Assigns begin and end to tensors in list order and appends the 8-byte length and the padded header
+ * to out. Offsets do not depend on the values of entries of equal lengths. */
+void safetensors_layout(SafeTensor *tensors, int n_tensors);
+void safetensors_header(StrBuf *out, const SafeTensor *tensors, int n_tensors,
+                        const SafeEntry *entries, int n_entries);
+
+#endif

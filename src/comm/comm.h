@@ -1,0 +1,90 @@
+/* comm.h: seam 2, communication between ranks. Rows: self (a world of one), mpi (host memory), nccl
+ * (device memory). Communicators world, dp and cp are made once at start (comm_open), none later.
+ *
+ * Every operation is ordered after the earlier work of the stream it is given. Collectives are done
+ * for that stream when they return (the stream waits for them, not necessarily the host). Grouped
+ * transfers run beside the stream: comm_wait() makes a stream wait for them, so what is queued
+ * between comm_group_end() and comm_wait() overlaps with them.
+ * Counts are elements of the given type. Buffers are memory of the communicator's side. */
+#ifndef CRIA_COMM_H
+#define CRIA_COMM_H
+
+#include "../base.h"
+#include "../ops.h"
+
+typedef enum { COMM_SUM, COMM_MAX, COMM_MIN } CommOp;
+
+/* What bytes were sent for; counted apart, reported in the log. */
+typedef enum { COMM_KIND_PARAM, COMM_KIND_GRAD, COMM_KIND_KV, COMM_KIND_DKV, COMM_KIND_OTHER,
+               COMM_KINDS } CommKind;
+extern const char *const comm_kind_names[COMM_KINDS];
+
+typedef struct Comm Comm;
+typedef struct { int64_t id; } CommTicket; /* names one group of transfers; 0 = nothing to wait for */
+
+typedef struct {
+    Status (*all_reduce)(Comm *c, void *buf, int64_t n, Dtype t, CommOp op, Stream *stream);
+    /* buf holds size * n elements; element block `rank` ends up reduced (sum), in place */
+    Status (*reduce_scatter)(Comm *c, void *buf, int64_t n, Dtype t, Stream *stream);
+    /* buf holds size * n elements; block `rank` is this rank's contribution, in place */
+    Status (*all_gather)(Comm *c, void *buf, int64_t n, Dtype t, Stream *stream);
+    Status (*broadcast)(Comm *c, void *buf, int64_t n, Dtype t, int root, Stream *stream);
+    Status (*barrier)(Comm *c);
+    Status (*group_begin)(Comm *c);
+    Status (*send)(Comm *c, const void *buf, int64_t n, Dtype t, int peer);
+    Status (*recv)(Comm *c, void *buf, int64_t n, Dtype t, int peer);
+    Status (*group_end)(Comm *c, Stream *stream, CommTicket *ticket);
+    Status (*wait)(Comm *c, CommTicket ticket, Stream *stream);
+    void (*free)(Comm *c);
+} CommTable;
+
+struct Comm {
+    int rank, size;
+    const CommTable *table;
+    void *impl;
+    int64_t bytes_sent[COMM_KINDS]; /* by this rank, since the start */
+};
+
+/* The communicators of a run. ranks are cp-fastest: world rank = dp_rank * cp + cp_rank, so that the
+ * ranks of one context-parallel group are neighbours. `host` always works on host memory (agreement,
+ * checkpoints, configuration); the others work on the backend's memory. */
+typedef struct {
+    Comm *host, *world, *dp, *cp;
+    int local_rank; /* this rank's place among the ranks of its host */
+} CommSet;
+
+/* Start MPI (MPI_THREAD_MULTIPLE); without mpirun the world has one rank. Call once. */
+Status comm_start(int *argc, char ***argv);
+int comm_world_rank(void);
+int comm_world_size(void);
+int comm_local_rank(void);
+void comm_finish(void);
+/* Ends every rank of the job at once with this exit code; for a failure on one rank only. */
+_Noreturn void comm_abort(int exit_code);
+
+/* world % cp == 0 is the caller's duty. On the cpu backend world, dp, cp are MPI as well. */
+Status comm_open(CommSet *set, const Ops *ops, int cp);
+void comm_close(CommSet *set);
+
+/* A communicator of one rank, and one over MPI's world for tests; free with comm_free. */
+Comm *comm_self_create(void);
+Status comm_mpi_create(Comm **c);
+void comm_free(Comm *c);
+
+/* ---- the calls: thin, typed, counted wrappers over the table --------------------------------- */
+Status comm_all_reduce(Comm *c, void *buf, int64_t n, Dtype t, CommOp op, Stream *stream);
+Status comm_reduce_scatter(Comm *c, void *buf, int64_t n, Dtype t, CommKind kind, Stream *stream);
+Status comm_all_gather(Comm *c, void *buf, int64_t n, Dtype t, CommKind kind, Stream *stream);
+Status comm_broadcast(Comm *c, void *buf, int64_t n, Dtype t, int root, Stream *stream);
+Status comm_barrier(Comm *c);
+Status comm_group_begin(Comm *c);
+Status comm_send(Comm *c, const void *buf, int64_t n, Dtype t, int peer, CommKind kind);
+Status comm_recv(Comm *c, void *buf, int64_t n, Dtype t, int peer);
+Status comm_group_end(Comm *c, Stream *stream, CommTicket *ticket);
+Status comm_wait(Comm *c, CommTicket ticket, Stream *stream);
+
+/* Host-side agreement: every rank passes its own Status; all get the worst. The sentence of the
+ * lowest failing rank is given to rank 0 (as its status_message), so that rank 0 can print once. */
+Status comm_agree(Comm *host, Status mine);
+
+#endif

@@ -1,0 +1,108 @@
+/* config.h: the configuration of a run. One static table of keys (name, type, default, bounds, help)
+ * drives parsing (libyaml events), key=value overrides, printing, `cria config` and the docs. */
+#ifndef CRIA_CONFIG_H
+#define CRIA_CONFIG_H
+
+#include "base.h"
+
+typedef enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA } DeviceKind;
+typedef enum { FORMAT_AUTO, FORMAT_NANOGPT, FORMAT_MEGATRON, FORMAT_LLMC } DataFormat;
+typedef enum { MASK_CAUSAL, MASK_DOCUMENT, MASK_FULL } MaskKind;
+typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD } ScheduleKind;
+typedef enum { BACKEND_NONE, BACKEND_RING, BACKEND_MAGI, BACKEND_ALLGATHER, BACKEND_ULYSSES }
+    CpBackend;
+typedef enum { ACCUM_FP32, ACCUM_BF16 } RingAccum;
+typedef enum { RECOMPUTE_NONE, RECOMPUTE_LAYER } Recompute;
+
+typedef struct {
+    char *path;
+    double weight; /* relative share of the samples; 0 = in proportion to its tokens */
+} DataSource;
+
+typedef struct {
+    int layers, hidden, heads, kv_heads;
+    int head_dim; /* 0 = hidden / heads (resolved by config_load) */
+    int ffn, vocab;
+    int64_t seq_len;
+    bool tie_embeddings;
+    double norm_eps, init_std, rope_theta;
+    struct {
+        double factor; /* 1 = no scaling */
+        double low, high;
+        int64_t original; /* context length of the unscaled model */
+    } rope_scaling;
+} ModelConfig;
+
+typedef struct {
+    double lr, min_lr;
+    ScheduleKind schedule;
+    int64_t warmup_steps;
+    int64_t decay_steps; /* 0 = run.steps; for wsd: length of the final decay */
+    double beta1, beta2, eps, weight_decay;
+    double clip; /* 0 = no clipping */
+} OptimConfig;
+
+typedef struct {
+    struct {
+        char *dir;
+        int64_t seed, steps, log_every, eval_every, eval_sequences, save_every, keep_last;
+        double time_limit_minutes; /* 0 = none */
+        double watchdog_seconds;   /* 0 = off */
+        bool deterministic;
+    } run;
+    DeviceKind device;
+    ModelConfig model;
+    struct {
+        DataSource *train, *val; /* val may be empty: then no evaluation */
+        int n_train, n_val;
+        DataFormat format;
+        char *split; /* "train,val,test" shares over documents; "" = files say it */
+        int64_t eod; /* id that ends a document; -1 = none */
+        MaskKind mask;
+        int64_t window; /* a token sees at most this many previous tokens; 0 = no limit */
+        bool reset_positions, eod_mask_loss;
+    } data;
+    struct {
+        int64_t global, micro; /* sequences per step; sequences per rank group and micro-batch */
+    } batch;
+    OptimConfig optim;
+    struct {
+        int cp;
+        CpBackend backend;
+        int64_t chunk_size;  /* tokens; 0 = chosen by the planner */
+        int overlap_degree;  /* -1 = auto */
+        RingAccum ring_accum;
+        int zero; /* 0 | 1 */
+    } parallel;
+    struct {
+        Recompute recompute;
+        int64_t lm_head_chunk; /* rows of logits held at once; 0 = chosen */
+    } memory;
+    struct {
+        bool jsonl, tensorboard;
+    } log;
+} Config;
+
+/* Reads the file, then the overrides ("section.key=value"), checks everything that needs no world
+ * size, and resolves what is 0 = derived. On ERR_USER the sentence lists ALL problems, one a line,
+ * each with file:line or the override. *out must be freed in either case. */
+Status config_load(Config *out, const char *path, int n_overrides, char *const *overrides);
+/* The same from text in memory, named `name` in messages (tests, fuzzing, checkpoints). */
+Status config_parse(Config *out, const char *name, const char *text, size_t len, int n_overrides,
+                    char *const *overrides);
+/* What depends on the number of ranks: cp, batch arithmetic, runtime limits. ERR_USER lists all. */
+Status config_check_world(const Config *c, int world);
+void config_free(Config *c);
+
+/* YAML that config_parse reads back to an equal Config. */
+void config_print(const Config *c, StrBuf *out);
+/* As config_print, on one line of JSON (the log head). */
+void config_print_json(const Config *c, StrBuf *out);
+/* `cria config`: every key with type, default, bounds and help. */
+void config_print_help(StrBuf *out);
+/* CRC-32 over the keys that change results (model, data, batch, optim, seed), for resume checks. */
+uint32_t config_hash(const Config *c);
+
+const char *config_enum_name(int value, const char *key); /* e.g. (BACKEND_MAGI, "parallel.backend") */
+
+#endif
