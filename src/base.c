@@ -27,6 +27,13 @@ Status status_fail(Status code, const char *fmt, ...) {
     return code;
 }
 
+static void set_message(StrBuf *b) {
+    size_t n = b->len < sizeof message ? b->len : sizeof message - 1;
+    memcpy(message, b->text, n);
+    message[n] = '\0';
+    strbuf_free(b);
+}
+
 void status_prefix(const char *fmt, ...) {
     StrBuf b = {0};
     va_list ap;
@@ -34,10 +41,17 @@ void status_prefix(const char *fmt, ...) {
     strbuf_vprintf(&b, fmt, ap);
     va_end(ap);
     strbuf_printf(&b, ": %s", message);
-    size_t n = b.len < sizeof message ? b.len : sizeof message - 1;
-    memcpy(message, b.text, n);
-    message[n] = '\0';
-    strbuf_free(&b);
+    set_message(&b);
+}
+
+void status_suffix(const char *fmt, ...) {
+    StrBuf b = {0};
+    strbuf_printf(&b, "%s", message);
+    va_list ap;
+    va_start(ap, fmt);
+    strbuf_vprintf(&b, fmt, ap);
+    va_end(ap);
+    set_message(&b);
 }
 
 const char *status_message(void) { return message; }
@@ -95,6 +109,7 @@ static void strbuf_room(StrBuf *b, size_t more) {
 }
 
 void strbuf_vprintf(StrBuf *b, const char *fmt, va_list ap) {
+    REQUIRE(fmt != NULL);
     va_list measure;
     va_copy(measure, ap);
     int n = vsnprintf(NULL, 0, fmt, measure);

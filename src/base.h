@@ -30,8 +30,9 @@ int status_exit_code(Status s);
  * replace the sentence only if none is recorded: the first error wins. */
 Status status_fail(Status code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Puts "PREFIX: " before the recorded sentence, for context that only a caller knows. */
+/* Context that only a caller knows: "PREFIX: " before the recorded sentence, or text behind it. */
 void status_prefix(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void status_suffix(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 const char *status_message(void); /* "" when nothing is recorded; valid until the next call */
 void status_clear(void);

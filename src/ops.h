@@ -35,6 +35,7 @@ typedef struct {
 
 typedef struct Ops {
     const char *name; /* "cpu", "cuda" */
+    const char *device_name; /* of the GPU, as its driver calls it; "cpu" on the CPU */
     int act_bytes;
     Dtype act_dtype;
     bool host_memory; /* device pointers can be read and written by the host directly */

@@ -22,9 +22,10 @@ typedef struct {
 } SafeEntry;
 
 typedef struct {
-    SafeTensor *tensors;
+    SafeTensor *tensors; /* in the order of their data */
     int n_tensors;
-    SafeEntry *entries; /* __metadata__ */
+    SafeTensor **by_name; /* the same, sorted */
+    SafeEntry *entries;   /* __metadata__, sorted by key */
     int n_entries;
     int64_t data_start; /* file offset of the data section */
 } SafeFile;

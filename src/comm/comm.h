@@ -5,7 +5,9 @@
  * for that stream when they return (the stream waits for them, not necessarily the host). Grouped
  * transfers run beside the stream: comm_wait() makes a stream wait for them, so what is queued
  * between comm_group_end() and comm_wait() overlaps with them.
- * Counts are elements of the given type. Buffers are memory of the communicator's side. */
+ * Counts are elements of the given type. Buffers are memory of the communicator's side. A group's
+ * messages from one rank to another match in the order they were added; a rank may send to itself.
+ * A communicator serves one calling thread at a time. */
 #ifndef CRIA_COMM_H
 #define CRIA_COMM_H
 
@@ -23,6 +25,8 @@ typedef struct Comm Comm;
 typedef struct { int64_t id; } CommTicket; /* names one group of transfers; 0 = nothing to wait for */
 
 typedef struct {
+    /* n >= 1 and size >= 2 in the collectives, n >= 1 in send and recv: comm.c answers the rest.
+     * Reductions are of f32, f64, i64 or i32. */
     Status (*all_reduce)(Comm *c, void *buf, int64_t n, Dtype t, CommOp op, Stream *stream);
     /* buf holds size * n elements; element block `rank` ends up reduced (sum), in place */
     Status (*reduce_scatter)(Comm *c, void *buf, int64_t n, Dtype t, Stream *stream);
@@ -66,9 +70,14 @@ _Noreturn void comm_abort(int exit_code);
 Status comm_open(CommSet *set, const Ops *ops, int cp);
 void comm_close(CommSet *set);
 
-/* A communicator of one rank, and one over MPI's world for tests; free with comm_free. */
+/* The rows, free with comm_free: one rank in host memory; MPI's world; the ranks of MPI's world that
+ * pass the same color, in world order. The last two are collective over MPI's world. */
 Comm *comm_self_create(void);
 Status comm_mpi_create(Comm **c);
+Status comm_mpi_split(Comm **c, int color);
+/* Over the ranks of `host`, on this rank's current GPU (cuda/comm_nccl.cu); host is needed only during
+ * the call. */
+Status comm_nccl_create(Comm **c, Comm *host, const Ops *ops);
 void comm_free(Comm *c);
 
 /* ---- the calls: thin, typed, counted wrappers over the table --------------------------------- */
@@ -83,8 +92,12 @@ Status comm_recv(Comm *c, void *buf, int64_t n, Dtype t, int peer);
 Status comm_group_end(Comm *c, Stream *stream, CommTicket *ticket);
 Status comm_wait(Comm *c, CommTicket ticket, Stream *stream);
 
-/* Host-side agreement: every rank passes its own Status; all get the worst. The sentence of the
- * lowest failing rank is given to rank 0 (as its status_message), so that rank 0 can print once. */
+/* Host-side agreement: every rank passes its own Status; all get the worst (ERR_ENV, ERR_USER,
+ * ERR_STOPPED, OK) and, as their status_message, the sentence of the lowest rank that has it, with
+ * "rank N: " before it when others have not failed. */
 Status comm_agree(Comm *host, Status mine);
+
+/* ERR_ENV on every rank, naming the first rank whose value is not rank 0's. */
+Status comm_agree_equal(Comm *host, uint64_t value, const char *what);
 
 #endif

@@ -1,6 +1,6 @@
-/* loader.h: what a rank trains on. Global batch i of a run is a pure function of (seed, i); the ranks
- * of a data-parallel group take disjoint parts of it, the ranks of a context-parallel group the same.
- * A thread prepares micro-batches ahead. */
+/* loader.h: what a rank trains on. Global batch i of a run is a pure function of (seed, i); the
+ * ranks of a data-parallel group take disjoint parts of it, the ranks of a context-parallel group
+ * the same. A thread prepares micro-batches ahead. */
 #ifndef CRIA_DATA_LOADER_H
 #define CRIA_DATA_LOADER_H
 
@@ -13,8 +13,9 @@ typedef struct {
     int32_t *tokens, *labels, *positions; /* [B*T]; labels[s] is the token after tokens[s] */
     float *weights;                       /* [B*T]: 1, or 0 where a label does not count */
     int64_t *samples;                     /* [B] dataset sample numbers, for messages */
-    int32_t *doc_begin; /* [n_docs] stream positions where an attention block starts; doc_begin[0] = 0,
-                           every sequence start is one, and with mask document every document start */
+    /* [n_docs] stream positions where an attention block starts: 0, every sequence, and with mask
+     * document every document */
+    int32_t *doc_begin;
     int32_t n_docs;
     void *prepared; /* what LoaderOptions.prepare returned for it */
 } MicroBatch;
@@ -28,7 +29,7 @@ typedef struct {
     int depth; /* micro-batches prepared ahead; 0 = 4 */
     /* Runs on the loader's thread for each micro-batch, e.g. to build the attention plan. */
     void *(*prepare)(void *ctx, const MicroBatch *mb);
-    void (*release)(void *ctx, void *prepared);
+    void (*release)(void *ctx, void *prepared); /* on either thread, never both at once */
     void *ctx;
 } LoaderOptions;
 
@@ -38,13 +39,13 @@ typedef struct Loader Loader;
 Status loader_create(Loader **loader, Dataset *data, const LoaderOptions *options,
                      int64_t first_step);
 /* The next micro-batch, in order (step, micro); valid until the following call. Waits if it is not
- * ready (seconds waited are added to *waited unless NULL). ERR_USER for an id outside the vocabulary:
- * file, offset, id. */
+ * ready (seconds waited are added to *waited unless NULL). ERR_USER for an id outside the
+ * vocabulary: file, offset, id. */
 Status loader_next(Loader *loader, const MicroBatch **mb, double *waited);
 void loader_free(Loader *loader);
 
-/* The same content without a thread: micro-batch `micro` of `step` into mb (loader_batch_free). Used
- * by evaluation, by the search for a bad sample, and as the definition in tests. */
+/* The same content without a thread: micro-batch `micro` of `step` into mb (loader_batch_free).
+ * Used by evaluation, by the search for a bad sample, and as the definition in tests. */
 Status loader_batch(MicroBatch *mb, Dataset *data, const LoaderOptions *options, int64_t step,
                     int64_t micro);
 void loader_batch_free(MicroBatch *mb, const LoaderOptions *options);

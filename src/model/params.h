@@ -54,6 +54,18 @@ static inline int64_t param_layer_offset(const ParamTable *t, int l, int which) 
     return t->params[t->layer_first + l * t->layer_stride + which].offset;
 }
 
+/* A contiguous part of one tensor that a rank owns. Rank r owns block r of every bucket. */
+typedef struct {
+    int param;
+    int64_t begin, count; /* elements of the tensor as in files (padding belongs to nobody) */
+    int64_t flat;         /* where it starts in the flat buffer */
+    int64_t shard;        /* where it starts in a buffer of the rank's blocks, back to back */
+} ParamPiece;
+
+/* The pieces of `rank`, in flat order; over all ranks they cover every tensor once. Returns their
+ * number; free(*pieces). */
+int param_table_pieces(const ParamTable *t, int rank, ParamPiece **pieces);
+
 /* Element `index` (row-major in the file's shape) of tensor i as initialised from seed: a pure
  * function, the same for every world size and backend. Padding is zero. */
 float param_init_value(const ParamTable *t, int i, int64_t index, uint64_t seed);

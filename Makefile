@@ -1,0 +1,115 @@
+# cria: one executable in C11 and CUDA. `make help` lists what can be made.
+
+# ---- switches (make NAME=value) ----------------------------------------------------------------
+GPU      ?= $(if $(shell command -v nvcc),1,0)
+DEBUG    ?= 0
+SANITIZE ?=
+BUILD    ?= build
+CC       := $(if $(filter default,$(origin CC)),gcc,$(CC))
+MPICC    ?= mpicc
+NVCC     ?= nvcc
+CLANG    ?= clang
+
+# ---- flags --------------------------------------------------------------------------------------
+WARN      := -Wall -Wextra -Wshadow -Wconversion
+CFLAGS    ?=
+BASE      := -std=c11 -D_GNU_SOURCE -Isrc -g -fopenmp -pthread -fno-math-errno -fno-trapping-math
+OPT       := $(if $(filter 1,$(DEBUG)),-O0,-O3)
+SAN       := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+DEFINES   := $(if $(filter 1,$(GPU)),-DCRIA_CUDA)
+ALL       := $(BASE) $(OPT) $(SAN) $(DEFINES) $(CFLAGS)
+LIBS      := -lyaml -lz -lm
+COMMIT    := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+
+CUDA_HOME ?= $(patsubst %/bin/,%,$(dir $(realpath $(shell command -v $(NVCC)))))
+NVFLAGS   := -std=c++17 -Isrc -Icuda -lineinfo $(if $(filter 1,$(DEBUG)),-O0,-O3) \
+             -gencode arch=compute_90a,code=sm_90a -Werror all-warnings -Xptxas -warn-spills
+CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lnccl -lcuda -lstdc++
+
+# mpicc calls the compiler chosen above, whichever MPI it belongs to.
+export MPICH_CC := $(CC)
+export OMPI_CC  := $(CC)
+
+# ---- files --------------------------------------------------------------------------------------
+SRC   := $(sort $(wildcard src/*.c src/*/*.c))
+SRC   := $(if $(filter 1,$(GPU)),$(filter-out src/ops_nogpu.c,$(SRC)),$(SRC))
+CU    := $(if $(filter 1,$(GPU)),$(sort $(wildcard cuda/*.cu)))
+OBJ   := $(SRC:%.c=$(BUILD)/%.o) $(CU:%.cu=$(BUILD)/%.o)
+LIB   := $(BUILD)/libcria.a
+TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c tests/mpi_*.c)))
+BENCH := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/bench_*.c)))
+FUZZ  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+REPLAY := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/replay_%,$(FUZZ))
+
+# ---- what can be made ---------------------------------------------------------------------------
+.PHONY: all tests bench fuzz demo check clean help FORCE
+all: $(BUILD)/cria          ## the executable build/cria (default)
+tests: $(TESTS) $(REPLAY)   ## the test programs
+bench: $(BENCH)             ## the CPU benchmarks, build/tests/bench_*
+fuzz: $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ)) ## libFuzzer programs (clang), build/fuzz/*
+demo: all                   ## train the tiny model on real text on 2 ranks, stop, resume, plot
+	@scripts/demo.sh --no-setup
+check: all tests            ## every test that needs no GPU; T=pattern picks some
+	@BUILD="$(BUILD)" tests/run.sh $(T)
+clean:                      ## delete build/
+	rm -rf $(BUILD)
+help:                       ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@echo "switches: GPU=0|1 (now $(GPU)) DEBUG=1 SANITIZE=address|undefined|thread CC=clang BUILD=dir"
+
+# ---- rules --------------------------------------------------------------------------------------
+# The stamp changes when any flag does, and everything depends on it.
+STAMP := $(BUILD)/flags
+$(STAMP): FORCE
+	@mkdir -p $(BUILD)
+	@echo '$(CC) $(ALL) $(WARN) $(NVCC) $(NVFLAGS)' | cmp -s - $@ || \
+	  echo '$(CC) $(ALL) $(WARN) $(NVCC) $(NVFLAGS)' > $@
+$(BUILD)/commit: FORCE
+	@mkdir -p $(BUILD)
+	@echo '$(COMMIT)' | cmp -s - $@ || echo '$(COMMIT)' > $@
+
+$(BUILD)/cria: $(BUILD)/src/main.o $(LIB)
+	@echo "  link  $@"
+	@$(MPICC) $(ALL) -o $@ $^ $(LIBS) $(if $(CU),$(CUDA_LIBS))
+
+$(LIB): $(filter-out $(BUILD)/src/main.o,$(OBJ))
+	@rm -f $@ && ar rcs $@ $^
+
+$(BUILD)/src/version.o: ALL += -DCRIA_COMMIT='"$(COMMIT)"'
+$(BUILD)/src/version.o: $(BUILD)/commit
+
+$(BUILD)/src/comm/mpi.o: src/comm/mpi.c $(STAMP)
+	@echo "  cc    $<"
+	@mkdir -p $(@D)
+	@$(MPICC) $(ALL) $(WARN) -MMD -MP -c -o $@ $<
+
+$(BUILD)/src/%.o: src/%.c $(STAMP)
+	@echo "  cc    $<"
+	@mkdir -p $(@D)
+	@$(CC) $(ALL) $(WARN) -MMD -MP -c -o $@ $<
+
+$(BUILD)/cuda/%.o: cuda/%.cu $(STAMP)
+	@echo "  nvcc  $<"
+	@mkdir -p $(@D)
+	@$(NVCC) $(NVFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/tests/replay_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(LIB)
+	@echo "  link  $@"
+	@mkdir -p $(@D)
+	@$(MPICC) $(ALL) -Itests -Wall -Wextra -o $@ $(filter %.c %.a,$^) $(LIBS) $(if $(CU),$(CUDA_LIBS))
+
+$(BUILD)/tests/%: tests/%.c $(LIB)
+	@echo "  link  $@"
+	@mkdir -p $(@D)
+	@$(MPICC) $(ALL) -Itests -Wall -Wextra -MMD -MP -MF $@.d -o $@ $< $(LIB) -lcmocka $(LIBS) \
+	  $(if $(CU),$(CUDA_LIBS))
+
+# Fuzzing compiles the whole library anew with clang's coverage.
+FUZZ_SRC := $(filter-out src/main.c,$(wildcard src/*.c src/*/*.c))
+$(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_SRC) $(STAMP)
+	@echo "  fuzz  $@"
+	@mkdir -p $(@D)
+	@MPICH_CC=$(CLANG) OMPI_CC=$(CLANG) $(MPICC) $(BASE) -O1 -Itests \
+	  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $< $(FUZZ_SRC) $(LIBS)
+
+-include $(OBJ:.o=.d) $(wildcard $(BUILD)/tests/*.d)

@@ -1,0 +1,93 @@
+/* attention_sm90.cuh: what the Hopper forward and backward share: step records, masks, the order of
+ * (tile, head) items, and tensor maps. */
+#ifndef CRIA_CUDA_ATTENTION_SM90_CUH
+#define CRIA_CUDA_ATTENTION_SM90_CUH
+
+#include <cudaTypedefs.h>
+#include <string.h>
+
+#include "attention.h"
+#include "sm90.cuh"
+
+AttnGrid attn_sm90_fwd_grid(int D);
+
+/* What consumers need to know of one step beside its operands. */
+struct Step {
+    int c0, masked;
+    Band band;
+};
+
+/* s[64, N] of rows row and row + 8, columns step.c0 + t2 + ...: outside the band becomes -inf. */
+template <int R>
+__device__ __forceinline__ void mask_scores(float (&s)[R], const Step &step, int row, int t2) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        int begin, end;
+        band_limits(step.band, row + 8 * r, step.c0 + t2, &begin, &end);
+        unsigned width = (unsigned)(end - begin);
+#pragma unroll
+        for (int i = 0; i < R / 4; i++)
+#pragma unroll
+            for (int e = 0; e < 2; e++)
+                if ((unsigned)(8 * i + e - begin) >= width) s[4 * i + 2 * r + e] = -INFINITY;
+    }
+}
+
+/* Items are numbered tile by tile, the heads of a section inside: sections keep what concurrent CTAs
+ * read inside L2, and the CTAs of one KV head in step. */
+struct HeadItem {
+    int tile, head;
+};
+static __device__ __forceinline__ HeadItem item_decode(int item, int n_tiles, int heads,
+                                                       int section) {
+    int first = item / (n_tiles * section) * section;
+    int width = min(section, heads - first), rest = item - n_tiles * first;
+    return HeadItem{rest / width, first + rest % width};
+}
+
+/* The last CTA to finish leaves the counters as the next launch needs them. */
+static __device__ __forceinline__ void counters_reset(int32_t *counters) {
+    __threadfence();
+    if (atomicAdd(&counters[1], 1) == (int)gridDim.x - 1) {
+        counters[0] = 0;
+        counters[1] = 0;
+    }
+}
+
+/* How many of `heads` to run side by side: whole groups whose data, `bytes` a group, fits L2. */
+static inline int head_section(int heads, int groups, int64_t bytes) {
+    int64_t fit = (int64_t)32 << 20;
+    int64_t n = i64_max(1, i64_min(groups, bytes > 0 ? fit / bytes : groups));
+    return (int)n * (heads / groups);
+}
+
+static inline CUtensorMap encode_map(CUtensorMapDataType type, const void *base, int64_t inner,
+                                     int64_t rows, int64_t panels, int64_t row_bytes,
+                                     int64_t panel_bytes, int box_rows, int box_panels,
+                                     CUtensorMapSwizzle swizzle) {
+    static const PFN_cuTensorMapEncodeTiled_v12000 encode = [] {
+        void *entry = NULL;
+        cudaDriverEntryPointQueryResult found;
+        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault,
+                                         &found);
+        return (PFN_cuTensorMapEncodeTiled_v12000)entry;
+    }();
+    CUtensorMap map;
+    cuuint64_t dims[3] = {(cuuint64_t)inner, (cuuint64_t)i64_max(rows, 1), (cuuint64_t)panels};
+    cuuint64_t strides[2] = {(cuuint64_t)row_bytes, (cuuint64_t)panel_bytes};
+    cuuint32_t box[3] = {(cuuint32_t)inner, (cuuint32_t)box_rows, (cuuint32_t)box_panels};
+    cuuint32_t unit[3] = {1, 1, 1};
+    CUresult result =
+        encode(&map, type, 3, (void *)base, dims, strides, box, unit, CU_TENSOR_MAP_INTERLEAVE_NONE,
+               swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    REQUIRE(result == CUDA_SUCCESS);
+    return map;
+}
+
+/* bf16 x[rows, heads, D] in boxes of box_rows rows of one head; coordinates (0, row, head * D / 64). */
+static inline CUtensorMap tile_map(const void *x, int64_t rows, int heads, int D, int box_rows) {
+    return encode_map(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, x, 64, rows, heads * D / 64,
+                      (int64_t)heads * D * 2, 128, box_rows, D / 64, CU_TENSOR_MAP_SWIZZLE_128B);
+}
+
+#endif

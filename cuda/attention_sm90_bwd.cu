@@ -1,0 +1,364 @@
+/* attention_sm90_bwd.cu: dq, dk, dv of attention over a band list, on Hopper.
+ *
+ *   P = exp(scale q k^T - lse)   dP = dO v^T   dS = scale P (dP - delta)   delta = rowsum(dO O)
+ *   dv = P^T dO                  dk = dS^T q   dq = dS k
+ *
+ * 10 D flops per allowed pair and head. A CTA keeps 128 keys of one KV head in shared memory and walks
+ * the query rows that see them, head after head of the group, so dk and dv stay in accumulators and are
+ * written once (FlashAttention-2 and -3: Dao, 2023; Shah et al., 2024). Two consumer warpgroups of 64
+ * keys compute S^T and dP^T, so that P^T and dS^T are already A operands of dv and dk; only dS crosses
+ * between them through shared memory, for dq, which is staged in fp32 and added to global memory by the
+ * copy engine. Warp 0 loads, with lse and delta prepared for the exponent: rows outside the band get
+ * lse = +inf, so P = 0 without a mask. Warps 1 and 2 drain dq. */
+#include "attention.h"
+#include "attention_sm90.cuh"
+
+namespace {
+
+constexpr int KEYS = 128, STAGES = 2;
+#ifndef DQ_BOX
+#define DQ_BOX 32 /* floats of dq in an inner row of its tensor map */
+#endif
+
+template <int D> struct Bwd {
+    static constexpr int ROWS = D == 64 ? 128 : 64; /* query rows of a step */
+};
+
+struct BwdParams {
+    float *dkv;
+    const float *lse, *delta;
+    AttnList list;
+    int32_t *counters;
+    int Sq, H, K, section;
+    float scale;
+    bool accumulate_dkv;
+};
+
+struct BwdItem {
+    int row0, rows, kv_head, n_steps; /* n_steps < 0: no more items */
+};
+
+struct BwdStep {
+    Step step;
+    int head;
+};
+
+template <int D> struct BwdShared {
+    static constexpr int ROWS = Bwd<D>::ROWS;
+    __nv_bfloat16 k[KEYS * D], v[KEYS * D];
+    __nv_bfloat16 q[STAGES][ROWS * D], d_o[STAGES][ROWS * D];
+    __nv_bfloat16 ds[2][ROWS * KEYS]; /* two, so that one barrier a step is enough */
+    float dq[2][64 * 64];             /* each warpgroup's quarter or half of the step's dq */
+    float lse[STAGES][ROWS], delta[STAGES][ROWS]; /* log2 units; times scale */
+    BwdStep step[2 * STAGES];
+    BwdItem item;
+    int done;
+    uint64_t kv_full, kv_empty, full[STAGES], empty[STAGES], dq_full[2], dq_empty[2];
+};
+
+template <int D>
+__device__ void produce(BwdShared<D> &sm, const CUtensorMap *map_q, const CUtensorMap *map_do,
+                        const CUtensorMap *map_kv, const BwdParams &p) {
+    constexpr int ROWS = Bwd<D>::ROWS, PER_LANE = ROWS / 32;
+    const int lane = threadIdx.x, group = p.H / p.K, n_items = p.list.n_tiles * p.K;
+    uint32_t items = 0, steps = 0;
+    auto next_item = [&] {
+        int item = lane == 0 ? atomicAdd(&p.counters[0], 1) : 0;
+        return __shfl_sync(0xffffffff, item, 0);
+    };
+    for (int item = next_item(); item < n_items; item = next_item(), items++) {
+        const HeadItem at = item_decode(item, p.list.n_tiles, p.K, p.section);
+        const AttnTile *tile = &p.list.tiles[at.tile];
+        mbar_wait(&sm.kv_empty, (items & 1) ^ 1);
+        if (lane == 0) {
+            sm.item = BwdItem{tile->row0, tile->rows, at.head, tile->n_steps * group};
+            if (tile->n_steps > 0) {
+                mbar_arrive_expect(&sm.kv_full, 2 * KEYS * D * 2);
+                tma_load(sm.k, map_kv, 0, tile->row0, at.head * (D / 64), &sm.kv_full);
+                tma_load(sm.v, map_kv, 0, tile->row0, (p.K + at.head) * (D / 64), &sm.kv_full);
+            } else {
+                mbar_arrive(&sm.kv_full);
+            }
+        }
+        for (int head = at.head * group; head < (at.head + 1) * group; head++) {
+            for (int r = tile->run_begin; r < tile->run_end; r++) {
+                const AttnRun *run = &p.list.runs[r];
+                int c0 = run->first;
+                for (int j = 0; j < run->n_steps; j++, c0 += ROWS, steps++) {
+                    const int i = ring_index<STAGES>(steps);
+                    float lse[PER_LANE], delta[PER_LANE];
+#pragma unroll
+                    for (int e = 0; e < PER_LANE; e++) {
+                        int row = c0 + lane + 32 * e;
+                        bool inside = row < run->band.k_end;
+                        int64_t from = (int64_t)head * p.Sq + row;
+                        float x = inside ? p.lse[from] : -INFINITY;
+                        lse[e] = x == -INFINITY ? INFINITY : x * 1.44269504f;
+                        delta[e] = inside ? p.delta[from] * p.scale : 0;
+                    }
+                    mbar_wait(&sm.empty[i], ring_parity<STAGES>(steps) ^ 1);
+#pragma unroll
+                    for (int e = 0; e < PER_LANE; e++) {
+                        sm.lse[i][lane + 32 * e] = lse[e];
+                        sm.delta[i][lane + 32 * e] = delta[e];
+                    }
+                    if (lane == 0) {
+                        BwdStep &step = sm.step[ring_index<2 * STAGES>(steps)];
+                        step.head = head;
+                        step.step.c0 = c0;
+                        step.step.masked = j < run->full_begin || j >= run->full_end;
+                        if (step.step.masked) step.step.band = run->band;
+                    }
+                    __syncwarp();
+                    if (lane == 0) {
+                        mbar_arrive_expect(&sm.full[i], 2 * ROWS * D * 2);
+                        tma_load(sm.q[i], map_q, 0, c0, head * (D / 64), &sm.full[i]);
+                        tma_load(sm.d_o[i], map_do, 0, c0, head * (D / 64), &sm.full[i]);
+                    }
+                }
+            }
+        }
+    }
+    mbar_wait(&sm.kv_empty, (items & 1) ^ 1);
+    if (lane == 0) {
+        sm.item.n_steps = -1;
+        mbar_arrive(&sm.kv_full);
+        counters_reset(p.counters);
+    }
+}
+
+/* One lane: adds each staged dq of consumer warpgroup wg to global memory. */
+template <int D> __device__ void drain(BwdShared<D> &sm, const CUtensorMap *map_dq, int wg) {
+    for (uint32_t n = 0;; n++) {
+        mbar_wait(&sm.dq_full[wg], n & 1);
+        if (*(volatile int *)&sm.done) break;
+        const BwdStep &step = sm.step[ring_index<2 * STAGES>(n)];
+        int row = step.step.c0 + (D == 64 ? 64 * wg : 0);
+        int column = step.head * D + (D == 128 ? 64 * wg : 0);
+        tma_reduce_add(map_dq, 0, row, column / DQ_BOX, sm.dq[wg]);
+        bulk_commit();
+        bulk_wait_read();
+        mbar_arrive(&sm.dq_empty[wg]);
+    }
+    bulk_wait();
+}
+
+template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, int wg) {
+    constexpr int ROWS = Bwd<D>::ROWS, BLOCKS = ROWS / 16;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, g = lane / 4, t = lane % 4;
+    const int tile_key = wg * 64 + warp * 16 + g; /* and tile_key + 8 */
+    const float c = p.scale * 1.44269504f;
+    auto release = [&](uint64_t *bar) {
+        __syncwarp();
+        if (lane == 0) mbar_arrive(bar);
+    };
+    /* where this lane's row of a transposed 8x8 block of dS goes, but for the buffer and block */
+    const int ds_row = lane / 16 * 8 + lane % 8, ds_chunk = 2 * warp + lane / 8 % 2;
+    const uint32_t ds_at = smem_addr(sm.ds[0]) + wg * ROWS * 128 + ds_row * 128 +
+                           ((ds_chunk ^ (ds_row & 7)) << 4);
+    uint32_t steps = 0; /* over the CTA's life */
+    float dk[D / 2], dv[D / 2];
+
+    for (uint32_t items = 0;; items++) {
+        mbar_wait(&sm.kv_full, items & 1);
+        const BwdItem item = sm.item;
+        const int n = __shfl_sync(0xffffffff, item.n_steps, 0);
+        if (n < 0) break;
+#pragma unroll
+        for (int i = 0; i < D / 2; i++) dk[i] = dv[i] = 0;
+
+#pragma unroll 1
+        for (int j = 0; j < n; j++, steps++) {
+            const int at = ring_index<STAGES>(steps);
+            const uint64_t k_desc = desc_tile(smem_addr(sm.k) + wg * 64 * 128);
+            const uint64_t v_desc = desc_tile(smem_addr(sm.v) + wg * 64 * 128);
+            const uint64_t q_desc = desc_tile(smem_addr(sm.q[at]), ROWS);
+            const uint64_t do_desc = desc_tile(smem_addr(sm.d_o[at]), ROWS);
+            float s[ROWS / 2], dp[ROWS / 2], dq[32];
+            uint32_t pb[BLOCKS][4], sb[BLOCKS][4];
+
+            mbar_wait(&sm.full[at], ring_parity<STAGES>(steps));
+            wgmma_fence();
+#pragma unroll
+            for (int i = 0; i < D / 16; i++)
+                wgmma_ss<0, 0>(s, k_desc + i / 4 * KEYS * 8 + i % 4 * 2,
+                               q_desc + i / 4 * ROWS * 8 + i % 4 * 2, i > 0);
+            wgmma_commit();
+#pragma unroll
+            for (int i = 0; i < D / 16; i++)
+                wgmma_ss<0, 0>(dp, v_desc + i / 4 * KEYS * 8 + i % 4 * 2,
+                               do_desc + i / 4 * ROWS * 8 + i % 4 * 2, i > 0);
+            wgmma_commit();
+            wgmma_wait<1>();
+            wgmma_pin(s);
+            const Step &step = sm.step[ring_index<2 * STAGES>(steps)].step;
+            if (step.masked) mask_scores(s, step, item.row0 + tile_key, 2 * t);
+#pragma unroll
+            for (int i = 0; i < ROWS / 8; i++) {
+                float2 lse = *(const float2 *)&sm.lse[at][8 * i + 2 * t];
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+                    s[4 * i + e] = exp2_fast(fmaf(s[4 * i + e], c, -(e % 2 ? lse.y : lse.x)));
+            }
+            wgmma_wait<0>();
+            wgmma_pin(dp);
+#pragma unroll
+            for (int b = 0; b < BLOCKS; b++) {
+#pragma unroll
+                for (int i = 2 * b; i < 2 * b + 2; i++) {
+                    float2 delta = *(const float2 *)&sm.delta[at][8 * i + 2 * t];
+#pragma unroll
+                    for (int e = 0; e < 4; e++)
+                        dp[4 * i + e] = s[4 * i + e] * fmaf(dp[4 * i + e], p.scale,
+                                                            -(e % 2 ? delta.y : delta.x));
+                }
+                pack_block(pb[b], s, b);
+                pack_block(sb[b], dp, b);
+                stmatrix_trans(ds_at + (steps & 1) * (ROWS * KEYS * 2) + b * 2048, sb[b]);
+            }
+            fence_async_proxy();
+            wgmma_pin(dv);
+            wgmma_fence();
+#pragma unroll
+            for (int b = 0; b < BLOCKS; b++) wgmma_rs<1>(dv, pb[b], do_desc + 128 * b, 1);
+            wgmma_commit();
+
+            named_barrier(1, 256); /* dS is whole */
+            const uint64_t ds_desc =
+                desc_tile(smem_addr(sm.ds[steps & 1]) + (D == 64 ? wg * 64 * 128 : 0));
+            const uint64_t kt_desc =
+                desc_tile(smem_addr(sm.k) + (D == 128 ? wg * KEYS * 128 : 0), KEYS);
+            wgmma_pin(dk);
+            wgmma_fence();
+#pragma unroll
+            for (int i = 0; i < KEYS / 16; i++)
+                wgmma_ss<0, 1>(dq, ds_desc + i / 4 * ROWS * 8 + i % 4 * 2, kt_desc + 128 * i,
+                               i > 0);
+            wgmma_commit();
+#pragma unroll
+            for (int b = 0; b < BLOCKS; b++) wgmma_rs<1>(dk, sb[b], q_desc + 128 * b, 1);
+            wgmma_commit();
+            wgmma_wait<1>();
+            wgmma_pin(dq);
+
+            mbar_wait(&sm.dq_empty[wg], (steps & 1) ^ 1);
+            uint8_t *stage = (uint8_t *)sm.dq[wg];
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+#pragma unroll
+                for (int r = 0; r < 2; r++) {
+                    int row = warp * 16 + g + 8 * r, chunk = i % 4 * 2 + t / 2;
+                    int to = DQ_BOX == 32 ? i / 4 * 8192 + row * 128 + ((chunk ^ g) << 4) + t % 2 * 8
+                                          : i * 2048 + row * 32 + t * 8;
+                    *(float2 *)(stage + to) = make_float2(dq[4 * i + 2 * r], dq[4 * i + 2 * r + 1]);
+                }
+            fence_async_proxy();
+            release(&sm.dq_full[wg]);
+            wgmma_wait<0>();
+            wgmma_pin(dk);
+            wgmma_pin(dv);
+            release(&sm.empty[at]);
+        }
+        release(&sm.kv_empty);
+
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            int key = tile_key + 8 * r;
+            if (key >= item.rows) continue;
+            float *to = p.dkv + ((int64_t)(item.row0 + key) * 2 * p.K + item.kv_head) * D + 2 * t;
+#pragma unroll
+            for (int i = 0; i < D / 8; i++) {
+                float2 *k_to = (float2 *)(to + 8 * i), *v_to = (float2 *)(to + p.K * D + 8 * i);
+                float2 a = make_float2(dk[4 * i + 2 * r], dk[4 * i + 2 * r + 1]);
+                float2 b = make_float2(dv[4 * i + 2 * r], dv[4 * i + 2 * r + 1]);
+                if (p.accumulate_dkv) {
+                    float2 x = *k_to, y = *v_to;
+                    a = make_float2(a.x + x.x, a.y + x.y);
+                    b = make_float2(b.x + y.x, b.y + y.y);
+                }
+                *k_to = a;
+                *v_to = b;
+            }
+        }
+    }
+    mbar_wait(&sm.dq_empty[wg], (steps & 1) ^ 1);
+    if (lane == 0) *(volatile int *)&sm.done = 1;
+    release(&sm.dq_full[wg]);
+}
+
+template <int D>
+__global__ void __launch_bounds__(384, 1)
+    bwd_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_do,
+               const __grid_constant__ CUtensorMap map_kv,
+               const __grid_constant__ CUtensorMap map_dq, const BwdParams p) {
+    extern __shared__ uint8_t raw[];
+    BwdShared<D> &sm = *(BwdShared<D> *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023);
+    const int wg = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
+    const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0);
+    if (threadIdx.x == 0) {
+        prefetch_map(&map_q);
+        prefetch_map(&map_do);
+        prefetch_map(&map_kv);
+        prefetch_map(&map_dq);
+        sm.done = 0;
+        mbar_init(&sm.kv_full, 1);
+        mbar_init(&sm.kv_empty, 8);
+        for (int i = 0; i < STAGES; i++) {
+            mbar_init(&sm.full[i], 1);
+            mbar_init(&sm.empty[i], 8);
+        }
+        for (int i = 0; i < 2; i++) {
+            mbar_init(&sm.dq_full[i], 4);
+            mbar_init(&sm.dq_empty[i], 1);
+        }
+        mbar_init_fence();
+    }
+    __syncthreads();
+    if (wg == 0) {
+        registers_shrink<40>();
+        if (warp == 0) produce<D>(sm, &map_q, &map_do, &map_kv, p);
+        else if (warp <= 2 && threadIdx.x % 32 == 0) drain<D>(sm, &map_dq, warp - 1);
+    } else {
+        registers_grow<232>();
+        consume<D>(sm, p, wg - 1);
+    }
+}
+
+template <int D>
+void launch(const BwdParams &p, float *dq, const void *d_o, const void *q, const void *kv,
+            int64_t Sk, int sm_count, cudaStream_t stream) {
+    int bytes = (int)sizeof(BwdShared<D>) + 1024;
+    cudaFuncSetAttribute(bwd_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    CUtensorMap map_q = tile_map(q, p.Sq, p.H, D, Bwd<D>::ROWS);
+    CUtensorMap map_do = tile_map(d_o, p.Sq, p.H, D, Bwd<D>::ROWS);
+    CUtensorMap map_kv = tile_map(kv, Sk, 2 * p.K, D, KEYS);
+    CUtensorMap map_dq = encode_map(
+        CU_TENSOR_MAP_DATA_TYPE_FLOAT32, dq, DQ_BOX, p.Sq, p.H * D / DQ_BOX, (int64_t)p.H * D * 4,
+        DQ_BOX * 4, 64, 64 / DQ_BOX,
+        DQ_BOX == 32 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE);
+    int64_t items = (int64_t)p.list.n_tiles * p.K;
+    bwd_kernel<D><<<(unsigned)i64_min(items, sm_count), 384, bytes, stream>>>(map_q, map_do, map_kv,
+                                                                             map_dq, p);
+}
+
+} /* namespace */
+
+void attn_sm90_grids(int D, AttnGrid *by_q, AttnGrid *by_k) {
+    *by_q = attn_sm90_fwd_grid(D);
+    *by_k = AttnGrid{KEYS, D == 64 ? Bwd<64>::ROWS : Bwd<128>::ROWS};
+}
+
+void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const void *kv,
+                   const float *lse, const float *delta, const AttnWork *work, bool accumulate_dq,
+                   bool accumulate_dkv, cudaStream_t stream) {
+    AttnShape s = work->shape;
+    int64_t group_bytes = s.Sq * (s.H / s.K) * s.D * 8; /* q, dO and dq of a KV head's group */
+    BwdParams p = {dkv,   lse,  delta, work->by_k, work->counters + 2, (int)s.Sq,
+                   s.H,   s.K,  head_section(s.K, s.K, group_bytes),   s.scale,
+                   accumulate_dkv};
+    if (!accumulate_dq) cudaMemsetAsync(dq, 0, (size_t)(s.Sq * s.H * s.D) * 4, stream);
+    if (accumulate_dkv) p.list.n_tiles = p.list.n_busy;
+    if (p.list.n_tiles == 0) return;
+    if (s.D == 64) launch<64>(p, dq, d_o, q, kv, s.Sk, work->sm_count, stream);
+    else launch<128>(p, dq, d_o, q, kv, s.Sk, work->sm_count, stream);
+}

@@ -1,0 +1,87 @@
+#!/bin/sh
+# demo.sh [--no-setup]: from a fresh machine to a pretrained LLaMA. Installs what is missing, builds,
+# trains a small model on real text with two MPI ranks, then loses its last checkpoint, resumes from
+# the one before, is stopped and resumed again, and ends with the same bits. Draws the loss.
+# --no-setup: the tools are there and build/cria is built (make demo).
+set -eu
+CDPATH='' cd -- "$(dirname -- "$0")/.."
+. scripts/env.sh
+
+run=runs/demo
+case ${1-} in
+    '')
+        scripts/setup.sh
+        make -j"$cores"
+        ;;
+    --no-setup) [ -x build/cria ] || fail 'build/cria is not there: run make first' ;;
+    *) fail "unknown argument $1: the only one is --no-setup" ;;
+esac
+
+say() { printf '\n== %s\n\n' "$*"; }
+
+# Two ranks share the cores. Each rank leaves its process id, to be signalled by it: what mpirun does
+# with a signal is another thing in every MPI.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > 1 ? cores / 2 : 1))}"
+train() {
+    rm -f "$run/.ranks"
+    printf '$ mpirun -n 2 build/cria train configs/tiny.yaml run.dir=%s %s\n' "$run" "$*"
+    # shellcheck disable=SC2016 # expanded by the ranks' shell
+    mpirun -n 2 sh -c 'echo $$ >>"$0" && exec build/cria train configs/tiny.yaml "$@"' \
+        "$run/.ranks" "run.dir=$run" "$@"
+}
+stop_ranks() {
+    # shellcheck disable=SC2046 # a list of process ids
+    [ ! -s "$run/.ranks" ] || kill -TERM $(cat "$run/.ranks") 2>/dev/null || true
+}
+newest() { find "$run" -name 'step_*.safetensors' | sort | tail -n 1; }
+steps_logged() { grep -c '"kind":"step"' "$run/log.jsonl" || true; }
+# Of all weights and moments: the bytes behind the header, which starts with its length.
+digest() {
+    header=$(od -An -t u8 -N 8 "$1")
+    tail -c "+$((header + 9))" "$1" | sha256sum | cut -c 1-16
+}
+
+if [ -e "$run" ]; then
+    [ -e "$run/.demo" ] || fail "$run was not made by the demo: move it away or remove it"
+    rm -rf "$run"
+fi
+mkdir -p "$run"
+touch "$run/.demo"
+
+say 'Pretraining a small LLaMA on speeches, two ranks'
+train
+final=$(newest)
+
+say 'The last checkpoint is lost: resume from the one before, and stop with SIGTERM on the way'
+mv "$final" "$run/unbroken.safetensors"
+[ -n "$(newest)" ] || fail "configs/tiny.yaml saved no checkpoint before the last step"
+before=$(steps_logged)
+train --resume auto &
+job=$!
+trap stop_ranks EXIT
+trap 'exit 130' INT TERM
+while kill -0 $job 2>/dev/null && [ "$(steps_logged)" -le "$before" ]; do sleep 0.1; done
+stop_ranks
+status=0
+wait $job || status=$?
+trap - EXIT INT TERM
+[ $status = 4 ] || fail "expected exit status 4 (stopped and saved), got $status"
+[ ! -e "$final" ] || fail "the run was over before it could be stopped"
+printf '\nstopped: exit status 4, saved %s\n' "$(newest)"
+
+say 'Resume what was stopped'
+train --resume auto
+
+say 'Compare the weights and moments of both runs after the last step'
+unbroken=$(digest "$run/unbroken.safetensors") resumed=$(digest "$final")
+printf '%s  %s\n' "$unbroken" 'never stopped' "$resumed" 'stopped and resumed'
+if [ "$unbroken" != "$resumed" ]; then
+    echo 'demo.sh: the resumed run differs from the unbroken one' >&2
+    exit 1
+fi
+rm "$run/unbroken.safetensors"
+echo 'Bit for bit the same.'
+
+say 'The loss'
+scripts/plot_loss.py "$run"
+echo "Also in $run: the log (log.jsonl), the configuration (config.yaml) and the checkpoints."

@@ -1,0 +1,20 @@
+# env.sh: sourced by the other scripts; settings under which they and mpirun work anywhere.
+# shellcheck shell=sh
+
+# shellcheck disable=SC2034 # used where this is sourced
+cores=$(nproc)
+
+# Open MPI refuses to start for root and with more ranks than cores, and kills ranks one second
+# after a signal, which is too early for a checkpoint. The second name of a pair is for version 5.
+# MPICH needs none of this and reads none of it.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
+export OMPI_MCA_odls_base_sigkill_timeout=60 PRTE_MCA_odls_base_sigkill_timeout=60
+# Ranks in a container may not read each other's memory; Open MPI prints an error for every try.
+export OMPI_MCA_btl_vader_single_copy_mechanism=none
+
+# One sentence, then the exit status of a failing environment.
+fail() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 3
+}

@@ -1,0 +1,273 @@
+#include "attn/dispatch.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "attn/balance.h"
+
+#define DEFAULT_CHUNKS_PER_RANK 8    /* balance wants many chunks, locality few (magi.md 6.3) */
+#define DEFAULT_SLACK           0.04
+#define BALANCED                0.01 /* imbalance at which contiguous shards need no improvement */
+#define TRIALS_PER_CHUNK        16   /* where local search stops paying, measured */
+#define MAX_TRIALS              (1 << 18)
+#define TILE                    128  /* rows of a kernel's q tile */
+
+const char *const dispatch_kind_names[DISPATCH_KINDS] = {
+#define X(name, text) text,
+    DISPATCH_LIST(X)
+#undef X
+};
+
+/* ---- the grid ---------------------------------------------------------------------------- */
+
+/* Among multiples of `align` near `aim`: the least padding (in steps of S / 64, below which padding
+ * does not matter), then the nearest to aim. `unit` divides the number of chunks. */
+static int64_t choose_chunk(int64_t S, int64_t aim, int64_t unit) {
+    int64_t align = 1;
+    while (2 * align <= i64_min(TILE, aim)) align *= 2;
+    int64_t best = 0, best_waste = INT64_MAX;
+    for (int64_t c = round_up(i64_max(1, aim / 3), align); c <= 2 * aim; c += align) {
+        int64_t waste = ceil_div(64 * (round_up(S, c * unit) - S), S);
+        if (waste > best_waste || (waste == best_waste && llabs(c - aim) >= llabs(best - aim)))
+            continue;
+        best = c;
+        best_waste = waste;
+    }
+    return best;
+}
+
+Status dispatch_grid(int64_t S, const DispatchOptions *o, int32_t *chunk, int32_t *n_chunks) {
+    if (S < 1 || S > BAND_MAX_TOKENS)
+        return status_fail(ERR_USER, "dispatch: a stream of %" PRId64 " tokens; 1 to %d are possible",
+                           S, BAND_MAX_TOKENS);
+    if (o->P < 1 || o->P > (1 << 20))
+        return status_fail(ERR_USER, "dispatch: %d ranks; 1 to %d are possible", o->P, 1 << 20);
+    if (o->ranks_per_node < 0 || (o->ranks_per_node > 0 && o->P % o->ranks_per_node != 0))
+        return status_fail(ERR_USER, "dispatch: %d ranks do not fill nodes of %d", o->P,
+                           o->ranks_per_node);
+    if (o->chunk < 0 || (o->P > 1 && o->chunk > 1 && ceil_div(S, o->chunk) < o->P))
+        return status_fail(ERR_USER,
+                           "parallel.chunk_size: chunks of %" PRId64 " tokens leave some of %d ranks "
+                           "without a part of %" PRId64 " tokens; use at most %" PRId64
+                           ", or 0 to have it chosen", o->chunk, o->P, S, ceil_div(S, o->P));
+    int64_t per_rank = o->chunks_per_rank > 0 ? o->chunks_per_rank : DEFAULT_CHUNKS_PER_RANK;
+    int64_t c = o->chunk, unit = o->P;
+    if (o->P == 1) {
+        c = S;
+    } else if (c == 0) {
+        int64_t aim = i64_max(1, S / (per_rank * o->P));
+        /* zigzag gives a rank two pieces of T / 2P of every sequence; chunks should not straddle */
+        int64_t piece = o->T > 0 ? o->T / (2 * o->P) : aim;
+        if (per_rank > 1) aim = i64_min(aim, i64_max(piece, i64_min(aim, TILE)));
+        if (per_rank % 2 == 0) unit = 2 * o->P;
+        c = choose_chunk(S, aim, unit);
+    }
+    int64_t n = round_up(ceil_div(S, c), unit);
+    if (n * c > 2 * (int64_t)BAND_MAX_TOKENS)
+        return status_fail(ERR_USER, "dispatch: %d ranks are too many for %" PRId64
+                           " tokens in chunks of %" PRId64, o->P, S, c);
+    *chunk = (int32_t)c;
+    *n_chunks = (int32_t)n;
+    return OK;
+}
+
+/* ---- assignments: owner[i] = rank of chunk i ---------------------------------------------- */
+
+static void assign_contiguous(Dispatch *d) {
+    for (int32_t i = 0; i < d->n_chunks; i++) d->owner[i] = i / d->chunks_per_rank;
+}
+
+static void assign_zigzag(Dispatch *d, int64_t T) {
+    int32_t pieces = 2 * d->P;
+    int64_t run = d->n_chunks % pieces == 0 ? d->n_chunks / pieces : 1; /* chunks of a piece */
+    if (T > 0 && d->S % T == 0 && d->padded == d->S && T % ((int64_t)pieces * d->chunk) == 0)
+        run = T / pieces / d->chunk;
+    for (int32_t i = 0; i < d->n_chunks; i++) {
+        int32_t piece = (int32_t)(i / run % pieces);
+        d->owner[i] = piece < d->P ? piece : pieces - 1 - piece;
+    }
+}
+
+/* What the balancing algorithms need to know of every chunk. */
+typedef struct {
+    BalanceInput in;
+    int64_t *load, *first_key;
+    RangeList keys;
+    int32_t *ids; /* 0, 1, 2, ... */
+} Survey;
+
+static void survey_build(Survey *s, const Dispatch *d, const Mask *mask) {
+    int64_t n = d->n_chunks;
+    *s = (Survey){.load = NEW(int64_t, n), .first_key = NEW(int64_t, n + 1), .ids = NEW(int32_t, n)};
+    for (int32_t i = 0; i < n; i++) {
+        s->ids[i] = i;
+        Range rows = {i * d->chunk, (i + 1) * d->chunk};
+        int64_t start = s->keys.n;
+        for (int64_t b = mask_first_band(mask, rows.begin); b < mask->n; b++) {
+            if (mask->bands[b].q_begin >= rows.end) break;
+            if (mask->bands[b].q_end <= rows.begin) continue;
+            Band cut = band_cut_q(mask->bands[b], rows);
+            s->load[i] += band_area(cut);
+            range_list_add(&s->keys, cut.k_begin, cut.k_end);
+        }
+        if (s->keys.n > start)
+            s->keys.n = start + range_normalize(s->keys.ranges + start, s->keys.n - start);
+        s->first_key[i + 1] = s->keys.n;
+    }
+    s->in = (BalanceInput){n, d->chunk, s->load, s->keys.ranges, s->first_key};
+}
+
+static void survey_free(Survey *s) {
+    free(s->load);
+    free(s->first_key);
+    free(s->ids);
+    range_list_free(&s->keys);
+}
+
+/* Greatest load of a rank over the mean, minus 1. */
+static double imbalance(const Dispatch *d, const Survey *s) {
+    int64_t *load = NEW(int64_t, d->P), total = 0, most = 0;
+    for (int32_t i = 0; i < d->n_chunks; i++) {
+        load[d->owner[i]] += s->load[i];
+        total += s->load[i];
+        most = i64_max(most, load[d->owner[i]]);
+    }
+    free(load);
+    return total > 0 ? (double)most * d->P / (double)total - 1 : 0;
+}
+
+static int64_t trial_budget(const DispatchOptions *o, int64_t n_ids) {
+    if (o->trials != 0) return i64_max(0, o->trials);
+    return i64_min(TRIALS_PER_CHUNK * n_ids, MAX_TRIALS);
+}
+
+static double slack_of(const DispatchOptions *o) { return o->slack > 0 ? o->slack : DEFAULT_SLACK; }
+
+static void assign_local_search(Dispatch *d, const Survey *s, const DispatchOptions *o) {
+    int64_t trials = trial_budget(o, d->n_chunks);
+    assign_contiguous(d);
+    balance_local_search(&s->in, s->ids, d->n_chunks, d->P, slack_of(o), trials, d->owner);
+    double found = imbalance(d, s);
+    if (found <= slack_of(o) + BALANCED) return;
+    /* chunks too coarse or too uneven for swaps from there: start where balance is best */
+    int32_t *contiguous = d->owner;
+    d->owner = NEW(int32_t, d->n_chunks);
+    balance_min_heap(&s->in, s->ids, d->n_chunks, d->P, d->owner);
+    balance_local_search(&s->in, s->ids, d->n_chunks, d->P, slack_of(o), trials, d->owner);
+    if (imbalance(d, s) >= found) {
+        int32_t *t = d->owner;
+        d->owner = contiguous;
+        contiguous = t;
+    }
+    free(contiguous);
+}
+
+/* Chunks to nodes first, so that few rows cross nodes, then to the ranks of each node. */
+static void assign_two_level(Dispatch *d, const Survey *s, const DispatchOptions *o) {
+    int ranks = o->ranks_per_node, nodes = d->P / ranks;
+    int32_t per_node = d->n_chunks / nodes;
+    int32_t *node = NEW(int32_t, d->n_chunks), *filled = NEW(int32_t, nodes);
+    int32_t *ids = NEW(int32_t, d->n_chunks), *rank = NEW(int32_t, per_node);
+    double slack = slack_of(o) / 2; /* both levels together stay within it */
+    for (int32_t i = 0; i < d->n_chunks; i++) node[i] = i / per_node;
+    balance_local_search(&s->in, s->ids, d->n_chunks, nodes, slack, trial_budget(o, d->n_chunks),
+                         node);
+    for (int32_t i = 0; i < d->n_chunks; i++) ids[node[i] * per_node + filled[node[i]]++] = i;
+    for (int n = 0; n < nodes; n++) {
+        const int32_t *mine = ids + (int64_t)n * per_node;
+        for (int32_t k = 0; k < per_node; k++) rank[k] = k / d->chunks_per_rank;
+        balance_local_search(&s->in, mine, per_node, ranks, slack, trial_budget(o, per_node), rank);
+        for (int32_t k = 0; k < per_node; k++) d->owner[mine[k]] = n * ranks + rank[k];
+    }
+    free(node);
+    free(filled);
+    free(ids);
+    free(rank);
+}
+
+static void assign(Dispatch *d, const Survey *s, const DispatchOptions *o) {
+    switch (d->kind) {
+    case DISPATCH_CONTIGUOUS: assign_contiguous(d); break;
+    case DISPATCH_ZIGZAG: assign_zigzag(d, o->T); break;
+    case DISPATCH_MIN_HEAP:
+        balance_min_heap(&s->in, s->ids, d->n_chunks, d->P, d->owner);
+        break;
+    case DISPATCH_LOCAL_SEARCH: assign_local_search(d, s, o); break;
+    case DISPATCH_TWO_LEVEL: assign_two_level(d, s, o); break;
+    case DISPATCH_AUTO:
+    case DISPATCH_KINDS: REQUIRE(!"a dispatch kind that assigns");
+    }
+}
+
+static DispatchKind choose_kind(Dispatch *d, const Mask *mask, const Survey *s,
+                                const DispatchOptions *o) {
+    int64_t T;
+    MaskForm form = mask_form(mask, &T);
+    assign_contiguous(d);
+    if (form == MASK_FORM_FULL || form == MASK_FORM_WINDOW || imbalance(d, s) <= BALANCED)
+        return DISPATCH_CONTIGUOUS;
+    if (form == MASK_FORM_CAUSAL) {
+        assign_zigzag(d, o->T);
+        if (imbalance(d, s) <= slack_of(o)) return DISPATCH_ZIGZAG;
+    }
+    bool nodes = o->ranks_per_node > 0 && o->ranks_per_node < d->P;
+    return nodes ? DISPATCH_TWO_LEVEL : DISPATCH_LOCAL_SEARCH;
+}
+
+/* ---- the whole --------------------------------------------------------------------------- */
+
+Status dispatch_build(Dispatch *out, const Mask *mask, const DispatchOptions *o) {
+    *out = (Dispatch){0};
+    int32_t chunk, n;
+    CHECK(dispatch_grid(mask->S, o, &chunk, &n));
+    Dispatch *d = out;
+    *d = (Dispatch){.P = o->P,
+                    .kind = o->kind,
+                    .S = mask->S,
+                    .padded = (int64_t)n * chunk,
+                    .chunk = chunk,
+                    .n_chunks = n,
+                    .chunks_per_rank = n / o->P,
+                    .rows = n / o->P * chunk,
+                    .owner = NEW(int32_t, n),
+                    .slot = NEW(int32_t, n),
+                    .chunks = NEW(int32_t, n)};
+    if (o->kind == DISPATCH_TWO_LEVEL && o->ranks_per_node == 0) d->kind = DISPATCH_LOCAL_SEARCH;
+    if (o->P == 1) d->kind = DISPATCH_CONTIGUOUS;
+    Survey s = {0};
+    bool survey = d->kind != DISPATCH_CONTIGUOUS && d->kind != DISPATCH_ZIGZAG;
+    if (survey) survey_build(&s, d, mask);
+    if (d->kind == DISPATCH_AUTO) d->kind = choose_kind(d, mask, &s, o);
+    assign(d, &s, o);
+    if (survey) survey_free(&s);
+
+    int32_t *filled = NEW(int32_t, o->P);
+    for (int32_t i = 0; i < n; i++) {
+        int32_t rank = d->owner[i];
+        d->slot[i] = filled[rank]++;
+        d->chunks[(int64_t)rank * d->chunks_per_rank + d->slot[i]] = i;
+    }
+    for (int r = 0; r < o->P; r++) REQUIRE(filled[r] == d->chunks_per_rank);
+    free(filled);
+    return OK;
+}
+
+void dispatch_free(Dispatch *d) {
+    free(d->owner);
+    free(d->slot);
+    free(d->chunks);
+    *d = (Dispatch){0};
+}
+
+void dispatch_tokens(const Dispatch *d, int rank, int64_t *tokens) {
+    for (int32_t row = 0; row < d->rows; row++) tokens[row] = dispatch_token_of(d, rank, row);
+}
+
+void dispatch_runs(const Dispatch *d, int rank, RangeList *out) {
+    const int32_t *chunks = d->chunks + (int64_t)rank * d->chunks_per_rank;
+    for (int32_t k = 0; k < d->chunks_per_rank; k++) {
+        int32_t begin = chunks[k] * d->chunk;
+        if (k > 0 && chunks[k] == chunks[k - 1] + 1) out->ranges[out->n - 1].end += d->chunk;
+        else range_list_add(out, begin, begin + d->chunk);
+    }
+}

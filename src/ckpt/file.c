@@ -1,0 +1,90 @@
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zlib.h>
+
+/* One read or write is at most this long: it is still in cache when its CRC is computed. */
+enum { BLOCK = 4 << 20 };
+
+int file_read_at(int fd, void *dst, int64_t n, int64_t offset) {
+    for (int64_t done = 0; done < n;) {
+        ssize_t got =
+            pread(fd, (char *)dst + done, (size_t)i64_min(n - done, BLOCK), (off_t)(offset + done));
+        if (got == 0) return FILE_ENDS;
+        if (got < 0 && errno != EINTR) return errno;
+        if (got > 0) done += got;
+    }
+    return 0;
+}
+
+int file_write_at(int fd, const void *src, int64_t n, int64_t offset) {
+    for (int64_t done = 0; done < n;) {
+        ssize_t put = pwrite(fd, (const char *)src + done, (size_t)i64_min(n - done, BLOCK),
+                             (off_t)(offset + done));
+        if (put == 0) return EIO; /* never for n > 0 on a sane file system, but would loop */
+        if (put < 0 && errno != EINTR) return errno;
+        if (put > 0) done += put;
+    }
+    return 0;
+}
+
+/* Writes src, or reads when src is NULL. */
+static int transfer(int fd, const char *src, int64_t n, int64_t offset, uint32_t *crc) {
+    int64_t blocks = ceil_div(n, BLOCK);
+    uint32_t *crcs = NEW(uint32_t, blocks);
+    int *errors = NEW(int, blocks), error = 0;
+#pragma omp parallel if (blocks > 1)
+    {
+        char *buf = src == NULL ? NEW(char, i64_min(n, BLOCK)) : NULL;
+#pragma omp for schedule(static, 1)
+        for (int64_t b = 0; b < blocks; b++) {
+            int64_t begin = b * BLOCK, len = i64_min(n - begin, BLOCK);
+            const char *bytes = src == NULL ? buf : src + begin;
+            errors[b] = src == NULL ? file_read_at(fd, buf, len, offset + begin)
+                                    : file_write_at(fd, bytes, len, offset + begin);
+            crcs[b] = (uint32_t)crc32_z(0, (const Bytef *)bytes, (size_t)len);
+        }
+        free(buf);
+    }
+    *crc = 0;
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t len = i64_min(n - b * BLOCK, BLOCK);
+        *crc = (uint32_t)crc32_combine(*crc, crcs[b], len);
+        if (error == 0) error = errors[b];
+    }
+    free(crcs);
+    free(errors);
+    return error;
+}
+
+int file_read_crc(int fd, int64_t n, int64_t offset, uint32_t *crc) {
+    return transfer(fd, NULL, n, offset, crc);
+}
+
+int file_write_crc(int fd, const void *src, int64_t n, int64_t offset, uint32_t *crc) {
+    REQUIRE(src != NULL || n == 0);
+    return transfer(fd, src, n, offset, crc);
+}
+
+const char *file_error(int error) {
+    return error == FILE_ENDS ? "the file ends early" : strerror(error);
+}
+
+char *file_parent(const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (slash == NULL) return mem_strdup(".");
+    return mem_printf("%.*s", slash == path ? 1 : (int)(slash - path), path);
+}
+
+int file_sync_parent(const char *path) {
+    char *dir = file_parent(path);
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int error = fd < 0 || fsync(fd) != 0 ? errno : 0;
+    if (fd >= 0) close(fd);
+    free(dir);
+    return error == EINVAL ? 0 : error; /* a file system whose directories cannot be synced */
+}

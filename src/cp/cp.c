@@ -1,0 +1,192 @@
+#include "cp/runtime.h"
+
+#include <stdlib.h>
+
+/* ---- batches: mask, plan, dispatch ------------------------------------------------------------ */
+
+static PlanOptions plan_options(const CpOptions *o) {
+    return (PlanOptions){.backend = o->size > 1 ? o->backend : BACKEND_NONE,
+                         .dispatch = {.P = o->size,
+                                      .T = o->seq_len,
+                                      .chunk = o->chunk_size,
+                                      .ranks_per_node = o->ranks_per_node},
+                         .degree = o->overlap_degree};
+}
+
+static Status build_mask(Mask *mask, const CpOptions *o, const int32_t *doc_begin, int64_t n_docs) {
+    int64_t S = o->tokens, T = o->seq_len;
+    if (o->mask == MASK_FULL) return mask_full(mask, S, T);
+    if (o->mask == MASK_CAUSAL) return mask_causal(mask, S, T, o->window);
+    int64_t *begin = NEW(int64_t, n_docs);
+    for (int64_t i = 0; i < n_docs; i++) begin[i] = doc_begin[i];
+    Status st = mask_documents(mask, S, begin, n_docs, o->window);
+    free(begin);
+    return st;
+}
+
+static Status build_plan(AttnPlan *plan, const CpOptions *o, const int32_t *doc_begin,
+                         int64_t n_docs) {
+    Mask mask;
+    CHECK(build_mask(&mask, o, doc_begin, n_docs));
+    PlanOptions options = plan_options(o);
+    CostModel cost = cost_default(o->H, o->K, o->D);
+    options.cost = &cost;
+    Status st = plan_build(plan, &mask, &options);
+    mask_free(&mask);
+    return st;
+}
+
+Status cp_tokens(const CpOptions *o, int64_t *S) {
+    if (o->size > 1 && o->backend == BACKEND_ULYSSES && o->K % o->size != 0)
+        return status_fail(ERR_USER, "parallel.backend ulysses splits heads: parallel.cp = %d must "
+                                     "divide model.kv_heads = %d; take another backend or cp",
+                           o->size, o->K);
+    int32_t *begin = NEW(int32_t, o->tokens / o->seq_len);
+    for (int64_t b = 0; b < o->tokens / o->seq_len; b++) begin[b] = (int32_t)(b * o->seq_len);
+    AttnPlan plan;
+    Status st = build_plan(&plan, o, begin, o->tokens / o->seq_len);
+    free(begin);
+    CHECK(st);
+    *S = plan.dispatch.rows;
+    plan_free(&plan);
+    return OK;
+}
+
+CpBatch *cp_batch_create(const CpOptions *o, const MicroBatch *mb) {
+    CpBatch *b = NEW(CpBatch, 1);
+    /* Sizes were accepted by cp_tokens, and the grid depends on sizes alone. */
+    REQUIRE(build_plan(&b->plan, o, mb->doc_begin, mb->n_docs) == OK);
+    plan_rank(&b->plan, o->rank, &b->mine);
+    b->hash = plan_hash(&b->plan);
+    b->S = b->mine.rows;
+    b->tokens = NEW(int32_t, b->S);
+    b->labels = NEW(int32_t, b->S);
+    b->positions = NEW(int32_t, b->S);
+    b->weights = NEW(float, b->S);
+    b->area = (double)mask_area(&b->plan.mask);
+    int64_t *token = NEW(int64_t, b->S);
+    dispatch_tokens(&b->plan.dispatch, o->rank, token);
+    for (int64_t s = 0; s < b->S; s++) {
+        if (token[s] >= o->tokens) continue; /* padding: token 0 of weight 0 */
+        b->tokens[s] = mb->tokens[token[s]];
+        b->labels[s] = mb->labels[token[s]];
+        b->positions[s] = mb->positions[token[s]];
+        b->weights[s] = mb->weights[token[s]];
+        b->weight_sum += (double)b->weights[s];
+    }
+    free(token);
+    return b;
+}
+
+void cp_batch_free(CpBatch *b) {
+    if (b == NULL) return;
+    rank_plan_free(&b->mine);
+    plan_free(&b->plan);
+    free(b->tokens);
+    free(b->labels);
+    free(b->positions);
+    free(b->weights);
+    free(b);
+}
+
+/* ---- the runtime ------------------------------------------------------------------------------ */
+
+static const CpTable *const tables[] = {[BACKEND_NONE] = &cp_none,
+                                        [BACKEND_RING] = &cp_ring,
+                                        [BACKEND_MAGI] = &cp_magi,
+                                        [BACKEND_ALLGATHER] = &cp_allgather,
+                                        [BACKEND_ULYSSES] = &cp_ulysses};
+
+Status cp_create(CpRuntime **out, const CpOptions *o, const Ops *ops, Comm *comm, Arena *arena) {
+    *out = NULL;
+    int64_t S;
+    CHECK(cp_tokens(o, &S));
+    CpRuntime *rt = NEW(CpRuntime, 1);
+    /* Every backend is the same thing on one rank. */
+    rt->table = tables[o->size > 1 ? o->backend : BACKEND_NONE];
+    rt->opt = *o;
+    rt->ops = ops;
+    rt->comm = comm;
+    rt->S = S;
+    rt->heads = o->H;
+    rt->kv_heads = o->K;
+    arena_reserve(arena, "cp", "delta", S * o->H * (int64_t)sizeof(float), (void **)&rt->delta);
+    Status st = rt->table->create(rt, arena);
+    if (st == OK)
+        *out = rt;
+    else
+        free(rt);
+    return st;
+}
+
+static void free_work(CpRuntime *rt) {
+    for (int i = 0; i < rt->n_work; i++) rt->ops->attn_work_free(rt->work[i]);
+    free(rt->work);
+    rt->work = NULL;
+    rt->n_work = 0;
+}
+
+void cp_free(CpRuntime *rt) {
+    if (rt == NULL) return;
+    free_work(rt);
+    free(rt);
+}
+
+Status cp_begin(CpRuntime *rt, const CpBatch *batch, Stream *stream) {
+    REQUIRE(batch->S == rt->S && !rt->prefetched);
+    rt->plan = &batch->mine;
+    if (rt->table->start != NULL && !rt->started) CHECK(rt->table->start(rt, stream));
+    rt->started = true;
+    if (rt->n_work > 0 && rt->work_hash == batch->hash) return OK;
+    free_work(rt);
+    rt->work_hash = batch->hash;
+    rt->work = NEW(AttnWork *, rt->plan->n_stages);
+    for (; rt->n_work < rt->plan->n_stages; rt->n_work++) {
+        const PlanStage *stage = &rt->plan->stages[rt->n_work];
+        AttnShape shape = {.Sq = rt->plan->q_rows,
+                           .Sk = stage->kv_rows,
+                           .H = rt->heads,
+                           .K = rt->kv_heads,
+                           .D = rt->opt.D,
+                           .scale = 1.0f / __builtin_sqrtf((float)rt->opt.D)};
+        CHECK(rt->ops->attn_work_create(&rt->work[rt->n_work], stage->bands, stage->n_bands, shape,
+                                        stream));
+    }
+    return OK;
+}
+
+Status cp_prefetch(CpRuntime *rt, const void *kv, Stream *stream) {
+    if (rt->table->prefetch == NULL) return OK;
+    CHECK(rt->table->prefetch(rt, kv, stream));
+    rt->prefetched = true;
+    return OK;
+}
+
+Status cp_forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
+                  Stream *stream) {
+    return rt->table->forward(rt, o, lse, q, kv, stream);
+}
+
+Status cp_backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
+                   const float *lse, const void *q, const void *kv, Stream *stream) {
+    if (rt->table->prefetch != NULL && !rt->prefetched) CHECK(rt->table->prefetch(rt, kv, stream));
+    rt->prefetched = false;
+    return rt->table->backward(rt, dq, dkv, d_o, o, lse, q, kv, stream);
+}
+
+/* ---- shared by the runtimes ------------------------------------------------------------------- */
+
+void cp_reserve_kv(CpRuntime *rt, Arena *a, const char *name, int64_t rows, void **slot) {
+    arena_reserve(a, "cp", name, rows * cp_kv_width(rt) * rt->ops->act_bytes, slot);
+}
+
+void cp_reserve_dkv(CpRuntime *rt, Arena *a, const char *name, int64_t rows, float **slot) {
+    arena_reserve(a, "cp", name, rows * cp_kv_width(rt) * (int64_t)sizeof(float), (void **)slot);
+}
+
+void cp_stage_forward(CpRuntime *rt, int stage, void *o, float *lse, const void *q, const void *kv,
+                      Stream *stream) {
+    bool last = stage + 1 == rt->plan->n_stages;
+    float *o_acc = rt->plan->n_stages > 1 ? rt->o_acc : NULL;
+    rt->ops->attention_fwd(last ? o : NULL, o_acc, lse, q, kv, rt->work[stage], stage > 0, stream);
+}

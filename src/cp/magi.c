@@ -1,0 +1,142 @@
+/* magi: MagiAttention's scheme. The plan says which remote KV rows this rank's bands touch; GroupCast
+ * moves those and no others, in stages: stage i + 1's rows travel while stage i computes, and stage 0
+ * is the local part. In the backward GroupReduce returns partial dKV rows to their owner under the
+ * next stage, the local part comes last to hide the tail, and the owner adds what it received in fixed
+ * order (stage, rank, position), so the result is the same bits every time. Degree 0 is one call over
+ * [own | remote] rows. */
+#include "cp/runtime.h"
+
+enum { MAX_STAGES = 16 };
+
+/* All remote rows of a layer are distinct rows of the other P - 1 shards, and so are the rows that
+ * others send back for the own shard counted per sender: one buffer of that size holds every stage. */
+static Status create(CpRuntime *rt, Arena *arena) {
+    int64_t remote = (rt->opt.size - 1) * rt->S;
+    arena_reserve(arena, "cp", "o accumulator",
+                  rt->S * rt->heads * rt->opt.D * (int64_t)sizeof(float), (void **)&rt->o_acc);
+    cp_reserve_kv(rt, arena, "kv gathered", rt->S + remote, &rt->kv[0]);
+    cp_reserve_dkv(rt, arena, "dkv partial", rt->S + remote, &rt->dkv_part[0]);
+    cp_reserve_dkv(rt, arena, "dkv received", remote, &rt->dkv_in);
+    return OK;
+}
+
+static int first_remote(const CpRuntime *rt) {
+    return rt->plan->stages[0].own_row >= 0 && rt->plan->n_stages > 1 ? 1 : 0;
+}
+
+/* Where a stage's rows begin: stages share the gathered buffers one after another. */
+static int64_t kv_base(const CpRuntime *rt, int stage) {
+    int64_t base = 0;
+    for (int i = first_remote(rt); i < stage; i++) base += rt->plan->stages[i].kv_rows;
+    return base;
+}
+
+static int64_t in_base(const CpRuntime *rt, int stage) {
+    int64_t base = 0;
+    for (int i = first_remote(rt); i < stage; i++) base += rt->plan->stages[i].send_rows;
+    return base;
+}
+
+static float *dkv_row(const CpRuntime *rt, float *dkv, int64_t row) {
+    return dkv + row * cp_kv_width(rt);
+}
+
+static Status group_cast(CpRuntime *rt, int stage, const void *kv, Stream *stream,
+                         CommTicket *ticket) {
+    const PlanStage *s = &rt->plan->stages[stage];
+    int64_t width = cp_kv_width(rt), base = kv_base(rt, stage);
+    CHECK(comm_group_begin(rt->comm));
+    for (int i = 0; i < s->n_send; i++)
+        CHECK(comm_send(rt->comm, cp_kv_row(rt, kv, s->send[i].row), s->send[i].rows * width,
+                        rt->ops->act_dtype, s->send[i].peer, COMM_KIND_KV));
+    for (int i = 0; i < s->n_recv; i++)
+        CHECK(comm_recv(rt->comm, cp_kv_row(rt, rt->kv[0], base + s->recv[i].row),
+                        s->recv[i].rows * width, rt->ops->act_dtype, s->recv[i].peer));
+    return comm_group_end(rt->comm, stream, ticket);
+}
+
+static Status group_reduce(CpRuntime *rt, int stage, Stream *stream, CommTicket *ticket) {
+    const PlanStage *s = &rt->plan->stages[stage];
+    int64_t width = cp_kv_width(rt), base = kv_base(rt, stage), in = in_base(rt, stage);
+    CHECK(comm_group_begin(rt->comm));
+    for (int i = 0; i < s->n_recv; i++)
+        CHECK(comm_send(rt->comm, dkv_row(rt, rt->dkv_part[0], base + s->recv[i].row),
+                        s->recv[i].rows * width, DT_F32, s->recv[i].peer, COMM_KIND_DKV));
+    for (int i = 0; i < s->n_send; i++)
+        CHECK(comm_recv(rt->comm, dkv_row(rt, rt->dkv_in, in + s->send[i].packed),
+                        s->send[i].rows * width, DT_F32, s->send[i].peer));
+    return comm_group_end(rt->comm, stream, ticket);
+}
+
+/* The owner's sum, in the order of the plan. */
+static void add_received(CpRuntime *rt, float *dkv, Stream *stream) {
+    int64_t width = cp_kv_width(rt);
+    for (int stage = first_remote(rt); stage < rt->plan->n_stages; stage++) {
+        const PlanStage *s = &rt->plan->stages[stage];
+        int64_t in = in_base(rt, stage);
+        for (int i = 0; i < s->n_send; i++)
+            rt->ops->add_f32(dkv_row(rt, dkv, s->send[i].row),
+                             dkv_row(rt, rt->dkv_in, in + s->send[i].packed),
+                             s->send[i].rows * width, stream);
+    }
+}
+
+/* Degree 0 computes on one buffer that starts with the own shard. */
+static void copy_own(CpRuntime *rt, const void *kv, Stream *stream) {
+    rt->ops->mem_copy(rt->kv[0], kv, rt->S * cp_kv_width(rt) * rt->ops->act_bytes, stream);
+}
+
+static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
+                      Stream *stream) {
+    CommTicket ticket = {0};
+    int remote = first_remote(rt);
+    if (remote == 0) {
+        CHECK(group_cast(rt, 0, kv, stream, &ticket));
+        copy_own(rt, kv, stream);
+        CHECK(comm_wait(rt->comm, ticket, stream));
+        cp_stage_forward(rt, 0, o, lse, q, rt->kv[0], stream);
+        return OK;
+    }
+    for (int i = 0; i < rt->plan->n_stages; i++) {
+        CHECK(comm_wait(rt->comm, ticket, stream));
+        ticket = (CommTicket){0};
+        if (i + 1 < rt->plan->n_stages) CHECK(group_cast(rt, i + 1, kv, stream, &ticket));
+        cp_stage_forward(rt, i, o, lse, q, i == 0 ? kv : cp_kv_row(rt, rt->kv[0], kv_base(rt, i)),
+                         stream);
+    }
+    return OK;
+}
+
+static Status prefetch(CpRuntime *rt, const void *kv, Stream *stream) {
+    return group_cast(rt, first_remote(rt), kv, stream, &rt->ticket);
+}
+
+static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
+                       const float *lse, const void *q, const void *kv, Stream *stream) {
+    const Ops *ops = rt->ops;
+    int first = first_remote(rt), n = rt->plan->n_stages;
+    CommTicket cast = rt->ticket, reduce[MAX_STAGES];
+    REQUIRE(n <= MAX_STAGES);
+    ops->attention_delta(rt->delta, d_o, o, rt->S, rt->heads, rt->opt.D, stream);
+    if (first == 0) copy_own(rt, kv, stream);
+    for (int i = first; i < n; i++) {
+        int64_t base = kv_base(rt, i);
+        CHECK(comm_wait(rt->comm, cast, stream));
+        if (i + 1 < n) CHECK(group_cast(rt, i + 1, kv, stream, &cast));
+        ops->attention_bwd(dq, dkv_row(rt, rt->dkv_part[0], base), d_o, q,
+                           cp_kv_row(rt, rt->kv[0], base), lse, rt->delta, rt->work[i], i > first,
+                           false, stream);
+        CHECK(group_reduce(rt, i, stream, &reduce[i]));
+    }
+    if (first == 0)
+        ops->mem_copy(dkv, rt->dkv_part[0], rt->S * cp_kv_width(rt) * (int64_t)sizeof(float),
+                      stream);
+    else
+        ops->attention_bwd(dq, dkv, d_o, q, kv, lse, rt->delta, rt->work[0], true, false, stream);
+    for (int i = first; i < n; i++) CHECK(comm_wait(rt->comm, reduce[i], stream));
+    add_received(rt, dkv, stream);
+    return OK;
+}
+
+const CpTable cp_magi = {
+    .create = create, .forward = forward, .backward = backward, .prefetch = prefetch};

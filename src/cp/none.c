@@ -1,0 +1,22 @@
+/* none: one rank holds the whole stream. */
+#include "cp/runtime.h"
+
+static Status create(CpRuntime *rt, Arena *arena) {
+    (void)rt, (void)arena;
+    return OK;
+}
+
+static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
+                      Stream *stream) {
+    rt->ops->attention_fwd(o, NULL, lse, q, kv, rt->work[0], false, stream);
+    return OK;
+}
+
+static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
+                       const float *lse, const void *q, const void *kv, Stream *stream) {
+    rt->ops->attention_delta(rt->delta, d_o, o, rt->S, rt->heads, rt->opt.D, stream);
+    rt->ops->attention_bwd(dq, dkv, d_o, q, kv, lse, rt->delta, rt->work[0], false, false, stream);
+    return OK;
+}
+
+const CpTable cp_none = {.create = create, .forward = forward, .backward = backward};

@@ -1,0 +1,62 @@
+/* runtime.h: what the runtimes share: the state behind CpRuntime and the table they are rows of.
+ * Private to src/cp. */
+#ifndef CRIA_CP_RUNTIME_H
+#define CRIA_CP_RUNTIME_H
+
+#include "cp/cp.h"
+
+typedef struct {
+    Status (*create)(CpRuntime *rt, Arena *arena); /* reserve buffers */
+    Status (*forward)(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
+                      Stream *stream);
+    Status (*backward)(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
+                       const float *lse, const void *q, const void *kv, Stream *stream);
+    Status (*prefetch)(CpRuntime *rt, const void *kv, Stream *stream); /* may be NULL */
+    Status (*start)(CpRuntime *rt, Stream *stream); /* once, before the first batch; may be NULL */
+} CpTable;
+
+extern const CpTable cp_none, cp_ring, cp_magi, cp_allgather, cp_ulysses;
+
+struct CpRuntime {
+    const CpTable *table;
+    CpOptions opt;
+    const Ops *ops;
+    Comm *comm;
+    int64_t S;            /* local rows */
+    int heads, kv_heads;  /* in one attention call: H and K, for ulysses a P-th of them */
+    const RankPlan *plan; /* of the current batch */
+    AttnWork **work;      /* [n_work] one per stage */
+    int n_work;
+    uint64_t work_hash;   /* of the plan they were made for */
+
+    /* Buffers; each runtime reserves those it needs. */
+    float *delta, *o_acc;
+    void *kv[2];         /* remote KV */
+    float *dkv_part[2];  /* partial dKV of this rank */
+    float *dkv_in;       /* partial dKV from others */
+    void *pack;          /* ulysses: act or fp32, one tensor at a time */
+    void *q_full, *o_full, *do_full;
+    float *dq_full;
+    int32_t *index_q, *index_kv;
+
+    bool started;
+    bool prefetched; /* the first transfer of the backward is under way */
+    CommTicket ticket;
+};
+
+static inline int64_t cp_kv_width(const CpRuntime *rt) { /* elements of a row of kv */
+    return 2 * (int64_t)rt->kv_heads * rt->opt.D;
+}
+static inline void *cp_kv_row(const CpRuntime *rt, const void *kv, int64_t row) {
+    return (char *)(uintptr_t)kv + row * cp_kv_width(rt) * rt->ops->act_bytes;
+}
+/* Reserves rows of kv in the activation type, or as fp32 gradients. */
+void cp_reserve_kv(CpRuntime *rt, Arena *a, const char *name, int64_t rows, void **slot);
+void cp_reserve_dkv(CpRuntime *rt, Arena *a, const char *name, int64_t rows, float **slot);
+
+/* One attention call of the forward. With several stages o_acc carries the result from the first to
+ * the last, which rounds it into o. */
+void cp_stage_forward(CpRuntime *rt, int stage, void *o, float *lse, const void *q, const void *kv,
+                      Stream *stream);
+
+#endif

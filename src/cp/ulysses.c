@@ -1,0 +1,102 @@
+/* ulysses: all-to-all turns "my tokens, all heads" into "all tokens, my heads", one attention call
+ * covers the whole stream for H / P query heads, and a second all-to-all brings the result home
+ * (Jacobs et al., 2023). Tokens keep rank order, in which the plan's bands are written. */
+#include "cp/runtime.h"
+
+#include <stdlib.h>
+
+/* A tensor [S, parts, heads, D] is seen as rows of one rank's share of the heads, heads / P * D
+ * elements: the row of rank p in (s, part) is (s * parts + part) * P + p. `index` lists them by
+ * (p, s, part), which is the order in which they are sent. */
+static Status upload_index(CpRuntime *rt, int32_t *device, int parts, Stream *stream) {
+    int64_t P = rt->opt.size, n = rt->S * parts;
+    int32_t *index = NEW(int32_t, P * n);
+    for (int64_t p = 0; p < P; p++)
+        for (int64_t i = 0; i < n; i++) index[p * n + i] = (int32_t)(i * P + p);
+    rt->ops->mem_copy(device, index, P * n * (int64_t)sizeof *index, stream);
+    Status st = rt->ops->stream_sync(stream);
+    free(index);
+    return st;
+}
+
+static Status create(CpRuntime *rt, Arena *arena) {
+    int P = rt->opt.size;
+    int64_t act = rt->ops->act_bytes, f32 = sizeof(float), all = P * rt->S;
+    rt->heads = rt->opt.H / P; /* cp_tokens has checked that P divides both */
+    rt->kv_heads = rt->opt.K / P;
+    int64_t q = all * rt->heads * rt->opt.D, kv = all * cp_kv_width(rt);
+    arena_reserve(arena, "cp", "packed", i64_max(q, kv) * f32, &rt->pack);
+    arena_reserve(arena, "cp", "q of all tokens", q * act, &rt->q_full);
+    arena_reserve(arena, "cp", "o of all tokens", q * act, &rt->o_full);
+    arena_reserve(arena, "cp", "do of all tokens", q * act, &rt->do_full);
+    arena_reserve(arena, "cp", "dq of all tokens", q * f32, (void **)&rt->dq_full);
+    cp_reserve_kv(rt, arena, "kv of all tokens", all, &rt->kv[0]);
+    cp_reserve_dkv(rt, arena, "dkv of all tokens", all, &rt->dkv_part[0]);
+    arena_reserve(arena, "cp", "head index q", all * 4, (void **)&rt->index_q);
+    arena_reserve(arena, "cp", "head index kv", 2 * all * 4, (void **)&rt->index_kv);
+    return OK;
+}
+
+static Status start(CpRuntime *rt, Stream *stream) {
+    CHECK(upload_index(rt, rt->index_q, 1, stream));
+    return upload_index(rt, rt->index_kv, 2, stream);
+}
+
+/* Blocks of n elements: block p of src goes to rank p, whose block lands at p in dst. */
+static Status all_to_all(CpRuntime *rt, void *dst, const void *src, int64_t n, Dtype t,
+                         CommKind kind, Stream *stream) {
+    CommTicket ticket;
+    int64_t bytes = n * dtype_bytes(t);
+    CHECK(comm_group_begin(rt->comm));
+    for (int p = 0; p < rt->opt.size; p++) {
+        CHECK(comm_send(rt->comm, (const char *)src + p * bytes, n, t, p, kind));
+        CHECK(comm_recv(rt->comm, (char *)dst + p * bytes, n, t, p));
+    }
+    CHECK(comm_group_end(rt->comm, stream, &ticket));
+    return comm_wait(rt->comm, ticket, stream);
+}
+
+/* parts = 1: q, o, do [S,H,D]; parts = 2: kv [S,2,K,D]. */
+static Status to_heads(CpRuntime *rt, void *full, const void *local, int parts, CommKind kind,
+                       Stream *stream) {
+    int64_t row = (parts == 1 ? rt->heads : rt->kv_heads) * (int64_t)rt->opt.D;
+    int64_t rows = rt->S * parts;
+    rt->ops->gather_rows(rt->pack, local, parts == 1 ? rt->index_q : rt->index_kv,
+                         rt->opt.size * rows, row * rt->ops->act_bytes, stream);
+    return all_to_all(rt, full, rt->pack, rows * row, rt->ops->act_dtype, kind, stream);
+}
+
+static Status to_tokens(CpRuntime *rt, void *local, const void *full, int parts, Dtype t,
+                        CommKind kind, Stream *stream) {
+    int64_t row = (parts == 1 ? rt->heads : rt->kv_heads) * (int64_t)rt->opt.D;
+    int64_t rows = rt->S * parts;
+    CHECK(all_to_all(rt, rt->pack, full, rows * row, t, kind, stream));
+    rt->ops->scatter_rows(local, rt->pack, parts == 1 ? rt->index_q : rt->index_kv,
+                          rt->opt.size * rows, row * dtype_bytes(t), stream);
+    return OK;
+}
+
+static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
+                      Stream *stream) {
+    CHECK(to_heads(rt, rt->q_full, q, 1, COMM_KIND_KV, stream));
+    CHECK(to_heads(rt, rt->kv[0], kv, 2, COMM_KIND_KV, stream));
+    cp_stage_forward(rt, 0, rt->o_full, lse, rt->q_full, rt->kv[0], stream);
+    return to_tokens(rt, o, rt->o_full, 1, rt->ops->act_dtype, COMM_KIND_KV, stream);
+}
+
+static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
+                       const float *lse, const void *q, const void *kv, Stream *stream) {
+    CHECK(to_heads(rt, rt->q_full, q, 1, COMM_KIND_DKV, stream));
+    CHECK(to_heads(rt, rt->kv[0], kv, 2, COMM_KIND_DKV, stream));
+    CHECK(to_heads(rt, rt->o_full, o, 1, COMM_KIND_DKV, stream));
+    CHECK(to_heads(rt, rt->do_full, d_o, 1, COMM_KIND_DKV, stream));
+    rt->ops->attention_delta(rt->delta, rt->do_full, rt->o_full, rt->plan->q_rows, rt->heads,
+                             rt->opt.D, stream);
+    rt->ops->attention_bwd(rt->dq_full, rt->dkv_part[0], rt->do_full, rt->q_full, rt->kv[0], lse,
+                           rt->delta, rt->work[0], false, false, stream);
+    CHECK(to_tokens(rt, dq, rt->dq_full, 1, DT_F32, COMM_KIND_DKV, stream));
+    return to_tokens(rt, dkv, rt->dkv_part[0], 2, DT_F32, COMM_KIND_DKV, stream);
+}
+
+const CpTable cp_ulysses = {
+    .create = create, .forward = forward, .backward = backward, .start = start};

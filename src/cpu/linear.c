@@ -1,0 +1,74 @@
+/* linear.c: y = x w^T and its two gradients, three forms of one blocked product.
+ * 2 S N M FLOPs each. Blocks: KC deep panels so that one of b (KC x 16 floats, 16 KiB) fits L1, and
+ * a tile's rows of a (TILE_M x KC, 96 KiB) fit L2; the packed blocks of both factors are shared by
+ * the threads, which split the tiles of the output. Every output element sums k in one fixed order,
+ * so the result does not depend on the number of threads. */
+#include <stdlib.h>
+
+#include "cpu/cpu.h"
+#include "cpu/gemm.h"
+
+enum {
+    KC = 256,
+    MC = 160 * GEMM_ROWS, /* packed rows of a: 960 KiB */
+    NC = 2048,            /* packed columns of b: 2 MiB */
+    TILE_M = 16 * GEMM_ROWS,
+    TILE_N = 16 * GEMM_COLS,
+};
+
+/* c[m,n] = a b + add, rows contiguous; add may be NULL or alias c */
+static void gemm(float *c, const float *add, GemmFactor a, GemmFactor b, int64_t m, int64_t n,
+                 int64_t k) {
+    int64_t depth = i64_min(k, KC);
+    float *pa = cpu_scratch(round_up(i64_min(m, MC), GEMM_ROWS) * depth);
+    float *pb = cpu_scratch(round_up(i64_min(n, NC), GEMM_COLS) * depth);
+#pragma omp parallel
+    for (int64_t j0 = 0; j0 < n; j0 += NC) {
+        int64_t nc = i64_min(n - j0, NC);
+        for (int64_t p = 0; p == 0 || p < k; p += KC) {
+            int64_t kc = i64_min(k - p, KC);
+#pragma omp for schedule(static)
+            for (int64_t j = 0; j < nc; j += GEMM_COLS) {
+                gemm_pack_b(pb + j * kc, gemm_factor_at(b, j0 + j, p), i64_min(nc - j, GEMM_COLS),
+                            kc);
+            }
+            for (int64_t i0 = 0; i0 < m; i0 += MC) {
+                int64_t mc = i64_min(m - i0, MC);
+#pragma omp for schedule(static)
+                for (int64_t i = 0; i < mc; i += GEMM_ROWS) {
+                    gemm_pack_a(pa + i * kc, gemm_factor_at(a, i0 + i, p),
+                                i64_min(mc - i, GEMM_ROWS), kc);
+                }
+#pragma omp for schedule(static) collapse(2)
+                for (int64_t i = 0; i < mc; i += TILE_M) {
+                    for (int64_t j = 0; j < nc; j += TILE_N) {
+                        int64_t at = (i0 + i) * n + j0 + j;
+                        const float *start = p > 0 ? c + at : add != NULL ? add + at : NULL;
+                        gemm_packed(c + at, start, n, pa + i * kc, pb + j * kc,
+                                    i64_min(mc - i, TILE_M), i64_min(nc - j, TILE_N), kc);
+                    }
+                }
+            }
+        }
+    }
+    free(pa);
+    free(pb);
+}
+
+void cpu_linear_fwd(void *y, const void *x, const void *w, const void *residual, int64_t S,
+                    int64_t N, int64_t M, Stream *stream) {
+    (void)stream;
+    gemm(y, residual, (GemmFactor){x, M, true}, (GemmFactor){w, M, true}, S, N, M);
+}
+
+void cpu_linear_dgrad(void *dx, const void *dy, const void *w, bool accumulate, int64_t S,
+                      int64_t N, int64_t M, Stream *stream) {
+    (void)stream;
+    gemm(dx, accumulate ? dx : NULL, (GemmFactor){dy, N, true}, (GemmFactor){w, M, false}, S, M, N);
+}
+
+void cpu_linear_wgrad(float *dw, const void *dy, const void *x, int64_t S, int64_t N, int64_t M,
+                      Stream *stream) {
+    (void)stream;
+    gemm(dw, dw, (GemmFactor){dy, N, false}, (GemmFactor){x, M, false}, N, M, S);
+}

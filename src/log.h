@@ -1,0 +1,11 @@
+/* log.h: words for people. info goes to stdout from rank 0 only; warnings and errors go to stderr
+ * with a rank prefix. Numbers for machines go through sinks (train/sink.h). */
+#ifndef CRIA_LOG_H
+#define CRIA_LOG_H
+
+void log_init(int rank, int world);
+void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2)));  /* rank 0 */
+void log_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));  /* any rank */
+void log_error(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* any rank */
+
+#endif

@@ -1,0 +1,269 @@
+/* One layer, rows of S tokens:
+ *   n1 = rmsnorm(x)     q, kv = rope(split(n1 Wqkv^T))     o = attention(q, kv)     y = x + o Wo^T
+ *   n2 = rmsnorm(y)     gu = n2 Wgu^T     h = swiglu(gu)     next x = y + h Wdown^T
+ * Kept for the backward: x, q, kv, o, lse, y, gu and the norms' rstd. n1, n2 and h are cheap and are
+ * made again from them. With recompute = layer only x is kept, and the rest of a layer is run again
+ * by the same code from the same inputs, so it is the same to the bit. */
+#include "model/llama.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/rope.h"
+
+typedef struct {
+    void *x, *q, *kv, *o, *y, *gu;
+    float *lse, *rstd1, *rstd2;
+} LayerActs;
+
+struct Llama {
+    LlamaOptions opt;
+    int C, H, K, D, F, V, Vp, L;
+    int64_t chunk;
+    void *weights;
+    float *grads;
+    float *inv_freq;
+    int32_t *tokens, *labels, *positions;
+    float *token_weights;
+    LayerActs *layers; /* [L]; with recompute all but x point at the same memory */
+    void *x_final;     /* input of the final norm */
+    float *rstd_final, *losses;
+    /* scratch */
+    void *qkv, *norm, *h, *dh, *dx, *dnorm, *logits;
+    float *dq, *dkv;
+};
+
+static void *weight(const Llama *m, int64_t offset) {
+    return (char *)m->weights + offset * m->opt.ops->act_bytes;
+}
+
+static void *rows(const Llama *m, void *base, int64_t row, int64_t width) {
+    return (char *)base + row * width * m->opt.ops->act_bytes;
+}
+
+static void reserve(Arena *a, const char *region, int layer, const char *name, int64_t bytes,
+                    void **slot) {
+    char full[64];
+    if (layer >= 0)
+        snprintf(full, sizeof full, "layer %d %s", layer, name);
+    else
+        snprintf(full, sizeof full, "%s", name);
+    arena_reserve(a, region, full, bytes, slot);
+}
+
+Llama *llama_create(const LlamaOptions *options, Arena *arena) {
+    const ModelConfig *c = options->model;
+    Llama *m = NEW(Llama, 1);
+    m->opt = *options;
+    m->C = c->hidden, m->H = c->heads, m->K = c->kv_heads, m->D = c->head_dim, m->F = c->ffn;
+    m->V = c->vocab, m->Vp = options->table->vocab_padded, m->L = c->layers;
+    int64_t S = options->S, act = options->ops->act_bytes, f32 = sizeof(float);
+    int64_t qkv_width = (int64_t)(m->H + 2 * m->K) * m->D;
+    /* A chunk of logits about as large as one layer's gate_up keeps the head from setting the peak. */
+    m->chunk = options->lm_head_chunk > 0 ? options->lm_head_chunk
+                                          : round_up(ceil_div(S * 2 * m->F, m->Vp), 128);
+    m->chunk = i64_max(1, i64_min(m->chunk, S));
+
+    arena_reserve(arena, "weights", "all", options->table->total * act, &m->weights);
+    arena_reserve(arena, "gradients", "all", options->table->total * f32, (void **)&m->grads);
+
+    m->layers = NEW(LayerActs, m->L);
+    bool keep = options->recompute == RECOMPUTE_NONE;
+    for (int l = 0; l < m->L; l++) {
+        LayerActs *a = &m->layers[l];
+        reserve(arena, "activations", l, "input", S * m->C * act, &a->x);
+        if (!keep && l > 0) continue; /* llama_start shares layer 0's */
+        reserve(arena, "activations", l, "q", S * m->H * m->D * act, &a->q);
+        reserve(arena, "activations", l, "kv", S * 2 * m->K * m->D * act, &a->kv);
+        reserve(arena, "activations", l, "attention output", S * m->H * m->D * act, &a->o);
+        reserve(arena, "activations", l, "mlp input", S * m->C * act, &a->y);
+        reserve(arena, "activations", l, "gate and up", S * 2 * m->F * act, &a->gu);
+        reserve(arena, "activations", l, "lse", S * m->H * f32, (void **)&a->lse);
+        reserve(arena, "activations", l, "norm 1", S * f32, (void **)&a->rstd1);
+        reserve(arena, "activations", l, "norm 2", S * f32, (void **)&a->rstd2);
+    }
+    const char *A = "activations", *W = "workspace";
+    arena_reserve(arena, A, "final input", S * m->C * act, &m->x_final);
+    arena_reserve(arena, A, "final norm", S * f32, (void **)&m->rstd_final);
+    arena_reserve(arena, A, "losses", S * f32, (void **)&m->losses);
+    arena_reserve(arena, A, "tokens", S * 4, (void **)&m->tokens);
+    arena_reserve(arena, A, "labels", S * 4, (void **)&m->labels);
+    arena_reserve(arena, A, "positions", S * 4, (void **)&m->positions);
+    arena_reserve(arena, A, "token weights", S * f32, (void **)&m->token_weights);
+    arena_reserve(arena, A, "rope frequencies", m->D / 2 * f32, (void **)&m->inv_freq);
+    arena_reserve(arena, W, "qkv", S * qkv_width * act, &m->qkv);
+    arena_reserve(arena, W, "normalised", S * m->C * act, &m->norm);
+    arena_reserve(arena, W, "swiglu output", S * m->F * act, &m->h);
+    arena_reserve(arena, W, "swiglu gradient", S * m->F * act, &m->dh);
+    arena_reserve(arena, W, "residual gradient", S * m->C * act, &m->dx);
+    arena_reserve(arena, W, "branch gradient", S * i64_max(m->C, (int64_t)m->H * m->D) * act,
+                  &m->dnorm);
+    arena_reserve(arena, W, "logits", m->chunk * m->Vp * act, &m->logits);
+    arena_reserve(arena, W, "dq", S * m->H * m->D * f32, (void **)&m->dq);
+    arena_reserve(arena, W, "dkv", S * 2 * m->K * m->D * f32, (void **)&m->dkv);
+    return m;
+}
+
+void llama_free(Llama *m) {
+    if (m == NULL) return;
+    free(m->layers);
+    free(m);
+}
+
+void *llama_weights(Llama *m) { return m->weights; }
+float *llama_gradients(Llama *m) { return m->grads; }
+
+Status llama_start(Llama *m, Stream *stream) {
+    for (int l = 1; l < m->L && m->opt.recompute == RECOMPUTE_LAYER; l++) {
+        void *x = m->layers[l].x;
+        m->layers[l] = m->layers[0];
+        m->layers[l].x = x;
+    }
+    float *inv = NEW(float, m->D / 2);
+    rope_inv_freq(inv, m->opt.model);
+    m->opt.ops->mem_copy(m->inv_freq, inv, m->D / 2 * (int64_t)sizeof *inv, stream);
+    Status st = m->opt.ops->stream_sync(stream);
+    free(inv);
+    return st;
+}
+
+void llama_zero_gradients(Llama *m, Stream *stream) {
+    m->opt.ops->mem_zero(m->grads, m->opt.table->total * (int64_t)sizeof(float), stream);
+}
+
+/* From a->x to `out` (the next layer's input). */
+static Status layer_forward(Llama *m, int l, void *out, int64_t S, Stream *stream) {
+    const Ops *ops = m->opt.ops;
+    const ParamTable *t = m->opt.table;
+    LayerActs *a = &m->layers[l];
+    float eps = (float)m->opt.model->norm_eps;
+    int64_t HD = (int64_t)m->H * m->D, qkv_width = (int64_t)(m->H + 2 * m->K) * m->D;
+#define W(which) weight(m, param_layer_offset(t, l, which))
+    ops->rmsnorm_fwd(m->norm, a->rstd1, a->x, W(PARAM_INPUT_NORM), S, m->C, eps, stream);
+    ops->linear_fwd(m->qkv, m->norm, W(PARAM_Q), NULL, S, qkv_width, m->C, stream);
+    ops->rope_split_fwd(a->q, a->kv, m->qkv, m->positions, m->inv_freq, S, m->H, m->K, m->D,
+                        stream);
+    CHECK(cp_forward(m->opt.cp, a->o, a->lse, a->q, a->kv, stream));
+    ops->linear_fwd(a->y, a->o, W(PARAM_O), a->x, S, m->C, HD, stream);
+    ops->rmsnorm_fwd(m->norm, a->rstd2, a->y, W(PARAM_POST_NORM), S, m->C, eps, stream);
+    ops->linear_fwd(a->gu, m->norm, W(PARAM_GATE), NULL, S, 2 * m->F, m->C, stream);
+    ops->swiglu_fwd(m->h, a->gu, S, m->F, stream);
+    ops->linear_fwd(out, m->h, W(PARAM_DOWN), a->y, S, m->C, m->F, stream);
+    return OK;
+}
+
+/* m->dx: gradient of the layer's output on entry, of its input on return. */
+static Status layer_backward(Llama *m, int l, int64_t S, Stream *stream) {
+    const Ops *ops = m->opt.ops;
+    const ParamTable *t = m->opt.table;
+    LayerActs *a = &m->layers[l];
+    int64_t HD = (int64_t)m->H * m->D, qkv_width = (int64_t)(m->H + 2 * m->K) * m->D;
+#define G(which) (m->grads + param_layer_offset(t, l, which))
+    CHECK(cp_prefetch(m->opt.cp, a->kv, stream)); /* travels under the MLP's backward */
+    ops->linear_dgrad(m->dh, m->dx, W(PARAM_DOWN), false, S, m->C, m->F, stream);
+    ops->swiglu_bwd(a->gu, m->h, m->dh, a->gu, S, m->F, stream); /* a->gu is its gradient now */
+    ops->linear_wgrad(G(PARAM_DOWN), m->dx, m->h, S, m->C, m->F, stream);
+    ops->linear_dgrad(m->dnorm, a->gu, W(PARAM_GATE), false, S, 2 * m->F, m->C, stream);
+    ops->rmsnorm_bwd(m->dx, G(PARAM_POST_NORM), m->norm, m->dnorm, a->y, W(PARAM_POST_NORM),
+                     a->rstd2, m->dx, S, m->C, stream);
+    ops->linear_wgrad(G(PARAM_GATE), a->gu, m->norm, S, 2 * m->F, m->C, stream);
+
+    ops->linear_dgrad(m->dnorm, m->dx, W(PARAM_O), false, S, m->C, HD, stream);
+    ops->linear_wgrad(G(PARAM_O), m->dx, a->o, S, m->C, HD, stream);
+    CHECK(cp_backward(m->opt.cp, m->dq, m->dkv, m->dnorm, a->o, a->lse, a->q, a->kv, stream));
+    ops->rope_split_bwd(m->qkv, m->dq, m->dkv, m->positions, m->inv_freq, S, m->H, m->K, m->D,
+                        stream);
+    ops->linear_dgrad(m->dnorm, m->qkv, W(PARAM_Q), false, S, qkv_width, m->C, stream);
+    ops->rmsnorm_bwd(m->dx, G(PARAM_INPUT_NORM), m->norm, m->dnorm, a->x, W(PARAM_INPUT_NORM),
+                     a->rstd1, m->dx, S, m->C, stream);
+    ops->linear_wgrad(G(PARAM_Q), m->qkv, m->norm, S, qkv_width, m->C, stream);
+    return OK;
+#undef G
+#undef W
+}
+
+/* Final norm, head and loss in chunks of rows, so that no more than chunk * Vp logits exist. With
+ * train it leaves the gradient of the last layer's output in m->dx. */
+static void head(Llama *m, bool train, double *loss, int64_t S, Stream *stream) {
+    const Ops *ops = m->opt.ops;
+    const ParamTable *t = m->opt.table;
+    const Param *norm = &t->params[t->final_norm], *out = &t->params[t->head];
+    ops->rmsnorm_fwd(m->norm, m->rstd_final, m->x_final, weight(m, norm->offset), S, m->C,
+                     (float)m->opt.model->norm_eps, stream);
+    for (int64_t s = 0; s < S; s += m->chunk) {
+        int64_t n = i64_min(m->chunk, S - s);
+        void *x = rows(m, m->norm, s, m->C);
+        ops->linear_fwd(m->logits, x, weight(m, out->offset), NULL, n, m->Vp, m->C, stream);
+        ops->cross_entropy(m->losses + s, m->logits, m->labels + s, m->token_weights + s, train, n,
+                           m->V, m->Vp, stream);
+        if (!train) continue;
+        ops->linear_dgrad(rows(m, m->dnorm, s, m->C), m->logits, weight(m, out->offset), false, n,
+                          m->Vp, m->C, stream);
+        ops->linear_wgrad(m->grads + out->offset, m->logits, x, n, m->Vp, m->C, stream);
+    }
+    ops->sum_f32(loss, m->losses, S, stream);
+    if (train)
+        ops->rmsnorm_bwd(m->dx, m->grads + norm->offset, NULL, m->dnorm, m->x_final,
+                         weight(m, norm->offset), m->rstd_final, NULL, S, m->C, stream);
+}
+
+static Status report(LlamaBucketReady ready, void *ctx, int bucket) {
+    return ready != NULL ? ready(ctx, bucket) : OK;
+}
+
+Status llama_run(Llama *m, const CpBatch *batch, bool train, double *loss, LlamaBucketReady ready,
+                 void *ready_ctx, Stream *stream) {
+    const Ops *ops = m->opt.ops;
+    const ParamTable *t = m->opt.table;
+    const Param *embed = &t->params[t->embed];
+    int64_t S = batch->S;
+    REQUIRE(S <= m->opt.S);
+    ops->mem_copy(m->tokens, batch->tokens, S * 4, stream);
+    ops->mem_copy(m->labels, batch->labels, S * 4, stream);
+    ops->mem_copy(m->positions, batch->positions, S * 4, stream);
+    ops->mem_copy(m->token_weights, batch->weights, S * 4, stream);
+
+    ops->embedding_fwd(m->layers[0].x, m->tokens, weight(m, embed->offset), S, m->C, stream);
+    for (int l = 0; l < m->L; l++)
+        CHECK(layer_forward(m, l, l + 1 < m->L ? m->layers[l + 1].x : m->x_final, S, stream));
+    head(m, train, loss, S, stream);
+    if (!train) return OK;
+
+    CHECK(report(ready, ready_ctx, t->n_buckets - 1));
+    for (int l = m->L - 1; l >= 0; l--) {
+        /* The last layer's activations are still those of the forward. Rerunning a layer overwrites
+         * the output buffer with the same bits. */
+        if (m->opt.recompute == RECOMPUTE_LAYER && l + 1 < m->L)
+            CHECK(layer_forward(m, l, m->layers[l + 1].x, S, stream));
+        CHECK(layer_backward(m, l, S, stream));
+        CHECK(report(ready, ready_ctx, t->params[t->layer_first + l * t->layer_stride].bucket));
+    }
+    ops->embedding_bwd(m->grads + embed->offset, m->dx, m->tokens, S, m->C, m->V, stream);
+    return report(ready, ready_ctx, t->params[t->embed].bucket);
+}
+
+/* fp32 and bf16 keep sign and exponent in their last two bytes (little-endian). */
+static bool all_finite(const unsigned char *x, int64_t n, int act_bytes) {
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t upper;
+        memcpy(&upper, x + (i + 1) * act_bytes - 2, sizeof upper);
+        if ((upper & 0x7f80) == 0x7f80) return false;
+    }
+    return true;
+}
+
+Status llama_first_nonfinite(Llama *m, int64_t S, Stream *stream, int *layer) {
+    int64_t n = S * m->C, bytes = n * m->opt.ops->act_bytes;
+    unsigned char *host = mem_new(bytes, 1);
+    *layer = -1;
+    Status st = OK;
+    for (int l = 0; l <= m->L && *layer < 0; l++) {
+        m->opt.ops->mem_copy(host, l < m->L ? m->layers[l].x : m->x_final, bytes, stream);
+        CHECK_GOTO(m->opt.ops->stream_sync(stream), done);
+        if (!all_finite(host, n, m->opt.ops->act_bytes)) *layer = l;
+    }
+done:
+    free(host);
+    return st;
+}

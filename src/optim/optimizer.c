@@ -1,0 +1,239 @@
+#include "optim/optimizer.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+struct Optimizer {
+    OptimConfig config;
+    bool sharded; /* state holds this rank's blocks only */
+    const ParamTable *table;
+    const Ops *ops;
+    Comm *comm;
+    ParamPiece *own; /* this rank's part in checkpoints and in ZeRO-1 */
+    int n_own;
+    void *weights;
+    float *grads;
+    float *master; /* NULL: the weights themselves */
+    float *m, *v;
+    double *sums; /* [world] partial sums of squares, device */
+};
+
+Optimizer *optimizer_create(const OptimConfig *config, int zero, const ParamTable *table,
+                            const Ops *ops, Comm *comm, Arena *arena) {
+    REQUIRE(table->world == comm->size);
+    Optimizer *o = NEW(Optimizer, 1);
+    *o = (Optimizer){.config = *config, .sharded = zero > 0 && comm->size > 1, .table = table,
+                     .ops = ops, .comm = comm};
+    o->n_own = param_table_pieces(table, comm->rank, &o->own);
+    int64_t n = o->sharded ? table->total / comm->size : table->total;
+    int64_t bytes = n * (int64_t)sizeof(float);
+    if (ops->act_dtype != DT_F32)
+        arena_reserve(arena, "optimizer", "master weights", bytes, (void **)&o->master);
+    arena_reserve(arena, "optimizer", "first moments", bytes, (void **)&o->m);
+    arena_reserve(arena, "optimizer", "second moments", bytes, (void **)&o->v);
+    arena_reserve(arena, "optimizer", "norm", comm->size * (int64_t)sizeof(double),
+                  (void **)&o->sums);
+    return o;
+}
+
+void optimizer_free(Optimizer *o) {
+    if (o == NULL) return;
+    free(o->own);
+    free(o);
+}
+
+void optimizer_bind(Optimizer *o, void *weights, float *grads) {
+    o->weights = weights;
+    o->grads = grads;
+}
+
+static void *weight_at(const Optimizer *o, int64_t flat) {
+    return (char *)o->weights + flat * o->ops->act_bytes;
+}
+
+float *optimizer_state(Optimizer *o, int which, const ParamPiece *piece) {
+    int64_t at = o->sharded ? piece->shard : piece->flat;
+    if (which == OPTIM_M) return o->m + at;
+    if (which == OPTIM_V) return o->v + at;
+    return o->master != NULL ? o->master + at : (float *)o->weights + piece->flat;
+}
+
+Status optimizer_publish(Optimizer *o, Stream *stream) {
+    const ParamTable *t = o->table;
+    if (o->master != NULL)
+        for (int i = 0; i < o->n_own; i++)
+            o->ops->cast_f32(weight_at(o, o->own[i].flat),
+                             optimizer_state(o, OPTIM_WEIGHT, &o->own[i]), o->own[i].count, stream);
+    for (int b = 0; b < t->n_buckets; b++)
+        CHECK(comm_all_gather(o->comm, weight_at(o, t->buckets[b].offset),
+                              t->buckets[b].count / t->world, o->ops->act_dtype, COMM_KIND_PARAM,
+                              stream));
+    if (o->sharded || t->world == 1) return OK;
+    /* Replicated state: the other ranks' master weights and moments are needed here too. */
+    float *states[] = {o->master, o->m, o->v};
+    for (int s = 0; s < 3; s++)
+        for (int b = 0; b < t->n_buckets && states[s] != NULL; b++)
+            CHECK(comm_all_gather(o->comm, states[s] + t->buckets[b].offset,
+                                  t->buckets[b].count / t->world, DT_F32, COMM_KIND_PARAM, stream));
+    return OK;
+}
+
+Status optimizer_init(Optimizer *o, uint64_t seed, Stream *stream) {
+    const Ops *ops = o->ops;
+    const ParamTable *t = o->table;
+    int64_t n = o->sharded ? t->total / t->world : t->total;
+    ops->mem_zero(o->weights, t->total * ops->act_bytes, stream); /* padding stays zero */
+    if (o->master != NULL) ops->mem_zero(o->master, n * (int64_t)sizeof(float), stream);
+    ops->mem_zero(o->m, n * (int64_t)sizeof(float), stream);
+    ops->mem_zero(o->v, n * (int64_t)sizeof(float), stream);
+    int64_t cap = 1 << 20;
+    float *values = NEW(float, cap);
+    Status st = OK;
+    for (int i = 0; i < o->n_own; i++) {
+        const ParamPiece *p = &o->own[i];
+        for (int64_t at = 0; at < p->count; at += cap) {
+            int64_t count = i64_min(cap, p->count - at);
+#pragma omp parallel for schedule(static)
+            for (int64_t k = 0; k < count; k++)
+                values[k] = param_init_value(t, p->param, p->begin + at + k, seed);
+            ops->mem_copy(optimizer_state(o, OPTIM_WEIGHT, p) + at, values,
+                          count * (int64_t)sizeof(float), stream);
+            CHECK_GOTO(ops->stream_sync(stream), done); /* values is used again */
+        }
+    }
+    st = optimizer_publish(o, stream);
+done:
+    free(values);
+    return st;
+}
+
+Status optimizer_reduce_bucket(Optimizer *o, int bucket, Stream *stream) {
+    const ParamBucket *b = &o->table->buckets[bucket];
+    float *grads = o->grads + b->offset;
+    if (o->sharded)
+        return comm_reduce_scatter(o->comm, grads, b->count / o->table->world, DT_F32,
+                                   COMM_KIND_GRAD, stream);
+    return comm_all_reduce(o->comm, grads, b->count, DT_F32, COMM_SUM, stream);
+}
+
+Status optimizer_grad_norm(Optimizer *o, double *norm, Stream *stream) {
+    const ParamTable *t = o->table;
+    int64_t bytes = t->world * (int64_t)sizeof(double);
+    double *host = NEW(double, t->world);
+    /* One partial sum per rank's blocks, added in rank order, sharded or not. */
+    o->ops->mem_zero(o->sums, bytes, stream);
+    for (int r = 0; r < t->world; r++) {
+        if (o->sharded && r != o->comm->rank) continue;
+        for (int b = 0; b < t->n_buckets; b++) {
+            int64_t block = t->buckets[b].count / t->world;
+            o->ops->sum_squares(o->sums + r, o->grads + t->buckets[b].offset + r * block, block,
+                                stream);
+        }
+    }
+    Status st = OK;
+    if (o->sharded)
+        CHECK_GOTO(comm_all_gather(o->comm, o->sums, 1, DT_F64, COMM_KIND_OTHER, stream), done);
+    o->ops->mem_copy(host, o->sums, bytes, stream);
+    CHECK_GOTO(o->ops->stream_sync(stream), done);
+    double sum = 0;
+    for (int r = 0; r < t->world; r++) sum += host[r];
+    *norm = sqrt(sum);
+done:
+    free(host);
+    return st;
+}
+
+static void update(Optimizer *o, const ParamPiece *pieces, int n, AdamwStep step, Stream *stream) {
+    for (int i = 0; i < n; i++) {
+        const ParamPiece *p = &pieces[i];
+        AdamwStep s = step;
+        if (!o->table->params[p->param].decay) s.weight_decay = 0;
+        o->ops->adamw(optimizer_state(o, OPTIM_WEIGHT, p), optimizer_state(o, OPTIM_M, p),
+                      optimizer_state(o, OPTIM_V, p), weight_at(o, p->flat), o->grads + p->flat, &s,
+                      p->count, stream);
+    }
+}
+
+Status optimizer_step(Optimizer *o, int64_t t, double lr, double grad_scale, Stream *stream) {
+    const ParamTable *table = o->table;
+    AdamwStep step = {.lr = (float)lr,
+                      .beta1 = (float)o->config.beta1,
+                      .beta2 = (float)o->config.beta2,
+                      .eps = (float)o->config.eps,
+                      .weight_decay = (float)o->config.weight_decay,
+                      .bias1 = (float)(1 - pow(o->config.beta1, (double)t)),
+                      .bias2 = (float)(1 - pow(o->config.beta2, (double)t)),
+                      .grad_scale = (float)grad_scale};
+    if (o->sharded) {
+        update(o, o->own, o->n_own, step, stream);
+        for (int b = 0; b < table->n_buckets; b++)
+            CHECK(comm_all_gather(o->comm, weight_at(o, table->buckets[b].offset),
+                                  table->buckets[b].count / table->world, o->ops->act_dtype,
+                                  COMM_KIND_PARAM, stream));
+        return OK;
+    }
+    for (int r = 0; r < table->world; r++) {
+        ParamPiece *pieces;
+        int n = param_table_pieces(table, r, &pieces);
+        update(o, pieces, n, step, stream);
+        free(pieces);
+    }
+    return OK;
+}
+
+/* CRC-32 and length in bytes of this rank's part of a bucket. */
+typedef struct {
+    uint32_t crc;
+    int64_t bytes;
+} PartCrc;
+
+static Status part_crc(Optimizer *o, int bucket, float *staging, int64_t cap, Stream *stream,
+                       PartCrc *out) {
+    *out = (PartCrc){0};
+    for (int i = 0; i < o->n_own; i++) {
+        const ParamPiece *p = &o->own[i];
+        if (o->table->params[p->param].bucket != bucket) continue;
+        const float *state = optimizer_state(o, OPTIM_WEIGHT, p);
+        for (int64_t at = 0; at < p->count; at += cap) {
+            int64_t bytes = i64_min(cap, p->count - at) * (int64_t)sizeof(float);
+            const void *data = state + at;
+            if (!o->ops->host_memory) {
+                o->ops->mem_copy(staging, data, bytes, stream);
+                CHECK(o->ops->stream_sync(stream));
+                data = staging;
+            }
+            out->crc = (uint32_t)crc32_z(out->crc, data, (z_size_t)bytes);
+            out->bytes += bytes;
+        }
+    }
+    return OK;
+}
+
+Status optimizer_weights_crc(Optimizer *o, Comm *host, Stream *stream, uint32_t *crc) {
+    int W = host->size, B = o->table->n_buckets;
+    int64_t cap = 1 << 20;
+    float *staging = o->ops->host_memory ? NULL : NEW(float, cap);
+    int64_t *parts = NEW(int64_t, (int64_t)W * B * 2); /* [rank][bucket] crc, bytes */
+    Status st = OK;
+    for (int b = 0; b < B; b++) {
+        PartCrc part;
+        CHECK_GOTO(part_crc(o, b, staging, cap, stream, &part), done);
+        int64_t *mine = parts + ((int64_t)host->rank * B + b) * 2;
+        mine[0] = part.crc;
+        mine[1] = part.bytes;
+    }
+    CHECK_GOTO(comm_all_gather(host, parts, 2 * B, DT_I64, COMM_KIND_OTHER, NULL), done);
+    uLong all = 0;
+    for (int b = 0; b < B; b++)
+        for (int r = 0; r < W; r++) {
+            const int64_t *part = parts + ((int64_t)r * B + b) * 2;
+            all = crc32_combine(all, (uLong)part[0], (z_off_t)part[1]);
+        }
+    *crc = (uint32_t)all;
+done:
+    free(parts);
+    free(staging);
+    return st;
+}

@@ -1,0 +1,45 @@
+/* optimizer.h: AdamW with ZeRO-1 (Rajbhandari et al., 2020): gradients are reduced bucket by bucket
+ * to their owners, every rank updates its own part of master weights and moments, and the new weights
+ * are gathered. With zero = 0 every rank keeps and updates everything; the numbers are the same to
+ * the bit, because sums are taken in the same order. */
+#ifndef CRIA_OPTIM_OPTIMIZER_H
+#define CRIA_OPTIM_OPTIMIZER_H
+
+#include "arena.h"
+#include "comm/comm.h"
+#include "model/params.h"
+
+typedef struct Optimizer Optimizer;
+
+/* Reserves master weights (unless the activation type is fp32: then the weights are the master) and
+ * moments in region "optimizer". All pointers are borrowed; table->world == comm->size. */
+Optimizer *optimizer_create(const OptimConfig *config, int zero, const ParamTable *table,
+                            const Ops *ops, Comm *comm, Arena *arena);
+void optimizer_free(Optimizer *o);
+
+/* After arena_commit: the flat weights and gradients of the model. */
+void optimizer_bind(Optimizer *o, void *weights, float *grads);
+
+/* Weights as initialised from seed, moments zero, then optimizer_publish. */
+Status optimizer_init(Optimizer *o, uint64_t seed, Stream *stream);
+/* Makes the weights of every rank from the master weights of their owners. */
+Status optimizer_publish(Optimizer *o, Stream *stream);
+
+/* Reduces one bucket's gradients over all ranks (collective). */
+Status optimizer_reduce_bucket(Optimizer *o, int bucket, Stream *stream);
+
+/* L2 norm over all reduced gradients, unscaled. The same double on every rank. */
+Status optimizer_grad_norm(Optimizer *o, double *norm, Stream *stream);
+
+/* Update number t >= 1: gradients are multiplied by grad_scale first. Weights are gathered. */
+Status optimizer_step(Optimizer *o, int64_t t, double lr, double grad_scale, Stream *stream);
+
+/* Master weights, first and second moments of a piece of this rank, in device memory. */
+enum { OPTIM_WEIGHT, OPTIM_M, OPTIM_V, OPTIM_STATES };
+float *optimizer_state(Optimizer *o, int which, const ParamPiece *piece);
+
+/* CRC-32 of all master weights in file order (little-endian fp32), the same for any world size;
+ * collective over `host`. */
+Status optimizer_weights_crc(Optimizer *o, Comm *host, Stream *stream, uint32_t *crc);
+
+#endif

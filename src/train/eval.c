@@ -1,0 +1,34 @@
+#include "train/eval.h"
+
+#include "train/watchdog.h"
+
+Status eval_run(Session *s, int64_t step, double *loss, double *tokens) {
+    int64_t n = i64_min(s->config->run.eval_sequences, dataset_epoch_samples(s->val_data));
+    LoaderOptions o = s->loader;
+    o.global = round_up(n, o.micro * s->dp);
+    double sums[2] = {0, 0};
+    for (int64_t j = 0; j < o.global / (o.micro * s->dp); j++) {
+        watchdog_beat(step, "evaluation");
+        MicroBatch mb;
+        Status st = loader_batch(&mb, s->val_data, &o, 0, j);
+        CHECK(comm_agree(s->comm.host, st));
+        CpBatch *batch = mb.prepared;
+        /* The last micro-batches may reach past the n sequences: those take part with weight 0. */
+        int64_t first = (j * s->dp + s->dp_rank) * o.micro, T = o.seq_len;
+        for (int64_t b = 0; b < o.micro; b++)
+            for (int64_t k = 0; k < T && first + b >= n; k++) mb.weights[b * T + k] = 0;
+        if (first + o.micro > n) {
+            cp_batch_free(batch);
+            mb.prepared = batch = cp_batch_create(&s->cp_options, &mb);
+        }
+        st = session_run_micro(s, &mb, false, NULL, NULL);
+        sums[1] += batch->weight_sum;
+        loader_batch_free(&mb, &o);
+        CHECK(st);
+    }
+    CHECK(session_take_loss(s, &sums[0]));
+    CHECK(comm_all_reduce(s->comm.host, sums, 2, DT_F64, COMM_SUM, NULL));
+    *loss = sums[0] / sums[1];
+    *tokens = sums[1];
+    return OK;
+}

@@ -1,0 +1,16 @@
+/* rundir.h: the folder of a run: made if missing, locked against a second job, config.yaml written. */
+#ifndef CRIA_TRAIN_RUNDIR_H
+#define CRIA_TRAIN_RUNDIR_H
+
+#include "config.h"
+
+typedef struct {
+    int lock; /* file descriptor, -1: none */
+} RunDir;
+
+/* For rank 0. ERR_USER when another job holds the folder, or when it already holds a run and resume is
+ * NULL (so that nothing is overwritten by mistake); ERR_ENV when it cannot be written. */
+Status rundir_open(RunDir *d, const Config *config, const char *resume);
+void rundir_close(RunDir *d);
+
+#endif

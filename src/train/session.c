@@ -1,0 +1,198 @@
+#include "train/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "model/flops.h"
+
+/* The loader's thread turns a micro-batch into this rank's part of it. */
+static void *prepare(void *ctx, const MicroBatch *mb) { return cp_batch_create(ctx, mb); }
+static void release(void *ctx, void *prepared) {
+    (void)ctx;
+    cp_batch_free(prepared);
+}
+
+static Status open_backend(Session *s) {
+    DeviceKind want = s->config->device;
+    if (want != DEVICE_CPU) {
+        Status st = cuda_ops_open(&s->ops, comm_local_rank());
+        if (st == OK || want == DEVICE_CUDA) {
+            if (st != OK) status_suffix("; device=cpu runs without a GPU");
+            return st;
+        }
+        status_clear(); /* auto: the CPU will do */
+    }
+    s->ops = cpu_ops();
+    return OK;
+}
+
+static Status open_data(Session *s) {
+    const Config *c = s->config;
+    DatasetOptions o = {.sources = c->data.train,
+                        .n_sources = c->data.n_train,
+                        .format = c->data.format,
+                        .seq_len = c->model.seq_len,
+                        .vocab = c->model.vocab,
+                        .seed = (uint64_t)c->run.seed,
+                        .shuffle = true};
+    CHECK(dataset_open(&s->train_data, &o));
+    if (c->data.n_val > 0 && c->run.eval_sequences > 0) {
+        o.sources = c->data.val;
+        o.n_sources = c->data.n_val;
+        o.shuffle = false; /* the same sequences at every evaluation */
+        CHECK(dataset_open(&s->val_data, &o));
+    }
+    return OK;
+}
+
+static void set_options(Session *s) {
+    const Config *c = s->config;
+    s->world = s->comm.host->size;
+    s->rank = s->comm.host->rank;
+    s->dp = s->world / c->parallel.cp;
+    s->dp_rank = s->comm.dp->rank;
+    s->micro_steps = c->batch.global / (c->batch.micro * s->dp);
+    s->step_tokens = (double)c->batch.global * (double)c->model.seq_len;
+    s->cp_options = (CpOptions){.backend = c->parallel.backend,
+                                .rank = s->comm.cp->rank,
+                                .size = c->parallel.cp,
+                                .chunk_size = c->parallel.chunk_size,
+                                .overlap_degree = c->parallel.overlap_degree,
+                                .ring_accum = c->parallel.ring_accum,
+                                .tokens = c->batch.micro * c->model.seq_len,
+                                .seq_len = c->model.seq_len,
+                                .mask = c->data.mask,
+                                .window = c->data.window,
+                                .H = c->model.heads,
+                                .K = c->model.kv_heads,
+                                .D = c->model.head_dim};
+    s->loader = (LoaderOptions){.global = c->batch.global,
+                                .micro = c->batch.micro,
+                                .dp_rank = s->dp_rank,
+                                .dp_size = s->dp,
+                                .seq_len = c->model.seq_len,
+                                .eod = c->data.eod,
+                                .documents = c->data.mask == MASK_DOCUMENT,
+                                .reset_positions = c->data.reset_positions,
+                                .eod_mask_loss = c->data.eod_mask_loss,
+                                .prepare = prepare,
+                                .release = release,
+                                .ctx = &s->cp_options};
+}
+
+/* What one rank alone can find wrong. */
+static Status open_alone(Session *s) {
+    CHECK(config_check_world(s->config, comm_world_size()));
+    CHECK(open_backend(s));
+    return open_data(s);
+}
+
+static Status reserve(Session *s) {
+    const Config *c = s->config;
+    int64_t S;
+    CHECK(cp_tokens(&s->cp_options, &S));
+    s->table = param_table_create(&c->model, s->world);
+    CHECK(cp_create(&s->cp, &s->cp_options, s->ops, s->comm.cp, &s->arena));
+    LlamaOptions o = {.ops = s->ops,
+                      .model = &c->model,
+                      .table = s->table,
+                      .cp = s->cp,
+                      .S = S,
+                      .recompute = c->memory.recompute,
+                      .lm_head_chunk = c->memory.lm_head_chunk};
+    s->llama = llama_create(&o, &s->arena);
+    s->optimizer = optimizer_create(&c->optim, c->parallel.zero, s->table, s->ops, s->comm.world,
+                                    &s->arena);
+    arena_reserve(&s->arena, "activations", "loss", sizeof(double), (void **)&s->loss);
+    return OK;
+}
+
+Status session_open(Session *s, const Config *config) {
+    *s = (Session){.config = config};
+    Comm *host;
+    CHECK(comm_mpi_create(&host));
+    Status st = comm_agree(host, open_alone(s));
+    comm_free(host);
+    CHECK(st);
+    CHECK(comm_open(&s->comm, s->ops, config->parallel.cp));
+    set_options(s);
+    return comm_agree(s->comm.host, reserve(s));
+}
+
+static Status start_alone(Session *s) {
+    CHECK(arena_commit(&s->arena, s->ops));
+    CHECK(s->ops->stream_create(&s->stream));
+    optimizer_bind(s->optimizer, llama_weights(s->llama), llama_gradients(s->llama));
+    s->ops->mem_zero(s->loss, sizeof(double), s->stream);
+    return llama_start(s->llama, s->stream);
+}
+
+Status session_start(Session *s) { return comm_agree(s->comm.host, start_alone(s)); }
+
+void session_close(Session *s) {
+    dataset_close(s->train_data);
+    dataset_close(s->val_data);
+    optimizer_free(s->optimizer);
+    llama_free(s->llama);
+    cp_free(s->cp);
+    param_table_free(s->table);
+    if (s->stream != NULL) s->ops->stream_free(s->stream);
+    arena_free(&s->arena);
+    if (s->comm.host != NULL) comm_close(&s->comm);
+    *s = (Session){0};
+}
+
+Status session_run_micro(Session *s, const MicroBatch *mb, bool train, LlamaBucketReady ready,
+                         void *ctx) {
+    const CpBatch *batch = mb->prepared;
+    CHECK(cp_begin(s->cp, batch, s->stream));
+    return llama_run(s->llama, batch, train, s->loss, ready, ctx, s->stream);
+}
+
+Status session_take_loss(Session *s, double *sum) {
+    s->ops->mem_copy(sum, s->loss, sizeof *sum, s->stream);
+    CHECK(s->ops->stream_sync(s->stream));
+    s->ops->mem_zero(s->loss, sizeof *sum, s->stream);
+    return OK;
+}
+
+void session_describe(const Session *s, StrBuf *out) {
+    const Config *c = s->config;
+    const ModelConfig *m = &c->model;
+    int64_t T = m->seq_len;
+    strbuf_printf(out, "model      %.4g M parameters: %d layers, hidden %d, %d/%d heads of %d, ffn %d, "
+                       "vocab %d (%d in memory)%s\n",
+                  (double)s->table->n_weights / 1e6, m->layers, m->hidden, m->heads, m->kv_heads,
+                  m->head_dim, m->ffn, m->vocab, s->table->vocab_padded,
+                  m->tie_embeddings ? ", tied" : "");
+    strbuf_printf(out, "data       %.4g M training tokens in %d file%s, %lld samples of %lld an epoch\n",
+                  (double)dataset_tokens(s->train_data) / 1e6, c->data.n_train,
+                  c->data.n_train == 1 ? "" : "s",
+                  (long long)dataset_epoch_samples(s->train_data), (long long)T);
+    strbuf_printf(out, "world      %d rank%s on %s = dp %d x cp %d (%s)\n", s->world,
+                  s->world == 1 ? "" : "s", s->ops->device_name, s->dp, c->parallel.cp,
+                  config_enum_name((int)c->parallel.backend, "parallel.backend"));
+    for (int d = 0; d < s->dp && d < 8; d++)
+        strbuf_printf(out, "           dp %d: rank%s %d%s%d\n", d, c->parallel.cp == 1 ? "" : "s",
+                      d * c->parallel.cp, c->parallel.cp == 1 ? " = cp " : " .. ",
+                      c->parallel.cp == 1 ? 0 : (d + 1) * c->parallel.cp - 1);
+    if (s->dp > 8) strbuf_printf(out, "           and so on to dp %d\n", s->dp - 1);
+    strbuf_printf(out, "batch      %lld sequences = %lld micro-batches x %lld sequences x dp %d; %.0f "
+                       "tokens a step, %.4g M in %lld steps (%.2f epochs)\n",
+                  (long long)c->batch.global, (long long)s->micro_steps, (long long)c->batch.micro,
+                  s->dp, s->step_tokens, s->step_tokens * (double)c->run.steps / 1e6,
+                  (long long)c->run.steps,
+                  (double)c->batch.global * (double)c->run.steps /
+                      (double)dataset_epoch_samples(s->train_data));
+    double area = 0.5 * (double)T * (double)(T + 1);
+    if (c->data.window > 0 && c->data.window < T) {
+        double W = (double)c->data.window;
+        area = (double)T * (W + 1) - 0.5 * W * (W + 1);
+    }
+    if (c->data.mask == MASK_FULL) area = (double)T * (double)T;
+    strbuf_printf(out, "flops      %.4g G a token, forward and backward%s\n",
+                  flops_train(m, s->table, 1, area / (double)T) / 1e9,
+                  c->data.mask == MASK_DOCUMENT ? " (at most: documents make it less)" : "");
+    arena_print(&s->arena, out);
+}

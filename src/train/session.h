@@ -1,0 +1,48 @@
+/* session.h: everything a run consists of, opened from a Config in one place: backend, communicators,
+ * data, parameter table, model, runtime, optimizer. Used by training, --dry-run and benchmarks. */
+#ifndef CRIA_TRAIN_SESSION_H
+#define CRIA_TRAIN_SESSION_H
+
+#include "comm/comm.h"
+#include "config.h"
+#include "cp/cp.h"
+#include "data/loader.h"
+#include "model/llama.h"
+#include "optim/optimizer.h"
+
+typedef struct {
+    const Config *config; /* borrowed */
+    const Ops *ops;
+    CommSet comm;
+    int world, rank, dp, dp_rank;
+    int64_t micro_steps;  /* micro-batches a rank runs per step */
+    double step_tokens;   /* tokens of a global batch */
+    Stream *stream;
+    ParamTable *table;
+    Arena arena;
+    CpOptions cp_options;
+    CpRuntime *cp;
+    Llama *llama;
+    Optimizer *optimizer;
+    double *loss; /* device accumulator */
+    Dataset *train_data, *val_data; /* val_data NULL: no evaluation */
+    LoaderOptions loader;
+} Session;
+
+/* Opens backend, communicators and data, and reserves (not yet allocates) all memory. Collective:
+ * every rank gets the same Status, rank 0 the sentence. */
+Status session_open(Session *s, const Config *config);
+/* Allocates, uploads constants. Weights are not set yet. Collective. */
+Status session_start(Session *s);
+void session_close(Session *s);
+
+/* Runs one micro-batch (loss is added to s->loss). */
+Status session_run_micro(Session *s, const MicroBatch *mb, bool train, LlamaBucketReady ready,
+                         void *ctx);
+/* Reads s->loss into *sum and sets it to zero. Waits for the stream. */
+Status session_take_loss(Session *s, double *sum);
+
+/* What --dry-run and the banner say: world map, batch arithmetic, parameters, memory, FLOPs. */
+void session_describe(const Session *s, StrBuf *out);
+
+#endif

@@ -1,0 +1,89 @@
+/* log.jsonl: one object a line, flushed, appended. After a resume a step may appear twice; readers
+ * let the later line win. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/sink.h"
+
+typedef struct {
+    Sink sink;
+    FILE *file;
+} JsonlSink;
+
+static void put(Sink *s, StrBuf *line) {
+    FILE *f = ((JsonlSink *)s)->file;
+    fprintf(f, "%s\n", strbuf_text(line));
+    fflush(f);
+    strbuf_free(line);
+}
+
+/* JSON has no NaN or infinity. */
+static void number(StrBuf *b, const char *key, double x, int digits) {
+    if (isfinite(x))
+        strbuf_printf(b, ",\"%s\":%.*g", key, digits, x);
+    else
+        strbuf_printf(b, ",\"%s\":null", key);
+}
+
+static void jsonl_step(Sink *s, const StepRecord *r) {
+    StrBuf b = {0};
+    strbuf_printf(&b, "{\"kind\":\"step\",\"step\":%lld", (long long)r->step);
+    number(&b, "loss", r->loss, 17);
+    number(&b, "grad_norm", r->grad_norm, 17);
+    number(&b, "lr", r->lr, 9);
+    number(&b, "tokens", r->tokens, 17);
+    number(&b, "ms", r->ms, 6);
+    number(&b, "tok_s", r->tok_s, 7);
+    number(&b, "tok_s_gpu", r->tok_s_gpu, 7);
+    number(&b, "tflops_gpu", r->tflops_gpu, 6);
+    number(&b, "mfu", r->mfu > 0 ? r->mfu : NAN, 5);
+    number(&b, "mem_gib", r->mem_gib, 5);
+    number(&b, "data_ms", r->data_ms, 4);
+    strbuf_printf(&b, ",\"comm_bytes\":{");
+    for (int k = 0; k < COMM_KINDS; k++)
+        strbuf_printf(&b, "%s\"%s\":%lld", k > 0 ? "," : "", comm_kind_names[k],
+                      (long long)r->comm_bytes[k]);
+    strbuf_printf(&b, "}");
+    if (r->has_crc) strbuf_printf(&b, ",\"weights_crc\":\"%08x\"", r->weights_crc);
+    strbuf_printf(&b, "}");
+    put(s, &b);
+}
+
+static void jsonl_eval(Sink *s, const EvalRecord *r) {
+    StrBuf b = {0};
+    strbuf_printf(&b, "{\"kind\":\"eval\",\"step\":%lld", (long long)r->step);
+    number(&b, "loss", r->loss, 17);
+    number(&b, "tokens", r->tokens, 17);
+    strbuf_printf(&b, "}");
+    put(s, &b);
+}
+
+static void jsonl_save(Sink *s, const SaveRecord *r) {
+    StrBuf b = {0};
+    strbuf_printf(&b, "{\"kind\":\"save\",\"step\":%lld,\"path\":", (long long)r->step);
+    strbuf_json_string(&b, r->path);
+    strbuf_printf(&b, ",\"bytes\":%lld,\"seconds\":%.3f,\"weights_crc\":\"%08x\"}",
+                  (long long)r->bytes, r->seconds, r->weights_crc);
+    put(s, &b);
+}
+
+static void jsonl_free(Sink *s) {
+    fclose(((JsonlSink *)s)->file);
+    free(s);
+}
+
+Status sink_jsonl_create(Sink **s, const char *path, const char *head) {
+    FILE *f = fopen(path, "a");
+    if (f == NULL)
+        return status_fail(ERR_ENV, "cannot write the log %s: %s", path, strerror(errno));
+    JsonlSink *j = NEW(JsonlSink, 1);
+    j->sink = (Sink){jsonl_step, jsonl_eval, jsonl_save, jsonl_free};
+    j->file = f;
+    fprintf(f, "%s\n", head);
+    fflush(f);
+    *s = &j->sink;
+    return OK;
+}

@@ -1,0 +1,226 @@
+#include "train/state.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ckpt/checkpoint.h"
+#include "log.h"
+#include "version.h"
+
+static const char *const state_prefix[OPTIM_STATES] = {"", "optim.m.", "optim.v."};
+
+static char *tensor_name(int which, const Param *p) {
+    return mem_printf("%s%s", state_prefix[which], p->name);
+}
+
+/* Weights under their Hugging Face names first, then both moments. */
+static SafeTensor *list_tensors(const ParamTable *t) {
+    SafeTensor *list = NEW(SafeTensor, (int64_t)t->n_params * OPTIM_STATES);
+    for (int which = 0; which < OPTIM_STATES; which++)
+        for (int i = 0; i < t->n_params; i++) {
+            const Param *p = &t->params[i];
+            list[which * t->n_params + i] = (SafeTensor){.name = tensor_name(which, p),
+                                                         .dtype = DT_F32,
+                                                         .ndim = p->ndim,
+                                                         .shape = {p->rows, p->cols}};
+        }
+    return list;
+}
+
+/* This rank's pieces in host memory. Where the device's memory is not the host's, `copy` receives
+ * them. */
+static CkptPiece *list_pieces(Session *s, const ParamPiece *own, int n_own, float *copy) {
+    CkptPiece *pieces = NEW(CkptPiece, (int64_t)n_own * OPTIM_STATES);
+    for (int which = 0; which < OPTIM_STATES; which++)
+        for (int i = 0; i < n_own; i++) {
+            const float *data = optimizer_state(s->optimizer, which, &own[i]);
+            if (copy != NULL) {
+                s->ops->mem_copy(copy, data, own[i].count * (int64_t)sizeof *copy, s->stream);
+                data = copy;
+                copy += own[i].count;
+            }
+            pieces[which * n_own + i] =
+                (CkptPiece){.tensor = which * s->table->n_params + own[i].param,
+                            .begin = own[i].begin,
+                            .count = own[i].count,
+                            .data = data};
+        }
+    return pieces;
+}
+
+Status state_save(Session *s, const TrainState *state, char **path, int64_t *bytes,
+                  uint32_t *weights_crc) {
+    const ParamTable *t = s->table;
+    *path = NULL;
+    CHECK(optimizer_weights_crc(s->optimizer, s->comm.host, s->stream, weights_crc));
+    ParamPiece *own;
+    int n_own = param_table_pieces(t, s->rank, &own);
+    void *copy = NULL;
+    int64_t elements = 0;
+    for (int i = 0; i < n_own; i++) elements += own[i].count;
+    Status st = OK;
+    if (!s->ops->host_memory)
+        st = s->ops->host_alloc(&copy, elements * OPTIM_STATES * (int64_t)sizeof(float),
+                                "the copy of the state that a checkpoint is written from");
+    CkptPiece *pieces = NULL;
+    if (st == OK) {
+        pieces = list_pieces(s, own, n_own, copy);
+        st = s->ops->stream_sync(s->stream);
+    }
+    st = comm_agree(s->comm.host, st);
+
+    SafeTensor *tensors = list_tensors(t);
+    StrBuf config = {0};
+    config_print(s->config, &config);
+    char *step = mem_printf("%lld", (long long)state->step);
+    char *tokens = mem_printf("%.0f", state->tokens);
+    char *crc = mem_printf("%08x", *weights_crc);
+    char *data = mem_printf("%08x", dataset_fingerprint(s->train_data));
+    char *hash = mem_printf("%08x", config_hash(s->config));
+    const CkptEntry entries[] = {{"cria.version", cria_version}, {"cria.step", step},
+                                 {"cria.tokens", tokens},        {"cria.weights_crc", crc},
+                                 {"cria.dataset", data},         {"cria.config_hash", hash},
+                                 {"cria.config", strbuf_text(&config)}};
+    char *name = checkpoint_path(s->config->run.dir, state->step);
+    if (st == OK)
+        st = checkpoint_save(name, tensors, t->n_params * OPTIM_STATES, entries,
+                             (int)(sizeof entries / sizeof *entries), pieces, n_own * OPTIM_STATES,
+                             s->comm.host, bytes);
+    if (st == OK) {
+        *path = name;
+        name = NULL;
+    }
+    char *texts[] = {step, tokens, crc, data, hash, name};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) free(texts[i]);
+    for (int i = 0; i < t->n_params * OPTIM_STATES; i++) free(tensors[i].name);
+    free(tensors);
+    strbuf_free(&config);
+    free(pieces);
+    free(own);
+    if (copy != NULL) s->ops->host_free(copy);
+    return st;
+}
+
+static Status find_alone(const Config *c, const char *resume, char **path) {
+    if (strcmp(resume, "auto") == 0) {
+        StrBuf skipped = {0};
+        Status st = checkpoint_latest(c->run.dir, path, &skipped);
+        if (skipped.len > 0) log_warn("%s", strbuf_text(&skipped));
+        strbuf_free(&skipped);
+        return st;
+    }
+    Checkpoint *ck;
+    CHECK(checkpoint_open(&ck, resume));
+    Status st = checkpoint_verify(ck);
+    checkpoint_close(ck);
+    if (st == OK) *path = mem_strdup(resume);
+    return st;
+}
+
+Status state_find(const Config *c, Comm *host, const char *resume, char **path) {
+    *path = NULL;
+    char *found = NULL;
+    Status st = host->rank == 0 ? find_alone(c, resume, &found) : OK;
+    CHECK(comm_agree(host, st));
+    int64_t len = found != NULL ? (int64_t)strlen(found) + 1 : 0;
+    CHECK(comm_broadcast(host, &len, 1, DT_I64, 0, NULL));
+    if (len == 0) return OK;
+    if (host->rank != 0) found = NEW(char, len);
+    st = comm_broadcast(host, found, len, DT_U8, 0, NULL);
+    *path = found;
+    return st;
+}
+
+static Status check_shapes(const Session *s, const Checkpoint *ck, const char *path) {
+    const ParamTable *t = s->table;
+    const SafeFile *f = checkpoint_file(ck);
+    for (int which = 0; which < OPTIM_STATES; which++)
+        for (int i = 0; i < t->n_params; i++) {
+            const Param *p = &t->params[i];
+            char *name = tensor_name(which, p);
+            const SafeTensor *x = safetensors_find(f, name);
+            Status st = OK;
+            if (x == NULL)
+                st = status_fail(ERR_USER, "%s has no tensor %s: it is of another model or not a "
+                                           "training checkpoint", path, name);
+            else if (x->dtype != DT_F32 || x->ndim != p->ndim || x->shape[0] != p->rows ||
+                     (p->ndim == 2 && x->shape[1] != p->cols))
+                st = status_fail(ERR_USER,
+                                 "%s holds %s as %s [%lld, %lld], the config asks for F32 [%lld, "
+                                 "%lld]", path, name, safetensors_dtype_name(x->dtype),
+                                 (long long)x->shape[0], (long long)(x->ndim > 1 ? x->shape[1] : 1),
+                                 (long long)p->rows, (long long)p->cols);
+            free(name);
+            CHECK(st);
+        }
+    if (f->n_tensors != t->n_params * OPTIM_STATES)
+        return status_fail(ERR_USER, "%s holds %d tensors, this model has %d: it is of another model",
+                           path, f->n_tensors, t->n_params * OPTIM_STATES);
+    return OK;
+}
+
+static Status load_alone(Session *s, Checkpoint *ck, const char *path) {
+    CHECK(check_shapes(s, ck, path));
+    const Ops *ops = s->ops;
+    ops->mem_zero(llama_weights(s->llama), s->table->total * ops->act_bytes, s->stream);
+    ParamPiece *own;
+    int n_own = param_table_pieces(s->table, s->rank, &own);
+    int64_t largest = 0;
+    for (int i = 0; i < n_own; i++) largest = i64_max(largest, own[i].count);
+    float *staging = NEW(float, largest);
+    Status st = OK;
+    for (int which = 0; which < OPTIM_STATES; which++)
+        for (int i = 0; i < n_own; i++) {
+            const ParamPiece *p = &own[i];
+            char *name = tensor_name(which, &s->table->params[p->param]);
+            st = checkpoint_read(ck, name, p->begin, p->count, staging);
+            free(name);
+            if (st != OK) goto done;
+            ops->mem_copy(optimizer_state(s->optimizer, which, p), staging,
+                          p->count * (int64_t)sizeof *staging, s->stream);
+            CHECK_GOTO(ops->stream_sync(s->stream), done);
+        }
+done:
+    free(staging);
+    free(own);
+    return st;
+}
+
+static Status read_state(const Session *s, const Checkpoint *ck, const char *path,
+                         TrainState *state) {
+    const char *step = checkpoint_entry(ck, "cria.step"), *end = NULL;
+    const char *tokens = checkpoint_entry(ck, "cria.tokens");
+    const char *data = checkpoint_entry(ck, "cria.dataset");
+    const char *hash = checkpoint_entry(ck, "cria.config_hash");
+    if (step == NULL || tokens == NULL)
+        return status_fail(ERR_USER, "%s does not say which step it is of: it is not a checkpoint "
+                                     "that cria wrote", path);
+    state->step = strtoll(step, (char **)&end, 10);
+    state->tokens = strtod(tokens, NULL);
+    if (*end != '\0' || state->step < 0)
+        return status_fail(ERR_USER, "%s: cria.step is '%s', expected a number", path, step);
+    if (s->rank != 0) return OK;
+    if (data == NULL || strtoul(data, NULL, 16) != dataset_fingerprint(s->train_data))
+        log_warn("the training data are not those of %s (fingerprint %s there, %08x now): the run "
+                 "goes on with the new ones", path, data != NULL ? data : "missing",
+                 dataset_fingerprint(s->train_data));
+    if (hash == NULL || strtoul(hash, NULL, 16) != config_hash(s->config))
+        log_warn("the configuration is not that of %s: the run goes on with the new one", path);
+    return OK;
+}
+
+Status state_load(Session *s, const char *path, TrainState *state) {
+    Checkpoint *ck = NULL;
+    Status st = checkpoint_open(&ck, path);
+    if (st == OK) st = read_state(s, ck, path, state);
+    if (st == OK) st = load_alone(s, ck, path);
+    checkpoint_close(ck);
+    CHECK(comm_agree(s->comm.host, st));
+    CHECK(comm_agree(s->comm.host, optimizer_publish(s->optimizer, s->stream)));
+    /* The weights in memory are those that were saved, on however many ranks. */
+    uint32_t crc;
+    CHECK(optimizer_weights_crc(s->optimizer, s->comm.host, s->stream, &crc));
+    log_info("resumed %s: step %lld, weights %08x", path, (long long)state->step, crc);
+    return OK;
+}

@@ -1,0 +1,295 @@
+#include "train/train.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <fcntl.h>
+
+#include "ckpt/checkpoint.h"
+#include "log.h"
+#include "model/flops.h"
+#include "optim/schedule.h"
+#include "train/eval.h"
+#include "train/nonfinite.h"
+#include "train/rundir.h"
+#include "train/sink.h"
+#include "train/state.h"
+#include "train/stop.h"
+#include "train/watchdog.h"
+#include "version.h"
+
+enum { MAX_SINKS = 3 };
+
+typedef struct {
+    Session s;
+    TrainState state;
+    Loader *loader;
+    Sink *sinks[MAX_SINKS];
+    int n_sinks;
+    int64_t saved_step; /* of the newest checkpoint this run wrote or resumed */
+    double peak_flops;
+    /* since the last step record */
+    double since, waited, area;
+    int64_t since_step, since_bytes[COMM_KINDS];
+} Train;
+
+typedef struct {
+    double loss, count, grad_norm, lr;
+    bool stop, save; /* asked for by any rank */
+} StepResult;
+
+static Status reduce_bucket(void *ctx, int bucket) {
+    Train *t = ctx;
+    return optimizer_reduce_bucket(t->s.optimizer, bucket, t->s.stream);
+}
+
+static Status run_micro_batches(Train *t, double *count) {
+    Session *s = &t->s;
+    llama_zero_gradients(s->llama, s->stream);
+    for (int64_t j = 0; j < s->micro_steps; j++) {
+        watchdog_beat(t->state.step + 1, "data");
+        const MicroBatch *mb = NULL;
+        CHECK(comm_agree(s->comm.host, loader_next(t->loader, &mb, &t->waited)));
+        const CpBatch *batch = mb->prepared;
+        *count += batch->weight_sum;
+        t->area += batch->area * s->dp;
+        watchdog_beat(t->state.step + 1, "forward and backward");
+        bool last = j + 1 == s->micro_steps;
+        CHECK(session_run_micro(s, mb, true, last ? reduce_bucket : NULL, t));
+    }
+    return OK;
+}
+
+/* One update. Loss and gradient are sums over the whole global batch divided by its token count. */
+static Status step(Train *t, StepResult *r) {
+    Session *s = &t->s;
+    const Config *c = s->config;
+    enum { LOSS, COUNT, STOP, SAVE, SUMS };
+    double sums[SUMS] = {0};
+    CHECK(run_micro_batches(t, &sums[COUNT]));
+    watchdog_beat(t->state.step + 1, "gradient norm");
+    CHECK(session_take_loss(s, &sums[LOSS]));
+    sums[STOP] = stop_requested() || stop_time_is_up();
+    sums[SAVE] = stop_take_save_request();
+    CHECK(comm_all_reduce(s->comm.host, sums, SUMS, DT_F64, COMM_SUM, NULL));
+    double norm;
+    CHECK(optimizer_grad_norm(s->optimizer, &norm, s->stream));
+    double count = sums[COUNT] > 0 ? sums[COUNT] : 1; /* a batch of ignored labels changes nothing */
+    *r = (StepResult){.loss = sums[LOSS] / count,
+                      .count = sums[COUNT],
+                      .grad_norm = norm / count,
+                      .lr = schedule_lr(&c->optim, c->run.steps, t->state.step + 1),
+                      .stop = sums[STOP] > 0,
+                      .save = sums[SAVE] > 0};
+    if (!isfinite(r->loss) || !isfinite(r->grad_norm))
+        return nonfinite_locate(s, t->state.step, r->loss, r->grad_norm);
+    double scale = 1 / count;
+    if (c->optim.clip > 0) scale *= fmin(1, c->optim.clip / (r->grad_norm + 1e-6));
+    watchdog_beat(t->state.step + 1, "optimizer");
+    CHECK(optimizer_step(s->optimizer, t->state.step + 1, r->lr, scale, s->stream));
+    t->state.step++;
+    t->state.tokens += s->step_tokens;
+    return OK;
+}
+
+static void reset_meter(Train *t) {
+    t->since = time_now();
+    t->waited = t->area = 0;
+    t->since_step = t->state.step;
+    for (int k = 0; k < COMM_KINDS; k++)
+        t->since_bytes[k] = t->s.comm.world->bytes_sent[k] + t->s.comm.cp->bytes_sent[k];
+}
+
+static Status report_step(Train *t, const StepResult *r) {
+    Session *s = &t->s;
+    const Config *c = s->config;
+    CHECK(s->ops->stream_sync(s->stream));
+    double n = (double)(t->state.step - t->since_step), seconds = time_now() - t->since;
+    int64_t bytes[COMM_KINDS];
+    for (int k = 0; k < COMM_KINDS; k++)
+        bytes[k] = (s->comm.world->bytes_sent[k] + s->comm.cp->bytes_sent[k] - t->since_bytes[k]) /
+                   (int64_t)n;
+    double tok_s = s->step_tokens * n / seconds;
+    double flops = flops_train(&c->model, s->table, s->step_tokens * n, t->area) / seconds / s->world;
+    StepRecord record = {.step = t->state.step,
+                         .steps = c->run.steps,
+                         .loss = r->loss,
+                         .grad_norm = r->grad_norm,
+                         .lr = r->lr,
+                         .tokens = t->state.tokens,
+                         .ms = 1000 * seconds / n,
+                         .tok_s = tok_s,
+                         .tok_s_gpu = tok_s / s->world,
+                         .tflops_gpu = flops / 1e12,
+                         .mfu = t->peak_flops > 0 ? flops / t->peak_flops : 0,
+                         .mem_gib = (double)s->ops->mem_peak() / (1 << 30),
+                         .data_ms = 1000 * t->waited / n,
+                         .eta_seconds = seconds / n * (double)(c->run.steps - t->state.step),
+                         .comm_bytes = bytes,
+                         .has_crc = c->run.deterministic};
+    if (c->run.deterministic)
+        CHECK(optimizer_weights_crc(s->optimizer, s->comm.host, s->stream, &record.weights_crc));
+    for (int i = 0; i < t->n_sinks; i++) t->sinks[i]->step(t->sinks[i], &record);
+    return OK;
+}
+
+static Status evaluate(Train *t) {
+    EvalRecord record = {.step = t->state.step};
+    CHECK(eval_run(&t->s, t->state.step, &record.loss, &record.tokens));
+    for (int i = 0; i < t->n_sinks; i++) t->sinks[i]->eval(t->sinks[i], &record);
+    return OK;
+}
+
+static Status save(Train *t) {
+    if (t->saved_step == t->state.step) return OK;
+    const Config *c = t->s.config;
+    double begin = time_now();
+    watchdog_beat(t->state.step, "checkpoint");
+    char *path;
+    SaveRecord record = {.step = t->state.step};
+    CHECK(state_save(&t->s, &t->state, &path, &record.bytes, &record.weights_crc));
+    watchdog_beat(t->state.step, "checkpoint written");
+    t->saved_step = t->state.step;
+    record.path = path;
+    record.seconds = time_now() - begin;
+    for (int i = 0; i < t->n_sinks; i++) t->sinks[i]->save(t->sinks[i], &record);
+    Status st = OK;
+    if (t->s.rank == 0) st = checkpoint_prune(c->run.dir, c->run.keep_last, path);
+    free(path);
+    return comm_agree(t->s.comm.host, st);
+}
+
+/* True when `step` is a multiple of `every`; 0 means never. */
+static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+static Status loop(Train *t) {
+    const Config *c = t->s.config;
+    bool evaluates = t->s.val_data != NULL;
+    if (evaluates && t->state.step == 0) CHECK(evaluate(t));
+    reset_meter(t);
+    while (t->state.step < c->run.steps) {
+        StepResult r;
+        CHECK(step(t, &r));
+        bool last = t->state.step == c->run.steps;
+        bool pause = false; /* time spent on evaluation and saving is not the step's */
+        if (last || r.stop || t->state.step == 1 || due(t->state.step, c->run.log_every)) {
+            CHECK(report_step(t, &r));
+            pause = true;
+        }
+        if (evaluates && (last || due(t->state.step, c->run.eval_every))) {
+            CHECK(evaluate(t));
+            pause = true;
+        }
+        if (last || r.stop || r.save || due(t->state.step, c->run.save_every)) {
+            CHECK(save(t));
+            pause = true;
+        }
+        if (pause) reset_meter(t);
+        if (r.stop && !last)
+            return status_fail(ERR_STOPPED, "stopped after step %lld as asked (%s); --resume auto "
+                                            "continues", (long long)t->state.step,
+                               stop_time_is_up() ? "run.time_limit_minutes" : "signal");
+    }
+    return OK;
+}
+
+static void head_record(const Train *t, const char *resumed, StrBuf *b) {
+    const Session *s = &t->s;
+    strbuf_printf(b, "{\"kind\":\"head\",\"version\":");
+    strbuf_json_string(b, cria_version);
+    strbuf_printf(b, ",\"device\":");
+    strbuf_json_string(b, s->ops->device_name);
+    strbuf_printf(b, ",\"world\":%d,\"dp\":%d,\"cp\":%d,\"parameters\":%lld,\"dataset\":\"%08x\","
+                     "\"config_hash\":\"%08x\",\"step\":%lld,\"resumed\":", s->world, s->dp,
+                  s->config->parallel.cp, (long long)s->table->n_weights,
+                  dataset_fingerprint(s->train_data), config_hash(s->config),
+                  (long long)t->state.step);
+    if (resumed != NULL)
+        strbuf_json_string(b, resumed);
+    else
+        strbuf_printf(b, "null");
+    strbuf_printf(b, ",\"config\":");
+    config_print_json(s->config, b);
+    strbuf_printf(b, "}");
+}
+
+static Status open_sinks(Train *t, const char *resumed) {
+    const Config *c = t->s.config;
+    if (t->s.rank != 0) return OK;
+    t->sinks[t->n_sinks++] = sink_console_create();
+    if (c->log.jsonl) {
+        StrBuf head = {0};
+        head_record(t, resumed, &head);
+        char *path = mem_printf("%s/log.jsonl", c->run.dir);
+        Status st = sink_jsonl_create(&t->sinks[t->n_sinks], path, strbuf_text(&head));
+        free(path);
+        strbuf_free(&head);
+        CHECK(st);
+        t->n_sinks++;
+    }
+    if (c->log.tensorboard) {
+        CHECK(sink_tensorboard_create(&t->sinks[t->n_sinks], c->run.dir));
+        t->n_sinks++;
+    }
+    return OK;
+}
+
+static Status begin(Train *t, const TrainOptions *options) {
+    Session *s = &t->s;
+    char *resumed = NULL;
+    t->saved_step = -1;
+    if (options->resume != NULL)
+        CHECK(state_find(s->config, s->comm.host, options->resume, &resumed));
+    Status st;
+    if (resumed != NULL) {
+        CHECK_GOTO(state_load(s, resumed, &t->state), done);
+        t->saved_step = t->state.step;
+    } else {
+        if (options->resume != NULL)
+            log_info("no checkpoint in %s yet: starting at step 0", s->config->run.dir);
+        CHECK_GOTO(optimizer_init(s->optimizer, (uint64_t)s->config->run.seed, s->stream), done);
+    }
+    CHECK_GOTO(comm_agree(s->comm.host, open_sinks(t, resumed)), done);
+    st = comm_agree(s->comm.host,
+                    loader_create(&t->loader, s->train_data, &s->loader, t->state.step));
+done:
+    free(resumed);
+    return st;
+}
+
+static void end(Train *t) {
+    for (int i = t->n_sinks - 1; i >= 0; i--) t->sinks[i]->free(t->sinks[i]);
+    loader_free(t->loader);
+    session_close(&t->s);
+}
+
+Status train_run(const Config *config, const TrainOptions *options) {
+    Train t = {0};
+    RunDir dir = {.lock = -1};
+    Status st = session_open(&t.s, config);
+    if (st != OK) goto done;
+    StrBuf text = {0};
+    session_describe(&t.s, &text);
+    log_info("%s", strbuf_text(&text));
+    strbuf_free(&text);
+    if (options->dry_run) goto done;
+
+    stop_install(config->run.time_limit_minutes);
+    watchdog_start(config->run.watchdog_seconds);
+    CHECK_GOTO(comm_agree(t.s.comm.host, t.s.rank == 0 ? rundir_open(&dir, config, options->resume)
+                                                       : OK), done);
+    CHECK_GOTO(session_start(&t.s), done);
+    t.peak_flops = flops_peak(t.s.ops->device_name);
+    CHECK_GOTO(begin(&t, options), done);
+    st = loop(&t);
+done:
+    watchdog_stop();
+    end(&t);
+    rundir_close(&dir);
+    return st;
+}

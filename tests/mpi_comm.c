@@ -1,0 +1,377 @@
+/* The MPI row against locally computed expectations: mpirun -n {1,2,3,4,8} mpi_comm
+ * `mpi_comm abort` instead ends the job from its last rank: mpirun must return 3, and at once.
+ * `mpi_comm time` prints what collectives cost. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "comm/comm.h"
+#include "rng.h"
+
+#define EXPECT_EQ(found, expected)                                                                 \
+    do {                                                                                           \
+        long long found_ = (long long)(found), expected_ = (long long)(expected);                  \
+        if (found_ != expected_) {                                                                 \
+            fprintf(stderr, "rank %d: %s:%d: %s is %lld, expected %lld %s\n", comm_world_rank(),   \
+                    __FILE__, __LINE__, #found, found_, expected_, status_message());              \
+            comm_abort(1);                                                                         \
+        }                                                                                          \
+    } while (0)
+#define EXPECT_OK(call)                  EXPECT_EQ(call, OK)
+#define EXPECT_BYTES(found, expected, n) EXPECT_EQ(memcmp(found, expected, (size_t)(n)), 0)
+
+static const Dtype all_types[] = {DT_F32, DT_BF16, DT_F64, DT_I64, DT_I32, DT_U8};
+static const Dtype sum_types[] = {DT_F32, DT_F64, DT_I64, DT_I32};
+enum { ALL_TYPES = 6, SUM_TYPES = 4 };
+
+/* Cheap noise (splitmix64; Steele et al., 2014), a function of the indices alone: any rank can
+ * compute what any other holds. */
+static uint64_t noise(uint64_t who, int64_t i) {
+    uint64_t x = (who << 40) + (uint64_t)i * 0x9E3779B97F4A7C15u;
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
+    return x ^ x >> 31;
+}
+
+static void fill_bytes(void *buf, int64_t bytes, uint64_t who) {
+    for (int64_t i = 0; i < bytes; i += 8) {
+        uint64_t word = noise(who, i);
+        memcpy((char *)buf + i, &word, (size_t)i64_min(8, bytes - i));
+    }
+}
+
+/* Numbers of many magnitudes, so that the order of a sum shows in its bits. */
+static void fill_numbers(void *buf, int64_t n, Dtype t, int rank) {
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t bits = noise((uint64_t)rank + 1, i);
+        double x = ((double)(bits >> 11) * 0x1p-53 - 0.5) * (double)(1 << bits % 24);
+        if (t == DT_F32)
+            ((float *)buf)[i] = (float)x;
+        else if (t == DT_F64)
+            ((double *)buf)[i] = x;
+        else if (t == DT_I64)
+            ((int64_t *)buf)[i] = (int64_t)(x * 1e9);
+        else
+            ((int32_t *)buf)[i] = (int32_t)x;
+    }
+}
+
+/* The reduction in rank order of what fill_numbers gives every rank. */
+static void expect_reduced(void *out, int64_t n, Dtype t, CommOp op, int size) {
+    char *other = NEW(char, n * 8);
+    fill_numbers(out, n, t, 0);
+    for (int r = 1; r < size; r++) {
+        fill_numbers(other, n, t, r);
+#define REDUCED(type)                                                                              \
+    for (int64_t i = 0; i < n; i++) {                                                              \
+        type a = ((type *)out)[i], b = ((type *)other)[i];                                         \
+        ((type *)out)[i] = op == COMM_SUM   ? a + b                                                \
+                           : op == COMM_MAX ? (a > b ? a : b)                                      \
+                                            : (a < b ? a : b);                                     \
+    }
+        if (t == DT_F32) REDUCED(float)
+        if (t == DT_F64) REDUCED(double)
+        if (t == DT_I64) REDUCED(int64_t)
+        if (t == DT_I32) REDUCED(int32_t)
+#undef REDUCED
+    }
+    free(other);
+}
+
+static void test_reductions(Comm *c, int64_t n) {
+    for (int i = 0; i < SUM_TYPES; i++) {
+        Dtype t = sum_types[i];
+        int64_t total = n * c->size, width = dtype_bytes(t);
+        char *buf = NEW(char, total *width), *expected = NEW(char, total *width);
+        for (CommOp op = COMM_SUM; op <= COMM_MIN; op++) {
+            fill_numbers(buf, n, t, c->rank);
+            expect_reduced(expected, n, t, op, c->size);
+            EXPECT_OK(comm_all_reduce(c, buf, n, t, op, NULL));
+            EXPECT_BYTES(buf, expected, n * width);
+        }
+        /* What ZeRO does in place of an all-reduce gives the bits of the all-reduce. */
+        fill_numbers(buf, total, t, c->rank);
+        expect_reduced(expected, total, t, COMM_SUM, c->size);
+        EXPECT_OK(comm_reduce_scatter(c, buf, n, t, COMM_KIND_GRAD, NULL));
+        EXPECT_BYTES(buf + c->rank * n * width, expected + c->rank * n * width, n * width);
+        EXPECT_OK(comm_all_gather(c, buf, n, t, COMM_KIND_PARAM, NULL));
+        EXPECT_BYTES(buf, expected, total * width);
+        fill_numbers(buf, total, t, c->rank);
+        EXPECT_OK(comm_all_reduce(c, buf, total, t, COMM_SUM, NULL));
+        EXPECT_BYTES(buf, expected, total * width);
+        free(buf);
+        free(expected);
+    }
+}
+
+static void test_moves(Comm *c, int64_t n) {
+    for (int i = 0; i < ALL_TYPES; i++) {
+        int64_t bytes = n * dtype_bytes(all_types[i]);
+        char *buf = NEW(char, bytes * c->size), *expected = NEW(char, bytes);
+        fill_bytes(buf + c->rank * bytes, bytes, (uint64_t)c->rank);
+        EXPECT_OK(comm_all_gather(c, buf, n, all_types[i], COMM_KIND_OTHER, NULL));
+        for (int r = 0; r < c->size; r++) {
+            fill_bytes(expected, bytes, (uint64_t)r);
+            EXPECT_BYTES(buf + r * bytes, expected, bytes);
+        }
+        int root = i % c->size;
+        fill_bytes(buf, bytes, (uint64_t)(c->rank == root ? 77 : 78));
+        fill_bytes(expected, bytes, 77);
+        EXPECT_OK(comm_broadcast(c, buf, n, all_types[i], root, NULL));
+        EXPECT_BYTES(buf, expected, bytes);
+        free(buf);
+        free(expected);
+    }
+    EXPECT_OK(comm_barrier(c));
+}
+
+/* Several groups in flight, each with messages between random pairs, some to oneself, some empty,
+ * some long, waited for in random order with collectives in between. */
+enum { GROUPS = 4, MESSAGES = 24 };
+
+static uint64_t draw(uint64_t round, uint64_t group, uint64_t message, uint64_t what,
+                     uint64_t below) {
+    return rng_u64(4 + what, rng_stream(RNG_TEST, round), group * MESSAGES + message) % below;
+}
+
+static int64_t draw_count(uint64_t round, uint64_t group, uint64_t message) {
+    uint64_t shape = draw(round, group, message, 0, 40);
+    if (shape == 0) return (2 << 20) + 3; /* more than one MPI message for every type but u8 */
+    if (shape < 4) return 0;
+    return (int64_t)draw(round, group, message, 1, shape < 20 ? 100 : 20000);
+}
+
+static void test_groups(Comm *c, uint64_t round) {
+    char *sent[GROUPS][MESSAGES] = {0}, *received[GROUPS][MESSAGES] = {0};
+    CommTicket tickets[GROUPS];
+    for (uint64_t g = 0; g < GROUPS; g++) {
+        EXPECT_OK(comm_group_begin(c));
+        for (uint64_t m = 0; m < MESSAGES; m++) {
+            int from = (int)draw(round, g, m, 2, (uint64_t)c->size);
+            int to = (int)draw(round, g, m, 3, (uint64_t)c->size);
+            Dtype t = all_types[draw(round, g, m, 4, ALL_TYPES)];
+            int64_t n = draw_count(round, g, m), bytes = n * dtype_bytes(t);
+            if (from == c->rank) {
+                sent[g][m] = NEW(char, bytes);
+                fill_bytes(sent[g][m], bytes, g * MESSAGES + m);
+                EXPECT_OK(comm_send(c, sent[g][m], n, t, to, COMM_KIND_KV));
+            }
+            if (to == c->rank) {
+                received[g][m] = NEW(char, bytes);
+                EXPECT_OK(comm_recv(c, received[g][m], n, t, from));
+            }
+        }
+        EXPECT_OK(comm_group_end(c, NULL, &tickets[g]));
+    }
+    for (uint64_t i = 0; i < GROUPS; i++) {
+        uint64_t g = rng_permute(GROUPS, 5, rng_stream(RNG_TEST, round), i);
+        if (i == 1) test_reductions(c, 5);
+        EXPECT_OK(comm_wait(c, tickets[g], NULL));
+        for (uint64_t m = 0; m < MESSAGES; m++) {
+            if (received[g][m] == NULL) continue;
+            int64_t bytes =
+                draw_count(round, g, m) * dtype_bytes(all_types[draw(round, g, m, 4, ALL_TYPES)]);
+            char *expected = NEW(char, bytes);
+            fill_bytes(expected, bytes, g * MESSAGES + m);
+            EXPECT_BYTES(received[g][m], expected, bytes);
+            free(expected);
+        }
+        EXPECT_OK(comm_wait(c, tickets[g], NULL)); /* again: nothing to wait for */
+    }
+    for (int g = 0; g < GROUPS; g++) {
+        for (int m = 0; m < MESSAGES; m++) {
+            free(sent[g][m]);
+            free(received[g][m]);
+        }
+    }
+}
+
+/* The caller makes no MPI call until the last byte of 64 MB from its neighbour is there, which
+ * would never be without progress beside it. */
+static void test_progress_without_the_caller(Comm *c) {
+    int64_t n = 64 << 20;
+    char *from = NEW(char, n), *to = NEW(char, n);
+    memset(from, 1 + c->rank, (size_t)n);
+    int left = (c->rank + c->size - 1) % c->size;
+    CommTicket ticket;
+    EXPECT_OK(comm_barrier(c));
+    EXPECT_OK(comm_group_begin(c));
+    EXPECT_OK(comm_recv(c, to, n, DT_U8, left));
+    EXPECT_OK(comm_send(c, from, n, DT_U8, (c->rank + 1) % c->size, COMM_KIND_KV));
+    double begin = time_now();
+    EXPECT_OK(comm_group_end(c, NULL, &ticket));
+    double posted = time_now(), sum = 0;
+    while (__atomic_load_n(&to[n - 1], __ATOMIC_RELAXED) == 0 && time_now() - posted < 100)
+        for (int i = 0; i < 20000; i++) sum += sqrt(i);
+    double arrived = time_now();
+    EXPECT_EQ(to[n - 1], 1 + left);
+    EXPECT_OK(comm_wait(c, ticket, NULL));
+    double waited = time_now();
+    EXPECT_EQ(memchr(to, 1 + left, (size_t)n) == to && memcmp(to, to + 1, (size_t)n - 1) == 0, 1);
+    if (c->rank == 0)
+        printf(
+            "64 MB beside the caller: post %.1f ms, there after %.0f ms (sum %.0e), wait %.1f ms\n",
+            1e3 * (posted - begin), 1e3 * (arrived - posted), sum, 1e3 * (waited - arrived));
+    free(from);
+    free(to);
+}
+
+static void test_disagreeing_lengths_are_errors(Comm *c) {
+    for (int longer = 0; longer < 2 && c->size > 1; longer++) {
+        char buf[64] = {0};
+        CommTicket ticket;
+        EXPECT_OK(comm_group_begin(c));
+        if (c->rank == 0) EXPECT_OK(comm_send(c, buf, longer ? 64 : 16, DT_U8, 1, COMM_KIND_KV));
+        if (c->rank == 1) EXPECT_OK(comm_recv(c, buf, 32, DT_U8, 0));
+        Status st = comm_group_end(c, NULL, &ticket);
+        if (st == OK) st = comm_wait(c, ticket, NULL);
+        EXPECT_EQ(st, c->rank == 1 ? ERR_ENV : OK);
+        if (c->rank == 1) EXPECT_EQ(strstr(status_message(), "from rank 0") != NULL, 1);
+        status_clear();
+        EXPECT_OK(comm_barrier(c));
+    }
+}
+
+static void expect_agreed(Comm *host, Status mine, Status agreed, const char *sentence) {
+    EXPECT_EQ(comm_agree(host, mine), agreed);
+    if (strcmp(status_message(), sentence) != 0) {
+        fprintf(stderr, "rank %d: sentence '%s', expected '%s'\n", host->rank, status_message(),
+                sentence);
+        comm_abort(1);
+    }
+    status_clear();
+}
+
+static void test_agreement(Comm *host) {
+    int last = host->size - 1;
+    bool is_last = host->rank == last;
+    char sentence[64];
+    expect_agreed(host, OK, OK, "");
+    expect_agreed(host, status_fail(ERR_USER, "rank %d says so", host->rank), ERR_USER,
+                  "rank 0 says so");
+    if (last > 0) {
+        snprintf(sentence, sizeof sentence, "rank %d: no disk", last);
+        expect_agreed(host, is_last ? status_fail(ERR_ENV, "no disk") : OK, ERR_ENV, sentence);
+        snprintf(sentence, sizeof sentence, "rank %d: signal", last);
+        expect_agreed(host, is_last ? status_fail(ERR_STOPPED, "signal") : OK, ERR_STOPPED,
+                      sentence);
+        /* the code and the sentence belong together, though rank 0 has failed as well */
+        expect_agreed(
+            host, is_last ? status_fail(ERR_ENV, "no disk") : status_fail(ERR_STOPPED, "signal"),
+            ERR_ENV, "no disk");
+    }
+    EXPECT_OK(comm_agree_equal(host, 1234567890123456789u, "the configuration"));
+    EXPECT_EQ(comm_agree_equal(host, is_last ? 7 : 8, "the configuration"),
+              host->size > 1 ? ERR_ENV : OK);
+    snprintf(sentence, sizeof sentence, "7 on rank %d;", last);
+    if (last > 0) {
+        EXPECT_EQ(strstr(status_message(), "the configuration differs") != NULL, 1);
+        EXPECT_EQ(strstr(status_message(), sentence) != NULL, 1);
+    }
+    status_clear();
+}
+
+static void test_set(int cp) {
+    Ops ops = {.host_memory = true};
+    CommSet set;
+    int rank = comm_world_rank(), size = comm_world_size();
+    EXPECT_OK(comm_open(&set, &ops, cp));
+    EXPECT_EQ(set.host->rank, rank);
+    EXPECT_EQ(set.world->size, size);
+    EXPECT_EQ(set.cp->size, cp);
+    EXPECT_EQ(set.dp->size, size / cp);
+    EXPECT_EQ(set.dp->rank * cp + set.cp->rank, rank);
+    EXPECT_EQ(set.local_rank, rank); /* the tests run on one host */
+    int64_t members = rank;
+    EXPECT_OK(comm_all_reduce(set.cp, &members, 1, DT_I64, COMM_MIN, NULL));
+    EXPECT_EQ(members, rank / cp * cp);
+    members = rank;
+    EXPECT_OK(comm_all_reduce(set.dp, &members, 1, DT_I64, COMM_MIN, NULL));
+    EXPECT_EQ(members, rank % cp);
+    comm_close(&set);
+}
+
+static void test_bytes_are_counted(Comm *c) {
+    float buf[64] = {0};
+    CommTicket ticket;
+    memset(c->bytes_sent, 0, sizeof c->bytes_sent);
+    EXPECT_OK(comm_reduce_scatter(c, buf, 8, DT_F32, COMM_KIND_GRAD, NULL));
+    EXPECT_OK(comm_all_gather(c, buf, 8, DT_BF16, COMM_KIND_PARAM, NULL));
+    EXPECT_OK(comm_all_reduce(c, buf, 3 * c->size, DT_F32, COMM_SUM, NULL));
+    EXPECT_OK(comm_group_begin(c));
+    EXPECT_OK(comm_recv(c, buf, 5, DT_F32, (c->rank + c->size - 1) % c->size));
+    EXPECT_OK(comm_send(c, buf + 32, 5, DT_F32, (c->rank + 1) % c->size, COMM_KIND_DKV));
+    EXPECT_OK(comm_group_end(c, NULL, &ticket));
+    EXPECT_OK(comm_wait(c, ticket, NULL));
+    EXPECT_EQ(c->bytes_sent[COMM_KIND_GRAD], 32 * (c->size - 1));
+    EXPECT_EQ(c->bytes_sent[COMM_KIND_PARAM], 16 * (c->size - 1));
+    EXPECT_EQ(c->bytes_sent[COMM_KIND_OTHER], 24 * (c->size - 1));
+    EXPECT_EQ(c->bytes_sent[COMM_KIND_DKV], c->size > 1 ? 20 : 0);
+    EXPECT_EQ(c->bytes_sent[COMM_KIND_KV], 0);
+}
+
+static void print_times(Comm *c) {
+    static const int64_t counts[] = {1, 1 << 10, 1 << 18, 1 << 22};
+    float *buf = NEW(float, 1 << 22);
+    for (int i = 0; i < 4; i++) {
+        int times = i < 2 ? 200 : 10;
+        EXPECT_OK(comm_all_reduce(c, buf, counts[i], DT_F32, COMM_SUM, NULL));
+        double begin = time_now();
+        for (int k = 0; k < times; k++)
+            EXPECT_OK(comm_all_reduce(c, buf, counts[i], DT_F32, COMM_SUM, NULL));
+        if (c->rank == 0)
+            printf("all_reduce of %lld floats on %d ranks: %.3f ms\n", (long long)counts[i],
+                   c->size, 1e3 * (time_now() - begin) / times);
+    }
+    for (int64_t n = 256; n <= 1 << 20; n <<= 6) { /* the steps of a ring */
+        double begin = time_now();
+        for (int k = 0; k < 50; k++) {
+            CommTicket ticket;
+            EXPECT_OK(comm_group_begin(c));
+            EXPECT_OK(comm_recv(c, buf, n, DT_F32, (c->rank + c->size - 1) % c->size));
+            EXPECT_OK(
+                comm_send(c, buf + (1 << 21), n, DT_F32, (c->rank + 1) % c->size, COMM_KIND_KV));
+            EXPECT_OK(comm_group_end(c, NULL, &ticket));
+            EXPECT_OK(comm_wait(c, ticket, NULL));
+        }
+        if (c->rank == 0)
+            printf("ring step of %lld floats on %d ranks: %.3f ms\n", (long long)n, c->size,
+                   1e3 * (time_now() - begin) / 50);
+    }
+    free(buf);
+}
+
+int main(int argc, char **argv) {
+    Comm *c = NULL;
+    EXPECT_OK(comm_start(&argc, &argv));
+    EXPECT_OK(comm_mpi_create(&c));
+    int rank = c->rank;
+    if (argc > 1 && strcmp(argv[1], "time") == 0) {
+        print_times(c);
+    } else if (argc > 1 && strcmp(argv[1], "abort") == 0) {
+        if (rank == c->size - 1) comm_abort(3);
+        EXPECT_OK(comm_barrier(c)); /* which the last rank never enters */
+    } else {
+        static const int64_t counts[] = {0, 1, 7, 4099};
+        for (int i = 0; i < 4; i++) {
+            test_reductions(c, counts[i]);
+            test_moves(c, counts[i]);
+        }
+        /* longer than one MPI message and than one pass of the reduction, for the block of a rank
+         */
+        test_moves(c, (1 << 19) + 5);
+        test_reductions(c, (1 << 20) / c->size + 5);
+        for (uint64_t round = 0; round < 4; round++) test_groups(c, round);
+        test_progress_without_the_caller(c);
+        test_disagreeing_lengths_are_errors(c);
+        test_agreement(c);
+        for (int cp = 1; cp <= c->size; cp++)
+            if (c->size % cp == 0) test_set(cp);
+        test_bytes_are_counted(c);
+    }
+    comm_free(c);
+    comm_finish();
+    if (rank == 0) puts("ok");
+    return 0;
+}

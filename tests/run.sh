@@ -1,0 +1,91 @@
+#!/bin/sh
+# run.sh: runs what is built and prints a line for each program, the output of those that fail, and
+# at the end "N passed, N failed". cmocka programs count by test case, others as one.
+#
+#   build/tests/test_*     unit tests
+#   build/tests/mpi_*      under mpirun -n 1, 2 and 4, or as a line "ranks: 1 2 4 8" says
+#   build/tests/replay_*   with tests/fuzz/corpus/NAME
+#   tests/e2e/*.sh         whole program
+#
+# A line "timeout: SECONDS" among the first five of a source raises the limit of 120 seconds.
+# T=WORD runs only what has WORD in its name.
+set -u
+CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 3
+. scripts/env.sh
+
+logs=build/tests/logs
+mkdir -p "$logs"
+passed=0 failed=0 job=''
+trap '[ -z "$job" ] || kill "$job"; exit 130' INT TERM
+
+# A program of this tree, neither an object file nor left from a source that is gone.
+built() { [ -x "$program" ] && [ -f "$source" ]; }
+
+# setting FILE NAME DEFAULT: what a line "NAME: VALUE" near the top of FILE says
+setting() {
+    value=$(sed -n "1,5s|.*\<$2: *\([0-9 ]*[0-9]\).*|\1|p" "$1")
+    echo "${value:-$3}"
+}
+
+# total WORD LOG: sum of cmocka's lines "[  WORD  ] N test(s)"
+total() { awk -v word="$1" '$1 == "[" && $2 == word && $5 ~ /^test\(s\)/ { n += $4 } END { print n + 0 }' "$2"; }
+
+# run TITLE SOURCE COMMAND...
+run() {
+    title=$1 limit=$(setting "$2" timeout 120)
+    shift 2
+    case $title in *"${T:-}"*) ;; *) return ;; esac
+    log="$logs/$(echo "$title" | tr ' /' '__').log"
+    begin=$(date +%s%3N)
+    timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null &
+    job=$!
+    wait "$job" 2>/dev/null
+    status=$?
+    job=''
+    ms=$(($(date +%s%3N) - begin))
+    good=$(total PASSED "$log") bad=$(total FAILED "$log") skipped=$(total SKIPPED "$log")
+    if [ $status = 0 ] && [ $((good + bad + skipped)) = 0 ]; then good=1; fi
+    if [ $status != 0 ] && [ "$bad" = 0 ]; then bad=1; fi # a crash, a leak, a limit
+    passed=$((passed + good)) failed=$((failed + bad))
+    verdict=ok note=''
+    [ "$skipped" = 0 ] || note="  ($skipped skipped)"
+    if [ "$bad" != 0 ]; then
+        verdict=FAIL note="  (exit status $status)"
+        [ $status != 124 ] || note="  (over the limit of $limit s)"
+    fi
+    printf '%-4s %4d.%01d s  %s%s\n' $verdict $((ms / 1000)) $((ms % 1000 / 100)) "$title" "$note"
+    [ "$bad" = 0 ] || tail -n 200 "$log" | sed 's/^/     | /'
+}
+
+for program in build/tests/test_*; do
+    source=tests/${program##*/}.c
+    built || continue
+    run "${program##*/}" "$source" "$program"
+done
+
+for program in build/tests/replay_*; do
+    name=${program##*/replay_}
+    source=tests/fuzz/fuzz_$name.c
+    built || continue
+    run "replay_$name" "$source" "$program" "tests/fuzz/corpus/$name"
+done
+
+# From here on many ranks share few cores, and MPI libraries themselves leak.
+export OMP_NUM_THREADS=1 ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=0}"
+
+for program in build/tests/mpi_*; do
+    source=tests/${program##*/}.c
+    built || continue
+    for n in $(setting "$source" ranks '1 2 4'); do
+        run "${program##*/} -n $n" "$source" mpirun -n "$n" "$program"
+    done
+done
+
+for script in tests/e2e/*.sh; do
+    [ -f "$script" ] || continue
+    name=${script##*/}
+    run "e2e/${name%.sh}" "$script" sh "$script"
+done
+
+echo "$passed passed, $failed failed"
+[ $failed = 0 ] && [ $passed != 0 ]

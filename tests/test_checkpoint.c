@@ -1,0 +1,463 @@
+/* Checkpoints in a world of one: what is saved can be read, any damage is noticed, a save that
+ * fails leaves everything as it was. tests/mpi_checkpoint.c does the same for many ranks. */
+#include "test.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "ckpt/checkpoint.h"
+#include "rng.h"
+
+enum { N_TENSORS = 5, N_ENTRIES = 2 };
+static const SafeTensor tensors[N_TENSORS] = {
+    {.name = "model.a", .dtype = DT_F32, .ndim = 2, .shape = {7, 11}},
+    {.name = "model.empty", .dtype = DT_I64, .ndim = 1, .shape = {0}},
+    {.name = "optim.m.a", .dtype = DT_F32, .ndim = 2, .shape = {7, 11}},
+    {.name = "optim.v.a", .dtype = DT_BF16, .ndim = 1, .shape = {5}},
+    {.name = "optim.step", .dtype = DT_I64},
+};
+static const CkptEntry entries[N_ENTRIES] = {{"step", "300"}, {"config", "run:\n  seed: 1\n"}};
+
+/* The tensors' bytes, one behind the other, a function of seed. */
+static unsigned char *make_bytes(const SafeTensor *list, int n, uint64_t seed, int64_t *total) {
+    *total = 0;
+    for (int i = 0; i < n; i++) *total += safetensors_count(&list[i]) * dtype_bytes(list[i].dtype);
+    unsigned char *bytes = NEW(unsigned char, *total);
+    for (int64_t i = 0; i < *total; i += 8) {
+        uint64_t word = rng_u64(seed, rng_stream(RNG_TEST, 1), (uint64_t)i);
+        memcpy(bytes + i, &word, (size_t)i64_min(8, *total - i));
+    }
+    return bytes;
+}
+
+/* Saves in pieces of about `cut` elements, given in a shuffled order. */
+static Status save_pieces(const char *path, const SafeTensor *list, int n, uint64_t seed,
+                          int64_t cut, int64_t *size) {
+    int64_t total, at = 0, n_pieces = 0;
+    unsigned char *bytes = make_bytes(list, n, seed, &total);
+    CkptPiece *ordered = NEW(CkptPiece, 2 * total + n);
+    for (int i = 0; i < n; i++) {
+        int64_t count = safetensors_count(&list[i]);
+        for (int64_t begin = 0; begin < count;) {
+            int64_t len = i64_min(count - begin, 1 + (begin * 7 + cut) % (2 * cut));
+            ordered[n_pieces++] =
+                (CkptPiece){i, begin, len, bytes + at + begin * dtype_bytes(list[i].dtype)};
+            begin += len;
+        }
+        at += count * dtype_bytes(list[i].dtype);
+    }
+    CkptPiece *pieces = NEW(CkptPiece, n_pieces);
+    for (int64_t i = 0; i < n_pieces; i++)
+        pieces[rng_permute((uint64_t)n_pieces, seed, rng_stream(RNG_TEST, 2), (uint64_t)i)] =
+            ordered[i];
+    Comm *self = comm_self_create();
+    Status st =
+        checkpoint_save(path, list, n, entries, N_ENTRIES, pieces, (int)n_pieces, self, size);
+    comm_free(self);
+    free(ordered);
+    free(pieces);
+    free(bytes);
+    return st;
+}
+
+static Status save(const char *path, uint64_t seed) {
+    int64_t size;
+    return save_pieces(path, tensors, N_TENSORS, seed, 10, &size);
+}
+
+static Status verify(const char *path) {
+    Checkpoint *ck;
+    Status st = checkpoint_open(&ck, path);
+    if (st == OK) st = checkpoint_verify(ck);
+    checkpoint_close(ck);
+    return st;
+}
+
+static char *read_file(const char *path, int64_t *n) {
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    fseek(file, 0, SEEK_END);
+    *n = ftell(file);
+    rewind(file);
+    char *bytes = NEW(char, *n);
+    assert_int_equal(fread(bytes, 1, (size_t)*n, file), *n);
+    fclose(file);
+    return bytes;
+}
+
+static void write_file(const char *path, const void *bytes, int64_t n) {
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, (size_t)n, file), n);
+    assert_int_equal(fclose(file), 0);
+}
+
+static bool exists(const char *path) {
+    return access(path, F_OK) == 0;
+}
+
+/* ---- a fresh directory per test ------------------------------------------------------------- */
+
+static char dir[64], path[128], tmp[160];
+
+static int set_up(void **state) {
+    (void)state;
+    snprintf(dir, sizeof dir, "/tmp/test_checkpoint.XXXXXX");
+    if (mkdtemp(dir) == NULL) return -1;
+    snprintf(path, sizeof path, "%s/step_00000300.safetensors", dir);
+    snprintf(tmp, sizeof tmp, "%s.tmp", path);
+    status_clear();
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    DIR *d = opendir(dir);
+    for (struct dirent *e; (e = readdir(d)) != NULL;) unlinkat(dirfd(d), e->d_name, 0);
+    closedir(d);
+    return rmdir(dir);
+}
+
+/* ---- tests ---------------------------------------------------------------------------------- */
+
+static void any_range_that_was_saved_is_read_back(void **state) {
+    (void)state;
+    int64_t size, total, at = 0, file_size;
+    assert_status_ok(save_pieces(path, tensors, N_TENSORS, 1, 10, &size));
+    assert_false(exists(tmp));
+    free(read_file(path, &file_size));
+    assert_int_equal(size, file_size);
+    unsigned char *bytes = make_bytes(tensors, N_TENSORS, 1, &total), buf[512];
+    Checkpoint *ck;
+    assert_status_ok(checkpoint_open(&ck, path));
+    assert_status_ok(checkpoint_verify(ck));
+    assert_string_equal(checkpoint_entry(ck, "step"), "300");
+    assert_string_equal(checkpoint_entry(ck, "config"), "run:\n  seed: 1\n");
+    assert_string_equal(checkpoint_entry(ck, "format"), "pt");
+    assert_null(checkpoint_entry(ck, "absent"));
+    assert_int_equal(checkpoint_file(ck)->data_start % 64, 0);
+    for (int i = 0; i < N_TENSORS; i++) {
+        int64_t count = safetensors_count(&tensors[i]), bytes_each = dtype_bytes(tensors[i].dtype);
+        for (int64_t begin = 0; begin <= count; begin++)
+            for (int64_t end = begin; end <= count; end++) {
+                memset(buf, 0xee, sizeof buf);
+                assert_status_ok(checkpoint_read(ck, tensors[i].name, begin, end - begin, buf));
+                int64_t n = (end - begin) * bytes_each;
+                assert_memory_equal(buf, bytes + at + begin * bytes_each, n);
+                assert_int_equal(buf[n], 0xee);
+            }
+        at += count * bytes_each;
+    }
+    assert_status_fails(checkpoint_read(ck, "model.b", 0, 1, buf), ERR_USER, "no tensor 'model.b'");
+    assert_status_fails(checkpoint_read(ck, "model.a", 70, 8, buf), ERR_USER,
+                        "'model.a' has 77 elements, 8 from 70 on were asked for");
+    assert_status_fails(checkpoint_read(ck, "model.a", -1, 1, buf), ERR_USER, "1 from -1 on");
+    assert_status_fails(checkpoint_read(ck, "model.a", 1, INT64_MAX, buf), ERR_USER, "77");
+    checkpoint_close(ck);
+    free(bytes);
+}
+
+/* One tensor spans several blocks of parallel work, and none of the pieces ends at a block. */
+static void how_a_tensor_is_cut_does_not_show_in_the_file(void **state) {
+    (void)state;
+    static const SafeTensor list[] = {
+        {.name = "small", .dtype = DT_BF16, .ndim = 1, .shape = {333}},
+        {.name = "large", .dtype = DT_U8, .ndim = 2, .shape = {9, 1000003}}};
+    static const int64_t cuts[] = {100000000, 9000000, 1000000, 54321};
+    int64_t n, expected_n, size;
+    char *expected = NULL;
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+        assert_status_ok(save_pieces(path, list, 2, 5, cuts[i], &size));
+        assert_status_ok(verify(path));
+        char *bytes = read_file(path, &n);
+        if (expected == NULL) {
+            expected = bytes;
+            expected_n = n;
+            continue;
+        }
+        assert_int_equal(n, expected_n);
+        assert_int_equal(memcmp(bytes, expected, (size_t)n), 0);
+        free(bytes);
+    }
+    free(expected);
+}
+
+static void every_flipped_bit_and_every_truncation_is_noticed(void **state) {
+    (void)state;
+    int64_t n;
+    assert_status_ok(save(path, 1));
+    char *bytes = read_file(path, &n);
+    int fd = open(path, O_WRONLY);
+    for (int64_t bit = 0; bit < 8 * n; bit++) {
+        char flipped = (char)(bytes[bit / 8] ^ 1 << bit % 8);
+        assert_int_equal(pwrite(fd, &flipped, 1, bit / 8), 1);
+        if (verify(path) != ERR_USER || status_message()[0] == '\0')
+            fail_msg("bit %d of byte %d of %d went unnoticed: \"%s\"", (int)(bit % 8),
+                     (int)(bit / 8), (int)n, status_message());
+        status_clear();
+        assert_int_equal(pwrite(fd, &bytes[bit / 8], 1, bit / 8), 1);
+    }
+    assert_status_ok(verify(path));
+    for (int64_t len = n - 1; len >= 0; len--) {
+        assert_int_equal(ftruncate(fd, len), 0);
+        if (verify(path) != ERR_USER) fail_msg("the first %d of %d bytes pass", (int)len, (int)n);
+        status_clear();
+    }
+    close(fd);
+    write_file(path, bytes, n);
+    FILE *file = fopen(path, "ab");
+    fputc(0, file);
+    fclose(file);
+    assert_status_fails(verify(path), ERR_USER, "followed by something else");
+    free(bytes);
+}
+
+static void damage_is_reported_with_its_place(void **state) {
+    (void)state;
+    int64_t n;
+    assert_status_ok(save(path, 1));
+    char *bytes = read_file(path, &n);
+    char where[64];
+    bytes[n - 8 - 10 - 1] ^= 0x10; /* the last byte of optim.m.a */
+    write_file(path, bytes, n);
+    snprintf(where, sizeof where, "(bytes [%d, %d))", (int)(n - 18 - 4 * 77), (int)(n - 18));
+    assert_status_fails(verify(path), ERR_USER, where);
+    assert_status_fails(verify(path), ERR_USER, "damaged: tensor 'optim.m.a'");
+    bytes[n - 8 - 10 - 1] ^= 0x10;
+    char *step = strstr(bytes + 8, "\"step\":\"3");
+    assert_non_null(step);
+    step[8] = '4';
+    write_file(path, bytes, n);
+    assert_status_fails(verify(path), ERR_USER, "damaged: its header");
+    write_file(path, bytes, n / 2);
+    assert_status_fails(verify(path), ERR_USER, "cut short");
+    assert_status_fails(verify("/no/such/file"), ERR_USER, "cannot open /no/such/file");
+    free(bytes);
+}
+
+static void files_of_others_can_be_read_but_not_verified(void **state) {
+    (void)state;
+    char foreign[8 + 64 + 4 + 1];
+    int n = snprintf(foreign, sizeof foreign, "%c%7s%-64s%c%3s", 64, "",
+                     "{\"a\":{\"dtype\":\"I32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 42, "");
+    memset(foreign + 1, 0, 7);
+    memset(foreign + n - 3, 0, 3);
+    write_file(path, foreign, n);
+    Checkpoint *ck;
+    int32_t value = 0;
+    assert_status_ok(checkpoint_open(&ck, path));
+    assert_status_ok(checkpoint_read(ck, "a", 0, 1, &value));
+    assert_int_equal(value, 42);
+    assert_status_fails(checkpoint_verify(ck), ERR_USER, "no checksums");
+    checkpoint_close(ck);
+}
+
+/* The old checkpoint's bytes are still there and nothing else is. */
+static void assert_only(const char *expected, int64_t expected_n) {
+    int64_t n;
+    char *bytes = read_file(path, &n);
+    assert_int_equal(n, expected_n);
+    assert_memory_equal(bytes, expected, (size_t)n);
+    free(bytes);
+    assert_false(exists(tmp));
+}
+
+static void a_save_that_fails_leaves_the_old_file(void **state) {
+    (void)state;
+    int64_t n, size;
+    assert_status_ok(save(path, 1));
+    char *old = read_file(path, &n);
+
+    struct rlimit limit, small;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    small = (struct rlimit){.rlim_cur = (rlim_t)n - 1, .rlim_max = limit.rlim_max};
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    Status st = save(path, 2);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    signal(SIGXFSZ, handler);
+    assert_status_fails(st, ERR_ENV, "File too large");
+    assert_only(old, n);
+
+    SafeTensor huge = {.name = "huge", .dtype = DT_F32, .ndim = 1, .shape = {1LL << 50}};
+    Comm *self = comm_self_create();
+    assert_status_fails(checkpoint_save(path, &huge, 1, NULL, 0, NULL, 0, self, &size), ERR_ENV,
+                        "it needs 4503599627370");
+    assert_only(old, n);
+
+    CkptEntry latin1 = {"dir", "caf\xe9"}, twice = {"format", "tf"};
+    assert_status_fails(checkpoint_save(path, NULL, 0, &latin1, 1, NULL, 0, self, &size), ERR_USER,
+                        "not UTF-8");
+    assert_status_fails(checkpoint_save(path, NULL, 0, &twice, 1, NULL, 0, self, &size), ERR_USER,
+                        "'format' appears twice");
+    assert_only(old, n);
+    comm_free(self);
+
+    assert_status_fails(save("/no/such/dir/x.safetensors", 1), ERR_ENV, "No such file");
+    assert_int_equal(mkdir(tmp, 0777), 0);
+    assert_status_fails(save(path, 2), ERR_ENV, "Is a directory");
+    assert_int_equal(rmdir(tmp), 0);
+    assert_only(old, n);
+
+    write_file(tmp, "left by a killed run", 20);
+    assert_status_ok(save(path, 2));
+    assert_false(exists(tmp));
+    assert_status_ok(verify(path));
+    free(old);
+}
+
+static void an_empty_checkpoint_is_one_too(void **state) {
+    (void)state;
+    int64_t size;
+    Comm *self = comm_self_create();
+    assert_status_ok(checkpoint_save(path, NULL, 0, NULL, 0, NULL, 0, self, &size));
+    assert_status_ok(verify(path));
+    comm_free(self);
+}
+
+static void save_step(int64_t step) {
+    char *p = checkpoint_path(dir, step);
+    assert_status_ok(save(p, (uint64_t)step));
+    free(p);
+}
+
+static void damage_step(int64_t step, int64_t at) {
+    int64_t n;
+    char *p = checkpoint_path(dir, step), *bytes = read_file(p, &n);
+    bytes[at < 0 ? n + at : at] ^= 1;
+    write_file(p, bytes, n);
+    free(bytes);
+    free(p);
+}
+
+static void touch(const char *name) {
+    char *p = mem_printf("%s/%s", dir, name);
+    write_file(p, "x", 1);
+    free(p);
+}
+
+static void the_latest_is_the_newest_that_verifies(void **state) {
+    (void)state;
+    char *found;
+    StrBuf skipped = {0};
+    assert_status_ok(checkpoint_latest("/no/such/dir", &found, &skipped));
+    assert_null(found);
+    assert_status_ok(checkpoint_latest(dir, &found, &skipped));
+    assert_null(found);
+    save_step(99);
+    save_step(100);
+    save_step(123456789); /* nine digits: newer than any of eight */
+    save_step(99999999);
+    touch("step_123456790.safetensors.tmp");
+    touch("step_999.safetensors"); /* not a name that is given */
+    touch("step_00000999.safetensors.bak");
+    touch("final.safetensors");
+    assert_status_ok(checkpoint_latest(dir, &found, &skipped));
+    assert_non_null(strstr(found, "/step_123456789.safetensors"));
+    assert_string_equal(strbuf_text(&skipped), "");
+    free(found);
+
+    damage_step(123456789, -1);
+    damage_step(99999999, 0);
+    touch("step_00000100.safetensors");
+    assert_status_ok(checkpoint_latest(dir, &found, &skipped));
+    assert_non_null(strstr(found, "/step_00000099.safetensors"));
+    free(found);
+    static const char *const expected[] = {
+        "step_123456789.safetensors is damaged: tensor",
+        "step_99999999.safetensors: ", "step_00000100.safetensors: "};
+    const char *line = strbuf_text(&skipped);
+    for (int i = 0; i < 3; i++) {
+        const char *end = strchr(line, '\n'), *at = strstr(line, expected[i]);
+        if (end == NULL || at == NULL || at > end)
+            fail_msg("\"%s\" should have \"%s\" in line %d", skipped.text, expected[i], i + 1);
+        line = end + 1;
+    }
+    assert_string_equal(line, "");
+    assert_string_equal(status_message(), "");
+    strbuf_free(&skipped);
+}
+
+/* The steps that are left, and names that are none, in order. */
+static void assert_left(const char *expected) {
+    StrBuf left = {0};
+    struct dirent **names;
+    int n = scandir(dir, &names, NULL, alphasort);
+    for (int i = 0; i < n; i++) {
+        if (names[i]->d_name[0] != '.') strbuf_printf(&left, "%.13s ", names[i]->d_name);
+        free(names[i]);
+    }
+    free(names);
+    assert_string_equal(strbuf_text(&left), expected);
+    strbuf_free(&left);
+}
+
+static void pruning_keeps_the_newest_and_the_current(void **state) {
+    (void)state;
+    for (int64_t step = 1; step <= 6; step++) save_step(step);
+    touch("other.file");
+    touch("step_00000006.safetensors.tmp");
+    assert_status_ok(checkpoint_prune(dir, 0, NULL));
+    assert_left("other.file step_00000001 step_00000002 step_00000003 step_00000004 "
+                "step_00000005 step_00000006 ");
+    touch("step_00000006.safetensors"); /* no checkpoint: does not count, is not deleted */
+    char *current = checkpoint_path(dir, 2);
+    assert_status_ok(checkpoint_prune(dir, 2, current));
+    free(current);
+    assert_left("other.file step_00000002 step_00000004 step_00000005 step_00000006 ");
+    assert_status_ok(checkpoint_prune(dir, 1, NULL));
+    assert_left("other.file step_00000005 step_00000006 ");
+    assert_status_ok(checkpoint_prune("/no/such/dir", 1, NULL));
+}
+
+static void a_checkpoint_is_described_for_people(void **state) {
+    (void)state;
+    assert_status_ok(save(path, 1));
+    Checkpoint *ck;
+    StrBuf text = {0};
+    assert_status_ok(checkpoint_open(&ck, path));
+    checkpoint_describe(ck, &text);
+    assert_non_null(strstr(text.text, "5 of 5 tensors have one, not compared"));
+    strbuf_free(&text);
+    assert_status_ok(checkpoint_verify(ck));
+    checkpoint_describe(ck, &text);
+    static const char *const parts[] = {path,
+                                        "written 20",
+                                        "weights               2 tensors               77 elements",
+                                        "308 bytes F32 I64",
+                                        "first moments         1 tensors",
+                                        "second moments        1 tensors",
+                                        "10 bytes BF16",
+                                        "other state           1 tensors",
+                                        "step             300\n",
+                                        "config           (15 bytes)\n",
+                                        "5 of 5 tensors have one, all match"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (strstr(text.text, parts[i]) == NULL)
+            fail_msg("\"%s\" is missing in\n%s", parts[i], text.text);
+    strbuf_free(&text);
+    checkpoint_close(ck);
+}
+
+int main(void) {
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(any_range_that_was_saved_is_read_back),
+        TEST(how_a_tensor_is_cut_does_not_show_in_the_file),
+        TEST(every_flipped_bit_and_every_truncation_is_noticed),
+        TEST(damage_is_reported_with_its_place),
+        TEST(files_of_others_can_be_read_but_not_verified),
+        TEST(a_save_that_fails_leaves_the_old_file),
+        TEST(an_empty_checkpoint_is_one_too),
+        TEST(the_latest_is_the_newest_that_verifies),
+        TEST(pruning_keeps_the_newest_and_the_current),
+        TEST(a_checkpoint_is_described_for_people),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,318 @@
+/* test_config.c: reading, printing, hashing, and the presets in configs/. Run it from the
+ * repository root. */
+#include "test.h"
+
+#include "config_keys.h"
+#include "config_text.h"
+
+#include <glob.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void the_least_config_gets_every_default(void **state) {
+    (void)state;
+    Config c;
+    assert_status_ok(parse(&c, LEAST));
+    assert_string_equal(c.run.dir, "runs/default");
+    assert_int_equal(c.run.steps, 1000);
+    assert_int_equal(c.run.seed, 1234);
+    assert_int_equal(c.model.head_dim, 16); /* 64 / 4 */
+    assert_int_equal(c.model.rope_scaling.original, 8192);
+    assert_int_equal(c.data.n_train, 1);
+    assert_string_equal(c.data.train[0].path, "a.bin");
+    assert_int_equal(c.data.n_val, 0);
+    assert_int_equal(c.data.eod, -1);
+    assert_string_equal(c.data.split, "");
+    assert_int_equal(c.optim.schedule, SCHEDULE_COSINE);
+    assert_int_equal(c.optim.decay_steps, 1000); /* run.steps */
+    assert_true(c.optim.beta2 == 0.95);
+    assert_int_equal(c.parallel.backend, BACKEND_MAGI);
+    assert_int_equal(c.parallel.overlap_degree, -1);
+    assert_true(c.log.jsonl);
+    config_free(&c);
+}
+
+static void every_type_of_value_is_read(void **state) {
+    (void)state;
+    Config c;
+    assert_status_ok(parse(&c, LEAST "run: {dir: \"a b\", steps: 7, deterministic: true}\n"
+                                     "device: cpu\n"
+                                     "optim: {lr: 1.5e-3, schedule: wsd}\n"
+                                     "parallel: {overlap_degree: 3, backend: \"ring\"}\n"
+                                     "memory:\n"));
+    assert_string_equal(c.run.dir, "a b");
+    assert_int_equal(c.run.steps, 7);
+    assert_true(c.run.deterministic);
+    assert_int_equal(c.device, DEVICE_CPU);
+    assert_true(c.optim.lr == 1.5e-3);
+    assert_int_equal(c.optim.decay_steps, 1); /* a tenth of 7, rounded up */
+    assert_int_equal(c.parallel.overlap_degree, 3);
+    assert_int_equal(c.parallel.backend, BACKEND_RING);
+    assert_string_equal(config_enum_name(c.parallel.backend, "parallel.backend"), "ring");
+    config_free(&c);
+}
+
+static void token_files_are_a_path_a_list_or_weighted(void **state) {
+    (void)state;
+    Config c;
+    assert_status_ok(parse_with(&c, LEAST, "data.train=[a, 'b c', \"d\"]"));
+    assert_int_equal(c.data.n_train, 3);
+    assert_string_equal(c.data.train[1].path, "b c");
+    assert_true(c.data.train[1].weight == 0);
+    config_free(&c);
+    assert_status_ok(
+        parse_with(&c, LEAST, "data.train=[{path: a, weight: 2}, {weight: 0.5, path: b}]"));
+    assert_int_equal(c.data.n_train, 2);
+    assert_true(c.data.train[0].weight == 2 && c.data.train[1].weight == 0.5);
+    assert_string_equal(c.data.train[1].path, "b");
+    config_free(&c);
+    assert_status_ok(parse_with(&c, LEAST, "data.train=dir/x=y.bin"));
+    assert_string_equal(c.data.train[0].path, "dir/x=y.bin");
+    config_free(&c);
+}
+
+static void overrides_win_and_the_last_one_wins(void **state) {
+    (void)state;
+    Config c;
+    char *overrides[] = {"model.layers=5", "data.split=", "model.layers=6", "run.dir=x"};
+    assert_status_ok(config_parse(&c, "t", LEAST, strlen(LEAST), 4, overrides));
+    assert_int_equal(c.model.layers, 6);
+    assert_string_equal(c.run.dir, "x");
+    config_free(&c);
+    /* A whole configuration can come from the command line. */
+    char *all[] = {"model.layers=1", "model.hidden=8", "model.heads=1",   "model.kv_heads=1",
+                   "model.ffn=8",    "model.vocab=9",  "model.seq_len=4", "data.train=a"};
+    assert_status_ok(config_parse(&c, "t", "{}", 2, 8, all));
+    config_free(&c);
+}
+
+/* Equal in every field, through the table. */
+static void assert_config_equal(const Config *a, const Config *b) {
+    for (int i = 0; i < config_n_keys; i++) {
+        const ConfigKey *k = &config_keys[i];
+        const void *x = config_key_field(k, a), *y = config_key_field(k, b);
+        if (k->type == KEY_STRING) {
+            assert_string_equal(*(char *const *)x, *(char *const *)y);
+        } else if (k->type == KEY_SOURCES) {
+            assert_int_equal(*config_key_count(k, a), *config_key_count(k, b));
+            for (int j = 0; j < *config_key_count(k, a); j++) {
+                const DataSource *s = *(DataSource *const *)x, *t = *(DataSource *const *)y;
+                assert_string_equal(s[j].path, t[j].path);
+                assert_memory_equal(&s[j].weight, &t[j].weight, sizeof s[j].weight);
+            }
+        } else {
+            bool wide = k->type == KEY_INT64 || k->type == KEY_DOUBLE;
+            assert_memory_equal(x, y, k->type == KEY_BOOL ? sizeof(bool) : wide ? 8 : 4);
+        }
+    }
+}
+
+static void assert_prints_and_reads_back(const Config *c) {
+    Config again;
+    StrBuf yaml = {0}, json = {0};
+    config_print(c, &yaml);
+    assert_status_ok(parse(&again, yaml.text));
+    assert_config_equal(c, &again);
+    assert_int_equal(config_hash(c), config_hash(&again));
+    config_free(&again);
+    config_print_json(c, &json); /* JSON is YAML, too */
+    assert_null(strchr(json.text, '\n'));
+    assert_status_ok(parse(&again, json.text));
+    assert_config_equal(c, &again);
+    config_free(&again);
+    strbuf_free(&yaml);
+    strbuf_free(&json);
+}
+
+static void printing_reads_back_the_same(void **state) {
+    (void)state;
+    Config c;
+    assert_status_ok(parse(&c, LEAST));
+    assert_prints_and_reads_back(&c);
+    config_free(&c);
+    assert_status_ok(parse(
+        &c, LEAST "run: {dir: \"q\\\"b\\\\ #: \xc3\xa9 - \", seed: 9007199254740991}\n"
+                  "optim: {lr: 0.1234567890123456789, eps: 1e-30, schedule: constant}\n"
+                  "data.val: [{path: \"null\", weight: 0.3333333333333333}, {path: '*x', weight: "
+                  "2}]\n"
+                  "parallel: {overlap_degree: 0}\n"
+                  "data.format: llmc\n"));
+    assert_prints_and_reads_back(&c);
+    config_free(&c);
+}
+
+static void json_nests_as_the_sections_do(void **state) {
+    (void)state;
+    Config c;
+    StrBuf json = {0};
+    assert_status_ok(parse(&c, LEAST));
+    config_print_json(&c, &json);
+    assert_non_null(strstr(
+        json.text, "\"deterministic\": false}, \"device\": \"auto\", \"model\": {\"layers\": 2,"));
+    assert_non_null(strstr(json.text, "\"rope_scaling\": {\"factor\": 1, \"low\": 1, \"high\": 4, "
+                                      "\"original\": 8192}}, \"data\": {\"train\": [\"a.bin\"], "
+                                      "\"val\": []"));
+    assert_non_null(strstr(json.text, "\"overlap_degree\": \"auto\""));
+    strbuf_free(&json);
+    config_free(&c);
+}
+
+static void the_hash_knows_what_changes_results(void **state) {
+    (void)state;
+    static const struct {
+        char *override;
+        bool changes;
+    } cases[] = {
+        {"run.seed=5", true},
+        {"model.layers=3", true},
+        {"optim.lr=1e-5", true},
+        {"batch.global=16", true},
+        {"data.eod=3", true},
+        {"data.train=b.bin", true},
+        {"data.train=elsewhere/a.bin", false},
+        {"batch.micro=2", false},
+        {"run.dir=x", false},
+        {"parallel.cp=2", false},
+        {"parallel.backend=ring", false},
+        {"data.val=v.bin", false},
+        {"memory.recompute=layer", false},
+        {"model.head_dim=16", false}, /* what it is resolved to */
+    };
+    Config base, c;
+    assert_status_ok(parse(&base, LEAST));
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_status_ok(parse_with(&c, LEAST, cases[i].override));
+        if ((config_hash(&c) != config_hash(&base)) != cases[i].changes)
+            fail_msg("%s: the hash should %s", cases[i].override,
+                     cases[i].changes ? "change" : "stay");
+        config_free(&c);
+    }
+    config_free(&base);
+}
+
+static void the_world_must_fit(void **state) {
+    (void)state;
+    static const struct {
+        int world;
+        const char *text, *expected;
+    } cases[] = {
+        {1, "", NULL},
+        {8, "", NULL},
+        {8, "parallel: {cp: 3}\n",
+         "parallel.cp: found 3 on 8 ranks (8 = 3 x 2 + 2), expected a divisor of the ranks: use "
+         "parallel.cp 1 or 2, or 6 or 9 ranks"},
+        {2, "parallel: {cp: 4}\n", "use parallel.cp 1 or 2, or 4 ranks"},
+        {8, "batch: {global: 20, micro: 2}\nparallel: {cp: 2}\n",
+         "batch.global: found 20, expected a multiple of batch.micro 2 x 8 ranks / cp 2 = 8 (20 = "
+         "8 "
+         "x 2 + 4): use batch.global 16 or 24"},
+        {16, "", "(8 = 16 x 0 + 8): use batch.global 16"},
+        {4, "parallel: {cp: 4, backend: ulysses}\n",
+         "parallel.cp: found 4 with backend ulysses, expected a divisor of model.kv_heads 2"},
+        {2, "parallel: {cp: 2, backend: ulysses}\n", NULL},
+        {2, "parallel: {cp: 2, backend: ring}\n", NULL},
+        {2, "parallel: {cp: 2, backend: ring}\nmodel.seq_len: 30\n",
+         "model.seq_len: found 30 x batch.micro 1 = 30 tokens with backend ring, expected a "
+         "multiple of 2 x cp 2 = 4: use model.seq_len 28 or 32"},
+        {4, "parallel: {cp: 4, chunk_size: 16}\n",
+         "= 32 tokens into 2 chunks, expected one or more for each of 4 ranks: use at most 8, or "
+         "0"},
+        {4, "parallel: {cp: 4, chunk_size: 8}\n", NULL},
+        {6, "parallel: {cp: 4, backend: ulysses}\n",
+         "2 problems:\nparallel.cp: found 4 on 6 ranks"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        Config c;
+        bool moved = strstr(cases[i].text, "model.seq_len") != NULL;
+        char *text = mem_printf("%s%s", LEAST, cases[i].text);
+        if (moved) memcpy(strstr(text, "  seq_len: 32"), "# seq_len: 32", 13);
+        assert_status_ok(parse(&c, text));
+        if (cases[i].expected == NULL)
+            assert_status_ok(config_check_world(&c, cases[i].world));
+        else
+            assert_status_fails(config_check_world(&c, cases[i].world), ERR_USER,
+                                cases[i].expected);
+        config_free(&c);
+        free(text);
+    }
+}
+
+static void a_file_that_cannot_be_read_is_named(void **state) {
+    (void)state;
+    Config c;
+    assert_status_fails(config_load(&c, "no/such.yaml", 0, NULL), ERR_USER,
+                        "no/such.yaml: cannot open this config: No such file");
+    config_free(&c);
+    assert_status_fails(config_load(&c, "configs", 0, NULL), ERR_USER,
+                        "configs: cannot read this config: Is a directory");
+    config_free(&c);
+}
+
+static void every_preset_is_a_config(void **state) {
+    (void)state;
+    glob_t files;
+    assert_int_equal(glob("configs/*.yaml", 0, NULL, &files), 0);
+    assert_true(files.gl_pathc >= 4);
+    for (size_t i = 0; i < files.gl_pathc; i++) {
+        Config c;
+        assert_status_ok(config_load(&c, files.gl_pathv[i], 0, NULL));
+        assert_prints_and_reads_back(&c);
+        assert_status_ok(config_check_world(&c, 8));
+        config_free(&c);
+    }
+    globfree(&files);
+}
+
+/* Removing a key's line from llama-1b.yaml must be noticed: the same key twice is an error, so a
+ * key is in the file if and only if setting it once more is refused. */
+static void the_documented_preset_sets_every_key(void **state) {
+    (void)state;
+    FILE *f = fopen("configs/llama-1b.yaml", "rb");
+    assert_non_null(f);
+    char *text = NEW(char, 1 << 20);
+    assert_in_range(fread(text, 1, (1 << 20) - 1, f), 1000, (1 << 20) - 2);
+    fclose(f);
+    for (int i = 0; i < config_n_keys; i++) {
+        Config c;
+        char *twice = mem_printf("%s\n%s: x\n", text, config_keys[i].name);
+        char *expected = mem_printf("%s: found twice", config_keys[i].name);
+        assert_status_fails(parse(&c, twice), ERR_USER, expected);
+        config_free(&c);
+        free(twice);
+        free(expected);
+    }
+    free(text);
+}
+
+static void help_names_every_key(void **state) {
+    (void)state;
+    StrBuf help = {0};
+    config_print_help(&help);
+    for (int i = 0; i < config_n_keys; i++) {
+        char *line = mem_printf("\n  %s: ", config_keys[i].name);
+        assert_non_null(strstr(help.text, line));
+        assert_non_null(strstr(help.text, config_keys[i].help));
+        free(line);
+    }
+    assert_non_null(strstr(help.text, "  model.layers: an integer from 1 to 1024; required\n"));
+    assert_non_null(strstr(help.text, "\nmodel.rope_scaling\n"));
+    strbuf_free(&help);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_least_config_gets_every_default),
+        cmocka_unit_test(every_type_of_value_is_read),
+        cmocka_unit_test(token_files_are_a_path_a_list_or_weighted),
+        cmocka_unit_test(overrides_win_and_the_last_one_wins),
+        cmocka_unit_test(printing_reads_back_the_same),
+        cmocka_unit_test(json_nests_as_the_sections_do),
+        cmocka_unit_test(the_hash_knows_what_changes_results),
+        cmocka_unit_test(the_world_must_fit),
+        cmocka_unit_test(a_file_that_cannot_be_read_is_named),
+        cmocka_unit_test(every_preset_is_a_config),
+        cmocka_unit_test(the_documented_preset_sets_every_key),
+        cmocka_unit_test(help_names_every_key),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

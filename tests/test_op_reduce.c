@@ -1,0 +1,95 @@
+#include "op_test.h"
+
+static const int64_t sizes[] = {0, 1, 7, 16, 8191, 8192, 8193, 50001};
+
+static void sums_are_added_to_the_output_in_double(void **state) {
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        int64_t n = sizes[i];
+        float *x = tensor_random(n, 1, 1);
+        double sum = 3, squares = 5, want_sum = 3, want_squares = 5;
+        for (int64_t j = 0; j < n; j++) {
+            want_sum += (double)x[j];
+            want_squares += (double)x[j] * (double)x[j];
+        }
+        cpu_ops()->sum_f32(&sum, x, n, NULL);
+        cpu_ops()->sum_squares(&squares, x, n, NULL);
+        assert_true(fabs(sum - want_sum) <= 1e-12 * (double)(n + 1));
+        assert_true(fabs(squares - want_squares) <= 1e-12 * want_squares);
+        tensor_free(x);
+    }
+}
+
+static float *run_sums(int64_t *n) {
+    double out[2] = {0.1, 0.2};
+    float *x = tensor_random(100001, 1, 1), *bits = tensor_new(4);
+    cpu_ops()->sum_f32(&out[0], x, 100001, NULL);
+    cpu_ops()->sum_squares(&out[1], x, 100001, NULL);
+    memcpy(bits, out, sizeof out);
+    tensor_free(x);
+    *n = 4;
+    return bits;
+}
+
+static void sums_have_the_same_bits_with_any_number_of_threads(void **state) {
+    (void)state;
+    assert_same_for_any_threads(run_sums);
+}
+
+static void sums_do_not_depend_on_where_the_array_lies_in_memory(void **state) {
+    (void)state;
+    const int64_t n = 9001;
+    float *x = tensor_random(n, 1, 1);
+    double first = 0;
+    cpu_ops()->sum_f32(&first, x, n, NULL);
+    for (int offset = 1; offset < 16; offset++) {
+        float *moved = tensor_new(n + offset);
+        double sum = 0;
+        memcpy(moved + offset, x, (size_t)n * sizeof(float));
+        cpu_ops()->sum_f32(&sum, moved + offset, n, NULL);
+        assert_true(sum == first);
+        tensor_free(moved);
+    }
+    tensor_free(x);
+}
+
+static void a_nan_anywhere_makes_the_sum_of_squares_nan(void **state) {
+    (void)state;
+    float *x = tensor_random(20000, 1, 1);
+    x[12345] = NAN;
+    double out = 0;
+    cpu_ops()->sum_squares(&out, x, 20000, NULL);
+    assert_true(isnan(out));
+    tensor_free(x);
+}
+
+static void add_and_cast_touch_exactly_n_elements(void **state) {
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        int64_t n = sizes[i];
+        float *a = tensor_random(n, 1, 1), *b = tensor_random(n, 2, 1), *sum = tensor_copy(a, n);
+        float *cast = tensor_new(n);
+        cpu_ops()->add_f32(sum, b, n, NULL);
+        cpu_ops()->cast_f32(cast, b, n, NULL);
+        for (int64_t j = 0; j < n; j++) a[j] += b[j];
+        assert_bits("sum", sum, a, n);
+        assert_bits("cast", cast, b, n);
+        cpu_ops()->cast_f32(b, b, n, NULL);
+        assert_bits("cast in place", b, cast, n);
+        tensor_free(a);
+        tensor_free(b);
+        tensor_free(sum);
+        tensor_free(cast);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sums_are_added_to_the_output_in_double),
+        cmocka_unit_test(sums_have_the_same_bits_with_any_number_of_threads),
+        cmocka_unit_test(sums_do_not_depend_on_where_the_array_lies_in_memory),
+        cmocka_unit_test(a_nan_anywhere_makes_the_sum_of_squares_nan),
+        cmocka_unit_test(add_and_cast_touch_exactly_n_elements),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

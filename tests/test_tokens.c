@@ -1,0 +1,201 @@
+#include "data/tokens.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "token_files.h"
+
+static void reads_little_endian_ids_anywhere_in_the_file(void **state) {
+    (void)state;
+    const unsigned char bytes[] = {0x01, 0x00, 0x50, 0xc4, 0xff, 0xff, 0x00, 0x80, 0x34, 0x12};
+    const int32_t ids[] = {1, 50256, 65535, 32768, 0x1234};
+    TokenFile *f;
+    assert_status_ok(tokens_open(&f, write_bytes("a.bin", bytes, sizeof bytes), FORMAT_AUTO));
+    assert_int_equal(tokens_count(f), 5);
+    assert_string_equal(tokens_path(f), in_folder("a.bin"));
+    for (int begin = 0; begin <= 5; begin++)
+        for (int n = 0; n <= 5 - begin; n++) {
+            int32_t out[6] = {-7, -7, -7, -7, -7, -7};
+            assert_status_ok(tokens_read(f, begin, n, 65536, out));
+            assert_memory_equal(out, ids + begin, (size_t)n * sizeof *out);
+            assert_int_equal(out[n], -7);
+        }
+    tokens_close(f);
+}
+
+static void bad_files_are_refused_with_a_sentence(void **state) {
+    (void)state;
+    TokenFile *f;
+    assert_status_fails(tokens_open(&f, in_folder("none.bin"), FORMAT_AUTO), ERR_USER,
+                        "none.bin: No such file");
+    assert_null(f);
+    assert_status_fails(tokens_open(&f, folder, FORMAT_AUTO), ERR_USER, "is a directory");
+    assert_status_fails(tokens_open(&f, "/dev/null", FORMAT_AUTO), ERR_USER, "not a regular file");
+    assert_int_equal(mkfifo(in_folder("fifo"), 0600), 0);
+    assert_status_fails(tokens_open(&f, in_folder("fifo"), FORMAT_AUTO), ERR_USER,
+                        "not a regular file");
+    assert_status_fails(tokens_open(&f, write_bytes("empty.bin", "", 0), FORMAT_AUTO), ERR_USER,
+                        "empty.bin is empty");
+    assert_status_fails(tokens_open(&f, write_bytes("odd.bin", "abc", 3), FORMAT_AUTO), ERR_USER,
+                        "odd size of 3 bytes");
+    const char *closed = write_bytes("closed.bin", "ab", 2);
+    chmod(closed, 0);
+    if (access(closed, R_OK) != 0) /* root may read everything */
+        assert_status_fails(tokens_open(&f, closed, FORMAT_AUTO), ERR_USER, "Permission denied");
+}
+
+static void an_id_outside_the_vocabulary_is_named_with_its_place(void **state) {
+    (void)state;
+    enum { N = 1000, AT = 777 };
+    uint16_t ids[N] = {0};
+    ids[AT] = 50257;
+    ids[AT + 5] = 60000;
+    TokenFile *f;
+    int32_t out[N];
+    assert_status_ok(tokens_open(&f, write_ids("ids.bin", ids, N), FORMAT_NANOGPT));
+    assert_status_fails(tokens_read(f, 100, N - 100, 50257, out), ERR_USER,
+                        "ids.bin has id 50257 at byte 1554 (token 777), but model.vocab is 50257");
+    assert_status_ok(tokens_read(f, 0, AT, 50257, out));
+    assert_status_ok(tokens_read(f, AT, 1, 50258, out));
+    tokens_close(f);
+}
+
+static void auto_recognizes_content_that_is_not_raw_ids(void **state) {
+    (void)state;
+    static const struct {
+        const char *bytes, *name;
+    } cases[] = {
+        {"\x1f\x8b\x08\0\0\0\0\0\0\0", "a gzip file"},
+        {"\x88\xd8\x34\x01\x01\0\0\0\0\0", "an llm.c shard (GPT-2)"},
+        {"\xc1\xda\x34\x01\x07\0\0\0\0\0", "an llm.c shard (Llama 3)"},
+        {"MMIDIDX\0\0\1", "a Megatron index"},
+        {"\x93NUMPY\1\0v\0", "a NumPy .npy file"},
+    };
+    TokenFile *f;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *path = write_bytes("foreign", cases[i].bytes, 10);
+        assert_status_fails(tokens_open(&f, path, FORMAT_AUTO), ERR_USER, cases[i].name);
+        assert_status_ok(tokens_open(&f, path, FORMAT_NANOGPT)); /* the user's word counts */
+        assert_int_equal(tokens_count(f), 5);
+        tokens_close(f);
+    }
+    const char *pair = write_counting("pair.bin", 0, 10);
+    assert_status_ok(tokens_open(&f, pair, FORMAT_AUTO));
+    tokens_close(f);
+    write_bytes("pair.idx", "x", 1);
+    assert_status_fails(tokens_open(&f, pair, FORMAT_AUTO), ERR_USER, "Megatron .bin/.idx pair");
+}
+
+static void a_format_this_build_lacks_is_named(void **state) {
+    (void)state;
+    TokenFile *f;
+    const char *path = write_counting("plain.bin", 0, 4);
+    assert_status_fails(tokens_open(&f, path, FORMAT_MEGATRON), ERR_USER,
+                        "data.format is megatron, and this build reads: nanogpt");
+    assert_status_fails(tokens_open(&f, path, FORMAT_LLMC), ERR_USER,
+                        "data.format is llmc, and this build reads: nanogpt");
+}
+
+static void offsets_beyond_four_gib_are_read(void **state) {
+    (void)state;
+    const int64_t at = 3000000000; /* token; byte 6e9 */
+    const char *path = in_folder("huge.bin");
+    int fd = open(path, O_CREAT | O_RDWR, 0600);
+    assert_int_equal(ftruncate(fd, (off_t)(2 * (at + 4))), 0); /* sparse: takes no disk */
+    assert_int_equal(pwrite(fd, "\x11\x22\x33\x44", 4, (off_t)(2 * at)), 4);
+    close(fd);
+    TokenFile *f;
+    int32_t out[4];
+    assert_status_ok(tokens_open(&f, path, FORMAT_AUTO));
+    assert_int_equal(tokens_count(f), at + 4);
+    assert_status_ok(tokens_read(f, at - 1, 4, 65536, out));
+    const int32_t expected[] = {0, 0x2211, 0x4433, 0};
+    assert_memory_equal(out, expected, sizeof out);
+    assert_status_fails(tokens_read(f, at - 1, 4, 0x4433, out), ERR_USER, "at byte 6000000002");
+    tokens_close(f);
+    unlink(path);
+}
+
+static void a_file_that_shrinks_while_open_is_an_error(void **state) {
+    (void)state;
+    TokenFile *f;
+    int32_t out[10];
+    const char *path = write_counting("shrinks.bin", 0, 50000);
+    assert_status_ok(tokens_open(&f, path, FORMAT_AUTO));
+    assert_status_ok(tokens_read(f, 49990, 10, 65536, out));
+    assert_int_equal(truncate(path, 1000), 0);
+    assert_status_fails(tokens_read(f, 49990, 10, 65536, out), ERR_ENV,
+                        "shrank from 100000 to 1000 bytes");
+    tokens_close(f);
+}
+
+static uint32_t fingerprint(const char *path) {
+    TokenFile *f;
+    assert_status_ok(tokens_open(&f, path, FORMAT_AUTO));
+    uint32_t crc = tokens_fingerprint(f);
+    tokens_close(f);
+    return crc;
+}
+
+static void the_fingerprint_follows_name_size_and_content(void **state) {
+    (void)state;
+    enum { N = 65000 }; /* the first and the last 64 KiB: all of it is covered */
+    uint32_t base = fingerprint(write_counting("print.bin", 0, N));
+    assert_int_equal(fingerprint(write_counting("print.bin", 0, N)), base);
+    assert_int_not_equal(fingerprint(write_counting("print.bin", 0, N - 1)), base);
+    assert_int_not_equal(fingerprint(write_counting("other.bin", 0, N)), base);
+    uint16_t *ids = NEW(uint16_t, N);
+    for (int flip = 0; flip < N; flip += 6199) {
+        for (int i = 0; i < N; i++) ids[i] = (uint16_t)(i ^ (i == flip));
+        assert_int_not_equal(fingerprint(write_ids("print.bin", ids, N)), base);
+    }
+    memset(ids, 0, N * sizeof *ids); /* the same sampled contents, another size */
+    base = fingerprint(write_ids("zeros.bin", ids, N));
+    assert_int_not_equal(fingerprint(write_ids("zeros.bin", ids, N - 1)), base);
+    free(ids);
+}
+
+static void the_bundled_sample_opens_and_is_split_by_speech(void **state) {
+    (void)state;
+    static const char *const paths[] = {"data/sotu_train.bin", "data/sotu_val.bin"};
+    static int32_t *ids[2];
+    int64_t n[2], documents[2] = {0, 0};
+    for (int k = 0; k < 2; k++) {
+        TokenFile *f;
+        assert_status_ok(tokens_open(&f, paths[k], FORMAT_AUTO));
+        n[k] = tokens_count(f);
+        ids[k] = NEW(int32_t, n[k]);
+        assert_status_ok(tokens_read(f, 0, n[k], 4096, ids[k]));
+        for (int64_t i = 0; i < n[k]; i++) documents[k] += ids[k][i] == 0;
+        assert_int_equal(ids[k][n[k] - 1], 0);
+        tokens_close(f);
+    }
+    assert_int_equal(n[0], 650962);
+    assert_int_equal(n[1], 70243);
+    assert_int_equal(documents[0], 84);
+    assert_int_equal(documents[1], 8);
+    /* held out: the middle of no speech of val, 64 tokens, occurs anywhere in train */
+    for (int64_t begin = 0, end; begin < n[1]; begin = end + 1) {
+        for (end = begin; ids[1][end] != 0;) end++;
+        const int32_t *probe = ids[1] + (begin + end) / 2 - 32;
+        for (int64_t i = 0; i + 64 <= n[0]; i++)
+            assert_false(ids[0][i] == probe[0] && memcmp(ids[0] + i, probe, 64 * 4) == 0);
+    }
+    free(ids[0]);
+    free(ids[1]);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reads_little_endian_ids_anywhere_in_the_file),
+        cmocka_unit_test(bad_files_are_refused_with_a_sentence),
+        cmocka_unit_test(an_id_outside_the_vocabulary_is_named_with_its_place),
+        cmocka_unit_test(auto_recognizes_content_that_is_not_raw_ids),
+        cmocka_unit_test(a_format_this_build_lacks_is_named),
+        cmocka_unit_test(offsets_beyond_four_gib_are_read),
+        cmocka_unit_test(a_file_that_shrinks_while_open_is_an_error),
+        cmocka_unit_test(the_fingerprint_follows_name_size_and_content),
+        cmocka_unit_test(the_bundled_sample_opens_and_is_split_by_speech),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
