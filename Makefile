@@ -24,7 +24,7 @@ COMMIT    := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 CUDA_HOME ?= $(patsubst %/bin/,%,$(dir $(realpath $(shell command -v $(NVCC)))))
 NVFLAGS   := -std=c++17 -Isrc -Icuda -lineinfo $(if $(filter 1,$(DEBUG)),-O0,-O3) \
              -gencode arch=compute_90a,code=sm_90a -Werror all-warnings -Xptxas -warn-spills
-CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lnccl -lcuda -lstdc++
+CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lnccl -lstdc++
 
 # mpicc calls the compiler chosen above, whichever MPI it belongs to.
 export MPICH_CC := $(CC)

@@ -33,16 +33,45 @@ __device__ __forceinline__ void mask_scores(float (&s)[R], const Step &step, int
     }
 }
 
-/* Items are numbered tile by tile, the heads of a section inside: sections keep what concurrent CTAs
- * read inside L2, and the CTAs of one KV head in step. */
+/* n / d for n < 2^31 with a multiplication (Granlund and Montgomery, 1994). */
+struct Divisor {
+    uint32_t d, multiplier, shift;
+};
+static inline Divisor divisor(uint32_t d) {
+    uint32_t shift = 0;
+    while ((1ull << shift) < d) shift++;
+    return Divisor{d, (uint32_t)((((1ull << shift) - d) << 32) / d + 1), shift};
+}
+static __device__ __forceinline__ uint32_t divide(uint32_t n, Divisor by) {
+    return (__umulhi(n, by.multiplier) + n) >> by.shift;
+}
+
+/* The order of (tile, head) items: section after section of heads, in each tile after tile, longest
+ * first, and the section's heads inside. Sections keep what concurrent CTAs read inside L2, and the
+ * CTAs of one KV head in step. */
+struct ItemOrder {
+    int n_items;
+    Divisor per_section, section; /* items of a section of heads; heads of it */
+};
 struct HeadItem {
     int tile, head;
 };
-static __device__ __forceinline__ HeadItem item_decode(int item, int n_tiles, int heads,
-                                                       int section) {
-    int first = item / (n_tiles * section) * section;
-    int width = min(section, heads - first), rest = item - n_tiles * first;
-    return HeadItem{rest / width, first + rest % width};
+static __device__ __forceinline__ HeadItem item_decode(uint32_t item, const ItemOrder &order) {
+    uint32_t section = divide(item, order.per_section);
+    uint32_t rest = item - section * order.per_section.d;
+    uint32_t tile = divide(rest, order.section);
+    uint32_t head = section * order.section.d + rest - tile * order.section.d;
+    return HeadItem{(int)tile, (int)head};
+}
+/* `bytes`: what the CTAs of one of the `groups` head groups read and write. */
+static inline ItemOrder item_order(int n_tiles, int heads, int groups, int64_t bytes) {
+    const int64_t budget = (int64_t)32 << 20;
+    int side_by_side = groups; /* groups; a divisor of all */
+    while (side_by_side > 1 && (groups % side_by_side || side_by_side * bytes > budget))
+        side_by_side--;
+    int section = side_by_side * (heads / groups);
+    return ItemOrder{n_tiles * heads, divisor((uint32_t)i64_max(n_tiles * section, 1)),
+                     divisor((uint32_t)section)};
 }
 
 /* The last CTA to finish leaves the counters as the next launch needs them. */
@@ -52,13 +81,6 @@ static __device__ __forceinline__ void counters_reset(int32_t *counters) {
         counters[0] = 0;
         counters[1] = 0;
     }
-}
-
-/* How many of `heads` to run side by side: whole groups whose data, `bytes` a group, fits L2. */
-static inline int head_section(int heads, int groups, int64_t bytes) {
-    int64_t fit = (int64_t)32 << 20;
-    int64_t n = i64_max(1, i64_min(groups, bytes > 0 ? fit / bytes : groups));
-    return (int)n * (heads / groups);
 }
 
 static inline CUtensorMap encode_map(CUtensorMapDataType type, const void *base, int64_t inner,

@@ -8,8 +8,9 @@
  * written once (FlashAttention-2 and -3: Dao, 2023; Shah et al., 2024). Two consumer warpgroups of 64
  * keys compute S^T and dP^T, so that P^T and dS^T are already A operands of dv and dk; only dS crosses
  * between them through shared memory, for dq, which is staged in fp32 and added to global memory by the
- * copy engine. Warp 0 loads, with lse and delta prepared for the exponent: rows outside the band get
- * lse = +inf, so P = 0 without a mask. Warps 1 and 2 drain dq. */
+ * copy engine. Of the first warpgroup, warp 0 takes items and announces their steps, warp 3 loads what
+ * a step needs, with lse and delta prepared for the exponent (rows outside the band get lse = +inf, so
+ * P = 0 without a mask), and warps 1 and 2 drain dq. */
 #include "attention.h"
 #include "attention_sm90.cuh"
 
@@ -28,8 +29,9 @@ struct BwdParams {
     float *dkv;
     const float *lse, *delta;
     AttnList list;
+    ItemOrder order;
     int32_t *counters;
-    int Sq, H, K, section;
+    int Sq, H, K;
     float scale;
     bool accumulate_dkv;
 };
@@ -40,7 +42,8 @@ struct BwdItem {
 
 struct BwdStep {
     Step step;
-    int head;
+    int head; /* < 0: no more steps */
+    int row_end;
 };
 
 template <int D> struct BwdShared {
@@ -53,77 +56,81 @@ template <int D> struct BwdShared {
     BwdStep step[2 * STAGES];
     BwdItem item;
     int done;
-    uint64_t kv_full, kv_empty, full[STAGES], empty[STAGES], dq_full[2], dq_empty[2];
+    uint64_t kv_full, kv_empty, step_full[STAGES], full[STAGES], empty[STAGES];
+    uint64_t dq_full[2], dq_empty[2];
 };
 
+/* One lane: takes items, loads K and V of each and announces its steps. */
 template <int D>
-__device__ void produce(BwdShared<D> &sm, const CUtensorMap *map_q, const CUtensorMap *map_do,
-                        const CUtensorMap *map_kv, const BwdParams &p) {
-    constexpr int ROWS = Bwd<D>::ROWS, PER_LANE = ROWS / 32;
-    const int lane = threadIdx.x, group = p.H / p.K, n_items = p.list.n_tiles * p.K;
+__device__ void plan(BwdShared<D> &sm, const CUtensorMap *map_kv, const BwdParams &p) {
+    const int group = p.H / p.K;
     uint32_t items = 0, steps = 0;
-    auto next_item = [&] {
-        int item = lane == 0 ? atomicAdd(&p.counters[0], 1) : 0;
-        return __shfl_sync(0xffffffff, item, 0);
-    };
-    for (int item = next_item(); item < n_items; item = next_item(), items++) {
-        const HeadItem at = item_decode(item, p.list.n_tiles, p.K, p.section);
+    int item = atomicAdd(&p.counters[0], 1);
+    for (; item < p.order.n_items; items++) {
+        const HeadItem at = item_decode(item, p.order);
         const AttnTile *tile = &p.list.tiles[at.tile];
+        item = atomicAdd(&p.counters[0], 1); /* its latency hides behind this item */
         mbar_wait(&sm.kv_empty, (items & 1) ^ 1);
-        if (lane == 0) {
-            sm.item = BwdItem{tile->row0, tile->rows, at.head, tile->n_steps * group};
-            if (tile->n_steps > 0) {
-                mbar_arrive_expect(&sm.kv_full, 2 * KEYS * D * 2);
-                tma_load(sm.k, map_kv, 0, tile->row0, at.head * (D / 64), &sm.kv_full);
-                tma_load(sm.v, map_kv, 0, tile->row0, (p.K + at.head) * (D / 64), &sm.kv_full);
-            } else {
-                mbar_arrive(&sm.kv_full);
-            }
+        sm.item = BwdItem{tile->row0, tile->rows, at.head, tile->n_steps * group};
+        if (tile->n_steps > 0) {
+            mbar_arrive_expect(&sm.kv_full, 2 * KEYS * D * 2);
+            tma_load(sm.k, map_kv, 0, tile->row0, at.head * (D / 64), &sm.kv_full);
+            tma_load(sm.v, map_kv, 0, tile->row0, (p.K + at.head) * (D / 64), &sm.kv_full);
+        } else {
+            mbar_arrive(&sm.kv_full);
         }
         for (int head = at.head * group; head < (at.head + 1) * group; head++) {
             for (int r = tile->run_begin; r < tile->run_end; r++) {
                 const AttnRun *run = &p.list.runs[r];
-                int c0 = run->first;
-                for (int j = 0; j < run->n_steps; j++, c0 += ROWS, steps++) {
+                for (int j = 0; j < run->n_steps; j++, steps++) {
                     const int i = ring_index<STAGES>(steps);
-                    float lse[PER_LANE], delta[PER_LANE];
-#pragma unroll
-                    for (int e = 0; e < PER_LANE; e++) {
-                        int row = c0 + lane + 32 * e;
-                        bool inside = row < run->band.k_end;
-                        int64_t from = (int64_t)head * p.Sq + row;
-                        float x = inside ? p.lse[from] : -INFINITY;
-                        lse[e] = x == -INFINITY ? INFINITY : x * 1.44269504f;
-                        delta[e] = inside ? p.delta[from] * p.scale : 0;
-                    }
                     mbar_wait(&sm.empty[i], ring_parity<STAGES>(steps) ^ 1);
-#pragma unroll
-                    for (int e = 0; e < PER_LANE; e++) {
-                        sm.lse[i][lane + 32 * e] = lse[e];
-                        sm.delta[i][lane + 32 * e] = delta[e];
-                    }
-                    if (lane == 0) {
-                        BwdStep &step = sm.step[ring_index<2 * STAGES>(steps)];
-                        step.head = head;
-                        step.step.c0 = c0;
-                        step.step.masked = j < run->full_begin || j >= run->full_end;
-                        if (step.step.masked) step.step.band = run->band;
-                    }
-                    __syncwarp();
-                    if (lane == 0) {
-                        mbar_arrive_expect(&sm.full[i], 2 * ROWS * D * 2);
-                        tma_load(sm.q[i], map_q, 0, c0, head * (D / 64), &sm.full[i]);
-                        tma_load(sm.d_o[i], map_do, 0, c0, head * (D / 64), &sm.full[i]);
-                    }
+                    BwdStep &step = sm.step[ring_index<2 * STAGES>(steps)];
+                    step.head = head;
+                    step.row_end = run->band.k_end;
+                    step.step.c0 = run->first + j * Bwd<D>::ROWS;
+                    step.step.masked = j < run->full_begin || j >= run->full_end;
+                    if (step.step.masked) step.step.band = run->band;
+                    mbar_arrive(&sm.step_full[i]);
                 }
             }
         }
     }
     mbar_wait(&sm.kv_empty, (items & 1) ^ 1);
-    if (lane == 0) {
-        sm.item.n_steps = -1;
-        mbar_arrive(&sm.kv_full);
-        counters_reset(p.counters);
+    sm.item.n_steps = -1;
+    mbar_arrive(&sm.kv_full);
+    sm.step[ring_index<2 * STAGES>(steps)].head = -1;
+    mbar_arrive(&sm.step_full[ring_index<STAGES>(steps)]);
+    counters_reset(p.counters);
+}
+
+/* One warp: q, dO, lse and delta of each step. */
+template <int D>
+__device__ void load(BwdShared<D> &sm, const CUtensorMap *map_q, const CUtensorMap *map_do,
+                     const BwdParams &p) {
+    constexpr int ROWS = Bwd<D>::ROWS;
+    const int lane = threadIdx.x % 32;
+    for (uint32_t n = 0;; n++) {
+        const int i = ring_index<STAGES>(n);
+        mbar_wait(&sm.step_full[i], ring_parity<STAGES>(n));
+        const BwdStep &step = sm.step[ring_index<2 * STAGES>(n)];
+        const int head = step.head, row0 = step.step.c0;
+        if (head < 0) break;
+        if (lane == 0) {
+            mbar_arrive_expect(&sm.full[i], 2 * ROWS * D * 2);
+            tma_load(sm.q[i], map_q, 0, row0, head * (D / 64), &sm.full[i]);
+            tma_load(sm.d_o[i], map_do, 0, row0, head * (D / 64), &sm.full[i]);
+        }
+        const int64_t from = (int64_t)head * p.Sq + row0;
+#pragma unroll
+        for (int e = lane; e < ROWS; e += 32) {
+            bool inside = row0 + e < step.row_end;
+            float lse = inside ? p.lse[from + e] : -INFINITY;
+            sm.lse[i][e] = lse == -INFINITY ? INFINITY : lse * 1.44269504f;
+            sm.delta[i][e] = inside ? p.delta[from + e] * p.scale : 0;
+        }
+        __syncwarp();
+        if (lane == 0) mbar_arrive(&sm.full[i]);
     }
 }
 
@@ -292,7 +299,7 @@ __global__ void __launch_bounds__(384, 1)
                const __grid_constant__ CUtensorMap map_kv,
                const __grid_constant__ CUtensorMap map_dq, const BwdParams p) {
     extern __shared__ uint8_t raw[];
-    BwdShared<D> &sm = *(BwdShared<D> *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023);
+    BwdShared<D> &sm = shared_as<BwdShared<D>>(raw);
     const int wg = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
     const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0);
     if (threadIdx.x == 0) {
@@ -304,7 +311,8 @@ __global__ void __launch_bounds__(384, 1)
         mbar_init(&sm.kv_full, 1);
         mbar_init(&sm.kv_empty, 8);
         for (int i = 0; i < STAGES; i++) {
-            mbar_init(&sm.full[i], 1);
+            mbar_init(&sm.step_full[i], 1);
+            mbar_init(&sm.full[i], 2); /* q and dO; lse and delta */
             mbar_init(&sm.empty[i], 8);
         }
         for (int i = 0; i < 2; i++) {
@@ -315,11 +323,12 @@ __global__ void __launch_bounds__(384, 1)
     }
     __syncthreads();
     if (wg == 0) {
-        registers_shrink<40>();
-        if (warp == 0) produce<D>(sm, &map_q, &map_do, &map_kv, p);
-        else if (warp <= 2 && threadIdx.x % 32 == 0) drain<D>(sm, &map_dq, warp - 1);
+        registers_shrink<24>();
+        if (threadIdx.x == 0) plan<D>(sm, &map_kv, p);
+        else if (warp == 3) load<D>(sm, &map_q, &map_do, p);
+        else if (warp > 0 && threadIdx.x % 32 == 0) drain<D>(sm, &map_dq, warp - 1);
     } else {
-        registers_grow<232>();
+        registers_grow<240>();
         consume<D>(sm, p, wg - 1);
     }
 }
@@ -327,7 +336,8 @@ __global__ void __launch_bounds__(384, 1)
 template <int D>
 void launch(const BwdParams &p, float *dq, const void *d_o, const void *q, const void *kv,
             int64_t Sk, int sm_count, cudaStream_t stream) {
-    int bytes = (int)sizeof(BwdShared<D>) + 1024;
+    constexpr int bytes = shared_bytes<BwdShared<D>>();
+    static_assert(bytes <= 227 * 1024);
     cudaFuncSetAttribute(bwd_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     CUtensorMap map_q = tile_map(q, p.Sq, p.H, D, Bwd<D>::ROWS);
     CUtensorMap map_do = tile_map(d_o, p.Sq, p.H, D, Bwd<D>::ROWS);
@@ -336,8 +346,7 @@ void launch(const BwdParams &p, float *dq, const void *d_o, const void *q, const
         CU_TENSOR_MAP_DATA_TYPE_FLOAT32, dq, DQ_BOX, p.Sq, p.H * D / DQ_BOX, (int64_t)p.H * D * 4,
         DQ_BOX * 4, 64, 64 / DQ_BOX,
         DQ_BOX == 32 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE);
-    int64_t items = (int64_t)p.list.n_tiles * p.K;
-    bwd_kernel<D><<<(unsigned)i64_min(items, sm_count), 384, bytes, stream>>>(map_q, map_do, map_kv,
+    bwd_kernel<D><<<(unsigned)i64_min(p.order.n_items, sm_count), 384, bytes, stream>>>(map_q, map_do, map_kv,
                                                                              map_dq, p);
 }
 
@@ -353,12 +362,12 @@ void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const 
                    bool accumulate_dkv, cudaStream_t stream) {
     AttnShape s = work->shape;
     int64_t group_bytes = s.Sq * (s.H / s.K) * s.D * 8; /* q, dO and dq of a KV head's group */
-    BwdParams p = {dkv,   lse,  delta, work->by_k, work->counters + 2, (int)s.Sq,
-                   s.H,   s.K,  head_section(s.K, s.K, group_bytes),   s.scale,
-                   accumulate_dkv};
+    AttnList list = work->by_k;
+    if (accumulate_dkv) list.n_tiles = list.n_busy; /* keys that nothing sees stay as they are */
+    BwdParams p = {dkv,  lse, delta, list, item_order(list.n_tiles, s.K, s.K, group_bytes),
+                   work->counters + 2, (int)s.Sq, s.H, s.K, s.scale, accumulate_dkv};
     if (!accumulate_dq) cudaMemsetAsync(dq, 0, (size_t)(s.Sq * s.H * s.D) * 4, stream);
-    if (accumulate_dkv) p.list.n_tiles = p.list.n_busy;
-    if (p.list.n_tiles == 0) return;
+    if (list.n_tiles == 0) return;
     if (s.D == 64) launch<64>(p, dq, d_o, q, kv, s.Sk, work->sm_count, stream);
     else launch<128>(p, dq, d_o, q, kv, s.Sk, work->sm_count, stream);
 }

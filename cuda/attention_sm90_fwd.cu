@@ -34,8 +34,9 @@ struct FwdParams {
     __nv_bfloat16 *o;
     float *o_acc, *lse;
     AttnList list;
+    ItemOrder order;
     int32_t *counters;
-    int Sq, H, K, section;
+    int Sq, H, K;
     float scale;
     bool resume;
 };
@@ -59,11 +60,10 @@ __device__ void produce(FwdShared<D> &sm, const CUtensorMap *map_q, const CUtens
                         const FwdParams &p) {
     using C = Fwd<D>;
     constexpr int ST = C::STAGES;
-    const int n_items = p.list.n_tiles * p.H;
     uint32_t tiles = 0, steps = 0; /* produced so far */
     int item = atomicAdd(&p.counters[0], 1);
-    while (item < n_items) {
-        HeadItem hi = item_decode(item, p.list.n_tiles, p.H, p.section);
+    while (item < p.order.n_items) {
+        HeadItem hi = item_decode(item, p.order);
         const AttnTile *tile = &p.list.tiles[hi.tile];
         const int n_steps = tile->n_steps, row0 = tile->row0;
         const int k_panel = hi.head / (p.H / p.K) * (D / 64), v_panel = k_panel + p.K * (D / 64);
@@ -352,7 +352,7 @@ __global__ void __launch_bounds__((Fwd<D>::WGS + 1) * 128, 1)
                const FwdParams p) {
     using C = Fwd<D>;
     extern __shared__ uint8_t raw[];
-    FwdShared<D> &sm = *(FwdShared<D> *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023);
+    FwdShared<D> &sm = shared_as<FwdShared<D>>(raw);
     const int wg = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
     if (threadIdx.x == 0) {
         prefetch_map(&map_q);
@@ -383,12 +383,12 @@ template <int D>
 void launch(const FwdParams &p, const void *q, const void *kv, int64_t Sk, int sm_count,
             cudaStream_t stream) {
     using C = Fwd<D>;
-    int bytes = (int)sizeof(FwdShared<D>) + 1024;
+    constexpr int bytes = shared_bytes<FwdShared<D>>();
+    static_assert(bytes <= 227 * 1024);
     cudaFuncSetAttribute(fwd_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     CUtensorMap map_q = tile_map(q, p.Sq, p.H, D, C::ROWS);
     CUtensorMap map_kv = tile_map(Sk ? kv : q, Sk, 2 * p.K, D, C::STEP);
-    int64_t items = (int64_t)p.list.n_tiles * p.H;
-    fwd_kernel<D><<<(unsigned)i64_min(items, sm_count), (C::WGS + 1) * 128, bytes, stream>>>(
+    fwd_kernel<D><<<(unsigned)i64_min(p.order.n_items, sm_count), (C::WGS + 1) * 128, bytes, stream>>>(
         map_q, map_kv, p);
 }
 
@@ -401,10 +401,12 @@ AttnGrid attn_sm90_fwd_grid(int D) {
 void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                    const AttnWork *work, bool resume, cudaStream_t stream) {
     AttnShape s = work->shape;
-    FwdParams p = {(__nv_bfloat16 *)o, o_acc,    lse,     work->by_q, work->counters, (int)s.Sq, s.H,
-                   s.K,                head_section(s.H, s.K, s.Sk * s.D * 4), s.scale, resume};
-    if (resume && !o) p.list.n_tiles = p.list.n_busy; /* rows that nothing touches stay as they are */
-    if (p.list.n_tiles == 0) return;
+    AttnList list = work->by_q;
+    if (resume && !o) list.n_tiles = list.n_busy; /* rows that nothing touches stay as they are */
+    if (list.n_tiles == 0) return;
+    FwdParams p = {(__nv_bfloat16 *)o, o_acc, lse, list,
+                   item_order(list.n_tiles, s.H, s.K, s.Sk * s.D * 4),
+                   work->counters, (int)s.Sq, s.H, s.K, s.scale, resume};
     if (s.D == 64) launch<64>(p, q, kv, s.Sk, work->sm_count, stream);
     else launch<128>(p, q, kv, s.Sk, work->sm_count, stream);
 }

@@ -18,6 +18,14 @@ static __device__ __forceinline__ uint32_t smem_addr(const void *p) {
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
+/* The kernel's dynamic shared memory as a T at a multiple of 1024 bytes; launch with shared_bytes<T>().
+ * (The offset is added to the array, not computed as an address, so that the compiler still knows the
+ * result to be shared memory.) */
+template <class T> __device__ __forceinline__ T &shared_as(uint8_t *raw) {
+    return *(T *)(raw + (-smem_addr(raw) & 1023));
+}
+template <class T> constexpr int shared_bytes() { return (int)sizeof(T) + 1024; }
+
 static __device__ __forceinline__ void mbar_init(uint64_t *bar, int count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(smem_addr(bar)), "r"(count));
 }

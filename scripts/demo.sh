@@ -79,7 +79,7 @@ if [ "$unbroken" != "$resumed" ]; then
     echo 'demo.sh: the resumed run differs from the unbroken one' >&2
     exit 1
 fi
-rm "$run/unbroken.safetensors"
+rm "$run/unbroken.safetensors" "$run/.ranks"
 echo 'Bit for bit the same.'
 
 say 'The loss'

@@ -37,7 +37,9 @@ typedef struct {
     double lr, min_lr;
     ScheduleKind schedule;
     int64_t warmup_steps;
-    int64_t decay_steps; /* 0 = run.steps; for wsd: length of the final decay */
+    /* Step at which the decay ends, 0 = run.steps; for wsd: length of the final decay, 0 = a tenth
+     * of run.steps. Both are resolved by config_load. */
+    int64_t decay_steps;
     double beta1, beta2, eps, weight_decay;
     double clip; /* 0 = no clipping */
 } OptimConfig;

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Attention addresses the tokens of a micro-batch with 32 bits and offsets below 2^30 (band.h). */
-#define STREAM_MAX (1LL << 30)
+/* Tokens of a micro-batch that attention can address (BAND_MAX_TOKENS of attn/band.h). */
+#define STREAM_MAX (1LL << 29)
 
 /* Is every one of these keys (space-separated) good? */
 static bool good(const ConfigReader *r, const char *keys) {
@@ -122,9 +122,9 @@ static void check_batch(ConfigReader *r) {
     if (good(r, "batch.global batch.micro") && c->batch.global % c->batch.micro != 0)
         config_problem_at(r, "batch.micro", "found %lld, expected a divisor of batch.global %lld",
                           ll(c->batch.micro), ll(c->batch.global));
-    if (good(r, "batch.micro model.seq_len") && c->batch.micro * c->model.seq_len >= STREAM_MAX)
+    if (good(r, "batch.micro model.seq_len") && c->batch.micro * c->model.seq_len > STREAM_MAX)
         config_problem_at(r, "batch.micro",
-                          "found %lld x model.seq_len %lld = %lld tokens, expected fewer than %lld",
+                          "found %lld x model.seq_len %lld = %lld tokens, expected at most %lld",
                           ll(c->batch.micro), ll(c->model.seq_len),
                           ll(c->batch.micro * c->model.seq_len), STREAM_MAX);
     if (good(r, "parallel.cp parallel.backend") && c->parallel.cp > 1 &&

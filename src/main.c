@@ -1,4 +1,5 @@
 /* main.c: subcommands. The only place that ends the process with a status (comm_abort aside). */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -118,6 +119,7 @@ static const struct {
                 {"version", command_version}};
 
 int main(int argc, char **argv) {
+    signal(SIGXFSZ, SIG_IGN); /* a file-size limit is then an error of the write that meets it */
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         fputs(usage, argc < 2 ? stderr : stdout);
         return argc < 2 ? status_exit_code(ERR_USER) : 0;

@@ -52,7 +52,7 @@ static inline void rig_open(Rig *r, int64_t B, int64_t T, Recompute recompute, i
     assert_status_ok(arena_commit(&r->arena, r->ops));
     r->weights = llama_weights(r->llama);
     r->grads = llama_gradients(r->llama);
-    optimizer_bind(r->optimizer, r->weights, r->grads);
+    assert_status_ok(optimizer_start(r->optimizer, r->weights, r->grads));
     assert_status_ok(llama_start(r->llama, NULL));
     assert_status_ok(optimizer_init(r->optimizer, 1, NULL));
 

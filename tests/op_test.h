@@ -82,26 +82,27 @@ static inline double *to_double(const float *x, int64_t n) {
 
 /* ---- comparison --------------------------------------------------------------------------------
  */
-/* |got - want| <= tolerance * (the root mean square of want + |want|), elementwise; equal
- * infinities are equal, and a NaN never is. */
-static inline void assert_close(const char *what, const float *got, const double *want, int64_t n,
-                                double tolerance) {
-    double squares = 0;
-    int64_t finite = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (!isfinite(want[i])) continue;
-        squares += want[i] * want[i];
-        finite++;
-    }
-    double rms = finite > 0 ? sqrt(squares / (double)finite) : 0;
+/* |got - want| <= tolerance * (scale + |want|), elementwise, where scale is the size of the terms
+ * that were summed; equal infinities are equal, and a NaN never is. */
+static inline void assert_within(const char *what, const float *got, const double *want, int64_t n,
+                                 double tolerance, double scale) {
     for (int64_t i = 0; i < n; i++) {
         if (isinf(want[i]) && (double)got[i] == want[i]) continue;
         double error = fabs((double)got[i] - want[i]);
-        if (!(error <= tolerance * (rms + fabs(want[i])) + 1e-30)) {
+        if (!(error <= tolerance * (scale + fabs(want[i])))) {
             fail_msg("%s[%lld of %lld]: %.9g, expected %.9g (error %.3g)", what, (long long)i,
                      (long long)n, (double)got[i], want[i], error);
         }
     }
+}
+
+/* The same with the root mean square of what is wanted for the scale */
+static inline void assert_close(const char *what, const float *got, const double *want, int64_t n,
+                                double tolerance) {
+    double squares = 0;
+    for (int64_t i = 0; i < n; i++) squares += isfinite(want[i]) ? want[i] * want[i] : 0;
+    double rms = n > 0 ? sqrt(squares / (double)n) : 0;
+    assert_within(what, got, want, n, tolerance, rms + 1e-15);
 }
 
 static inline void assert_bits(const char *what, const float *got, const float *want, int64_t n) {

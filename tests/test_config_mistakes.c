@@ -130,6 +130,7 @@ static void every_mistake_is_named(void **state) {
         OVERRIDE("data.split=1,2", "data.split: found '1,2', expected three shares"),
         OVERRIDE("data.split=0,1,1", "data.split: found '0,1,1', expected three shares"),
         OVERRIDE("data.split=1,2,3,4", "expected three shares"),
+        LINE("  split: 9,1,0\n  val: b\n", "t.yaml:12: data.split: found '9,1,0' beside data.val"),
         LINE("run: {steps: 5}\nbatch: {global: 9, micro: 2}\n",
              "t.yaml:13: batch.micro: found 2, expected a divisor of batch.global 9"),
         {LEAST "batch: {global: 8, micro: 8}\n", "model.seq_len=536870912",

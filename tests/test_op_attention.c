@@ -189,9 +189,9 @@ static void check(int64_t Sq, int64_t Sk, int H, int K, int D, uint64_t seed) {
         Result r = run_stages(z, &m, q, kv, d_o, stages);
         assert_close("o", r.o, ref.o, nq, 3e-6);
         assert_bits("o_acc", r.o_acc, r.o, nq);
-        assert_close("lse", r.lse, ref.lse, H * Sq, 1e-6);
-        assert_close("dq", r.dq, dq, nq, 1e-5);
-        assert_close("dkv", r.dkv, dkv, nkv, 1e-5);
+        assert_within("lse", r.lse, ref.lse, H * Sq, 1e-6, 1);
+        assert_within("dq", r.dq, dq, nq, 5e-6, 1); /* products of unit normals, which may cancel */
+        assert_within("dkv", r.dkv, dkv, nkv, 5e-6, 1);
         result_free(&r);
     }
     tensor_free(q);

@@ -6,8 +6,6 @@
 #define MAX_DEGREE 64
 #define TILE       128
 
-const char *const plan_backend_names[] = {"none", "ring", "magi", "allgather", "ulysses"};
-
 /* ---- building: all ranks in brief --------------------------------------------------------- */
 
 /* The dispatch a backend runs on when the user leaves it open. */
@@ -270,7 +268,7 @@ void plan_print(const AttnPlan *p, bool detail, StrBuf *out) {
     PlanSummary s = plan_summary(p);
     strbuf_printf(out, "%s over %d ranks: %" PRId64 " tokens (%" PRId64 " with padding) in %d chunks "
                        "of %d, dispatch %s, %d rows a rank, ",
-                  plan_backend_names[p->backend], p->P, d->S, d->padded,
+                  config_enum_name((int)p->backend, "parallel.backend"), p->P, d->S, d->padded,
                   d->n_chunks, d->chunk, dispatch_kind_names[d->kind], d->rows);
     if (p->backend == BACKEND_MAGI) strbuf_printf(out, "degree %d, ", p->degree);
     strbuf_printf(out, "hash %016" PRIx64 "\n", plan_hash(p));

@@ -23,8 +23,6 @@
 #include "attn/dispatch.h"
 #include "config.h"
 
-extern const char *const plan_backend_names[]; /* by CpBackend */
-
 typedef struct {
     CpBackend backend;
     DispatchOptions dispatch; /* P, T, ...; AUTO: dispatch.h's rule for magi, and without regard to

@@ -1,10 +1,12 @@
 /* checkpoint.h: ONE file per step that is also a valid safetensors file. Tensors are addressed by
- * (name, element range), so any number of ranks reads what any other number wrote. Every rank writes
- * its own byte ranges; the file appears under its final name only when it is complete and on disk.
- * `__metadata__` holds, in this order: "header_crc", "format":"pt", the caller's entries, and "crc.NAME"
- * per tensor. CRCs are zlib's CRC-32, 8 lower-case hex digits; the header's is taken over the JSON
- * text, padding included, with its own digits as zeros. Files without them (not written by cria) can
- * be opened and read but not verified. */
+ * (name, element range), so any number of ranks reads what any other number wrote. Every rank
+ * writes its own byte ranges; the file appears under its final name only when it is complete and on
+ * disk.
+ *
+ * `__metadata__` holds, in this order: "header_crc", "format":"pt", the caller's entries, and
+ * "crc.NAME" per tensor. CRCs are zlib's CRC-32, 8 lower-case hex digits; the header's is taken
+ * over the JSON text, padding included, with its own digits as zeros. Files without them (not
+ * written by cria) can be opened and read but not verified. */
 #ifndef CRIA_CKPT_CHECKPOINT_H
 #define CRIA_CKPT_CHECKPOINT_H
 
@@ -16,8 +18,8 @@
 
 /* A range of one tensor that this rank holds, in host memory. */
 typedef struct {
-    int tensor;            /* index into the tensor list */
-    int64_t begin, count;  /* elements */
+    int tensor;           /* index into the tensor list */
+    int64_t begin, count; /* elements */
     const void *data;
 } CkptPiece;
 
@@ -27,16 +29,16 @@ typedef struct {
 
 /* Collective over `host`. tensors and entries (names, shapes, metadata) are equal on every rank;
  * pieces differ and together cover every tensor exactly once. Writes PATH.tmp, fsyncs, renames,
- * fsyncs the directory, which must exist. ERR_ENV (on every rank) when it cannot be written: PATH is
- * then untouched and the .tmp is removed. ERR_USER when the header would not be one that can be read
- * back, such as an entry that is not UTF-8. *bytes is the file's size. */
+ * fsyncs the directory, which must exist. ERR_ENV (on every rank) when it cannot be written: PATH
+ * is then untouched and the .tmp is removed. ERR_USER when the header would not be one that can be
+ * read back, such as an entry that is not UTF-8. *bytes is the file's size. */
 Status checkpoint_save(const char *path, const SafeTensor *tensors, int n_tensors,
                        const CkptEntry *entries, int n_entries, const CkptPiece *pieces,
                        int n_pieces, Comm *host, int64_t *bytes);
 
 typedef struct Checkpoint Checkpoint;
 
-/* Opens and checks structure (sizes, ranges, completeness), not the tensors' bytes. Not collective. */
+/* Opens and checks structure: sizes, ranges, completeness; not the tensors' bytes. Local. */
 Status checkpoint_open(Checkpoint **ck, const char *path);
 void checkpoint_close(Checkpoint *ck);
 const SafeFile *checkpoint_file(const Checkpoint *ck);
@@ -45,13 +47,13 @@ const char *checkpoint_entry(const Checkpoint *ck, const char *key);
 /* Elements [begin, begin + count) of a tensor into dst (its own dtype). ERR_USER names the file and
  * the tensor when it is missing or shorter. */
 Status checkpoint_read(Checkpoint *ck, const char *name, int64_t begin, int64_t count, void *dst);
-/* Reads everything and compares every CRC; ERR_USER names the first bad tensor and its byte range. */
+/* Reads all and compares every CRC; ERR_USER names the first bad tensor and its byte range. */
 Status checkpoint_verify(Checkpoint *ck);
 
 /* DIR/step_%08d.safetensors */
 char *checkpoint_path(const char *dir, int64_t step);
-/* The newest checkpoint in dir that passes checkpoint_verify, by step number in its name; *path NULL
- * when there is none. `skipped` gets one line per newer file that was passed over, saying why. */
+/* The newest checkpoint in dir that passes checkpoint_verify, by step number in its name; *path
+ * NULL when there is none. `skipped` gets one line per newer file passed over, saying why. */
 Status checkpoint_latest(const char *dir, char **path, StrBuf *skipped);
 /* Deletes stale .tmp files, and what is older than the newest `keep` checkpoints that open. Never
  * deletes `current` (a path, or NULL). keep <= 0 keeps all checkpoints. */

@@ -1,5 +1,5 @@
 /* checkpoint_dir.c: the checkpoints of a run directory: naming, choosing, deleting. */
-#include "checkpoint.h"
+#include "ckpt/checkpoint.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "file.h"
+#include "ckpt/file.h"
 
 char *checkpoint_path(const char *dir, int64_t step) {
     return mem_printf("%s/step_%08" PRId64 ".safetensors", dir, step);

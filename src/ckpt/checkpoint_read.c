@@ -1,5 +1,5 @@
 /* checkpoint_read.c: opening, reading, verifying and describing one checkpoint. */
-#include "checkpoint.h"
+#include "ckpt/checkpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +12,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "file.h"
+#include "ckpt/file.h"
 
 struct Checkpoint {
     SafeFile file;

@@ -1,5 +1,5 @@
 /* checkpoint_save.c: all ranks write one file, or none. */
-#include "checkpoint.h"
+#include "ckpt/checkpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "file.h"
+#include "ckpt/file.h"
 
 typedef struct {
     const char *path;

@@ -3,7 +3,7 @@
 #ifndef CRIA_CKPT_FILE_H
 #define CRIA_CKPT_FILE_H
 
-#include "../base.h"
+#include "base.h"
 
 #define FILE_ENDS (-1) /* the file is shorter than offset + n */
 

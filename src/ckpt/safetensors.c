@@ -1,4 +1,4 @@
-#include "safetensors.h"
+#include "ckpt/safetensors.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -6,8 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "../json.h"
-#include "file.h"
+#include "json.h"
+#include "ckpt/file.h"
 
 static const char *const dtype_names[] = {"F32", "BF16", "F64", "I64", "I32", "U8"};
 enum { N_DTYPES = sizeof dtype_names / sizeof *dtype_names };

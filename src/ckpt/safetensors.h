@@ -6,7 +6,7 @@
 
 #include "../base.h"
 
-#define SAFE_MAX_DIMS 8
+#define SAFE_MAX_DIMS   8
 #define SAFE_MAX_HEADER (100LL << 20) /* as Hugging Face's own reader */
 
 typedef struct {
@@ -45,8 +45,8 @@ const char *safetensors_entry(const SafeFile *f, const char *key);
 int64_t safetensors_count(const SafeTensor *t); /* elements */
 const char *safetensors_dtype_name(Dtype t);    /* "F32", ... */
 
-/* Assigns begin and end to tensors in list order and appends the 8-byte length and the padded header
- * to out. Offsets do not depend on the values of entries of equal lengths. */
+/* Assigns begin and end to tensors in list order and appends the 8-byte length and the padded
+ * header to out. Offsets do not depend on the values of entries of equal lengths. */
 void safetensors_layout(SafeTensor *tensors, int n_tensors);
 void safetensors_header(StrBuf *out, const SafeTensor *tensors, int n_tensors,
                         const SafeEntry *entries, int n_entries);

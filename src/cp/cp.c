@@ -24,16 +24,11 @@ static Status build_mask(Mask *mask, const CpOptions *o, const int32_t *doc_begi
     return st;
 }
 
-static Status build_plan(AttnPlan *plan, const CpOptions *o, const int32_t *doc_begin,
-                         int64_t n_docs) {
-    Mask mask;
-    CHECK(build_mask(&mask, o, doc_begin, n_docs));
+static Status build_plan(AttnPlan *plan, const CpOptions *o, const Mask *mask) {
     PlanOptions options = plan_options(o);
     CostModel cost = cost_default(o->H, o->K, o->D);
     options.cost = &cost;
-    Status st = plan_build(plan, &mask, &options);
-    mask_free(&mask);
-    return st;
+    return plan_build(plan, mask, &options);
 }
 
 Status cp_tokens(const CpOptions *o, int64_t *S) {
@@ -43,9 +38,13 @@ Status cp_tokens(const CpOptions *o, int64_t *S) {
                            o->size, o->K);
     int32_t *begin = NEW(int32_t, o->tokens / o->seq_len);
     for (int64_t b = 0; b < o->tokens / o->seq_len; b++) begin[b] = (int32_t)(b * o->seq_len);
+    Mask mask;
     AttnPlan plan;
-    Status st = build_plan(&plan, o, begin, o->tokens / o->seq_len);
+    Status st = build_mask(&mask, o, begin, o->tokens / o->seq_len);
     free(begin);
+    CHECK(st);
+    st = build_plan(&plan, o, &mask);
+    mask_free(&mask);
     CHECK(st);
     *S = plan.dispatch.rows;
     plan_free(&plan);
@@ -53,9 +52,17 @@ Status cp_tokens(const CpOptions *o, int64_t *S) {
 }
 
 CpBatch *cp_batch_create(const CpOptions *o, const MicroBatch *mb) {
+    Mask mask;
+    REQUIRE(build_mask(&mask, o, mb->doc_begin, mb->n_docs) == OK);
+    CpBatch *b = cp_batch_from_mask(o, &mask, mb);
+    mask_free(&mask);
+    return b;
+}
+
+CpBatch *cp_batch_from_mask(const CpOptions *o, const Mask *mask, const MicroBatch *mb) {
     CpBatch *b = NEW(CpBatch, 1);
     /* Sizes were accepted by cp_tokens, and the grid depends on sizes alone. */
-    REQUIRE(build_plan(&b->plan, o, mb->doc_begin, mb->n_docs) == OK);
+    REQUIRE(build_plan(&b->plan, o, mask) == OK);
     plan_rank(&b->plan, o->rank, &b->mine);
     b->hash = plan_hash(&b->plan);
     b->S = b->mine.rows;

@@ -38,6 +38,8 @@ typedef struct {
 /* Pure host work: mask from the micro-batch's documents, plan, dispatch. The options must have passed
  * cp_create or cp_tokens. */
 CpBatch *cp_batch_create(const CpOptions *o, const MicroBatch *mb);
+/* The same under any mask over o->tokens tokens. */
+CpBatch *cp_batch_from_mask(const CpOptions *o, const Mask *mask, const MicroBatch *mb);
 void cp_batch_free(CpBatch *b);
 /* S of every batch of these options. ERR_USER when the sizes do not fit the backend. */
 Status cp_tokens(const CpOptions *o, int64_t *S);

@@ -13,9 +13,9 @@
 /* Inner loops are compiled twice, for AVX2 + FMA and for any x86-64, and chosen at load time: one
  * binary runs on every node of a mixed cluster and needs no -march=native to be fast. gcc only, and
  * not under sanitizers, whose runtime is not up yet when the loader resolves the choice. */
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__) &&                        \
+#if defined(__x86_64__) && defined(__gnu_linux__) && __GNUC__ >= 12 && !defined(__clang__) &&      \
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define CPU_CLONES __attribute__((target_clones("arch=haswell", "default")))
+#define CPU_CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
 #else
 #define CPU_CLONES
 #endif
@@ -28,10 +28,11 @@
     X(embedding_bwd)                                                                               \
     X(rmsnorm_fwd)                                                                                 \
     X(rmsnorm_bwd)                                                                                 \
-    X(linear_fwd) X(linear_dgrad) X(linear_wgrad) X(rope_split_fwd) X(rope_split_bwd)              \
-        X(attn_work_create) X(attn_work_free) X(attention_fwd) X(attention_delta) X(attention_bwd) \
-            X(swiglu_fwd) X(swiglu_bwd) X(cross_entropy) X(adamw) X(cast_f32) X(add_f32)           \
-                X(sum_f32) X(sum_squares) X(gather_rows) X(scatter_rows) X(scatter_add_rows)
+    X(linear_fwd)                                                                                  \
+    X(linear_dgrad) X(linear_wgrad) X(rope_split_fwd) X(rope_split_bwd) X(attn_work_create)        \
+        X(attn_work_free) X(attention_fwd) X(attention_delta) X(attention_bwd) X(swiglu_fwd)       \
+            X(swiglu_bwd) X(cross_entropy) X(adamw) X(cast_f32) X(add_f32) X(sum_f32)              \
+                X(sum_squares) X(gather_rows) X(scatter_rows) X(scatter_add_rows)
 
 /* cpu_rmsnorm_fwd and so on: each has the type that its entry of the table has. */
 #define X(op) __typeof__(*((Ops *)0)->op) cpu_##op;

@@ -60,9 +60,11 @@ Llama *llama_create(const LlamaOptions *options, Arena *arena) {
     m->V = c->vocab, m->Vp = options->table->vocab_padded, m->L = c->layers;
     int64_t S = options->S, act = options->ops->act_bytes, f32 = sizeof(float);
     int64_t qkv_width = (int64_t)(m->H + 2 * m->K) * m->D;
-    /* A chunk of logits about as large as one layer's gate_up keeps the head from setting the peak. */
-    m->chunk = options->lm_head_chunk > 0 ? options->lm_head_chunk
-                                          : round_up(ceil_div(S * 2 * m->F, m->Vp), 128);
+    /* Logits as large as one layer's gate_up do not set the peak; fewer than 2048 rows at a time would
+     * read and write the head's gradient too often. */
+    m->chunk = options->lm_head_chunk > 0
+                   ? options->lm_head_chunk
+                   : i64_max(round_up(ceil_div(S * 2 * m->F, m->Vp), 128), 2048);
     m->chunk = i64_max(1, i64_min(m->chunk, S));
 
     arena_reserve(arena, "weights", "all", options->table->total * act, &m->weights);

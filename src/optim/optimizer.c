@@ -18,6 +18,8 @@ struct Optimizer {
     float *master; /* NULL: the weights themselves */
     float *m, *v;
     double *sums; /* [world] partial sums of squares, device */
+    Stream *side; /* reductions run here */
+    Event *ready, *reduced;
 };
 
 Optimizer *optimizer_create(const OptimConfig *config, int zero, const ParamTable *table,
@@ -40,13 +42,19 @@ Optimizer *optimizer_create(const OptimConfig *config, int zero, const ParamTabl
 
 void optimizer_free(Optimizer *o) {
     if (o == NULL) return;
+    if (o->side != NULL) o->ops->stream_free(o->side);
+    if (o->ready != NULL) o->ops->event_free(o->ready);
+    if (o->reduced != NULL) o->ops->event_free(o->reduced);
     free(o->own);
     free(o);
 }
 
-void optimizer_bind(Optimizer *o, void *weights, float *grads) {
+Status optimizer_start(Optimizer *o, void *weights, float *grads) {
     o->weights = weights;
     o->grads = grads;
+    CHECK(o->ops->stream_create(&o->side));
+    CHECK(o->ops->event_create(&o->ready));
+    return o->ops->event_create(&o->reduced);
 }
 
 static void *weight_at(const Optimizer *o, int64_t flat) {
@@ -112,16 +120,22 @@ done:
 Status optimizer_reduce_bucket(Optimizer *o, int bucket, Stream *stream) {
     const ParamBucket *b = &o->table->buckets[bucket];
     float *grads = o->grads + b->offset;
+    o->ops->event_record(o->ready, stream);
+    o->ops->event_wait(o->ready, o->side);
     if (o->sharded)
-        return comm_reduce_scatter(o->comm, grads, b->count / o->table->world, DT_F32,
-                                   COMM_KIND_GRAD, stream);
-    return comm_all_reduce(o->comm, grads, b->count, DT_F32, COMM_SUM, stream);
+        CHECK(comm_reduce_scatter(o->comm, grads, b->count / o->table->world, DT_F32,
+                                  COMM_KIND_GRAD, o->side));
+    else
+        CHECK(comm_all_reduce(o->comm, grads, b->count, DT_F32, COMM_SUM, o->side));
+    o->ops->event_record(o->reduced, o->side);
+    return OK;
 }
 
 Status optimizer_grad_norm(Optimizer *o, double *norm, Stream *stream) {
     const ParamTable *t = o->table;
     int64_t bytes = t->world * (int64_t)sizeof(double);
     double *host = NEW(double, t->world);
+    o->ops->event_wait(o->reduced, stream); /* the last of the reductions, if there were any */
     /* One partial sum per rank's blocks, added in rank order, sharded or not. */
     o->ops->mem_zero(o->sums, bytes, stream);
     for (int r = 0; r < t->world; r++) {

@@ -18,14 +18,15 @@ Optimizer *optimizer_create(const OptimConfig *config, int zero, const ParamTabl
 void optimizer_free(Optimizer *o);
 
 /* After arena_commit: the flat weights and gradients of the model. */
-void optimizer_bind(Optimizer *o, void *weights, float *grads);
+Status optimizer_start(Optimizer *o, void *weights, float *grads);
 
 /* Weights as initialised from seed, moments zero, then optimizer_publish. */
 Status optimizer_init(Optimizer *o, uint64_t seed, Stream *stream);
 /* Makes the weights of every rank from the master weights of their owners. */
 Status optimizer_publish(Optimizer *o, Stream *stream);
 
-/* Reduces one bucket's gradients over all ranks (collective). */
+/* Reduces one bucket's gradients over all ranks (collective), beside `stream`: the backward of earlier
+ * layers goes on meanwhile. optimizer_grad_norm waits for all of them. */
 Status optimizer_reduce_bucket(Optimizer *o, int bucket, Stream *stream);
 
 /* L2 norm over all reduced gradients, unscaled. The same double on every rank. */

@@ -123,7 +123,7 @@ Status session_open(Session *s, const Config *config) {
 static Status start_alone(Session *s) {
     CHECK(arena_commit(&s->arena, s->ops));
     CHECK(s->ops->stream_create(&s->stream));
-    optimizer_bind(s->optimizer, llama_weights(s->llama), llama_gradients(s->llama));
+    CHECK(optimizer_start(s->optimizer, llama_weights(s->llama), llama_gradients(s->llama)));
     s->ops->mem_zero(s->loss, sizeof(double), s->stream);
     return llama_start(s->llama, s->stream);
 }
