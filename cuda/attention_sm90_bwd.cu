@@ -168,8 +168,7 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
 
     for (uint32_t items = 0;; items++) {
         mbar_wait(&sm.kv_full, items & 1);
-        const BwdItem item = sm.item;
-        const int n = __shfl_sync(0xffffffff, item.n_steps, 0);
+        const int n = __shfl_sync(0xffffffff, sm.item.n_steps, 0);
         if (n < 0) break;
 #pragma unroll
         for (int i = 0; i < D / 2; i++) dk[i] = dv[i] = 0;
@@ -199,7 +198,7 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
             wgmma_wait<1>();
             wgmma_pin(s);
             const Step &step = sm.step[ring_index<2 * STAGES>(steps)].step;
-            if (step.masked) mask_scores(s, step, item.row0 + tile_key, 2 * t);
+            if (step.masked) mask_scores(s, step, sm.item.row0 + tile_key, 2 * t);
 #pragma unroll
             for (int i = 0; i < ROWS / 8; i++) {
                 float2 lse = *(const float2 *)&sm.lse[at][8 * i + 2 * t];
@@ -266,6 +265,7 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
             wgmma_pin(dv);
             release(&sm.empty[at]);
         }
+        const BwdItem item = sm.item; /* read again rather than kept in registers */
         release(&sm.kv_empty);
 
 #pragma unroll

@@ -42,7 +42,7 @@ class Run:
     def __init__(self, path):
         self.log = path / "log.jsonl" if path.is_dir() else path
         self.folder = self.log.parent
-        self.steps, self.evals, self.resumed = {}, {}, []
+        self.steps, self.evals, self.replayed = {}, {}, []
         if not self.log.is_file():
             fail(f"{path} has no log.jsonl; is it the run.dir of a run that has started?")
         lines = self.log.read_text(errors="replace").splitlines()
@@ -50,8 +50,9 @@ class Run:
             try:
                 self.add(json.loads(line))
             except (ValueError, KeyError, TypeError, AttributeError):
-                if line.strip() and number < len(lines):  # the last may be cut by a crash, or in writing
-                    print(f"plot_loss: skipped {self.log}:{number}, not a log record", file=sys.stderr)
+                if line.strip() and number < len(lines):  # the last may be just being written
+                    print(f"plot_loss: skipped {self.log}:{number}, not a log record",
+                          file=sys.stderr)
         if not self.steps:
             fail(f"{self.log} has no step records yet")
 
@@ -61,7 +62,7 @@ class Run:
             step = int(record["step"])
             values = {key: number(record[key]) for key in ("loss", "grad_norm", "lr")}
             if self.steps and step <= max(self.steps):
-                self.resumed.append(step)
+                self.replayed.append(step)
                 self.steps = {s: r for s, r in self.steps.items() if s < step}
                 self.evals = {s: r for s, r in self.evals.items() if s < step}
             self.steps[step] = values
@@ -77,8 +78,8 @@ class Run:
         if self.evals:
             first, *_, last = [*self.evals.values()] * 2
             text += f", held-out loss {first:.3f} -> {last:.3f}"
-        if self.resumed:
-            text += ", resumed at step " + ", ".join(map(str, self.resumed))
+        if self.replayed:
+            text += ", replayed from step " + ", ".join(map(str, self.replayed))
         return text
 
 
@@ -93,7 +94,8 @@ def smooth(values, window):
     for value in values:
         if math.isfinite(value):
             total, weight = keep * total + value, keep * weight + 1
-        out.append(total / weight if weight else math.nan)
+            value = total / weight
+        out.append(value)
     return out
 
 
@@ -114,7 +116,8 @@ def draw(plt, runs, out):
     figure = plt.figure(figsize=(10, 7), layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=(2.2, 1))
     top = figure.add_subplot(grid[0, :])
-    lower = {key: figure.add_subplot(grid[1, i], sharex=top) for i, key in enumerate(("lr", "grad_norm"))}
+    lower = {key: figure.add_subplot(grid[1, i], sharex=top)
+             for i, key in enumerate(("lr", "grad_norm"))}
 
     for i, (run, label) in enumerate(zip(runs, labels(runs))):
         color = COLORS[i % len(COLORS)]
@@ -125,13 +128,14 @@ def draw(plt, runs, out):
         top.plot(x, smooth(loss, window), color=color, linewidth=1.8, label=f"{label}, training")
         if run.evals:
             at, held_out = zip(*run.evals.items())
-            top.plot(at, held_out, "o--", color=color, markersize=5, linewidth=1, markerfacecolor="white",
-                     label=f"{label}, held out ({held_out[-1]:.3f})")
+            top.plot(at, held_out, "o--", color=color, markersize=5, linewidth=1,
+                     markerfacecolor="white", label=f"{label}, held out ({held_out[-1]:.3f})")
         for key, axes in lower.items():
             axes.plot(*run.series(key), color=color, linewidth=1.2)
 
     top.set(title="Loss", ylabel="cross entropy per token (nats)", xlabel="step")
     top.legend()
+    top.xaxis.get_major_locator().set_params(integer=True)
     lower["lr"].set(title="Learning rate", xlabel="step")
     lower["lr"].yaxis.set_major_formatter("{x:g}")
     lower["lr"].set_ylim(bottom=0)
@@ -148,7 +152,8 @@ def draw(plt, runs, out):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("runs", metavar="RUN", nargs="+", type=pathlib.Path)
     parser.add_argument("--out", metavar="FILE", type=pathlib.Path)
     args = parser.parse_args()

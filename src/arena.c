@@ -43,6 +43,14 @@ void arena_free(Arena *a) {
     *a = (Arena){0};
 }
 
+int64_t arena_region_bytes(const Arena *a, const char *region) {
+    int64_t bytes = 0;
+    for (int i = 0; i < a->n; i++)
+        if (strcmp(a->buffers[i].region, region) == 0)
+            bytes += round_up(a->buffers[i].bytes, ARENA_ALIGN);
+    return bytes;
+}
+
 static const double MIB = 1024.0 * 1024.0;
 
 void arena_print(const Arena *a, StrBuf *out) {
@@ -52,13 +60,12 @@ void arena_print(const Arena *a, StrBuf *out) {
         bool seen = false;
         for (int j = 0; j < i; j++) seen = seen || strcmp(a->buffers[j].region, region) == 0;
         if (seen) continue;
-        int64_t bytes = 0, largest = -1;
+        int64_t largest = -1;
         int count = 0;
         const char *name = "";
         for (int j = i; j < a->n; j++) {
             const ArenaBuffer *b = &a->buffers[j];
             if (strcmp(b->region, region) != 0) continue;
-            bytes += round_up(b->bytes, ARENA_ALIGN);
             count++;
             if (b->bytes > largest) {
                 largest = b->bytes;
@@ -66,7 +73,7 @@ void arena_print(const Arena *a, StrBuf *out) {
             }
         }
         strbuf_printf(out, "  %-12s %10.1f   %3d buffer%s, largest: %s %.1f\n", region,
-                      (double)bytes / MIB, count, count == 1 ? " " : "s", name,
+                      (double)arena_region_bytes(a, region) / MIB, count, count == 1 ? " " : "s", name,
                       (double)largest / MIB);
     }
     strbuf_printf(out, "  %-12s %10.1f\n", "total", (double)a->bytes / MIB);

@@ -26,6 +26,7 @@ void arena_reserve(Arena *a, const char *region, const char *name, int64_t bytes
 /* ERR_ENV when the device lacks the memory: the sentence ends with the table's largest regions. */
 Status arena_commit(Arena *a, const Ops *ops);
 void arena_free(Arena *a);
+int64_t arena_region_bytes(const Arena *a, const char *region);
 /* Bytes per region, largest buffers named. */
 void arena_print(const Arena *a, StrBuf *out);
 

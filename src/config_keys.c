@@ -120,7 +120,7 @@ const ConfigKey config_keys[] = {
     NUM(optim.eps, "1e-8", 1e-30, 1, "", "AdamW: epsilon."),
     NUM(optim.weight_decay, "0.1", 0, 100, "", "AdamW: decay of matrices; norms have none."),
     NUM(optim.clip, "1", 0, 1e9, "", "Largest global gradient norm; 0 = no clipping."),
-    NUM(parallel.cp, "1", 1, 4096, "ranks", "Ranks that share a sequence."),
+    NUM(parallel.cp, "1", 1, 1 << 16, "ranks", "Ranks that share a sequence."),
     NAMED(parallel.backend, "magi", backend_names, "How attention runs across the cp ranks."),
     NUM(parallel.chunk_size, "0", 0, 1 << 29, "tokens",
         "magi: tokens that are dispatched as one piece; 0 = chosen by the planner."),

@@ -3,6 +3,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base.h"
+
 static int log_rank = 0, log_world = 1;
 
 void log_init(int rank, int world) {
@@ -12,15 +14,15 @@ void log_init(int rank, int world) {
 
 /* One write per message, so that lines of several ranks do not mix. */
 static void put(FILE *to, const char *label, const char *fmt, va_list ap) {
-    char line[16384];
-    int n = 0;
+    StrBuf line = {0};
     if (label != NULL && log_world > 1)
-        n = snprintf(line, sizeof line, "cria: %s (rank %d): ", label, log_rank);
+        strbuf_printf(&line, "cria: %s (rank %d): ", label, log_rank);
     else if (label != NULL)
-        n = snprintf(line, sizeof line, "cria: %s: ", label);
-    vsnprintf(line + n, sizeof line - (size_t)n, fmt, ap);
-    fprintf(to, "%s\n", line);
+        strbuf_printf(&line, "cria: %s: ", label);
+    strbuf_vprintf(&line, fmt, ap);
+    fprintf(to, "%s\n", strbuf_text(&line));
     fflush(to);
+    strbuf_free(&line);
 }
 
 void log_info(const char *fmt, ...) {

@@ -1,17 +1,22 @@
 /* main.c: subcommands. The only place that ends the process with a status (comm_abort aside). */
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "ckpt/checkpoint.h"
 #include "comm/comm.h"
 #include "config.h"
 #include "log.h"
+#include "train/plan_command.h"
 #include "train/train.h"
 #include "version.h"
 
 static const char usage[] =
     "usage: cria train CONFIG [key=value ...] [--resume auto|PATH] [--dry-run]\n"
+    "       cria plan CONFIG [key=value ...] [--ranks N] [--ranks-per-node N] [--json] [--svg FILE]\n"
+    "                 [--mask-file FILE]     what it amounts to on N ranks: batch, memory, FLOPs, who\n"
+    "                                computes and moves what; needs no MPI, GPU or data\n"
     "       cria check CHECKPOINT     verify every checksum, print what is inside\n"
     "       cria config               every configuration key: type, default, bounds, help\n"
     "       cria version\n"
@@ -19,25 +24,44 @@ static const char usage[] =
     "Several ranks: mpirun -n N build/cria train CONFIG ...\n"
     "Exit status: 0 done, 2 a mistake in the input, 3 the environment failed, 4 stopped and saved.\n";
 
+/* An option and where it goes: --NAME VALUE or --NAME=VALUE, or, without `value`, a flag. */
+typedef struct {
+    const char *name;
+    const char **value;
+    const char *needs; /* what the value is */
+    bool *flag;
+} Option;
+
 typedef struct {
     const char *config; /* the first argument without '=' and '--' */
     char *overrides[256];
     int n_overrides;
-    TrainOptions train;
+    const Option *options; /* ends with a NULL name */
 } Arguments;
+
+/* Takes argv[*i], and what follows if the value does. */
+static Status parse_option(int argc, char **argv, int *i, const Option *o) {
+    const char *given = argv[*i];
+    for (; o->name != NULL; o++) {
+        size_t n = strlen(o->name);
+        if (strncmp(given, o->name, n) != 0 || (given[n] != '\0' && given[n] != '=')) continue;
+        if (o->flag != NULL && given[n] == '\0') {
+            *o->flag = true;
+            return OK;
+        }
+        if (o->flag != NULL) break;
+        if (given[n] == '\0' && *i + 1 == argc)
+            return status_fail(ERR_USER, "%s needs %s", o->name, o->needs);
+        *o->value = given[n] == '=' ? given + n + 1 : argv[++*i];
+        return OK;
+    }
+    return status_fail(ERR_USER, "unknown option %s; cria without arguments prints the usage", given);
+}
 
 static Status parse_arguments(int argc, char **argv, Arguments *a) {
     for (int i = 0; i < argc; i++) {
-        if (strcmp(argv[i], "--dry-run") == 0) {
-            a->train.dry_run = true;
-        } else if (strcmp(argv[i], "--resume") == 0) {
-            if (++i == argc) return status_fail(ERR_USER, "--resume needs 'auto' or a checkpoint");
-            a->train.resume = argv[i];
-        } else if (strncmp(argv[i], "--resume=", 9) == 0) {
-            a->train.resume = argv[i] + 9;
-        } else if (argv[i][0] == '-') {
-            return status_fail(ERR_USER, "unknown option %s; cria without arguments prints the usage",
-                               argv[i]);
+        if (argv[i][0] == '-') {
+            CHECK(parse_option(argc, argv, &i, a->options));
         } else if (strchr(argv[i], '=') != NULL) {
             if (a->n_overrides == (int)(sizeof a->overrides / sizeof *a->overrides))
                 return status_fail(ERR_USER, "more than %d overrides", a->n_overrides);
@@ -54,28 +78,71 @@ static Status parse_arguments(int argc, char **argv, Arguments *a) {
     return OK;
 }
 
-static Status load(int argc, char **argv, Arguments *a, Config *config) {
-    CHECK(parse_arguments(argc, argv, a));
-    CHECK(config_load(config, a->config, a->n_overrides, a->overrides));
+static Status load(int argc, char **argv, const Option *options, Config *config) {
+    Arguments a = {.options = options};
+    CHECK(parse_arguments(argc, argv, &a));
+    return config_load(config, a.config, a.n_overrides, a.overrides);
+}
+
+static Status load_for_world(int argc, char **argv, const Option *options, Config *config) {
+    CHECK(load(argc, argv, options, config));
     return config_check_world(config, comm_world_size());
 }
 
 static Status command_train(int argc, char **argv) {
     CHECK(comm_start(&argc, &argv));
     log_init(comm_world_rank(), comm_world_size());
-    Arguments a = {0};
+    TrainOptions train = {0};
+    const Option options[] = {{"--resume", &train.resume, "'auto' or a checkpoint", NULL},
+                              {"--dry-run", NULL, NULL, &train.dry_run},
+                              {0}};
     Config config = {0};
     Comm *host;
     CHECK(comm_mpi_create(&host));
-    Status st = comm_agree(host, load(argc, argv, &a, &config));
+    Status st = comm_agree(host, load_for_world(argc, argv, options, &config));
     comm_free(host);
-    if (st == OK && a.train.dry_run) {
+    if (st == OK && train.dry_run) {
         StrBuf text = {0};
         config_print(&config, &text);
         log_info("%s", strbuf_text(&text));
         strbuf_free(&text);
     }
-    if (st == OK) st = train_run(&config, &a.train);
+    if (st == OK) st = train_run(&config, &train);
+    config_free(&config);
+    return st;
+}
+
+/* A count in an option; 0 when it is not given. */
+static Status parse_count(const char *name, const char *text, int *out) {
+    char *end;
+    if (text == NULL) return OK;
+    long n = strtol(text, &end, 10);
+    if (end == text || *end != '\0' || n < 1 || n > 1 << 20)
+        return status_fail(ERR_USER, "%s %s: expected a number of ranks from 1 to %d", name, text,
+                           1 << 20);
+    *out = (int)n;
+    return OK;
+}
+
+static Status command_plan(int argc, char **argv) {
+    PlanCommandOptions plan = {0};
+    const char *ranks = NULL, *per_node = NULL;
+    const Option options[] = {{"--ranks", &ranks, "the number of ranks", NULL},
+                              {"--ranks-per-node", &per_node, "the ranks of a node", NULL},
+                              {"--json", NULL, NULL, &plan.json},
+                              {"--svg", &plan.svg, "a file to draw to", NULL},
+                              {"--mask-file", &plan.mask_file, "a file of slices", NULL},
+                              {0}};
+    Config config = {0};
+    StrBuf text = {0};
+    Status st;
+    CHECK_GOTO(load(argc, argv, options, &config), done);
+    CHECK_GOTO(parse_count("--ranks", ranks, &plan.ranks), done);
+    CHECK_GOTO(parse_count("--ranks-per-node", per_node, &plan.ranks_per_node), done);
+    CHECK_GOTO(plan_command_run(&config, &plan, &text), done);
+    printf("%s", strbuf_text(&text));
+done:
+    strbuf_free(&text);
     config_free(&config);
     return st;
 }
@@ -114,6 +181,7 @@ static const struct {
     const char *name;
     Status (*run)(int argc, char **argv);
 } commands[] = {{"train", command_train},
+                {"plan", command_plan},
                 {"check", command_check},
                 {"config", command_config},
                 {"version", command_version}};
@@ -131,8 +199,9 @@ int main(int argc, char **argv) {
         st = commands[i].run(argc - 2, argv + 2);
     else
         status_fail(ERR_USER, "unknown command %s; cria without arguments prints the usage", argv[1]);
-    /* Collective commands agree on the failure: one rank tells. */
-    if (st != OK && comm_world_rank() == 0) log_error("%s", status_message());
+    /* Collective commands agree on the failure, and one rank tells. To be stopped is no error. */
+    if (st != OK && comm_world_rank() == 0)
+        fprintf(stderr, "cria: %s%s\n", st == ERR_STOPPED ? "" : "error: ", status_message());
     comm_finish();
     return status_exit_code(st);
 }

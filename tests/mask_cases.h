@@ -20,6 +20,7 @@ typedef struct {
     } slices[16];
 } MaskCase;
 
+/* clang-format off */
 #define F  SLICE_FULL
 #define C  SLICE_CAUSAL
 #define IC SLICE_INV_CAUSAL
@@ -79,14 +80,15 @@ static const MaskCase mask_cases[] = {
 #undef C
 #undef IC
 #undef BC
+/* clang-format on */
 enum { N_MASK_CASES = sizeof mask_cases / sizeof mask_cases[0] };
 
 /* The slices of a case as bands, coordinates divided by `scale`; returns their number. */
 static inline int64_t mask_case_bands(const MaskCase *c, int32_t scale, Band *bands) {
     for (int i = 0; i < c->n; i++)
-        bands[i] = band_from_slice((Range){c->slices[i].q_begin / scale, c->slices[i].q_end / scale},
-                                   (Range){c->slices[i].k_begin / scale, c->slices[i].k_end / scale},
-                                   c->slices[i].type);
+        bands[i] = band_from_slice(
+            (Range){c->slices[i].q_begin / scale, c->slices[i].q_end / scale},
+            (Range){c->slices[i].k_begin / scale, c->slices[i].k_end / scale}, c->slices[i].type);
     return c->n;
 }
 
@@ -119,7 +121,8 @@ static inline int64_t draw_bands(Draw *d, int32_t S, int64_t n, Band *bands) {
         Range q = draw_range(d, S), k = draw_range(d, S);
         Band b = band_from_slice(q, k, (SliceType)draw_below(d, SLICE_TYPES));
         bool fits = !band_is_empty(b);
-        for (int64_t j = 0; j < kept && fits; j++) fits = band_is_empty(band_intersect(bands[j], b));
+        for (int64_t j = 0; j < kept && fits; j++)
+            fits = band_is_empty(band_intersect(bands[j], b));
         if (fits) bands[kept++] = b;
     }
     return kept;

@@ -1,19 +1,21 @@
 #!/bin/sh
-# run.sh: runs what is built and prints a line for each program, the output of those that fail, and
-# at the end "N passed, N failed". cmocka programs count by test case, others as one.
+# run.sh [WORD]: runs what is built, or what of it has WORD in its name. Prints a line for each program,
+# the output of those that fail, and at the end "N passed, N failed": cmocka programs count by test
+# case, others as one.
 #
-#   build/tests/test_*     unit tests
-#   build/tests/mpi_*      under mpirun -n 1, 2 and 4, or as a line "ranks: 1 2 4 8" says
-#   build/tests/replay_*   with tests/fuzz/corpus/NAME
-#   tests/e2e/*.sh         whole program
+#   BUILD/tests/test_*     unit tests
+#   BUILD/tests/mpi_*      under mpirun -n 1, 2 and 4, or as a line "ranks: 1 2 4 8" says
+#   BUILD/tests/replay_*   with tests/fuzz/corpus/NAME
+#   tests/e2e/*.sh         the whole program
 #
 # A line "timeout: SECONDS" among the first five of a source raises the limit of 120 seconds.
-# T=WORD runs only what has WORD in its name.
+# BUILD names the folder of the build.
 set -u
 CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 3
 . scripts/env.sh
 
-logs=build/tests/logs
+word=${1-} tests=${BUILD:-build}/tests
+logs=$tests/logs
 mkdir -p "$logs"
 passed=0 failed=0 job=''
 trap '[ -z "$job" ] || kill "$job"; exit 130' INT TERM
@@ -34,7 +36,7 @@ total() { awk -v word="$1" '$1 == "[" && $2 == word && $5 ~ /^test\(s\)/ { n += 
 run() {
     title=$1 limit=$(setting "$2" timeout 120)
     shift 2
-    case $title in *"${T:-}"*) ;; *) return ;; esac
+    case $title in *"$word"*) ;; *) return ;; esac
     log="$logs/$(echo "$title" | tr ' /' '__').log"
     begin=$(date +%s%3N)
     timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null &
@@ -57,23 +59,24 @@ run() {
     [ "$bad" = 0 ] || tail -n 200 "$log" | sed 's/^/     | /'
 }
 
-for program in build/tests/test_*; do
+for program in "$tests"/test_*; do
     source=tests/${program##*/}.c
     built || continue
     run "${program##*/}" "$source" "$program"
 done
 
-for program in build/tests/replay_*; do
+for program in "$tests"/replay_*; do
     name=${program##*/replay_}
     source=tests/fuzz/fuzz_$name.c
     built || continue
     run "replay_$name" "$source" "$program" "tests/fuzz/corpus/$name"
 done
 
-# From here on many ranks share few cores, and MPI libraries themselves leak.
-export OMP_NUM_THREADS=1 ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=0}"
+# From here on many ranks share few cores, and MPI libraries have leaks of their own.
+export OMP_NUM_THREADS=1 ASAN_OPTIONS="${ASAN_OPTIONS:-fast_unwind_on_malloc=0}"
+export LSAN_OPTIONS="${LSAN_OPTIONS:-suppressions=$PWD/tests/mpi.supp:print_suppressions=0}"
 
-for program in build/tests/mpi_*; do
+for program in "$tests"/mpi_*; do
     source=tests/${program##*/}.c
     built || continue
     for n in $(setting "$source" ranks '1 2 4'); do
@@ -82,8 +85,8 @@ for program in build/tests/mpi_*; do
 done
 
 for script in tests/e2e/*.sh; do
-    [ -f "$script" ] || continue
     name=${script##*/}
+    [ -f "$script" ] && [ "$name" != lib.sh ] || continue # lib.sh is sourced by the others
     run "e2e/${name%.sh}" "$script" sh "$script"
 done
 

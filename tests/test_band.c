@@ -19,7 +19,9 @@ static Dense dense_of(Band b) {
     return d;
 }
 
-static bool dense_equal(const Dense *a, const Dense *b) { return memcmp(a, b, sizeof *a) == 0; }
+static bool dense_equal(const Dense *a, const Dense *b) {
+    return memcmp(a, b, sizeof *a) == 0;
+}
 
 static int64_t dense_area(const Dense *d) {
     int64_t n = 0;
@@ -200,7 +202,8 @@ static void a_list_of_pieces_merges_back(void **state) {
     (void)state;
     Band pieces[128], causal[16];
     assert_int_equal(band_merge_list(pieces, mask_case_pieces(8192, pieces)), 1);
-    assert_true(band_equal(pieces[0], band_from_slice((Range){0, 8192}, (Range){0, 8192}, SLICE_FULL)));
+    assert_true(
+        band_equal(pieces[0], band_from_slice((Range){0, 8192}, (Range){0, 8192}, SLICE_FULL)));
     Band whole = band_from_slice((Range){0, 64}, (Range){0, 64}, SLICE_CAUSAL);
     for (int32_t i = 0; i < 16; i++)
         causal[i] = band_cut_k(band_cut_q(whole, (Range){i / 4 * 16, i / 4 * 16 + 16}),

@@ -91,11 +91,14 @@ static void the_grid_is_chosen_by_size_alone(void **state) {
         int P;
         int64_t T, chunk, n;
     } want[] = {
-        {8192, 8, 8192, 128, 64},     {8192, 1, 8192, 8192, 1},    {8192, 2, 8192, 512, 16},
-        {131072, 8, 131072, 2048, 64}, {1 << 20, 64, 1 << 20, 2048, 512},
-        {32768, 4, 8192, 1024, 32},   /* four sequences: pieces of T / 2P = 1024 */
-        {49152, 4, 8192, 1024, 48},   /* six: 8 chunks a rank would straddle the pieces */
-        {1000, 8, 1000, 16, 64},      /* 24 tokens of padding */
+        {8192, 8, 8192, 128, 64},
+        {8192, 1, 8192, 8192, 1},
+        {8192, 2, 8192, 512, 16},
+        {131072, 8, 131072, 2048, 64},
+        {1 << 20, 64, 1 << 20, 2048, 512},
+        {32768, 4, 8192, 1024, 32}, /* four sequences: pieces of T / 2P = 1024 */
+        {49152, 4, 8192, 1024, 48}, /* six: 8 chunks a rank would straddle the pieces */
+        {1000, 8, 1000, 16, 64},    /* 24 tokens of padding */
     };
     for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
         int32_t chunk, n;
@@ -132,15 +135,17 @@ static void auto_follows_the_mask(void **state) {
         int per_node;
         DispatchKind kind;
     } want[] = {
-        {8192, 0, false, 0, DISPATCH_ZIGZAG},     {8192, 0, true, 0, DISPATCH_CONTIGUOUS},
+        {8192, 0, false, 0, DISPATCH_ZIGZAG},       {8192, 0, true, 0, DISPATCH_CONTIGUOUS},
         {8192, 512, false, 0, DISPATCH_CONTIGUOUS}, {8192, 0, false, 2, DISPATCH_ZIGZAG},
-        {4096, 0, false, 0, DISPATCH_ZIGZAG},     {2048, 0, false, 0, DISPATCH_CONTIGUOUS},
+        {4096, 0, false, 0, DISPATCH_ZIGZAG},       {2048, 0, false, 0, DISPATCH_CONTIGUOUS},
     };
     Mask m;
     Dispatch d;
     for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
-        if (want[i].full) assert_status_ok(mask_full(&m, 8192, want[i].T));
-        else assert_status_ok(mask_causal(&m, 8192, want[i].T, want[i].window));
+        if (want[i].full)
+            assert_status_ok(mask_full(&m, 8192, want[i].T));
+        else
+            assert_status_ok(mask_causal(&m, 8192, want[i].T, want[i].window));
         DispatchOptions o = {.P = 4, .T = want[i].T, .ranks_per_node = want[i].per_node};
         assert_status_ok(dispatch_build(&d, &m, &o));
         assert_int_equal(d.kind, want[i].kind);
@@ -198,8 +203,7 @@ static void min_heap_on_a_causal_mask_is_zigzag(void **state) {
         assert_status_ok(dispatch_build(&heap, &m, &o));
         o.kind = DISPATCH_ZIGZAG;
         assert_status_ok(dispatch_build(&zigzag, &m, &o));
-        for (int32_t i = 0; i < 2 * P; i++)
-            assert_int_equal(heap.owner[i], zigzag.owner[i]);
+        for (int32_t i = 0; i < 2 * P; i++) assert_int_equal(heap.owner[i], zigzag.owner[i]);
         dispatch_free(&heap);
         dispatch_free(&zigzag);
         mask_free(&m);
@@ -307,8 +311,9 @@ static void impossible_grids_are_refused(void **state) {
     int32_t chunk, n;
     assert_status_fails(dispatch_grid(100, &(DispatchOptions){.P = 8, .chunk = 32}, &chunk, &n),
                         ERR_USER, "parallel.chunk_size: chunks of 32");
-    assert_status_fails(dispatch_grid(100, &(DispatchOptions){.P = 8, .ranks_per_node = 3}, &chunk, &n),
-                        ERR_USER, "do not fill nodes of 3");
+    assert_status_fails(
+        dispatch_grid(100, &(DispatchOptions){.P = 8, .ranks_per_node = 3}, &chunk, &n), ERR_USER,
+        "do not fill nodes of 3");
     assert_status_fails(dispatch_grid(0, &(DispatchOptions){.P = 8}, &chunk, &n), ERR_USER,
                         "0 tokens");
     assert_status_fails(dispatch_grid(8, &(DispatchOptions){.P = 0}, &chunk, &n), ERR_USER,

@@ -187,7 +187,7 @@ static void check(int64_t Sq, int64_t Sk, int H, int K, int D, uint64_t seed) {
     dense_bwd(&ref, dq, dkv);
     for (int stages = 1; stages <= 3; stages++) {
         Result r = run_stages(z, &m, q, kv, d_o, stages);
-        assert_close("o", r.o, ref.o, nq, 3e-6);
+        assert_within("o", r.o, ref.o, nq, 2e-6, 1);
         assert_bits("o_acc", r.o_acc, r.o, nq);
         assert_within("lse", r.lse, ref.lse, H * Sq, 1e-6, 1);
         assert_within("dq", r.dq, dq, nq, 5e-6, 1); /* products of unit normals, which may cancel */

@@ -63,8 +63,8 @@ void balance_min_heap(const BalanceInput *in, const int32_t *ids, int64_t n_ids,
 typedef struct {
     const BalanceInput *in;
     int G;
-    int64_t m;        /* chunks of a group */
-    int32_t *members; /* [G * m] chunk numbers, ascending within a group */
+    int64_t m;            /* chunks of a group */
+    int32_t *members;     /* [G * m] chunk numbers, ascending within a group */
     int64_t *load, *rows; /* [G] */
     int64_t limit;        /* load up to which a group is not overloaded */
     uint64_t draws;
@@ -117,7 +117,9 @@ static void replace_member(int32_t *dst, const int32_t *members, int64_t m, int6
     if (!placed) dst[k] = chunk;
 }
 
-static int64_t overload(const Search *s, int64_t load) { return i64_max(0, load - s->limit); }
+static int64_t overload(const Search *s, int64_t load) {
+    return i64_max(0, load - s->limit);
+}
 
 typedef struct {
     int g[2];

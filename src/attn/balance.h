@@ -23,9 +23,9 @@ typedef struct {
 void balance_min_heap(const BalanceInput *in, const int32_t *ids, int64_t n_ids, int G,
                       int32_t *group);
 
-/* Starts from the assignment in group[] and tries swaps of two chunks. A swap is kept when it lowers
- * the overload (what groups carry above (1 + slack) * mean), or keeps it and lowers max + mean of
- * the rows that groups read outside their own chunks. At most `trials` swaps are tried. */
+/* Starts from the assignment in group[] and tries swaps of two chunks. A swap is kept when it
+ * lowers the overload (what groups carry above (1 + slack) * mean), or keeps it and lowers max +
+ * mean of the rows that groups read outside their own chunks. At most `trials` swaps are tried. */
 void balance_local_search(const BalanceInput *in, const int32_t *ids, int64_t n_ids, int G,
                           double slack, int64_t trials, int32_t *group);
 

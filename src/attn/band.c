@@ -4,8 +4,12 @@
 
 const char *const slice_type_names[SLICE_TYPES] = {"FULL", "CAUSAL", "INV_CAUSAL", "BI_CAUSAL"};
 
-static int32_t min32(int32_t a, int32_t b) { return a < b ? a : b; }
-static int32_t max32(int32_t a, int32_t b) { return a > b ? a : b; }
+static int32_t min32(int32_t a, int32_t b) {
+    return a < b ? a : b;
+}
+static int32_t max32(int32_t a, int32_t b) {
+    return a > b ? a : b;
+}
 
 Band band_from_slice(Range q, Range k, SliceType type) {
     bool right = type == SLICE_CAUSAL || type == SLICE_BI_CAUSAL;
@@ -48,7 +52,7 @@ Band band_cut_k(Band b, Range keys) {
 }
 
 Band band_shift(Band b, int32_t dq, int32_t dk) {
-    return (Band){b.q_begin + dq, b.q_end + dq, b.k_begin + dk,
+    return (Band){b.q_begin + dq, b.q_end + dq,   b.k_begin + dk,
                   b.k_end + dk,   b.lo + dk - dq, b.hi + dk - dq};
 }
 
@@ -68,8 +72,8 @@ int64_t band_area(Band b) {
     if (band_is_empty(b)) return 0;
     /* max(x, y) = -min(-x, -y); q runs downwards in the second sum */
     int64_t ends = sum_min(b.q_begin, b.q_end, (int64_t)b.hi + 1, b.k_end);
-    int64_t begins = -sum_min(1 - (int64_t)b.q_end, 1 - (int64_t)b.q_begin, -(int64_t)b.lo,
-                              -(int64_t)b.k_begin);
+    int64_t begins =
+        -sum_min(1 - (int64_t)b.q_end, 1 - (int64_t)b.q_begin, -(int64_t)b.lo, -(int64_t)b.k_begin);
     return ends - begins;
 }
 

@@ -8,8 +8,8 @@
 #include <stdint.h>
 
 /* "no edge here": far outside any real offset, yet safe to add to a token index */
-#define BAND_NO_LO (-(1 << 30))
-#define BAND_NO_HI (1 << 30)
+#define BAND_NO_LO      (-(1 << 30))
+#define BAND_NO_HI      (1 << 30)
 #define BAND_MAX_TOKENS (1 << 29) /* longest stream whose offsets stay clear of both */
 
 typedef struct {
@@ -31,16 +31,18 @@ typedef struct {
 /* The band of a slice, shrunk; empty where the type allows no pair. */
 Band band_from_slice(Range q, Range k, SliceType type);
 
-static inline bool band_is_empty(Band b) { return b.q_begin >= b.q_end; }
+static inline bool band_is_empty(Band b) {
+    return b.q_begin >= b.q_end;
+}
 static inline bool band_equal(Band a, Band b) {
     return a.q_begin == b.q_begin && a.q_end == b.q_end && a.k_begin == b.k_begin &&
            a.k_end == b.k_end && a.lo == b.lo && a.hi == b.hi;
 }
 
 /* The same pairs in the smallest form: every row of [q_begin, q_end) sees a key, every key of
- * [k_begin, k_end) is seen, and lo and hi are the least and the greatest k - q that occur. Two bands
- * hold the same pairs iff their shrunk forms are equal; a band without pairs becomes all zero.
- * The cuts below return shrunk bands; area, tiles and merge take shrunk bands. */
+ * [k_begin, k_end) is seen, and lo and hi are the least and the greatest k - q that occur. Two
+ * bands hold the same pairs iff their shrunk forms are equal; a band without pairs becomes all
+ * zero. The cuts below return shrunk bands; area, tiles and merge take shrunk bands. */
 Band band_shrink(Band b);
 Band band_cut_q(Band b, Range rows);
 Band band_cut_k(Band b, Range keys);

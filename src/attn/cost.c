@@ -32,8 +32,9 @@ static double call_seconds(const CostModel *m, const CostStage *s, bool backward
     return m->launch_s + seconds;
 }
 
-static double transfer_seconds(const CostModel *m, int64_t bytes, bool inter_node) {
-    return bytes == 0 ? 0 : m->message_s + (double)bytes / (inter_node ? m->node_bw : m->link_bw);
+static double transfer_seconds(const CostModel *m, int64_t bytes, double far) {
+    double inside = (1 - far) * (double)bytes / m->link_bw, across = far * (double)bytes / m->node_bw;
+    return bytes == 0 ? 0 : m->message_s + (inside > across ? inside : across);
 }
 
 typedef struct {
@@ -62,11 +63,11 @@ CostTimeline cost_forward(const CostModel *m, const CostStage *stages, int n, bo
     double ended[2] = {0}; /* the calls of the two stages before */
     for (int i = 0; i < n; i++) {
         const CostStage *s = &stages[i];
-        double in = transfer_seconds(m, s->in[0], s->inter_node);
+        double in = transfer_seconds(m, s->in[0], s->far);
         double ready = queue(&q, COST_COMM, ended[i % 2], in, i, "in");
         double call = call_seconds(m, s, false, n > 1);
         ended[i % 2] = queue(&q, COST_COMPUTE, ready, call, i, "attention");
-        double out = transfer_seconds(m, s->out[0], s->inter_node);
+        double out = transfer_seconds(m, s->out[0], s->far);
         queue(&q, COST_COMM, ended[i % 2], out, i, "out");
     }
     q.t.exposed = q.t.seconds - q.t.compute;
@@ -79,7 +80,7 @@ static int backward_stage(int k, int n) { return k == 0 ? n - 1 : k == n - 1 ? 0
 static double backward_input(const CostModel *m, const CostStage *stages, int k, int n) {
     const CostStage *s = &stages[backward_stage(k, n)];
     bool kept = k == 0 && n > 1; /* from the forward */
-    return kept ? 0 : transfer_seconds(m, s->in[1], s->inter_node);
+    return kept ? 0 : transfer_seconds(m, s->in[1], s->far);
 }
 
 CostTimeline cost_backward(const CostModel *m, const CostStage *stages, int n, bool intervals) {
@@ -96,7 +97,7 @@ CostTimeline cost_backward(const CostModel *m, const CostStage *stages, int n, b
         if (k > 0) queue(&q, COST_COMM, ended, pending, backward_stage(k - 1, n), "out");
         ended = queue(&q, COST_COMPUTE, ready, call_seconds(m, &stages[i], true, n > 1), i,
                       "attention");
-        pending = transfer_seconds(m, stages[i].out[1], stages[i].inter_node);
+        pending = transfer_seconds(m, stages[i].out[1], stages[i].far);
         ready = next;
     }
     queue(&q, COST_COMM, ended, pending, backward_stage(n - 1, n), "out");
@@ -109,20 +110,23 @@ void cost_timeline_free(CostTimeline *t) {
     *t = (CostTimeline){0};
 }
 
+void cost_equal_stages(const CostRank *r, int degree, CostStage *out) {
+    out[0] = (CostStage){.tile_area = r->local_tile_area, .q_rows = r->q_rows};
+    int64_t parts = i64_max(1, degree);
+    CostStage remote = {.tile_area = r->remote_tile_area / parts,
+                        .q_rows = r->q_rows,
+                        .in = {r->in / parts, r->in / parts},
+                        .out = {0, r->out / parts},
+                        .far = r->far};
+    for (int i = 1; i <= degree; i++) out[i] = remote;
+    if (degree > 0) return;
+    remote.tile_area += r->local_tile_area;
+    out[0] = remote;
+}
+
 static double rank_seconds(const CostModel *m, const CostRank *r, int degree) {
-    CostStage stages[9] = {{.tile_area = r->local_tile_area, .q_rows = r->q_rows}};
-    if (degree == 0) {
-        stages[0].tile_area += r->remote_tile_area;
-        stages[0].in[0] = stages[0].in[1] = r->in;
-        stages[0].out[1] = r->out;
-        stages[0].inter_node = r->inter_node;
-    }
-    for (int i = 1; i <= degree; i++)
-        stages[i] = (CostStage){.tile_area = r->remote_tile_area / degree,
-                                .q_rows = r->q_rows,
-                                .in = {r->in / degree, r->in / degree},
-                                .out = {0, r->out / degree},
-                                .inter_node = r->inter_node};
+    CostStage stages[9];
+    cost_equal_stages(r, degree, stages);
     return cost_forward(m, stages, degree + 1, false).seconds +
            cost_backward(m, stages, degree + 1, false).seconds;
 }

@@ -29,7 +29,7 @@ typedef struct {
     int64_t q_rows;    /* rows whose o is carried through this stage */
     int64_t in[2];     /* bytes that must arrive before the call: KV (ulysses: q, k, v; dO) */
     int64_t out[2];    /* bytes that leave after it: dKV (ulysses: o; dq, dk, dv) */
-    bool inter_node;
+    double far;        /* share of these bytes that crosses nodes; both kinds travel side by side */
 } CostStage;
 
 typedef enum { COST_COMPUTE, COST_COMM } CostStream;
@@ -59,8 +59,12 @@ void cost_timeline_free(CostTimeline *t);
 typedef struct {
     int64_t local_tile_area, remote_tile_area, q_rows;
     int64_t in, out; /* bytes of KV, forward and backward; bytes of dKV, backward */
-    bool inter_node;
+    double far;
 } CostRank;
+
+/* out[0 .. degree]: the local part, then the remote part in `degree` equal stages; degree 0: one stage
+ * of everything. */
+void cost_equal_stages(const CostRank *r, int degree, CostStage *out);
 
 /* The overlap degree in {0, 1, 2, 4, 8} with the least predicted forward + backward time of the
  * slowest rank; the smaller degree when equal. */

@@ -5,12 +5,13 @@
 
 #include "attn/balance.h"
 
-#define DEFAULT_CHUNKS_PER_RANK 8    /* balance wants many chunks, locality few (magi.md 6.3) */
+#define DEFAULT_CHUNKS_PER_RANK 8 /* balance wants many chunks, locality few (magi.md 6.3) */
 #define DEFAULT_SLACK           0.04
 #define BALANCED                0.01 /* imbalance at which contiguous shards need no improvement */
-#define TRIALS_PER_CHUNK        16   /* where local search stops paying, measured */
+#define TRIALS_PER_GROUP        128 /* where local search stops paying with 8 chunks a group, and */
+#define TRIALS_PER_CHUNK        4   /* with many (measured) */
 #define MAX_TRIALS              (1 << 18)
-#define TILE                    128  /* rows of a kernel's q tile */
+#define TILE                    128 /* rows of a kernel's q tile */
 
 const char *const dispatch_kind_names[DISPATCH_KINDS] = {
 #define X(name, text) text,
@@ -38,18 +39,20 @@ static int64_t choose_chunk(int64_t S, int64_t aim, int64_t unit) {
 
 Status dispatch_grid(int64_t S, const DispatchOptions *o, int32_t *chunk, int32_t *n_chunks) {
     if (S < 1 || S > BAND_MAX_TOKENS)
-        return status_fail(ERR_USER, "dispatch: a stream of %" PRId64 " tokens; 1 to %d are possible",
-                           S, BAND_MAX_TOKENS);
+        return status_fail(ERR_USER,
+                           "dispatch: a stream of %" PRId64 " tokens; 1 to %d are possible", S,
+                           BAND_MAX_TOKENS);
     if (o->P < 1 || o->P > (1 << 20))
         return status_fail(ERR_USER, "dispatch: %d ranks; 1 to %d are possible", o->P, 1 << 20);
     if (o->ranks_per_node < 0 || (o->ranks_per_node > 0 && o->P % o->ranks_per_node != 0))
         return status_fail(ERR_USER, "dispatch: %d ranks do not fill nodes of %d", o->P,
                            o->ranks_per_node);
     if (o->chunk < 0 || (o->P > 1 && o->chunk > 1 && ceil_div(S, o->chunk) < o->P))
-        return status_fail(ERR_USER,
-                           "parallel.chunk_size: chunks of %" PRId64 " tokens leave some of %d ranks "
-                           "without a part of %" PRId64 " tokens; use at most %" PRId64
-                           ", or 0 to have it chosen", o->chunk, o->P, S, ceil_div(S, o->P));
+        return status_fail(
+            ERR_USER,
+            "parallel.chunk_size: chunks of %" PRId64 " tokens leave some of %d ranks "
+            "without a part of %" PRId64 " tokens; use at most %" PRId64 ", or 0 to have it chosen",
+            o->chunk, o->P, S, ceil_div(S, o->P));
     int64_t per_rank = o->chunks_per_rank > 0 ? o->chunks_per_rank : DEFAULT_CHUNKS_PER_RANK;
     int64_t c = o->chunk, unit = o->P;
     if (o->P == 1) {
@@ -64,8 +67,10 @@ Status dispatch_grid(int64_t S, const DispatchOptions *o, int32_t *chunk, int32_
     }
     int64_t n = round_up(ceil_div(S, c), unit);
     if (n * c > 2 * (int64_t)BAND_MAX_TOKENS)
-        return status_fail(ERR_USER, "dispatch: %d ranks are too many for %" PRId64
-                           " tokens in chunks of %" PRId64, o->P, S, c);
+        return status_fail(ERR_USER,
+                           "dispatch: %d ranks are too many for %" PRId64
+                           " tokens in chunks of %" PRId64,
+                           o->P, S, c);
     *chunk = (int32_t)c;
     *n_chunks = (int32_t)n;
     return OK;
@@ -98,7 +103,8 @@ typedef struct {
 
 static void survey_build(Survey *s, const Dispatch *d, const Mask *mask) {
     int64_t n = d->n_chunks;
-    *s = (Survey){.load = NEW(int64_t, n), .first_key = NEW(int64_t, n + 1), .ids = NEW(int32_t, n)};
+    *s =
+        (Survey){.load = NEW(int64_t, n), .first_key = NEW(int64_t, n + 1), .ids = NEW(int32_t, n)};
     for (int32_t i = 0; i < n; i++) {
         s->ids[i] = i;
         Range rows = {i * d->chunk, (i + 1) * d->chunk};
@@ -136,15 +142,17 @@ static double imbalance(const Dispatch *d, const Survey *s) {
     return total > 0 ? (double)most * d->P / (double)total - 1 : 0;
 }
 
-static int64_t trial_budget(const DispatchOptions *o, int64_t n_ids) {
+static int64_t trial_budget(const DispatchOptions *o, int64_t groups, int64_t chunks) {
     if (o->trials != 0) return i64_max(0, o->trials);
-    return i64_min(TRIALS_PER_CHUNK * n_ids, MAX_TRIALS);
+    return i64_min(i64_max(TRIALS_PER_GROUP * groups, TRIALS_PER_CHUNK * chunks), MAX_TRIALS);
 }
 
-static double slack_of(const DispatchOptions *o) { return o->slack > 0 ? o->slack : DEFAULT_SLACK; }
+static double slack_of(const DispatchOptions *o) {
+    return o->slack > 0 ? o->slack : DEFAULT_SLACK;
+}
 
 static void assign_local_search(Dispatch *d, const Survey *s, const DispatchOptions *o) {
-    int64_t trials = trial_budget(o, d->n_chunks);
+    int64_t trials = trial_budget(o, d->P, d->n_chunks);
     assign_contiguous(d);
     balance_local_search(&s->in, s->ids, d->n_chunks, d->P, slack_of(o), trials, d->owner);
     double found = imbalance(d, s);
@@ -170,13 +178,14 @@ static void assign_two_level(Dispatch *d, const Survey *s, const DispatchOptions
     int32_t *ids = NEW(int32_t, d->n_chunks), *rank = NEW(int32_t, per_node);
     double slack = slack_of(o) / 2; /* both levels together stay within it */
     for (int32_t i = 0; i < d->n_chunks; i++) node[i] = i / per_node;
-    balance_local_search(&s->in, s->ids, d->n_chunks, nodes, slack, trial_budget(o, d->n_chunks),
-                         node);
+    balance_local_search(&s->in, s->ids, d->n_chunks, nodes, slack,
+                         trial_budget(o, nodes, d->n_chunks), node);
     for (int32_t i = 0; i < d->n_chunks; i++) ids[node[i] * per_node + filled[node[i]]++] = i;
     for (int n = 0; n < nodes; n++) {
         const int32_t *mine = ids + (int64_t)n * per_node;
         for (int32_t k = 0; k < per_node; k++) rank[k] = k / d->chunks_per_rank;
-        balance_local_search(&s->in, mine, per_node, ranks, slack, trial_budget(o, per_node), rank);
+        balance_local_search(&s->in, mine, per_node, ranks, slack, trial_budget(o, ranks, per_node),
+                             rank);
         for (int32_t k = 0; k < per_node; k++) d->owner[mine[k]] = n * ranks + rank[k];
     }
     free(node);
@@ -187,15 +196,24 @@ static void assign_two_level(Dispatch *d, const Survey *s, const DispatchOptions
 
 static void assign(Dispatch *d, const Survey *s, const DispatchOptions *o) {
     switch (d->kind) {
-    case DISPATCH_CONTIGUOUS: assign_contiguous(d); break;
-    case DISPATCH_ZIGZAG: assign_zigzag(d, o->T); break;
+    case DISPATCH_CONTIGUOUS:
+        assign_contiguous(d);
+        break;
+    case DISPATCH_ZIGZAG:
+        assign_zigzag(d, o->T);
+        break;
     case DISPATCH_MIN_HEAP:
         balance_min_heap(&s->in, s->ids, d->n_chunks, d->P, d->owner);
         break;
-    case DISPATCH_LOCAL_SEARCH: assign_local_search(d, s, o); break;
-    case DISPATCH_TWO_LEVEL: assign_two_level(d, s, o); break;
+    case DISPATCH_LOCAL_SEARCH:
+        assign_local_search(d, s, o);
+        break;
+    case DISPATCH_TWO_LEVEL:
+        assign_two_level(d, s, o);
+        break;
     case DISPATCH_AUTO:
-    case DISPATCH_KINDS: REQUIRE(!"a dispatch kind that assigns");
+    case DISPATCH_KINDS:
+        REQUIRE(!"a dispatch kind that assigns");
     }
 }
 
@@ -267,7 +285,9 @@ void dispatch_runs(const Dispatch *d, int rank, RangeList *out) {
     const int32_t *chunks = d->chunks + (int64_t)rank * d->chunks_per_rank;
     for (int32_t k = 0; k < d->chunks_per_rank; k++) {
         int32_t begin = chunks[k] * d->chunk;
-        if (k > 0 && chunks[k] == chunks[k - 1] + 1) out->ranges[out->n - 1].end += d->chunk;
-        else range_list_add(out, begin, begin + d->chunk);
+        if (k > 0 && chunks[k] == chunks[k - 1] + 1)
+            out->ranges[out->n - 1].end += d->chunk;
+        else
+            range_list_add(out, begin, begin + d->chunk);
     }
 }

@@ -1,5 +1,6 @@
-/* dispatch.h: which rank holds which tokens. The stream is cut into chunks of equal size; every rank
- * holds the same number of chunks, in ascending order, so every rank has the same number of rows.
+/* dispatch.h: which rank holds which tokens. The stream is cut into chunks of equal size; every
+ * rank holds the same number of chunks, in ascending order, so every rank has the same number of
+ * rows.
  *
  * Padding: when S is no multiple of chunk * P the stream is lengthened to n_chunks * chunk. Padding
  * tokens come last, belong to no band (o = 0, no gradient), and the caller gives them weight 0.
@@ -11,20 +12,20 @@
 #include "attn/mask.h"
 
 #define DISPATCH_LIST(X)                                                                           \
-    X(AUTO, "auto")                     /* contiguous for full and window masks and where that is  \
-                                           balanced; zigzag for causal; two_level with > 1 node;   \
-                                           else local_search */                                    \
-    X(CONTIGUOUS, "contiguous")         /* rank r holds the r-th P-th of the stream */             \
-    X(ZIGZAG, "zigzag")                 /* of 2P pieces of each sequence, r and 2P - 1 - r */      \
-    X(MIN_HEAP, "min_heap")             /* heaviest chunk first, to the least loaded rank */       \
-    X(LOCAL_SEARCH, "local_search")     /* swaps of chunks: balance first, then rows to move */    \
-    X(TWO_LEVEL, "two_level")           /* local_search over nodes, then inside each node */
+    X(AUTO, "auto")                 /* contiguous for full and window masks and where that is      \
+                                       balanced; zigzag for causal; two_level with > 1 node;       \
+                                       else local_search */                                        \
+    X(CONTIGUOUS, "contiguous")     /* rank r holds the r-th P-th of the stream */                 \
+    X(ZIGZAG, "zigzag")             /* of 2P pieces of each sequence, r and 2P - 1 - r */          \
+    X(MIN_HEAP, "min_heap")         /* heaviest chunk first, to the least loaded rank */           \
+    X(LOCAL_SEARCH, "local_search") /* swaps of chunks: balance first, then rows to move */        \
+    X(TWO_LEVEL, "two_level")       /* local_search over nodes, then inside each node */
 
 typedef enum {
 #define X(name, text) DISPATCH_##name,
     DISPATCH_LIST(X)
 #undef X
-    DISPATCH_KINDS
+        DISPATCH_KINDS
 } DispatchKind;
 extern const char *const dispatch_kind_names[DISPATCH_KINDS];
 
@@ -41,18 +42,18 @@ typedef struct {
 
 typedef struct {
     int P;
-    DispatchKind kind;       /* the one used; never AUTO */
-    int64_t S, padded;       /* tokens; tokens with padding = n_chunks * chunk = P * rows */
+    DispatchKind kind; /* the one used; never AUTO */
+    int64_t S, padded; /* tokens; tokens with padding = n_chunks * chunk = P * rows */
     int32_t chunk, n_chunks, chunks_per_rank, rows;
-    int32_t *owner;          /* [n_chunks] rank that holds a chunk */
-    int32_t *slot;           /* [n_chunks] its place among that rank's chunks */
-    int32_t *chunks;         /* [P * chunks_per_rank] chunks of rank 0, of rank 1, ...; ascending */
+    int32_t *owner;  /* [n_chunks] rank that holds a chunk */
+    int32_t *slot;   /* [n_chunks] its place among that rank's chunks */
+    int32_t *chunks; /* [P * chunks_per_rank] chunks of rank 0, of rank 1, ...; ascending */
 } Dispatch;
 
 /* The grid for these options: chunk size and number of chunks. Rule for chunk = 0: about
- * S / (chunks_per_rank * P) tokens, a multiple of 128 (of a smaller power of two for short streams),
- * an even number of chunks per rank, with the least padding. P = 1: one chunk. ERR_USER when
- * the sizes are out of bounds or the given chunk leaves ranks without a chunk. */
+ * S / (chunks_per_rank * P) tokens, a multiple of 128 (of a smaller power of two for short
+ * streams), an even number of chunks per rank, with the least padding. P = 1: one chunk. ERR_USER
+ * when the sizes are out of bounds or the given chunk leaves ranks without a chunk. */
 Status dispatch_grid(int64_t S, const DispatchOptions *o, int32_t *chunk, int32_t *n_chunks);
 
 Status dispatch_build(Dispatch *out, const Mask *mask, const DispatchOptions *o);

@@ -40,9 +40,8 @@ static Status check_size(int64_t S) {
 static Status check_sequences(int64_t S, int64_t T) {
     CHECK(check_size(S));
     if (T >= 1 && S % T == 0) return OK;
-    return status_fail(ERR_USER,
-                       "mask: sequences of %" PRId64 " tokens do not divide a stream of %" PRId64, T,
-                       S);
+    return status_fail(
+        ERR_USER, "mask: sequences of %" PRId64 " tokens do not divide a stream of %" PRId64, T, S);
 }
 
 Status mask_documents(Mask *out, int64_t S, const int64_t *doc_begin, int64_t n_docs,
@@ -103,8 +102,10 @@ Status mask_prefix_lm(Mask *out, int64_t S, int64_t T, int64_t prefix) {
     *out = (Mask){0};
     CHECK(check_sequences(S, T));
     if (prefix < 0 || prefix > T)
-        return status_fail(ERR_USER, "mask: a prefix of %" PRId64 " tokens; 0 to %" PRId64
-                           " (the sequence) are possible", prefix, T);
+        return status_fail(ERR_USER,
+                           "mask: a prefix of %" PRId64 " tokens; 0 to %" PRId64
+                           " (the sequence) are possible",
+                           prefix, T);
     int32_t p = (int32_t)prefix, t = (int32_t)T;
     const Band bands[] = {{0, p, 0, p, BAND_NO_LO, BAND_NO_HI}, {p, t, 0, t, BAND_NO_LO, 0}};
     return mask_repeat(out, S, T, bands, 2);
@@ -133,8 +134,9 @@ Status mask_bands(Mask *out, int64_t S, const Band *bands, int64_t n) {
     if (!mask_check(copy, n, &first, &second)) {
         print_band(text[0], sizeof text[0], copy[first]);
         print_band(text[1], sizeof text[1], copy[second]);
-        st = status_fail(ERR_USER, "mask: bands %" PRId64 " (%s) and %" PRId64
-                         " (%s) cover a pair twice", first, text[0], second, text[1]);
+        st = status_fail(ERR_USER,
+                         "mask: bands %" PRId64 " (%s) and %" PRId64 " (%s) cover a pair twice",
+                         first, text[0], second, text[1]);
         goto fail;
     }
     finish(out, S, copy, n);
@@ -190,7 +192,8 @@ static Status parse_line(char *line, const char *name, int line_no, bool *found,
     if (!word || !parse_type(word, &type))
         return status_fail(ERR_USER,
                            "%s:%d: the slice type must be FULL, CAUSAL, INV_CAUSAL or BI_CAUSAL, "
-                           "not '%s'", name, line_no, word ? word : "");
+                           "not '%s'",
+                           name, line_no, word ? word : "");
     if ((word = strtok_r(NULL, " \t\r", &save)) != NULL)
         return status_fail(ERR_USER, "%s:%d: '%s' follows a complete slice; one slice a line", name,
                            line_no, word);
@@ -229,8 +232,10 @@ Status mask_parse(Mask *out, const char *name, const char *text, size_t len, int
         if (!found) continue;
         last = i64_max(last, end);
         if (S > 0 && end > S) {
-            st = status_fail(ERR_USER, "%s:%d: the slice ends at %" PRId64
-                             ", behind the stream of %" PRId64 " tokens", name, line_no, end, S);
+            st = status_fail(ERR_USER,
+                             "%s:%d: the slice ends at %" PRId64 ", behind the stream of %" PRId64
+                             " tokens",
+                             name, line_no, end, S);
             goto done;
         }
         lines[n++] = line_no;
@@ -259,7 +264,8 @@ done:
 Status mask_load(Mask *out, const char *path, int64_t S) {
     *out = (Mask){0};
     FILE *f = fopen(path, "rb");
-    if (!f) return status_fail(ERR_USER, "%s: cannot open the slice list: %s", path, strerror(errno));
+    if (!f)
+        return status_fail(ERR_USER, "%s: cannot open the slice list: %s", path, strerror(errno));
     StrBuf text = {0};
     char block[4096];
     size_t got;
@@ -321,8 +327,10 @@ int64_t mask_first_band(const Mask *m, int32_t row) {
     int64_t low = 0, high = m->n;
     while (low < high) {
         int64_t mid = (low + high) / 2;
-        if (m->reach[mid] <= row) low = mid + 1;
-        else high = mid;
+        if (m->reach[mid] <= row)
+            low = mid + 1;
+        else
+            high = mid;
     }
     return low;
 }

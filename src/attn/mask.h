@@ -8,8 +8,8 @@
 #include "base.h"
 
 typedef struct {
-    int64_t S;      /* tokens in the stream, at most BAND_MAX_TOKENS */
-    Band *bands;    /* shrunk, sorted by (q_begin, k_begin), no pair in two of them */
+    int64_t S;   /* tokens in the stream, at most BAND_MAX_TOKENS */
+    Band *bands; /* shrunk, sorted by (q_begin, k_begin), no pair in two of them */
     int64_t n;
     int32_t *reach; /* reach[i] = max q_end of bands[0..i]: finds the bands of a row by bisection */
 } Mask;
@@ -17,8 +17,8 @@ typedef struct {
 /* Every constructor fills *out (mask_free releases it). Those that return a Status check what they
  * are given and fail with ERR_USER; *out is then empty. T, the tokens of a sequence, divides S. */
 
-/* Causal documents: doc_begin[0] = 0 and ascending; document i ends where i + 1 begins, the last one
- * at S. A document never crosses a sequence: the caller lists every sequence start as well.
+/* Causal documents: doc_begin[0] = 0 and ascending; document i ends where i + 1 begins, the last
+ * one at S. A document never crosses a sequence: the caller lists every sequence start as well.
  * window > 0: a token sees at most that many previous tokens of its document; 0: all of them. */
 Status mask_documents(Mask *out, int64_t S, const int64_t *doc_begin, int64_t n_docs,
                       int64_t window);
@@ -27,8 +27,8 @@ Status mask_causal(Mask *out, int64_t S, int64_t T, int64_t window);
 Status mask_full(Mask *out, int64_t S, int64_t T);
 /* Causal sequences whose first `prefix` tokens are seen by all tokens of the sequence. */
 Status mask_prefix_lm(Mask *out, int64_t S, int64_t T, int64_t prefix);
-/* Any bands (shrunk or not, in any order; copied). Fails when one leaves [0, S) or a pair is covered
- * twice. */
+/* Any bands (shrunk or not, in any order; copied). Fails when one leaves [0, S) or a pair is
+ * covered twice. */
 Status mask_bands(Mask *out, int64_t S, const Band *bands, int64_t n);
 /* Slices as text, one a line: `q_begin q_end k_begin k_end TYPE`, TYPE a slice_type_names entry or
  * F, C, INV, BI; # starts a comment. S = 0: the largest end. Errors name file:line. */

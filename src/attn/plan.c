@@ -119,22 +119,45 @@ static bool other_node(const AttnPlan *p, int a, int b) {
     return a / p->ranks_per_node != b / p->ranks_per_node;
 }
 
+/* Rows that a rank needs from the other ranks of its node. */
+static int64_t near_rows(const AttnPlan *p, int rank) {
+    const Dispatch *d = &p->dispatch;
+    const Range *need = p->need + p->need_begin[rank];
+    int64_t n = p->need_begin[rank + 1] - p->need_begin[rank], rows = 0;
+    int64_t first = rank / p->ranks_per_node * p->ranks_per_node * (int64_t)d->chunks_per_rank;
+    for (int64_t k = 0; n > 0 && k < (int64_t)p->ranks_per_node * d->chunks_per_rank; k++) {
+        int32_t begin = d->chunks[first + k] * d->chunk, end = begin + d->chunk;
+        for (int64_t i = range_find(need, n, begin); i < n && need[i].begin < end; i++)
+            rows += i64_min(end, need[i].end) - i64_max(begin, need[i].begin);
+    }
+    return rows;
+}
+
+/* Share of the rows a rank receives that comes from other nodes. */
+static double far_share(const AttnPlan *p, int rank) {
+    int64_t recv = p->ranks[rank].recv_rows;
+    if (p->ranks_per_node == p->P || recv == 0) return 0;
+    if (p->backend == BACKEND_RING) return other_node(p, rank, (rank - 1 + p->P) % p->P);
+    if (p->backend == BACKEND_MAGI) return 1 - (double)near_rows(p, rank) / (double)recv;
+    return (double)(p->P - p->ranks_per_node) / (p->P - 1);
+}
+
+static CostRank cost_rank(const AttnPlan *p, int rank, const CostModel *m) {
+    const PlanRank *r = &p->ranks[rank];
+    int64_t moved = i64_max(r->recv_rows, r->send_rows);
+    return (CostRank){.local_tile_area = r->local_tile_area,
+                      .remote_tile_area = r->tile_area - r->local_tile_area,
+                      .q_rows = p->dispatch.rows,
+                      .in = moved * kv_bytes(m),
+                      .out = moved * dkv_bytes(m),
+                      .far = far_share(p, rank)};
+}
+
 static int choose_degree(const AttnPlan *p, const CostModel *given) {
     CostModel fallback = cost_default(32, 8, 64);
     const CostModel *m = given ? given : &fallback;
     CostRank *ranks = NEW(CostRank, p->P);
-    for (int r = 0; r < p->P; r++) {
-        const PlanRank *rank = &p->ranks[r];
-        int64_t moved = i64_max(rank->recv_rows, rank->send_rows);
-        ranks[r] = (CostRank){.local_tile_area = rank->local_tile_area,
-                              .remote_tile_area = rank->tile_area - rank->local_tile_area,
-                              .q_rows = p->dispatch.rows,
-                              .in = moved * kv_bytes(m),
-                              .out = moved * dkv_bytes(m)};
-        for (int64_t i = p->need_begin[r]; i < p->need_begin[r + 1]; i++)
-            if (other_node(p, r, dispatch_rank_of(&p->dispatch, p->need[i].begin)))
-                ranks[r].inter_node = true;
-    }
+    for (int r = 0; r < p->P; r++) ranks[r] = cost_rank(p, r, m);
     int degree = cost_choose_degree(m, ranks, p->P);
     free(ranks);
     return degree;
@@ -210,6 +233,12 @@ PlanBytes plan_bytes(const AttnPlan *p, const CostModel *m) {
     return (PlanBytes){rows * kv_bytes(m), rows * (kv_bytes(m) + dkv_bytes(m))};
 }
 
+/* q, k, v there and o back; their gradients the other way round. */
+static void set_ulysses_bytes(const AttnPlan *p, int64_t rows, const CostModel *m, CostStage *c) {
+    c->in[0] = c->out[1] = rows / p->P * ulysses_row_bytes(m, 1);
+    c->in[1] = c->out[0] = rows / p->P * m->H * m->D * m->act_bytes;
+}
+
 void plan_cost_stages(const AttnPlan *p, const RankPlan *rp, const CostModel *m, CostStage *out) {
     for (int i = 0; i < rp->n_stages; i++) {
         const PlanStage *s = &rp->stages[i];
@@ -219,15 +248,20 @@ void plan_cost_stages(const AttnPlan *p, const RankPlan *rp, const CostModel *m,
                          .in = {moved * kv_bytes(m), moved * kv_bytes(m)},
                          .out = {0, moved * dkv_bytes(m)}};
         for (int b = 0; b < s->n_bands; b++) c->tile_area += band_tile_area(s->bands[b], m->tile);
+        int64_t far = 0;
         for (int k = 0; k < s->n_recv; k++)
-            c->inter_node = c->inter_node || other_node(p, rp->rank, s->recv[k].peer);
+            if (other_node(p, rp->rank, s->recv[k].peer)) far += s->recv[k].rows;
+        if (far > 0) c->far = (double)far / s->recv_rows;
         if (p->backend != BACKEND_ULYSSES) continue;
-        int64_t there = moved / p->P * ulysses_row_bytes(m, 1);
-        int64_t back = moved / p->P * m->H * m->D * m->act_bytes;
-        c->in[0] = c->out[1] = there;
-        c->in[1] = c->out[0] = back;
+        set_ulysses_bytes(p, moved, m, c);
         c->tile_area /= p->P;
     }
+}
+
+void plan_cost_equal(const AttnPlan *p, int rank, const CostModel *m, CostStage *out) {
+    CostRank r = cost_rank(p, rank, m);
+    cost_equal_stages(&r, p->n_stages - 1, out);
+    if (p->backend == BACKEND_ULYSSES) set_ulysses_bytes(p, p->ranks[rank].recv_rows, m, out);
 }
 
 uint64_t plan_hash(const AttnPlan *p) {

@@ -108,6 +108,9 @@ PlanBytes plan_bytes_dense(const AttnPlan *p, CpBackend backend, const CostModel
 
 /* The stages of a rank for cost_forward / cost_backward; n_stages entries. */
 void plan_cost_stages(const AttnPlan *p, const RankPlan *rp, const CostModel *m, CostStage *out);
+/* The same as if the remote part were cut into equal stages: needs no RankPlan, so it serves
+ * thousands of ranks. */
+void plan_cost_equal(const AttnPlan *p, int rank, const CostModel *m, CostStage *out);
 
 /* 64 bits over everything that decides results: mask, assignment, backend, stages. */
 uint64_t plan_hash(const AttnPlan *p);

@@ -64,8 +64,8 @@ static Status count_pairs(Checker *c, int r, int i) {
             band.k_end > s->kv_rows)
             return violation(r, i, "end of a band's keys", band.k_end, s->kv_rows);
         for (int32_t q = band.q_begin; q < band.q_end; q++) {
-            int64_t row_token = dispatch_token_of(d, rp->q_rows > rp->rows ? q / rp->rows : r,
-                                                  q % rp->rows);
+            int64_t row_token =
+                dispatch_token_of(d, rp->q_rows > rp->rows ? q / rp->rows : r, q % rp->rows);
             Range keys = band_row(band, q);
             for (int32_t k = keys.begin; k < keys.end; k++) {
                 c->count[row_token * c->n + c->token[k]]++;
@@ -109,7 +109,8 @@ static Status check_rank(Checker *c, int r) {
     int64_t recv = 0, send = 0, area = 0;
     for (int i = 0; i < rp->n_stages; i++) {
         const PlanStage *s = &rp->stages[i];
-        if (s->kv_rows > rp->max_kv_rows) return violation(r, i, "kv_rows", s->kv_rows, rp->max_kv_rows);
+        if (s->kv_rows > rp->max_kv_rows)
+            return violation(r, i, "kv_rows", s->kv_rows, rp->max_kv_rows);
         CHECK(fill_buffer(c, r, i));
         /* ulysses: all ranks do the same pairs, each for its own heads */
         if (c->p->backend != BACKEND_ULYSSES || r == 0) CHECK(count_pairs(c, r, i));
@@ -136,7 +137,8 @@ static Status check_pairs(Checker *c) {
         }
     for (int64_t i = 0; i < c->n * c->n; i++) {
         if (c->count[i] == 0) continue;
-        return status_fail(ERR_USER, "plan: the pair of query %" PRId64 " and key %" PRId64
+        return status_fail(ERR_USER,
+                           "plan: the pair of query %" PRId64 " and key %" PRId64
                            " is computed %d times too often (mod 256)",
                            i / c->n, i % c->n, c->count[i]);
     }
@@ -146,7 +148,8 @@ static Status check_pairs(Checker *c) {
 Status plan_check(const AttnPlan *p) {
     const Dispatch *d = &p->dispatch;
     if (d->padded > MAX_TOKENS)
-        return status_fail(ERR_USER, "plan: checking needs a stream of at most %d tokens, not %" PRId64,
+        return status_fail(ERR_USER,
+                           "plan: checking needs a stream of at most %d tokens, not %" PRId64,
                            MAX_TOKENS, d->padded);
     Checker c = {.p = p,
                  .ranks = NEW(RankPlan, p->P),

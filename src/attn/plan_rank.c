@@ -1,10 +1,11 @@
-/* plan_rank.c: the full tables of one rank. A stage's bands are the mask cut to (own rows) x (rows of
- * the stage's KV buffer), whatever the backend; only the map from buffer rows to tokens differs.
+/* plan_rank.c: the full tables of one rank. A stage's bands are the mask cut to (own rows) x (rows
+ * of the stage's KV buffer), whatever the backend; only the map from buffer rows to tokens differs.
  * What this rank must send follows from what every other rank receives, computed here for each peer
  * by the same function: no table is ever exchanged. */
 #include "attn/plan.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define TILE 128 /* stages are cut at multiples of it where chunks are */
 
@@ -62,8 +63,10 @@ static int64_t map_find(const Map *map, int32_t token) {
     int64_t low = 0, high = map->n;
     while (low < high) {
         int64_t mid = (low + high) / 2;
-        if (map->pieces[mid].tokens.end <= token) low = mid + 1;
-        else high = mid;
+        if (map->pieces[mid].tokens.end <= token)
+            low = mid + 1;
+        else
+            high = mid;
     }
     return low;
 }
@@ -95,62 +98,73 @@ static int compare_needs(const void *x, const void *y) {
     return (a->tokens.begin > b->tokens.begin) - (a->tokens.begin < b->tokens.begin);
 }
 
-/* Cuts a rank's needs into stages of equal rows. Owners take turns as on a ring (r - 1, r - 2, ...),
- * so that within a stage different ranks fetch from different owners. */
-static void cut_stages(const AttnPlan *p, int rank, NeedList *list) {
-    int64_t *begin = NEW(int64_t, p->P + 1); /* place in the order, by distance of the owner */
-    for (int64_t i = 0; i < list->n; i++) {
-        const Need *need = &list->needs[i];
-        int distance = (rank - need->owner + p->P) % p->P;
-        begin[distance + 1] += need->tokens.end - need->tokens.begin;
-    }
-    for (int i = 0; i < p->P; i++) begin[i + 1] += begin[i];
-    int64_t quota = i64_max(1, ceil_div(begin[p->P], p->degree));
-    if (p->dispatch.chunk % TILE == 0) quota = round_up(quota, TILE);
-    for (int64_t i = 0, n = list->n; i < n; i++) {
-        Need rest = list->needs[i];
-        int64_t *place = &begin[(rank - rest.owner + p->P) % p->P];
-        int64_t rows = rest.tokens.end - rest.tokens.begin;
-        int64_t room = round_up(*place + 1, quota) - *place;
-        list->needs[i].stage = (int32_t)(1 + *place / quota);
-        list->needs[i].tokens.end = rest.tokens.begin + (int32_t)i64_min(room, rows);
-        for (int64_t done = room; done < rows; done += quota) { /* what spills into later stages */
-            Need part = rest;
-            part.stage = (int32_t)(1 + (*place + done) / quota);
-            part.tokens.begin = rest.tokens.begin + (int32_t)done;
-            part.tokens.end = part.tokens.begin + (int32_t)i64_min(quota, rows - done);
-            need_add(list, part);
-        }
-        *place += rows;
-    }
-    free(begin);
+/* Where a rank's needs fall in the order in which they are fetched. Owners take turns as on a ring
+ * (r - 1, r - 2, ...), so that within a stage different ranks fetch from different owners; stages
+ * are equal pieces of that order. */
+typedef struct {
+    int wanted;        /* list the pieces of this owner alone; -1: of all */
+    int64_t quota;     /* rows of a stage */
+    int64_t *place;    /* [P + 1] next place in the order, by distance of the owner */
+    int32_t *next_row; /* [1 + degree] next free row of each stage's buffer */
+} Cutter;
+
+static int owner_distance(const AttnPlan *p, int rank, int owner) {
+    return (rank - owner + p->P) % p->P;
 }
 
-/* All that a rank receives under magi, sorted by (stage, token), with rows assigned. */
-static void list_needs(const AttnPlan *p, int rank, NeedList *list) {
+/* Next piece at or after token t, before `end`, that one owner holds in consecutive rows. */
+static Range owned_piece(const Dispatch *d, int32_t t, int32_t end) {
+    int32_t chunk = t / d->chunk, last = chunk;
+    while (last + 1 < d->n_chunks && (last + 1) * d->chunk < end &&
+           d->owner[last + 1] == d->owner[chunk])
+        last++;
+    return (Range){t, (int32_t)i64_min(end, (last + 1) * d->chunk)};
+}
+
+static void cutter_begin(Cutter *c, const AttnPlan *p, int rank) {
     const Dispatch *d = &p->dispatch;
-    list->n = 0;
-    for (int64_t i = p->need_begin[rank]; i < p->need_begin[rank + 1]; i++) {
-        int32_t end = p->need[i].end;
-        for (int32_t t = p->need[i].begin, stop; t < end; t = stop) {
-            int32_t chunk = t / d->chunk, last = chunk;
-            while (last + 1 < d->n_chunks && (last + 1) * d->chunk < end &&
-                   d->owner[last + 1] == d->owner[chunk])
-                last++;
-            stop = (int32_t)i64_min(end, (last + 1) * d->chunk);
-            need_add(list, (Need){{t, stop}, d->owner[chunk], p->degree > 0, 0});
+    memset(c->next_row, 0, (size_t)(1 + p->degree) * sizeof(int32_t));
+    c->next_row[0] = d->rows; /* degree 0: behind the own shard */
+    if (p->degree <= 1) return;
+    memset(c->place, 0, (size_t)(p->P + 1) * sizeof(int64_t));
+    for (int64_t i = p->need_begin[rank]; i < p->need_begin[rank + 1]; i++)
+        for (Range r = {p->need[i].begin, 0}; r.begin < p->need[i].end; r.begin = r.end) {
+            r = owned_piece(d, r.begin, p->need[i].end);
+            c->place[owner_distance(p, rank, dispatch_rank_of(d, r.begin)) + 1] += r.end - r.begin;
         }
+    for (int i = 0; i < p->P; i++) c->place[i + 1] += c->place[i];
+    c->quota = i64_max(1, ceil_div(c->place[p->P], p->degree));
+    if (d->chunk % TILE == 0) c->quota = round_up(c->quota, TILE);
+}
+
+/* Adds a piece, cut where its stage is full; rows follow the order of tokens within a stage. */
+static void cutter_add(Cutter *c, const AttnPlan *p, int rank, Range tokens, NeedList *list) {
+    int owner = dispatch_rank_of(&p->dispatch, tokens.begin);
+    int64_t *place = p->degree > 1 ? &c->place[owner_distance(p, rank, owner)] : NULL;
+    while (tokens.begin < tokens.end) {
+        int32_t stage = p->degree > 0, rows = tokens.end - tokens.begin;
+        if (place) {
+            stage = (int32_t)(1 + *place / c->quota);
+            rows = (int32_t)i64_min(rows, stage * c->quota - *place);
+            *place += rows;
+        }
+        Range part = {tokens.begin, tokens.begin + rows};
+        if (c->wanted < 0 || c->wanted == owner)
+            need_add(list, (Need){part, owner, stage, c->next_row[stage]});
+        c->next_row[stage] += rows;
+        tokens.begin += rows;
     }
-    if (p->degree > 1) {
-        cut_stages(p, rank, list);
-        if (list->n > 1) qsort(list->needs, (size_t)list->n, sizeof(Need), compare_needs);
-    }
-    int32_t row = p->degree == 0 ? d->rows : 0;
-    for (int64_t i = 0; i < list->n; i++) {
-        if (i > 0 && list->needs[i].stage != list->needs[i - 1].stage) row = 0;
-        list->needs[i].row = row;
-        row += list->needs[i].tokens.end - list->needs[i].tokens.begin;
-    }
+}
+
+/* What a rank receives under magi (from the wanted owner), by token. */
+static void list_needs(Cutter *c, const AttnPlan *p, int rank, NeedList *list) {
+    list->n = 0;
+    cutter_begin(c, p, rank);
+    for (int64_t i = p->need_begin[rank]; i < p->need_begin[rank + 1]; i++)
+        for (Range r = {p->need[i].begin, 0}; r.begin < p->need[i].end; r.begin = r.end) {
+            r = owned_piece(&p->dispatch, r.begin, p->need[i].end);
+            cutter_add(c, p, rank, r, list);
+        }
 }
 
 /* Does `peer` need anything that the tokens in `runs` hold? Both lists are sorted. */
@@ -238,7 +252,10 @@ static void build_magi(Builder *b, const Map *own) {
     int rank = b->rp->rank;
     NeedList list = {0};
     Map keys = {0};
-    list_needs(p, rank, &list);
+    Cutter cutter = {
+        .wanted = -1, .place = NEW(int64_t, p->P + 1), .next_row = NEW(int32_t, 1 + p->degree)};
+    list_needs(&cutter, p, rank, &list);
+    if (p->degree > 1 && list.n > 1) qsort(list.needs, (size_t)list.n, sizeof(Need), compare_needs);
     for (int64_t i = 0; i < list.n; i++) {
         Need *n = &list.needs[i];
         segment_add(&b->recv, n->stage,
@@ -262,12 +279,12 @@ static void build_magi(Builder *b, const Map *own) {
     }
     RangeList runs = {0};
     dispatch_runs(&p->dispatch, rank, &runs);
+    cutter.wanted = rank;
     for (int peer = 0; peer < p->P; peer++) {
         if (peer == rank || !needs_any(p, peer, &runs)) continue;
-        list_needs(p, peer, &list);
+        list_needs(&cutter, p, peer, &list);
         for (int64_t i = 0; i < list.n; i++) {
             Need *n = &list.needs[i];
-            if (n->owner != rank) continue;
             segment_add(&b->send, n->stage,
                         (PlanSegment){.peer = peer,
                                       .rows = n->tokens.end - n->tokens.begin,
@@ -278,6 +295,8 @@ static void build_magi(Builder *b, const Map *own) {
     range_list_free(&runs);
     free(list.needs);
     free(keys.pieces);
+    free(cutter.place);
+    free(cutter.next_row);
 }
 
 static void build_ring(Builder *b, const Map *own) {
@@ -309,7 +328,8 @@ static void build_gathered(Builder *b, const Map *own) {
     for (int peer = 0; peer < P; peer++) {
         if (peer == rank) continue;
         segment_add(&b->recv, 0, (PlanSegment){.peer = peer, .rows = rows, .row = peer * rows});
-        segment_add(&b->send, 0, (PlanSegment){.peer = peer, .rows = rows, .peer_row = rank * rows});
+        segment_add(&b->send, 0,
+                    (PlanSegment){.peer = peer, .rows = rows, .peer_row = rank * rows});
     }
     free(all.pieces);
 }
@@ -348,10 +368,16 @@ void plan_rank(const AttnPlan *p, int rank, RankPlan *out) {
     for (int i = 0; i < p->n_stages; i++) out->stages[i].source = -1;
     switch (p->backend) {
     case BACKEND_NONE:
-    case BACKEND_MAGI: build_magi(&b, &own); break;
-    case BACKEND_RING: build_ring(&b, &own); break;
+    case BACKEND_MAGI:
+        build_magi(&b, &own);
+        break;
+    case BACKEND_RING:
+        build_ring(&b, &own);
+        break;
     case BACKEND_ALLGATHER:
-    case BACKEND_ULYSSES: build_gathered(&b, &own); break;
+    case BACKEND_ULYSSES:
+        build_gathered(&b, &own);
+        break;
     }
     free(own.pieces);
 

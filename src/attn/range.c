@@ -77,8 +77,10 @@ int64_t range_find(const Range *ranges, int64_t n, int32_t token) {
     int64_t low = 0;
     while (low < n) {
         int64_t mid = (low + n) / 2;
-        if (ranges[mid].end <= token) low = mid + 1;
-        else n = mid;
+        if (ranges[mid].end <= token)
+            low = mid + 1;
+        else
+            n = mid;
     }
     return low;
 }

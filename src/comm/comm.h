@@ -96,6 +96,8 @@ Status comm_wait(Comm *c, CommTicket ticket, Stream *stream);
  * ERR_STOPPED, OK) and, as their status_message, the sentence of the lowest rank that has it, with
  * "rank N: " before it when others have not failed. */
 Status comm_agree(Comm *host, Status mine);
+/* Is this thread's last failure one that comm_agree or comm_agree_equal gave to every rank? */
+bool comm_agreed(void);
 
 /* ERR_ENV on every rank, naming the first rank whose value is not rank 0's. */
 Status comm_agree_equal(Comm *host, uint64_t value, const char *what);

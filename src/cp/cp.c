@@ -13,7 +13,7 @@ static PlanOptions plan_options(const CpOptions *o) {
                          .degree = o->overlap_degree};
 }
 
-static Status build_mask(Mask *mask, const CpOptions *o, const int32_t *doc_begin, int64_t n_docs) {
+Status cp_mask(Mask *mask, const CpOptions *o, const int32_t *doc_begin, int64_t n_docs) {
     int64_t S = o->tokens, T = o->seq_len;
     if (o->mask == MASK_FULL) return mask_full(mask, S, T);
     if (o->mask == MASK_CAUSAL) return mask_causal(mask, S, T, o->window);
@@ -24,7 +24,7 @@ static Status build_mask(Mask *mask, const CpOptions *o, const int32_t *doc_begi
     return st;
 }
 
-static Status build_plan(AttnPlan *plan, const CpOptions *o, const Mask *mask) {
+Status cp_plan(AttnPlan *plan, const CpOptions *o, const Mask *mask) {
     PlanOptions options = plan_options(o);
     CostModel cost = cost_default(o->H, o->K, o->D);
     options.cost = &cost;
@@ -40,10 +40,10 @@ Status cp_tokens(const CpOptions *o, int64_t *S) {
     for (int64_t b = 0; b < o->tokens / o->seq_len; b++) begin[b] = (int32_t)(b * o->seq_len);
     Mask mask;
     AttnPlan plan;
-    Status st = build_mask(&mask, o, begin, o->tokens / o->seq_len);
+    Status st = cp_mask(&mask, o, begin, o->tokens / o->seq_len);
     free(begin);
     CHECK(st);
-    st = build_plan(&plan, o, &mask);
+    st = cp_plan(&plan, o, &mask);
     mask_free(&mask);
     CHECK(st);
     *S = plan.dispatch.rows;
@@ -53,7 +53,7 @@ Status cp_tokens(const CpOptions *o, int64_t *S) {
 
 CpBatch *cp_batch_create(const CpOptions *o, const MicroBatch *mb) {
     Mask mask;
-    REQUIRE(build_mask(&mask, o, mb->doc_begin, mb->n_docs) == OK);
+    REQUIRE(cp_mask(&mask, o, mb->doc_begin, mb->n_docs) == OK);
     CpBatch *b = cp_batch_from_mask(o, &mask, mb);
     mask_free(&mask);
     return b;
@@ -62,7 +62,7 @@ CpBatch *cp_batch_create(const CpOptions *o, const MicroBatch *mb) {
 CpBatch *cp_batch_from_mask(const CpOptions *o, const Mask *mask, const MicroBatch *mb) {
     CpBatch *b = NEW(CpBatch, 1);
     /* Sizes were accepted by cp_tokens, and the grid depends on sizes alone. */
-    REQUIRE(build_plan(&b->plan, o, mask) == OK);
+    REQUIRE(cp_plan(&b->plan, o, mask) == OK);
     plan_rank(&b->plan, o->rank, &b->mine);
     b->hash = plan_hash(&b->plan);
     b->S = b->mine.rows;

@@ -41,6 +41,10 @@ CpBatch *cp_batch_create(const CpOptions *o, const MicroBatch *mb);
 /* The same under any mask over o->tokens tokens. */
 CpBatch *cp_batch_from_mask(const CpOptions *o, const Mask *mask, const MicroBatch *mb);
 void cp_batch_free(CpBatch *b);
+/* The mask of a micro-batch whose blocks start at doc_begin, and the plan that a batch of these options
+ * has under a mask. */
+Status cp_mask(Mask *out, const CpOptions *o, const int32_t *doc_begin, int64_t n_docs);
+Status cp_plan(AttnPlan *out, const CpOptions *o, const Mask *mask);
 /* S of every batch of these options. ERR_USER when the sizes do not fit the backend. */
 Status cp_tokens(const CpOptions *o, int64_t *S);
 

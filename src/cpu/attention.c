@@ -65,7 +65,7 @@ void cpu_attn_work_free(AttnWork *work) {
 typedef struct {
     float *pack_a, *pack_b; /* one packed factor each */
     float *score, *dscore;  /* [TILE_ROWS, TILE_KEYS] */
-    float max[TILE_ROWS];   /* of the scores of a row so far, -inf before the first */
+    float max[TILE_ROWS];   /* of the scores of a row so far */
     double sum[TILE_ROWS];  /* of exp(score - max) */
 } Buffers;
 
@@ -113,7 +113,7 @@ static CPU_CLONES void softmax_row(float *score, Range allowed, int64_t keys, fl
         more += (double)score[j];
     }
     for (int64_t j = allowed.end; j < keys; j++) score[j] = 0;
-    float shrink = cpu_expf(*max - top); /* 0 when there was no key before */
+    float shrink = cpu_expf(*max - top);
     *sum = *sum * (double)shrink + more;
     *max = top;
     for (int d = 0; d < D; d++) acc[d] *= shrink;
@@ -129,9 +129,11 @@ static void forward_tile(Buffers *buf, float *o, float *o_acc, float *lse, const
     size_t row_bytes = (size_t)z.D * sizeof(float);
     q += (int64_t)h * z.D;
     lse += h * z.Sq;
-    for (int64_t r = begin; r < end; r++) { /* an earlier result is a sum of 1 at max = lse */
+    /* An earlier result is a sum of 1 at max = lse. So is none, at -inf: the first key shrinks that
+     * sum by exp(-inf), and without keys it ends as o = 0 / 1, lse = -inf + log 1. */
+    for (int64_t r = begin; r < end; r++) {
         buf->max[r - begin] = resume ? lse[r] : -INFINITY;
-        buf->sum[r - begin] = buf->max[r - begin] == -INFINITY ? 0 : 1;
+        buf->sum[r - begin] = 1;
         if (!resume) memset(acc + r * ldq, 0, row_bytes);
     }
     for (int64_t i = work->first[tile]; i < work->first[tile + 1]; i++) {
@@ -152,8 +154,8 @@ static void forward_tile(Buffers *buf, float *o, float *o_acc, float *lse, const
     }
     for (int64_t r = begin; r < end; r++) {
         double sum = buf->sum[r - begin];
-        float inverse = sum == 0 ? 0 : (float)(1 / sum);
-        lse[r] = sum == 0 ? -INFINITY : (float)((double)buf->max[r - begin] + log(sum));
+        float inverse = (float)(1 / sum);
+        lse[r] = (float)((double)buf->max[r - begin] + log(sum));
         for (int d = 0; d < z.D; d++) acc[r * ldq + d] *= inverse;
         if (o_acc != NULL && o != NULL) {
             memcpy(o + r * ldq + (int64_t)h * z.D, acc + r * ldq, row_bytes);

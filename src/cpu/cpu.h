@@ -23,16 +23,16 @@
 /* Helpers of cloned functions must become part of each clone. */
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+/* clang-format off */
 #define CPU_OP_LIST(X)                                                                             \
-    X(embedding_fwd)                                                                               \
-    X(embedding_bwd)                                                                               \
-    X(rmsnorm_fwd)                                                                                 \
-    X(rmsnorm_bwd)                                                                                 \
-    X(linear_fwd)                                                                                  \
-    X(linear_dgrad) X(linear_wgrad) X(rope_split_fwd) X(rope_split_bwd) X(attn_work_create)        \
-        X(attn_work_free) X(attention_fwd) X(attention_delta) X(attention_bwd) X(swiglu_fwd)       \
-            X(swiglu_bwd) X(cross_entropy) X(adamw) X(cast_f32) X(add_f32) X(sum_f32)              \
-                X(sum_squares) X(gather_rows) X(scatter_rows) X(scatter_add_rows)
+    X(embedding_fwd) X(embedding_bwd) X(rmsnorm_fwd) X(rmsnorm_bwd)                                \
+    X(linear_fwd) X(linear_dgrad) X(linear_wgrad) X(rope_split_fwd) X(rope_split_bwd)              \
+    X(attn_work_create) X(attn_work_free)                                                          \
+    X(attention_fwd) X(attention_delta) X(attention_bwd)                                           \
+    X(swiglu_fwd) X(swiglu_bwd) X(cross_entropy) X(adamw)                                          \
+    X(cast_f32) X(add_f32) X(sum_f32) X(sum_squares)                                               \
+    X(gather_rows) X(scatter_rows) X(scatter_add_rows)
+/* clang-format on */
 
 /* cpu_rmsnorm_fwd and so on: each has the type that its entry of the table has. */
 #define X(op) __typeof__(*((Ops *)0)->op) cpu_##op;

@@ -27,7 +27,7 @@ static void gemm(float *c, const float *add, GemmFactor a, GemmFactor b, int64_t
         int64_t nc = i64_min(n - j0, NC);
         for (int64_t p = 0; p == 0 || p < k; p += KC) {
             int64_t kc = i64_min(k - p, KC);
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait /* the barrier after packing a is one for both */
             for (int64_t j = 0; j < nc; j += GEMM_COLS) {
                 gemm_pack_b(pb + j * kc, gemm_factor_at(b, j0 + j, p), i64_min(nc - j, GEMM_COLS),
                             kc);

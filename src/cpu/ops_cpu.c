@@ -118,7 +118,7 @@ float *cpu_scratch(int64_t n) {
 
 const Ops *cpu_ops(void) {
     static const Ops ops = {.name = "cpu",
-    .device_name = "cpu",
+                            .device_name = "cpu",
                             .act_bytes = sizeof(float),
                             .act_dtype = DT_F32,
                             .host_memory = true,

@@ -32,8 +32,8 @@ static Status check_gradients(Session *s, const char *samples) {
         double sum;
         CHECK(sum_of_squares(s, llama_gradients(s->llama) + p->offset, p->count, &sum));
         if (!isfinite(sum))
-            return status_fail(ERR_ENV, "gradient of %s (layer %d) is not finite, samples %s",
-                               p->name, p->layer, samples);
+            return status_fail(ERR_ENV, "the gradient of %s is not finite, samples %s", p->name,
+                               samples);
     }
     return OK;
 }
@@ -49,11 +49,14 @@ static Status check_micro(Session *s, const MicroBatch *mb) {
     int layer = -1;
     if (st == OK && !isfinite(loss)) {
         st = llama_first_nonfinite(s->llama, ((const CpBatch *)mb->prepared)->S, s->stream, &layer);
-        if (st == OK && layer >= 0)
-            st = status_fail(ERR_ENV, "input of layer %d is the first activation that is not "
-                                      "finite, samples %s", layer, strbuf_text(&samples));
+        if (st == OK && layer == 0)
+            st = status_fail(ERR_ENV, "the embedding's output is not finite, samples %s",
+                             strbuf_text(&samples));
+        if (st == OK && layer > 0)
+            st = status_fail(ERR_ENV, "the output of layer %d is the first tensor that is not "
+                                      "finite, samples %s", layer - 1, strbuf_text(&samples));
         if (st == OK)
-            st = status_fail(ERR_ENV, "loss is not finite although every layer's output is, "
+            st = status_fail(ERR_ENV, "the loss is not finite although every layer's output is, "
                                       "samples %s", strbuf_text(&samples));
     }
     if (st == OK) st = check_gradients(s, strbuf_text(&samples));
@@ -61,18 +64,30 @@ static Status check_micro(Session *s, const MicroBatch *mb) {
     return st;
 }
 
+/* Only the first rank that found something reports it, so that comm_agree names that rank. */
+static Status agree_first(Session *s, Status mine) {
+    int32_t first = mine != OK ? s->rank : s->world;
+    CHECK(comm_all_reduce(s->comm.host, &first, 1, DT_I32, COMM_MIN, NULL));
+    if (mine != OK && first != s->rank) {
+        status_clear();
+        mine = OK;
+    }
+    return comm_agree(s->comm.host, mine);
+}
+
 Status nonfinite_locate(Session *s, int64_t step, double loss, double grad_norm) {
-    Status st = comm_agree(s->comm.host, check_weights(s));
+    Status st = agree_first(s, check_weights(s));
     for (int64_t j = 0; st == OK && j < s->micro_steps; j++) {
         MicroBatch mb;
         st = loader_batch(&mb, s->train_data, &s->loader, step, j);
         if (st == OK) st = check_micro(s, &mb);
         loader_batch_free(&mb, &s->loader);
-        st = comm_agree(s->comm.host, st);
+        st = agree_first(s, st);
     }
     if (st == OK)
-        st = status_fail(ERR_ENV, "running the step again gave finite numbers: suspect the hardware");
+        st = status_fail(ERR_ENV, "its micro-batches run again one by one gave finite numbers: "
+                                  "their sum overflows, or the hardware fails");
     status_prefix("step %lld: loss %g, gradient norm %g; nothing was written", (long long)step + 1,
-                  loss, grad_norm);
+                  loss, fabs(grad_norm)); /* not "-nan" */
     return st;
 }

@@ -38,25 +38,34 @@ static Status lock(RunDir *d, const char *dir) {
     return st;
 }
 
-Status rundir_open(RunDir *d, const Config *config, const char *resume) {
-    const char *dir = config->run.dir;
+Status rundir_open(RunDir *d, const char *dir, const char *resume) {
     d->lock = -1;
     CHECK(make_dirs(dir));
     CHECK(lock(d, dir));
-    char *log = mem_printf("%s/log.jsonl", dir);
-    bool used = access(log, F_OK) == 0;
-    free(log);
+    char *config = mem_printf("%s/config.yaml", dir);
+    bool used = access(config, F_OK) == 0;
+    free(config);
     if (used && resume == NULL)
         return status_fail(ERR_USER, "%s already holds a run; --resume auto continues it, another "
                                      "run.dir starts a new one", dir);
+    return OK;
+}
+
+/* Beside the old one first: a full disk must not cost what is there. */
+Status rundir_write_config(const Config *config) {
     StrBuf text = {0};
     config_print(config, &text);
-    char *path = mem_printf("%s/config.yaml", dir);
-    FILE *f = fopen(path, "w");
+    char *path = mem_printf("%s/config.yaml", config->run.dir), *tmp = mem_printf("%s.tmp", path);
+    FILE *f = fopen(tmp, "w");
+    bool good = f != NULL && fputs(strbuf_text(&text), f) != EOF;
+    if (f != NULL && fclose(f) != 0) good = false;
     Status st = OK;
-    if (f == NULL || fputs(strbuf_text(&text), f) == EOF || fclose(f) != 0)
+    if (!good || rename(tmp, path) != 0) {
         st = status_fail(ERR_ENV, "cannot write %s: %s", path, strerror(errno));
+        unlink(tmp);
+    }
     free(path);
+    free(tmp);
     strbuf_free(&text);
     return st;
 }

@@ -10,7 +10,9 @@ typedef struct {
 
 /* For rank 0. ERR_USER when another job holds the folder, or when it already holds a run and resume is
  * NULL (so that nothing is overwritten by mistake); ERR_ENV when it cannot be written. */
-Status rundir_open(RunDir *d, const Config *config, const char *resume);
+Status rundir_open(RunDir *d, const char *dir, const char *resume);
+/* For rank 0: config.yaml, once it is known that the run can start. */
+Status rundir_write_config(const Config *config);
 void rundir_close(RunDir *d);
 
 #endif

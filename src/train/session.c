@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "log.h"
-#include "model/flops.h"
 
 /* The loader's thread turns a micro-batch into this rank's part of it. */
 static void *prepare(void *ctx, const MicroBatch *mb) { return cp_batch_create(ctx, mb); }
@@ -27,15 +26,19 @@ static Status open_backend(Session *s) {
     return OK;
 }
 
+static DatasetOptions train_options(const Config *c) {
+    return (DatasetOptions){.sources = c->data.train,
+                            .n_sources = c->data.n_train,
+                            .format = c->data.format,
+                            .seq_len = c->model.seq_len,
+                            .vocab = c->model.vocab,
+                            .seed = (uint64_t)c->run.seed,
+                            .shuffle = true};
+}
+
 static Status open_data(Session *s) {
     const Config *c = s->config;
-    DatasetOptions o = {.sources = c->data.train,
-                        .n_sources = c->data.n_train,
-                        .format = c->data.format,
-                        .seq_len = c->model.seq_len,
-                        .vocab = c->model.vocab,
-                        .seed = (uint64_t)c->run.seed,
-                        .shuffle = true};
+    DatasetOptions o = train_options(c);
     CHECK(dataset_open(&s->train_data, &o));
     if (c->data.n_val > 0 && c->run.eval_sequences > 0) {
         o.sources = c->data.val;
@@ -46,16 +49,16 @@ static Status open_data(Session *s) {
     return OK;
 }
 
-static void set_options(Session *s) {
+static void set_options(Session *s, int rank, int world) {
     const Config *c = s->config;
-    s->world = s->comm.host->size;
-    s->rank = s->comm.host->rank;
-    s->dp = s->world / c->parallel.cp;
-    s->dp_rank = s->comm.dp->rank;
+    s->world = world;
+    s->rank = rank;
+    s->dp = world / c->parallel.cp;
+    s->dp_rank = rank / c->parallel.cp;
     s->micro_steps = c->batch.global / (c->batch.micro * s->dp);
     s->step_tokens = (double)c->batch.global * (double)c->model.seq_len;
     s->cp_options = (CpOptions){.backend = c->parallel.backend,
-                                .rank = s->comm.cp->rank,
+                                .rank = rank % c->parallel.cp,
                                 .size = c->parallel.cp,
                                 .chunk_size = c->parallel.chunk_size,
                                 .overlap_degree = c->parallel.overlap_degree,
@@ -116,8 +119,38 @@ Status session_open(Session *s, const Config *config) {
     comm_free(host);
     CHECK(st);
     CHECK(comm_open(&s->comm, s->ops, config->parallel.cp));
-    set_options(s);
+    set_options(s, s->comm.host->rank, s->comm.host->size);
     return comm_agree(s->comm.host, reserve(s));
+}
+
+/* The fields that reserving reads. */
+static const Ops planned_ops[] = {[false] = {.name = "cuda",
+                                             .device_name = "GPUs (bf16)",
+                                             .act_bytes = 2,
+                                             .act_dtype = DT_BF16},
+                                  [true] = {.name = "cpu",
+                                            .device_name = "CPUs (fp32)",
+                                            .act_bytes = 4,
+                                            .act_dtype = DT_F32,
+                                            .host_memory = true}};
+
+Status session_plan(Session *s, const Config *config, int world, char **no_data) {
+    *s = (Session){.config = config};
+    *no_data = NULL;
+    CHECK(config_check_world(config, world));
+    s->planned = NEW(Comm, 2);
+    s->comm.world = &s->planned[0];
+    s->comm.cp = &s->planned[1];
+    s->comm.world->size = world;
+    s->comm.cp->size = config->parallel.cp;
+    s->ops = &planned_ops[config->device == DEVICE_CPU];
+    DatasetOptions data = train_options(config);
+    if (dataset_open(&s->train_data, &data) != OK) {
+        *no_data = mem_strdup(status_message());
+        status_clear();
+    }
+    set_options(s, 0, world);
+    return reserve(s);
 }
 
 static Status start_alone(Session *s) {
@@ -140,6 +173,7 @@ void session_close(Session *s) {
     if (s->stream != NULL) s->ops->stream_free(s->stream);
     arena_free(&s->arena);
     if (s->comm.host != NULL) comm_close(&s->comm);
+    free(s->planned);
     *s = (Session){0};
 }
 
@@ -155,44 +189,4 @@ Status session_take_loss(Session *s, double *sum) {
     CHECK(s->ops->stream_sync(s->stream));
     s->ops->mem_zero(s->loss, sizeof *sum, s->stream);
     return OK;
-}
-
-void session_describe(const Session *s, StrBuf *out) {
-    const Config *c = s->config;
-    const ModelConfig *m = &c->model;
-    int64_t T = m->seq_len;
-    strbuf_printf(out, "model      %.4g M parameters: %d layers, hidden %d, %d/%d heads of %d, ffn %d, "
-                       "vocab %d (%d in memory)%s\n",
-                  (double)s->table->n_weights / 1e6, m->layers, m->hidden, m->heads, m->kv_heads,
-                  m->head_dim, m->ffn, m->vocab, s->table->vocab_padded,
-                  m->tie_embeddings ? ", tied" : "");
-    strbuf_printf(out, "data       %.4g M training tokens in %d file%s, %lld samples of %lld an epoch\n",
-                  (double)dataset_tokens(s->train_data) / 1e6, c->data.n_train,
-                  c->data.n_train == 1 ? "" : "s",
-                  (long long)dataset_epoch_samples(s->train_data), (long long)T);
-    strbuf_printf(out, "world      %d rank%s on %s = dp %d x cp %d (%s)\n", s->world,
-                  s->world == 1 ? "" : "s", s->ops->device_name, s->dp, c->parallel.cp,
-                  config_enum_name((int)c->parallel.backend, "parallel.backend"));
-    for (int d = 0; d < s->dp && d < 8; d++)
-        strbuf_printf(out, "           dp %d: rank%s %d%s%d\n", d, c->parallel.cp == 1 ? "" : "s",
-                      d * c->parallel.cp, c->parallel.cp == 1 ? " = cp " : " .. ",
-                      c->parallel.cp == 1 ? 0 : (d + 1) * c->parallel.cp - 1);
-    if (s->dp > 8) strbuf_printf(out, "           and so on to dp %d\n", s->dp - 1);
-    strbuf_printf(out, "batch      %lld sequences = %lld micro-batches x %lld sequences x dp %d; %.0f "
-                       "tokens a step, %.4g M in %lld steps (%.2f epochs)\n",
-                  (long long)c->batch.global, (long long)s->micro_steps, (long long)c->batch.micro,
-                  s->dp, s->step_tokens, s->step_tokens * (double)c->run.steps / 1e6,
-                  (long long)c->run.steps,
-                  (double)c->batch.global * (double)c->run.steps /
-                      (double)dataset_epoch_samples(s->train_data));
-    double area = 0.5 * (double)T * (double)(T + 1);
-    if (c->data.window > 0 && c->data.window < T) {
-        double W = (double)c->data.window;
-        area = (double)T * (W + 1) - 0.5 * W * (W + 1);
-    }
-    if (c->data.mask == MASK_FULL) area = (double)T * (double)T;
-    strbuf_printf(out, "flops      %.4g G a token, forward and backward%s\n",
-                  flops_train(m, s->table, 1, area / (double)T) / 1e9,
-                  c->data.mask == MASK_DOCUMENT ? " (at most: documents make it less)" : "");
-    arena_print(&s->arena, out);
 }

@@ -27,6 +27,7 @@ typedef struct {
     double *loss; /* device accumulator */
     Dataset *train_data, *val_data; /* val_data NULL: no evaluation */
     LoaderOptions loader;
+    Comm *planned; /* of session_plan: a world and a cp group that only have sizes */
 } Session;
 
 /* Opens backend, communicators and data, and reserves (not yet allocates) all memory. Collective:
@@ -36,13 +37,16 @@ Status session_open(Session *s, const Config *config);
 Status session_start(Session *s);
 void session_close(Session *s);
 
+/* For `cria plan`: what session_open would make for rank 0 of `world` ranks, without MPI, devices or
+ * data (train_data stays NULL when its files cannot be read; *no_data is then the reason, which the
+ * caller frees). device cpu means fp32, cuda and auto mean bf16. */
+Status session_plan(Session *s, const Config *config, int world, char **no_data);
+
 /* Runs one micro-batch (loss is added to s->loss). */
 Status session_run_micro(Session *s, const MicroBatch *mb, bool train, LlamaBucketReady ready,
                          void *ctx);
 /* Reads s->loss into *sum and sets it to zero. Waits for the stream. */
 Status session_take_loss(Session *s, double *sum);
 
-/* What --dry-run and the banner say: world map, batch arithmetic, parameters, memory, FLOPs. */
-void session_describe(const Session *s, StrBuf *out);
 
 #endif

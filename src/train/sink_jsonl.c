@@ -1,23 +1,36 @@
 /* log.jsonl: one object a line, flushed, appended. After a resume a step may appear twice; readers
- * let the later line win. */
+ * let the later line win. A log that cannot be written is no reason to stop a run. */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "log.h"
 #include "train/sink.h"
 
 typedef struct {
     Sink sink;
     FILE *file;
+    bool failed;
 } JsonlSink;
 
 static void put(Sink *s, StrBuf *line) {
-    FILE *f = ((JsonlSink *)s)->file;
-    fprintf(f, "%s\n", strbuf_text(line));
-    fflush(f);
+    JsonlSink *j = (JsonlSink *)s;
+    bool good = fprintf(j->file, "%s\n", strbuf_text(line)) >= 0 && fflush(j->file) == 0;
+    if (!good && !j->failed)
+        log_warn("log.jsonl cannot be written and lacks lines from here on: %s", strerror(errno));
+    j->failed = !good;
     strbuf_free(line);
+}
+
+/* After a kill or a full disk the last line may be cut: what follows starts a new one. */
+static bool ends_in_a_line(const char *path) {
+    FILE *f = fopen(path, "r");
+    if (f == NULL) return true; /* not there yet */
+    bool cut = fseek(f, -1, SEEK_END) == 0 && fgetc(f) != '\n';
+    fclose(f);
+    return !cut;
 }
 
 /* JSON has no NaN or infinity. */
@@ -76,14 +89,16 @@ static void jsonl_free(Sink *s) {
 }
 
 Status sink_jsonl_create(Sink **s, const char *path, const char *head) {
+    bool whole = ends_in_a_line(path);
     FILE *f = fopen(path, "a");
     if (f == NULL)
         return status_fail(ERR_ENV, "cannot write the log %s: %s", path, strerror(errno));
     JsonlSink *j = NEW(JsonlSink, 1);
     j->sink = (Sink){jsonl_step, jsonl_eval, jsonl_save, jsonl_free};
     j->file = f;
-    fprintf(f, "%s\n", head);
-    fflush(f);
+    StrBuf line = {0};
+    strbuf_printf(&line, "%s%s", whole ? "" : "\n", head);
+    put(&j->sink, &line);
     *s = &j->sink;
     return OK;
 }

@@ -106,7 +106,12 @@ static Status find_alone(const Config *c, const char *resume, char **path) {
     if (strcmp(resume, "auto") == 0) {
         StrBuf skipped = {0};
         Status st = checkpoint_latest(c->run.dir, path, &skipped);
-        if (skipped.len > 0) log_warn("%s", strbuf_text(&skipped));
+        if (skipped.len > 0) skipped.text[--skipped.len] = '\0'; /* the last line's end */
+        if (st == OK && skipped.len > 0 && *path == NULL) /* starting again would be no resume */
+            st = status_fail(ERR_USER, "no checkpoint in %s can be used (move them away to start at "
+                                       "step 0): %s", c->run.dir, strbuf_text(&skipped));
+        else if (skipped.len > 0)
+            log_warn("passed over: %s", strbuf_text(&skipped));
         strbuf_free(&skipped);
         return st;
     }

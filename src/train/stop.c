@@ -26,6 +26,7 @@ void stop_install(double time_limit_minutes) {
     stop.sa_flags |= (int)SA_RESETHAND; /* a second Ctrl-C ends the program at once */
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGUSR1, &save, NULL);
+    signal(SIGXFSZ, SIG_IGN);
     deadline = time_limit_minutes > 0 ? time_now() + 60 * time_limit_minutes : 0;
 }
 

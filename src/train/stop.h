@@ -5,7 +5,9 @@
 
 #include <stdbool.h>
 
-void stop_install(double time_limit_minutes); /* 0: no limit; counts from this call */
+/* 0: no limit; counts from this call. Also lets a write beyond RLIMIT_FSIZE fail like one on a full
+ * disk, which can be told, instead of ending the process. */
+void stop_install(double time_limit_minutes);
 bool stop_requested(void);                    /* by signal */
 bool stop_time_is_up(void);
 bool stop_take_save_request(void); /* true once per SIGUSR1 */

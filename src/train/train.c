@@ -14,6 +14,7 @@
 #include "log.h"
 #include "model/flops.h"
 #include "optim/schedule.h"
+#include "train/describe.h"
 #include "train/eval.h"
 #include "train/nonfinite.h"
 #include "train/rundir.h"
@@ -239,6 +240,18 @@ static Status open_sinks(Train *t, const char *resumed) {
     return OK;
 }
 
+/* Ids beyond the vocabulary mostly show here, while nothing is written yet. */
+static Status check_first_batches(Session *s, int64_t step) {
+    Dataset *data[] = {s->train_data, s->val_data};
+    const int64_t first[] = {step, 0};
+    for (int i = 0; i < 2 && data[i] != NULL; i++) {
+        MicroBatch mb;
+        CHECK(loader_batch(&mb, data[i], &s->loader, first[i], 0));
+        loader_batch_free(&mb, &s->loader);
+    }
+    return OK;
+}
+
 static Status begin(Train *t, const TrainOptions *options) {
     Session *s = &t->s;
     char *resumed = NULL;
@@ -254,7 +267,10 @@ static Status begin(Train *t, const TrainOptions *options) {
             log_info("no checkpoint in %s yet: starting at step 0", s->config->run.dir);
         CHECK_GOTO(optimizer_init(s->optimizer, (uint64_t)s->config->run.seed, s->stream), done);
     }
-    CHECK_GOTO(comm_agree(s->comm.host, open_sinks(t, resumed)), done);
+    CHECK_GOTO(comm_agree(s->comm.host, check_first_batches(s, t->state.step)), done);
+    st = s->rank == 0 ? rundir_write_config(s->config) : OK;
+    if (st == OK) st = open_sinks(t, resumed);
+    CHECK_GOTO(comm_agree(s->comm.host, st), done);
     st = comm_agree(s->comm.host,
                     loader_create(&t->loader, s->train_data, &s->loader, t->state.step));
 done:
@@ -271,6 +287,7 @@ static void end(Train *t) {
 Status train_run(const Config *config, const TrainOptions *options) {
     Train t = {0};
     RunDir dir = {.lock = -1};
+    stop_install(config->run.time_limit_minutes);
     Status st = session_open(&t.s, config);
     if (st != OK) goto done;
     StrBuf text = {0};
@@ -279,15 +296,18 @@ Status train_run(const Config *config, const TrainOptions *options) {
     strbuf_free(&text);
     if (options->dry_run) goto done;
 
-    stop_install(config->run.time_limit_minutes);
     watchdog_start(config->run.watchdog_seconds);
-    CHECK_GOTO(comm_agree(t.s.comm.host, t.s.rank == 0 ? rundir_open(&dir, config, options->resume)
-                                                       : OK), done);
+    if (t.s.rank == 0) st = rundir_open(&dir, config->run.dir, options->resume);
+    CHECK_GOTO(comm_agree(t.s.comm.host, st), done);
     CHECK_GOTO(session_start(&t.s), done);
     t.peak_flops = flops_peak(t.s.ops->device_name);
     CHECK_GOTO(begin(&t, options), done);
     st = loop(&t);
 done:
+    if (st != OK && st != ERR_STOPPED && !comm_agreed()) { /* the other ranks wait for this one */
+        log_error("%s", status_message());
+        comm_abort(status_exit_code(st));
+    }
     watchdog_stop();
     end(&t);
     rundir_close(&dir);

@@ -24,7 +24,7 @@ expect() { grep -qF "$1" "$dir/out" || { echo "expected: $1, found:" && cat "$di
 refuse() { if scripts/plot_loss.py "$@" >"$dir/out" 2>&1; then echo "accepted: $*" && exit 1; fi; }
 
 scripts/plot_loss.py "$dir" >"$dir/out" 2>&1
-expect "$dir: step 4, training loss 8.000 -> 6.500, held-out loss 8.300 -> 6.900, resumed at step 2"
+expect "$dir: step 4, training loss 8.000 -> 6.500, held-out loss 8.300 -> 6.900, replayed from step 2"
 expect "skipped $dir/log.jsonl:7,"
 expect "The picture is $dir/loss.png"
 [ "$(head -c 4 "$dir/loss.png" | tail -c 3)" = PNG ]

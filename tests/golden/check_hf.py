@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Holds the golden files against a third implementation: Hugging Face's LlamaForCausalLM with PyTorch's
-AdamW and clip_grad_norm_, started from the weights in the files. Reads nothing but the files.
+"""Holds the golden files against a third implementation: Hugging Face's LlamaForCausalLM with
+PyTorch's AdamW and clip_grad_norm_, started from the weights in the files.
 
-Hugging Face computes RoPE angles in float32 even in a float64 model, so about seven digits can agree."""
+Hugging Face computes RoPE angles in float32 even in a float64 model: seven digits can agree."""
 
 import json
 import pathlib
@@ -23,7 +23,8 @@ def hugging_face_config(m):
     scaling = None
     if m["rope_scaling.factor"] != 1:
         scaling = {"rope_type": "llama3", "factor": m["rope_scaling.factor"],
-                   "low_freq_factor": m["rope_scaling.low"], "high_freq_factor": m["rope_scaling.high"],
+                   "low_freq_factor": m["rope_scaling.low"],
+                   "high_freq_factor": m["rope_scaling.high"],
                    "original_max_position_embeddings": m["rope_scaling.original"]}
     return LlamaConfig(
         num_hidden_layers=m["layers"], hidden_size=m["hidden"], num_attention_heads=m["heads"],
@@ -43,10 +44,11 @@ def check(case):
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
 
-    groups = [{"params": [p for p in model.parameters() if p.ndim == 2], "weight_decay": o["weight_decay"]},
-              {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0}]
+    decay = {2: o["weight_decay"], 1: 0.0}
+    groups = [{"params": [p for p in model.parameters() if p.ndim == ndim], "weight_decay": decay[ndim]}
+              for ndim in decay]
     optimizer = torch.optim.AdamW(groups, betas=(o["beta1"], o["beta2"]), eps=o["eps"])
-    apart = {"loss": 0.0, "grad norm": 0.0, "token loss": 0.0, "first gradient": 0.0, "final weight": 0.0}
+    apart = dict.fromkeys(("loss", "grad norm", "token loss", "first gradient", "final weight"), 0.0)
 
     def compare_tensors(what, path, of):
         expected = load(path)[1]
@@ -55,7 +57,8 @@ def check(case):
 
     for t, (tokens, weights) in enumerate(zip(golden["tokens"].long(), golden["weights"].double())):
         logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-        ce = torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+        ce = torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:],
+                                               reduction="none")
         loss = (ce * weights).sum() / weights.sum()
         optimizer.zero_grad()
         loss.backward()

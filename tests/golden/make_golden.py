@@ -4,8 +4,8 @@
     make_golden.py           writes case*.safetensors beside this script
     make_golden.py --check   computes everything again and compares it with the files
 
-The forward pass follows Hugging Face's LlamaForCausalLM; gradients come from jax.grad, so nothing here
-shares a derivation with cria's hand-written backward pass. README.md describes the files."""
+The forward pass follows Hugging Face's LlamaForCausalLM; gradients come from jax.grad, so nothing
+here shares a derivation with cria's hand-written backward pass. README.md describes the files."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ OPTIM = {"lr": 3e-3, "min_lr": 3e-4, "schedule": "cosine", "warmup_steps": 5, "d
          "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "clip": 1.0}
 
 CASES = {
-    # All three bands of Llama-3 RoPE scaling: wavelength 6 is kept, 29 is between, the rest are scaled.
+    # All three bands of Llama-3 RoPE scaling: wavelength 6 is kept, 29 between, the rest scaled.
     "case1": {
         "model": {"layers": 2, "hidden": 48, "heads": 4, "kv_heads": 2, "head_dim": 12, "ffn": 80,
                   "vocab": 97, "seq_len": 32, "tie_embeddings": False, "norm_eps": 1e-5,
@@ -34,8 +34,8 @@ CASES = {
                   "rope_scaling": {"factor": 8.0, "low": 1.0, "high": 4.0, "original": 64}},
         "optim": OPTIM, "batch": {"global": 2}, "seed": 1,
     },
-    # Tied head, three query heads per kv head, heads * head_dim != hidden, odd sizes, and four steps
-    # after the end of the decay; gradients pass through clipping as well as under it.
+    # Tied head, three query heads per kv head, heads * head_dim != hidden, odd sizes, four steps
+    # after the end of the decay; some gradients are clipped and some are not.
     "case2": {
         "model": {"layers": 2, "hidden": 40, "heads": 6, "kv_heads": 2, "head_dim": 8, "ffn": 72,
                   "vocab": 89, "seq_len": 24, "tie_embeddings": True, "norm_eps": 1e-6,
@@ -45,7 +45,7 @@ CASES = {
 }
 
 
-# ---- the model ------------------------------------------------------------------------------------
+# ---- the model ----------------------------------------------------------------------------------
 
 def inverse_frequencies(m):
     inv = m["rope_theta"] ** (-np.arange(0, m["head_dim"], 2) / m["head_dim"])
@@ -91,7 +91,8 @@ def token_losses(w, m, tokens):
         o = attention(rope(q, angles), rope(k, angles), v).reshape(B, T, -1)
         x = x + o @ p("self_attn.o_proj").T
         y = rmsnorm(x, p("post_attention_layernorm"), m["norm_eps"])
-        x = x + (jax.nn.silu(y @ p("mlp.gate_proj").T) * (y @ p("mlp.up_proj").T)) @ p("mlp.down_proj").T
+        h = jax.nn.silu(y @ p("mlp.gate_proj").T) * (y @ p("mlp.up_proj").T)
+        x = x + h @ p("mlp.down_proj").T
     head = w["model.embed_tokens.weight" if m["tie_embeddings"] else "lm_head.weight"]
     logp = jax.nn.log_softmax(rmsnorm(x, w["model.norm.weight"], m["norm_eps"]) @ head.T)
     return -jnp.take_along_axis(logp, labels[..., None], axis=-1)[..., 0]
@@ -101,10 +102,10 @@ def mean_loss(w, m, tokens, weights):
     return jnp.sum(token_losses(w, m, tokens) * weights) / jnp.sum(weights)
 
 
-# ---- training -------------------------------------------------------------------------------------
+# ---- training -----------------------------------------------------------------------------------
 
 def learning_rate(o, t):
-    """Update t = 1, 2, ...: warmup reaches lr at t = warmup_steps, cosine reaches min_lr at decay_steps."""
+    """Update t = 1, 2, ...: lr is reached at t = warmup_steps, min_lr at t = decay_steps."""
     if t <= o["warmup_steps"]:
         return o["lr"] * t / o["warmup_steps"]
     if t >= o["decay_steps"]:
@@ -137,7 +138,7 @@ def train(case, w, tokens, weights):
     return log, first_grad, w
 
 
-# ---- the data -------------------------------------------------------------------------------------
+# ---- the data -----------------------------------------------------------------------------------
 
 def initial_weights(m, rng):
     C, D, F, V = m["hidden"], m["head_dim"], m["ffn"], m["vocab"]
@@ -146,7 +147,8 @@ def initial_weights(m, rng):
              "self_attn.o_proj": (C, q), "mlp.gate_proj": (F, C), "mlp.up_proj": (F, C),
              "mlp.down_proj": (C, F), "input_layernorm": (C,), "post_attention_layernorm": (C,)}
     shapes = {"model.embed_tokens.weight": (V, C), "model.norm.weight": (C,)}
-    shapes |= {f"model.layers.{i}.{n}.weight": s for i in range(m["layers"]) for n, s in layer.items()}
+    shapes |= {f"model.layers.{i}.{n}.weight": s
+               for i in range(m["layers"]) for n, s in layer.items()}
     if not m["tie_embeddings"]:
         shapes["lm_head.weight"] = (V, C)
     # Large enough for attention to be far from uniform; norm weights away from 1.
@@ -160,7 +162,8 @@ def batches(case, rng):
     tokens = rng.integers(0, V, (STEPS, B, T + 1))
     follow = rng.random((STEPS, B, T + 1)) < 0.75
     for t in range(1, T + 1):
-        tokens[:, :, t] = np.where(follow[:, :, t], (5 * tokens[:, :, t - 1] + 3) % V, tokens[:, :, t])
+        after = (5 * tokens[:, :, t - 1] + 3) % V
+        tokens[:, :, t] = np.where(follow[:, :, t], after, tokens[:, :, t])
     weights = rng.random((STEPS, B, T)) >= 1 / 6
     weights[0, 0, T // 2:] = False  # half a sequence without any
     return tokens.astype(np.int32), weights.astype(np.float32)
@@ -211,8 +214,9 @@ def differences(path, tensors, metadata):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="compare with the files, write nothing")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with the files")
     args = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_x64", True)

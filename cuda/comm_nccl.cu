@@ -1,0 +1,255 @@
+/* comm_nccl.cu: the Comm row for device memory, over NCCL.
+ *
+ * Each communicator runs all of its operations, in the order of the calls, on one stream of its own
+ * with high priority, so that a transfer need not wait for the blocks of a running attention.
+ * Events hand over: its stream waits for the caller's, and the caller's for the operation, at once
+ * for a collective and in comm_wait() for a group. */
+#include "device.h"
+
+#include <nccl.h>
+#include <stdlib.h>
+
+extern "C" {
+#include "comm/comm.h"
+}
+
+typedef struct {
+    void *buf;
+    int64_t n;
+    Dtype type;
+    int peer;
+    bool send;
+} Transfer;
+
+enum { TICKETS = 16 };
+
+typedef struct {
+    ncclComm_t comm;
+    cudaStream_t stream;
+    cudaEvent_t handed; /* the caller's stream has come this far */
+    cudaEvent_t done;   /* a collective */
+    /* Group i ends at event i % TICKETS. Waiting for a group so old that its event serves a later
+     * one waits for that one too, which is more than asked for but never wrong: the stream is in
+     * order. */
+    cudaEvent_t ended[TICKETS];
+    int64_t groups;      /* so far */
+    Transfer *transfers; /* of the open group */
+    int64_t count, capacity;
+    bool open;
+    int32_t *word; /* device memory for the barrier */
+} Nccl;
+
+static ncclDataType_t type_of(Dtype t) {
+    static const ncclDataType_t types[] = {ncclFloat32, ncclBfloat16, ncclFloat64,
+                                           ncclInt64,   ncclInt32,    ncclUint8};
+    return types[t];
+}
+
+static ncclRedOp_t op_of(CommOp op) {
+    static const ncclRedOp_t ops[] = {ncclSum, ncclMax, ncclMin};
+    return ops[op];
+}
+
+static Nccl *nccl_of(Comm *c) {
+    return (Nccl *)c->impl;
+}
+
+static Status check(const Nccl *x, ncclResult_t result, const char *what) {
+    if (result == ncclSuccess || result == ncclInProgress) return OK;
+    return status_fail(ERR_ENV, "NCCL failed in %s: %s: %s", what, ncclGetErrorString(result),
+                       ncclGetLastError(x->comm));
+}
+
+/* What went wrong since the last call: a peer that is gone, a link that is down. */
+static Status check_late(const Nccl *x, const char *what) {
+    ncclResult_t late = ncclSuccess;
+    CHECK(check(x, ncclCommGetAsyncError(x->comm, &late), what));
+    return check(x, late, what);
+}
+
+static void enter(Nccl *x, Stream *stream) {
+    CUDA_NOTE(cudaEventRecord(x->handed, stream->s));
+    CUDA_NOTE(cudaStreamWaitEvent(x->stream, x->handed, 0));
+}
+
+/* After a collective was queued. */
+static Status leave(Nccl *x, ncclResult_t result, const char *what, Stream *stream) {
+    CHECK(check(x, result, what));
+    CUDA_NOTE(cudaEventRecord(x->done, x->stream));
+    CUDA_NOTE(cudaStreamWaitEvent(stream->s, x->done, 0));
+    return check_late(x, what);
+}
+
+/* ---- collectives ---------------------------------------------------------------------------- */
+
+static Status nccl_all_reduce(Comm *c, void *buf, int64_t n, Dtype t, CommOp op, Stream *stream) {
+    Nccl *x = nccl_of(c);
+    enter(x, stream);
+    return leave(x, ncclAllReduce(buf, buf, (size_t)n, type_of(t), op_of(op), x->comm, x->stream),
+                 "all-reduce", stream);
+}
+
+static Status nccl_reduce_scatter(Comm *c, void *buf, int64_t n, Dtype t, Stream *stream) {
+    Nccl *x = nccl_of(c);
+    char *own = (char *)buf + c->rank * n * dtype_bytes(t);
+    enter(x, stream);
+    return leave(x, ncclReduceScatter(buf, own, (size_t)n, type_of(t), ncclSum, x->comm, x->stream),
+                 "reduce-scatter", stream);
+}
+
+static Status nccl_all_gather(Comm *c, void *buf, int64_t n, Dtype t, Stream *stream) {
+    Nccl *x = nccl_of(c);
+    char *own = (char *)buf + c->rank * n * dtype_bytes(t);
+    enter(x, stream);
+    return leave(x, ncclAllGather(own, buf, (size_t)n, type_of(t), x->comm, x->stream),
+                 "all-gather", stream);
+}
+
+static Status nccl_broadcast(Comm *c, void *buf, int64_t n, Dtype t, int root, Stream *stream) {
+    Nccl *x = nccl_of(c);
+    enter(x, stream);
+    return leave(x, ncclBroadcast(buf, buf, (size_t)n, type_of(t), root, x->comm, x->stream),
+                 "broadcast", stream);
+}
+
+static Status nccl_barrier(Comm *c) {
+    Nccl *x = nccl_of(c);
+    CHECK(check(x, ncclAllReduce(x->word, x->word, 1, ncclInt32, ncclMax, x->comm, x->stream),
+                "barrier"));
+    CUDA_NOTE(cudaStreamSynchronize(x->stream));
+    CHECK(check_late(x, "barrier"));
+    return cuda_fault();
+}
+
+/* ---- groups: kept until the end, so that no NCCL group is open across calls --------------------
+ */
+
+static Status nccl_group_begin(Comm *c) {
+    Nccl *x = nccl_of(c);
+    REQUIRE(!x->open);
+    x->open = true;
+    x->count = 0;
+    return OK;
+}
+
+static Status add(Comm *c, Transfer transfer) {
+    Nccl *x = nccl_of(c);
+    REQUIRE(x->open);
+    if (x->count == x->capacity) {
+        x->capacity = i64_max(16, 2 * x->capacity);
+        x->transfers = (Transfer *)mem_grow(x->transfers, x->capacity, sizeof(Transfer));
+    }
+    x->transfers[x->count++] = transfer;
+    return OK;
+}
+
+static Status nccl_send(Comm *c, const void *buf, int64_t n, Dtype t, int peer) {
+    return add(c, Transfer{(void *)buf, n, t, peer, true});
+}
+
+static Status nccl_recv(Comm *c, void *buf, int64_t n, Dtype t, int peer) {
+    return add(c, Transfer{buf, n, t, peer, false});
+}
+
+static ncclResult_t run_transfers(const Nccl *x) {
+    ncclResult_t result = ncclGroupStart();
+    for (int64_t i = 0; i < x->count && result == ncclSuccess; i++) {
+        const Transfer *t = &x->transfers[i];
+        size_t n = (size_t)t->n;
+        result = t->send ? ncclSend(t->buf, n, type_of(t->type), t->peer, x->comm, x->stream)
+                         : ncclRecv(t->buf, n, type_of(t->type), t->peer, x->comm, x->stream);
+    }
+    ncclResult_t end = ncclGroupEnd();
+    return result != ncclSuccess ? result : end;
+}
+
+static Status nccl_group_end(Comm *c, Stream *stream, CommTicket *ticket) {
+    Nccl *x = nccl_of(c);
+    REQUIRE(x->open);
+    x->open = false;
+    ticket->id = 0;
+    if (x->count == 0) return OK;
+    enter(x, stream);
+    CHECK(check(x, run_transfers(x), "send and receive"));
+    ticket->id = ++x->groups;
+    CUDA_NOTE(cudaEventRecord(x->ended[ticket->id % TICKETS], x->stream));
+    return OK;
+}
+
+static Status nccl_wait(Comm *c, CommTicket ticket, Stream *stream) {
+    Nccl *x = nccl_of(c);
+    REQUIRE(ticket.id > 0 && ticket.id <= x->groups);
+    CUDA_NOTE(cudaStreamWaitEvent(stream->s, x->ended[ticket.id % TICKETS], 0));
+    return check_late(x, "send and receive");
+}
+
+/* ---- life ----------------------------------------------------------------------------------- */
+
+/* A communicator whose work was abandoned after a failure cannot be ended in agreement with the
+ * others: it is aborted. */
+static void nccl_free(Comm *c) {
+    Nccl *x = nccl_of(c);
+    if (x->comm != NULL) {
+        ncclResult_t late = ncclSuccess;
+        ncclCommGetAsyncError(x->comm, &late);
+        bool sound = late == ncclSuccess && cudaStreamQuery(x->stream) == cudaSuccess;
+        if (sound)
+            ncclCommDestroy(x->comm);
+        else
+            ncclCommAbort(x->comm);
+    }
+    for (int i = 0; i < TICKETS; i++)
+        if (x->ended[i] != NULL) cudaEventDestroy(x->ended[i]);
+    if (x->handed != NULL) cudaEventDestroy(x->handed);
+    if (x->done != NULL) cudaEventDestroy(x->done);
+    if (x->stream != NULL) cudaStreamDestroy(x->stream);
+    cudaFree(x->word);
+    free(x->transfers);
+    free(x);
+    free(c);
+}
+
+static Status make_streams(Nccl *x) {
+    int least = 0, most = 0;
+    CUDA_NOTE(cudaDeviceGetStreamPriorityRange(&least, &most));
+    CUDA_NOTE(cudaStreamCreateWithPriority(&x->stream, cudaStreamNonBlocking, most));
+    CUDA_NOTE(cudaEventCreateWithFlags(&x->handed, cudaEventDisableTiming));
+    CUDA_NOTE(cudaEventCreateWithFlags(&x->done, cudaEventDisableTiming));
+    for (int i = 0; i < TICKETS; i++)
+        CUDA_NOTE(cudaEventCreateWithFlags(&x->ended[i], cudaEventDisableTiming));
+    CUDA_NOTE(cudaMalloc((void **)&x->word, sizeof *x->word));
+    CUDA_NOTE(cudaMemset(x->word, 0, sizeof *x->word));
+    return cuda_fault();
+}
+
+static Status join(Comm *c, Comm *host) {
+    Nccl *x = nccl_of(c);
+    ncclUniqueId id = {};
+    Status st = make_streams(x);
+    if (st == OK && c->rank == 0) st = check(x, ncclGetUniqueId(&id), "ncclGetUniqueId");
+    CHECK(comm_agree(host, st));
+    CHECK(comm_broadcast(host, &id, sizeof id, DT_U8, 0, NULL));
+    st = check(x, ncclCommInitRank(&x->comm, c->size, id, c->rank), "ncclCommInitRank");
+    return comm_agree(host, st);
+}
+
+extern "C" Status comm_nccl_create(Comm **out, Comm *host, const Ops *ops) {
+    static const CommTable table = {
+        nccl_all_reduce, nccl_reduce_scatter, nccl_all_gather, nccl_broadcast,
+        nccl_barrier,    nccl_group_begin,    nccl_send,       nccl_recv,
+        nccl_group_end,  nccl_wait,           nccl_free};
+    REQUIRE(!ops->host_memory);
+    /* The order in which switches add (NVLink SHARP) is not specified: runs could differ. */
+    setenv("NCCL_NVLS_ENABLE", "0", 0);
+    Comm *c = NEW(Comm, 1);
+    c->rank = host->rank;
+    c->size = host->size;
+    c->table = &table;
+    c->impl = NEW(Nccl, 1);
+    Status st = join(c, host);
+    if (st == OK)
+        *out = c;
+    else
+        nccl_free(c);
+    return st;
+}

@@ -1,0 +1,263 @@
+/* device.cu: which GPU, its memory, streams and events, and the first error of the process. */
+#include "device.h"
+
+#include <atomic>
+#include <mutex>
+#include <stdlib.h>
+
+/* ---- errors --------------------------------------------------------------------------------- */
+
+/* One GPU and one first failure per process, whoever notes it. */
+static struct {
+    std::atomic<bool> taken, written;
+    const char *op, *reason, *file;
+    int line;
+} fault;
+
+void cuda_note_text(const char *op, const char *reason, const char *file, int line) {
+    if (fault.taken.exchange(true)) return;
+    fault.op = op;
+    fault.reason = reason;
+    fault.file = file;
+    fault.line = line;
+    fault.written.store(true, std::memory_order_release);
+}
+
+bool cuda_note(cudaError_t error, const char *op, const char *file, int line) {
+    if (error == cudaSuccess) return true;
+    cuda_note_text(op, cudaGetErrorString(error), file, line);
+    return false;
+}
+
+Status cuda_fault(void) {
+    if (!fault.written.load(std::memory_order_acquire)) return OK;
+    return status_fail(ERR_ENV, "the GPU failed in %s: %s (%s:%d)", fault.op, fault.reason,
+                       fault.file, fault.line);
+}
+
+/* ---- memory --------------------------------------------------------------------------------- */
+
+typedef struct Allocation {
+    struct Allocation *next;
+    void *ptr;
+    int64_t bytes;
+} Allocation;
+
+static struct {
+    std::mutex lock;
+    Allocation *first;
+    int64_t held, peak;
+} memory;
+
+static Status mem_alloc(void **ptr, int64_t bytes, const char *what) {
+    *ptr = NULL;
+    cudaError_t error = cudaMalloc(ptr, (size_t)i64_max(bytes, 1));
+    if (error != cudaSuccess) {
+        size_t unused = 0, total = 0;
+        cudaGetLastError(); /* the caller reports it: it is no fault of the device */
+        cudaMemGetInfo(&unused, &total);
+        return status_fail(ERR_ENV,
+                           "%s: no GPU memory for %.2f GiB (%.2f of %.2f GiB are free): %s; use "
+                           "memory.recompute=layer, a smaller batch.micro or more ranks",
+                           what, (double)bytes / 0x1p30, (double)unused / 0x1p30,
+                           (double)total / 0x1p30, cudaGetErrorString(error));
+    }
+    Allocation *a = NEW(Allocation, 1);
+    std::lock_guard<std::mutex> guard(memory.lock);
+    a->ptr = *ptr;
+    a->bytes = bytes;
+    a->next = memory.first;
+    memory.first = a;
+    memory.held += bytes;
+    memory.peak = i64_max(memory.peak, memory.held);
+    return OK;
+}
+
+static void mem_free(void *ptr) {
+    if (ptr == NULL) return;
+    CUDA_NOTE(cudaFree(ptr));
+    std::lock_guard<std::mutex> guard(memory.lock);
+    Allocation **link = &memory.first;
+    while ((*link)->ptr != ptr) link = &(*link)->next;
+    Allocation *a = *link;
+    *link = a->next;
+    memory.held -= a->bytes;
+    free(a);
+}
+
+static cudaMemPool_t scratch_pool(void) {
+    int device = 0;
+    cudaMemPool_t pool = NULL;
+    CUDA_NOTE(cudaGetDevice(&device));
+    CUDA_NOTE(cudaDeviceGetDefaultMemPool(&pool, device));
+    return pool;
+}
+
+static int64_t mem_peak(void) {
+    uint64_t scratch = 0;
+    CUDA_NOTE(cudaMemPoolGetAttribute(scratch_pool(), cudaMemPoolAttrUsedMemHigh, &scratch));
+    std::lock_guard<std::mutex> guard(memory.lock);
+    return memory.peak + (int64_t)scratch;
+}
+
+void *cuda_scratch_new(int64_t bytes, const char *op, cudaStream_t stream) {
+    void *p = NULL;
+    cudaError_t error = cudaMallocAsync(&p, (size_t)i64_max(bytes, 1), stream);
+    return cuda_note(error, op, __FILE__, __LINE__) ? p : NULL;
+}
+
+void cuda_scratch_free(void *scratch, cudaStream_t stream) {
+    CUDA_NOTE(cudaFreeAsync(scratch, stream));
+}
+
+static Status host_alloc(void **ptr, int64_t bytes, const char *what) {
+    *ptr = NULL;
+    cudaError_t error = cudaMallocHost(ptr, (size_t)i64_max(bytes, 1));
+    if (error == cudaSuccess) return OK;
+    cudaGetLastError();
+    return status_fail(ERR_ENV,
+                       "%s: no page-locked host memory for %lld bytes (%.2f GiB): %s; raise the "
+                       "limit (ulimit -l) or use fewer ranks on this host",
+                       what, (long long)bytes, (double)bytes / 0x1p30, cudaGetErrorString(error));
+}
+
+static void host_free(void *ptr) {
+    if (ptr != NULL) CUDA_NOTE(cudaFreeHost(ptr));
+}
+
+static void mem_zero(void *ptr, int64_t bytes, Stream *stream) {
+    if (bytes > 0) CUDA_NOTE(cudaMemsetAsync(ptr, 0, (size_t)bytes, stream->s));
+}
+
+static void mem_copy(void *dst, const void *src, int64_t bytes, Stream *stream) {
+    if (bytes > 0)
+        CUDA_NOTE(cudaMemcpyAsync(dst, src, (size_t)bytes, cudaMemcpyDefault, stream->s));
+}
+
+/* ---- streams and events --------------------------------------------------------------------- */
+
+static Status stream_create(Stream **stream) {
+    *stream = NEW(Stream, 1);
+    CUDA_NOTE(cudaStreamCreateWithFlags(&(*stream)->s, cudaStreamNonBlocking));
+    return cuda_fault();
+}
+
+static void stream_free(Stream *stream) {
+    if (stream == NULL) return;
+    if (stream->workspace != NULL) cuda_scratch_free(stream->workspace, stream->s);
+    CUDA_NOTE(cudaStreamSynchronize(stream->s));
+    CUDA_NOTE(cudaStreamDestroy(stream->s));
+    free(stream);
+}
+
+static Status stream_sync(Stream *stream) {
+    CUDA_LAUNCHED("a launch before stream_sync");
+    cuda_note(cudaStreamSynchronize(stream->s), "work queued before stream_sync", __FILE__,
+              __LINE__);
+    return cuda_fault();
+}
+
+static Status event_create(Event **event) {
+    *event = NEW(Event, 1);
+    CUDA_NOTE(cudaEventCreate(&(*event)->e));
+    return cuda_fault();
+}
+
+static void event_free(Event *event) {
+    if (event == NULL) return;
+    CUDA_NOTE(cudaEventDestroy(event->e));
+    free(event);
+}
+
+static void event_record(Event *event, Stream *stream) {
+    CUDA_NOTE(cudaEventRecord(event->e, stream->s));
+}
+
+static void event_wait(Event *event, Stream *stream) {
+    CUDA_NOTE(cudaStreamWaitEvent(stream->s, event->e, 0));
+}
+
+static double event_ms(Event *begin, Event *end) {
+    float ms = 0;
+    CUDA_NOTE(cudaEventElapsedTime(&ms, begin->e, end->e));
+    return (double)ms;
+}
+
+/* ---- the device ----------------------------------------------------------------------------- */
+
+static __global__ void probe_kernel(void) {}
+
+int cuda_sm_count(void) {
+    int device = 0, count = 1;
+    CUDA_NOTE(cudaGetDevice(&device));
+    CUDA_NOTE(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+    return count;
+}
+
+static Status no_device(cudaError_t error) {
+    int driver = 0;
+    cudaDriverGetVersion(&driver);
+    if (error == cudaErrorInsufficientDriver && driver > 0)
+        return status_fail(ERR_ENV,
+                           "the NVIDIA driver is too old: it runs CUDA up to %d.%d, this cria was "
+                           "built with CUDA %d.%d; update the driver",
+                           driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000,
+                           CUDART_VERSION % 1000 / 10);
+    return status_fail(ERR_ENV,
+                       "no usable NVIDIA GPU: %s; check nvidia-smi and CUDA_VISIBLE_DEVICES",
+                       error == cudaSuccess ? "none is visible" : cudaGetErrorString(error));
+}
+
+/* A launcher may show each rank its own GPU only: then that one is meant, whatever the rank. */
+static Status pick_device(int local_rank) {
+    int count = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error != cudaSuccess || count == 0) return no_device(error);
+    if (local_rank >= count && count > 1)
+        return status_fail(ERR_ENV,
+                           "rank %d of this host has no GPU: %d are visible; start at most %d "
+                           "ranks per host (CUDA_VISIBLE_DEVICES may hide some)",
+                           local_rank, count, count);
+    error = cudaSetDevice(count == 1 ? 0 : local_rank);
+    return error == cudaSuccess ? OK : no_device(error);
+}
+
+Status cuda_device_open(Ops *ops, int local_rank) {
+    static cudaDeviceProp properties; /* ops keeps the name */
+    CHECK(pick_device(local_rank));
+    int device = 0;
+    cudaFuncAttributes attributes;
+    cudaGetDevice(&device);
+    cudaError_t error = cudaGetDeviceProperties(&properties, device);
+    if (error != cudaSuccess) return no_device(error);
+    error = cudaFuncGetAttributes(&attributes, probe_kernel);
+    if (error != cudaSuccess) {
+        cudaGetLastError();
+        return status_fail(ERR_ENV,
+                           "%s (compute capability %d.%d) cannot run the GPU code of this cria: "
+                           "%s; build it for that architecture",
+                           properties.name, properties.major, properties.minor,
+                           cudaGetErrorString(error));
+    }
+    /* Scratch of one call serves the next: never hand it back to the driver. */
+    uint64_t keep = UINT64_MAX;
+    CUDA_NOTE(cudaMemPoolSetAttribute(scratch_pool(), cudaMemPoolAttrReleaseThreshold, &keep));
+
+    ops->device_name = properties.name;
+    ops->mem_alloc = mem_alloc;
+    ops->mem_free = mem_free;
+    ops->host_alloc = host_alloc;
+    ops->host_free = host_free;
+    ops->mem_zero = mem_zero;
+    ops->mem_copy = mem_copy;
+    ops->mem_peak = mem_peak;
+    ops->stream_create = stream_create;
+    ops->stream_free = stream_free;
+    ops->stream_sync = stream_sync;
+    ops->event_create = event_create;
+    ops->event_free = event_free;
+    ops->event_record = event_record;
+    ops->event_wait = event_wait;
+    ops->event_ms = event_ms;
+    return cuda_fault();
+}

@@ -1,0 +1,243 @@
+/* gemm.cu: the three products of a linear layer, y = x w^T, dx = dy w, dw += dy^T x, by cuBLASLt.
+ *
+ * 2 S N M FLOPs each, bf16 factors, fp32 sums. cuBLASLt is column-major: a row-major [r,c] matrix
+ * is its [c,r] matrix of leading dimension c, so each product is asked for transposed. The residual
+ * of the forward and the sums already in dx and dw enter as beta C, in the same pass over the
+ * output.
+ *
+ * What is learnt about a shape is kept: descriptors and the algorithm. By default that is
+ * cuBLASLt's first suggestion, the same in every run. With cuda_gemm_autotune() the suggestions are
+ * timed when a shape is first met, and another one is taken if it is more than 3 % faster. Every
+ * algorithm admitted here sums in a fixed order and in fp32 (no splits that are joined in bf16). */
+#include "common.cuh"
+
+#include <cublasLt.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CANDIDATES = 8, ROUNDS = 5 };
+static const size_t WORKSPACE = 64 << 20;
+
+/* d[m,n] = op(a)[m,k] op(b)[k,n] + c, column-major; no padding, so comparable by bytes */
+typedef struct {
+    int64_t m, n, k;
+    int32_t transpose_a, transpose_b;           /* how a and b lie: [k,m] and [n,k] when set */
+    int32_t add, in_place;                      /* c is there; c is d */
+    int32_t f32;                                /* c and d are fp32, not bf16 */
+    int32_t align_a, align_b, align_c, align_d; /* bytes */
+    int32_t unused;
+} Shape;
+
+typedef struct {
+    Shape shape;
+    cublasLtMatmulDesc_t product;
+    cublasLtMatrixLayout_t a, b, d; /* c is laid out as d */
+    cublasLtMatmulAlgo_t algorithm;
+} Plan;
+
+typedef struct {
+    void *d;
+    const void *a, *b, *c;
+} Operands;
+
+/* Ops are called by one thread. */
+static struct {
+    cublasLtHandle_t handle;
+    Plan *plans;
+    int64_t count, capacity;
+    bool autotune;
+} gemms;
+
+static bool note(cublasStatus_t status, const char *op, int line) {
+    if (status == CUBLAS_STATUS_SUCCESS) return true;
+    cuda_note_text(op, cublasGetStatusString(status), __FILE__, line);
+    return false;
+}
+#define NOTE(op, call) note((call), (op), __LINE__)
+
+Status cuda_gemm_open(void) {
+    if (gemms.handle == NULL) NOTE("cublasLtCreate", cublasLtCreate(&gemms.handle));
+    return cuda_fault();
+}
+
+void cuda_gemm_autotune(bool on) {
+    gemms.autotune = on;
+    gemms.count = 0;
+}
+
+static void *workspace_of(Stream *stream) {
+    if (stream->workspace == NULL)
+        stream->workspace =
+            cuda_scratch_new((int64_t)WORKSPACE, "workspace for matrix products", stream->s);
+    return stream->workspace;
+}
+
+static cublasStatus_t multiply(const Plan *p, const cublasLtMatmulAlgo_t *algorithm, Operands o,
+                               Stream *stream) {
+    float alpha = 1, beta = p->shape.add ? 1.0f : 0.0f;
+    return cublasLtMatmul(gemms.handle, p->product, &alpha, o.a, p->a, o.b, p->b, &beta,
+                          o.c != NULL ? o.c : o.d, p->d, o.d, p->d, algorithm, workspace_of(stream),
+                          WORKSPACE, stream->s);
+}
+
+/* ---- choosing an algorithm ------------------------------------------------------------------ */
+
+/* Milliseconds of the fastest of a few runs; a huge number when it does not run. */
+static float time_one(const Plan *p, const cublasLtMatmulAlgo_t *algorithm, Operands o,
+                      Stream *stream, const cudaEvent_t event[2]) {
+    const float never = 1e30f;
+    float best = never;
+    for (int i = 0; i <= ROUNDS; i++) { /* the first run warms up */
+        float ms = 0;
+        cudaEventRecord(event[0], stream->s);
+        if (multiply(p, algorithm, o, stream) != CUBLAS_STATUS_SUCCESS) return never;
+        cudaEventRecord(event[1], stream->s);
+        if (!CUDA_NOTE(cudaEventSynchronize(event[1]))) return never;
+        cudaEventElapsedTime(&ms, event[0], event[1]);
+        if (i > 0 && ms < best) best = ms;
+    }
+    return best;
+}
+
+/* Where d is also an input, into scratch: timing must leave it as it is. Without memory for that
+ * the first suggestion stands. */
+static int fastest(const Plan *p, const cublasLtMatmulHeuristicResult_t *found, int n, Operands o,
+                   Stream *stream) {
+    int64_t bytes = p->shape.m * p->shape.n * (p->shape.f32 ? 4 : 2);
+    void *scratch = NULL;
+    cudaEvent_t event[2];
+    if (p->shape.in_place) {
+        if (cudaMalloc(&scratch, (size_t)bytes) != cudaSuccess) {
+            cudaGetLastError();
+            return 0;
+        }
+        CUDA_NOTE(cudaMemsetAsync(scratch, 0, (size_t)bytes, stream->s));
+        o.c = o.d = scratch;
+    }
+    CUDA_NOTE(cudaEventCreate(&event[0]));
+    CUDA_NOTE(cudaEventCreate(&event[1]));
+    int best = 0;
+    float least = time_one(p, &found[0].algo, o, stream, event);
+    for (int i = 1; i < n; i++) {
+        float ms = time_one(p, &found[i].algo, o, stream, event);
+        if (ms < 0.97f * least) best = i, least = ms;
+    }
+    CUDA_NOTE(cudaEventDestroy(event[0]));
+    CUDA_NOTE(cudaEventDestroy(event[1]));
+    CUDA_NOTE(cudaFree(scratch));
+    return best;
+}
+
+template <class T>
+static bool prefer(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t what,
+                   T value, const char *op) {
+    return NOTE(op, cublasLtMatmulPreferenceSetAttribute(preference, what, &value, sizeof value));
+}
+
+static bool choose_algorithm(Plan *p, Operands o, const char *op, Stream *stream) {
+    cublasLtMatmulPreference_t preference;
+    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+    const Shape *s = &p->shape;
+    int n = 0;
+    if (!NOTE(op, cublasLtMatmulPreferenceCreate(&preference))) return false;
+    bool good =
+        prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (uint64_t)WORKSPACE, op) &&
+        prefer(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+               (uint32_t)CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, op) &&
+        prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, (uint32_t)s->align_a, op) &&
+        prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, (uint32_t)s->align_b, op) &&
+        prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, (uint32_t)s->align_c, op) &&
+        prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, (uint32_t)s->align_d, op) &&
+        NOTE(op, cublasLtMatmulAlgoGetHeuristic(gemms.handle, p->product, p->a, p->b, p->d, p->d,
+                                                preference, CANDIDATES, found, &n));
+    cublasLtMatmulPreferenceDestroy(preference);
+    if (!good) return false;
+    if (n == 0) {
+        cuda_note_text(op, "cuBLASLt has no algorithm for this shape", __FILE__, __LINE__);
+        return false;
+    }
+    bool tune = gemms.autotune && n > 1;
+    p->algorithm = found[tune ? fastest(p, found, n, o, stream) : 0].algo;
+    return true;
+}
+
+/* ---- plans ---------------------------------------------------------------------------------- */
+
+static bool make_layout(cublasLtMatrixLayout_t *layout, cudaDataType_t type, int64_t rows,
+                        int64_t columns, const char *op) {
+    return NOTE(op,
+                cublasLtMatrixLayoutCreate(layout, type, (uint64_t)rows, (uint64_t)columns, rows));
+}
+
+static bool describe(Plan *p, const char *op) {
+    const Shape *s = &p->shape;
+    cublasOperation_t ta = s->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+    cublasOperation_t tb = s->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
+    int64_t m = s->m, n = s->n, k = s->k;
+    return NOTE(op, cublasLtMatmulDescCreate(&p->product, CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
+           NOTE(op, cublasLtMatmulDescSetAttribute(p->product, CUBLASLT_MATMUL_DESC_TRANSA, &ta,
+                                                   sizeof ta)) &&
+           NOTE(op, cublasLtMatmulDescSetAttribute(p->product, CUBLASLT_MATMUL_DESC_TRANSB, &tb,
+                                                   sizeof tb)) &&
+           make_layout(&p->a, CUDA_R_16BF, s->transpose_a ? k : m, s->transpose_a ? m : k, op) &&
+           make_layout(&p->b, CUDA_R_16BF, s->transpose_b ? n : k, s->transpose_b ? k : n, op) &&
+           make_layout(&p->d, s->f32 ? CUDA_R_32F : CUDA_R_16BF, m, n, op);
+}
+
+static const Plan *plan_for(const Shape *shape, Operands o, const char *op, Stream *stream) {
+    for (int64_t i = 0; i < gemms.count; i++)
+        if (memcmp(&gemms.plans[i].shape, shape, sizeof *shape) == 0) return &gemms.plans[i];
+    if (gemms.count == gemms.capacity) {
+        gemms.capacity = i64_max(32, 2 * gemms.capacity);
+        gemms.plans = (Plan *)mem_grow(gemms.plans, gemms.capacity, sizeof(Plan));
+    }
+    Plan *p = &gemms.plans[gemms.count];
+    memset(p, 0, sizeof *p);
+    p->shape = *shape;
+    if (!describe(p, op) || !choose_algorithm(p, o, op, stream)) return NULL;
+    gemms.count++;
+    return p;
+}
+
+/* The largest power of two, at most 256, that the address is a multiple of. */
+static int32_t alignment(const void *p) {
+    uintptr_t bits = (uintptr_t)p | 256;
+    return (int32_t)(bits & -bits);
+}
+
+static void gemm(Shape shape, Operands o, const char *op, Stream *stream) {
+    if (shape.m == 0 || shape.n == 0 || shape.k == 0) return;
+    shape.add = o.c != NULL;
+    shape.in_place = o.c == o.d;
+    shape.align_a = alignment(o.a);
+    shape.align_b = alignment(o.b);
+    shape.align_d = alignment(o.d);
+    shape.align_c = o.c != NULL ? alignment(o.c) : shape.align_d;
+    if (workspace_of(stream) == NULL) return;
+    const Plan *p = plan_for(&shape, o, op, stream);
+    if (p != NULL) NOTE(op, multiply(p, &p->algorithm, o, stream));
+}
+
+void cuda_linear_fwd(void *y, const void *x, const void *w, const void *residual, int64_t S,
+                     int64_t N, int64_t M, Stream *stream) {
+    Shape shape = {};
+    shape.m = N, shape.n = S, shape.k = M;
+    shape.transpose_a = true;
+    gemm(shape, Operands{y, w, x, residual}, "linear_fwd", stream);
+}
+
+void cuda_linear_dgrad(void *dx, const void *dy, const void *w, bool accumulate, int64_t S,
+                       int64_t N, int64_t M, Stream *stream) {
+    Shape shape = {};
+    shape.m = M, shape.n = S, shape.k = N;
+    gemm(shape, Operands{dx, w, dy, accumulate ? dx : NULL}, "linear_dgrad", stream);
+}
+
+void cuda_linear_wgrad(float *dw, const void *dy, const void *x, int64_t S, int64_t N, int64_t M,
+                       Stream *stream) {
+    Shape shape = {};
+    shape.m = M, shape.n = N, shape.k = S;
+    shape.transpose_b = true;
+    shape.f32 = true;
+    gemm(shape, Operands{dw, x, dy, dw}, "linear_wgrad", stream);
+}

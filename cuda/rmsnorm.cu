@@ -1,0 +1,133 @@
+/* rmsnorm.cu: y = x rstd w, rstd = 1 / sqrt(mean(x^2) + eps), and its gradient.
+ *
+ * Forward, 4 S C bytes: a block per row; the second pass over the row finds it in L1.
+ * Backward, with n = x rstd:  dx = dres + rstd (w dy - n mean(w dy n)),  dw += sum over rows dy n.
+ * 6 to 10 S C bytes. A few blocks per SM walk rows; a thread always holds the same columns, so that
+ * the block's part of dw grows in shared memory without a barrier. The parts ([blocks, C], 4 % of
+ * the bytes at S = 8192) are added by a second kernel in block order. */
+#include "common.cuh"
+
+/* Also what the backward writes again, hence one expression for both: the same bits. */
+template <int W>
+static __device__ __forceinline__ void store_normed(bf16 *y, const float (&x)[W],
+                                                    const float (&w)[W], float rstd) {
+    float v[W];
+#pragma unroll
+    for (int i = 0; i < W; i++) v[i] = x[i] * rstd * w[i];
+    store(y, v);
+}
+
+template <int W>
+static __global__ void rmsnorm_fwd_kernel(bf16 *y, float *rstd, const bf16 *x, const bf16 *w, int C,
+                                          float eps) {
+    int64_t at = (int64_t)blockIdx.x * C;
+    float sum = 0;
+    for (int c = threadIdx.x * W; c < C; c += blockDim.x * W) {
+        float v[W];
+        load(v, x + at + c);
+#pragma unroll
+        for (int i = 0; i < W; i++) sum += v[i] * v[i];
+    }
+    float r = 1.0f / sqrtf(block_sum(sum) / (float)C + eps);
+    if (rstd != NULL && threadIdx.x == 0) rstd[blockIdx.x] = r;
+    for (int c = threadIdx.x * W; c < C; c += blockDim.x * W) {
+        float v[W], weight[W];
+        load(v, x + at + c);
+        load(weight, w + c);
+        store_normed(y + at + c, v, weight, r);
+    }
+}
+
+/* dres may be dx: a thread reads an element before it writes it. */
+template <int W>
+static __global__ void rmsnorm_bwd_kernel(bf16 *dx, float *parts, bf16 *y, const bf16 *dy,
+                                          const bf16 *x, const bf16 *w, const float *rstd,
+                                          const bf16 *dres, int64_t S, int C) {
+    extern __shared__ float4 shared[];
+    float *dw = (float *)shared; /* [C], every thread its own columns */
+    const float zero[W] = {};
+    for (int c = threadIdx.x * W; c < C; c += blockDim.x * W) store(dw + c, zero);
+    for (int64_t s = blockIdx.x; s < S; s += gridDim.x) {
+        int64_t at = s * C;
+        float dot = 0;
+        for (int c = threadIdx.x * W; c < C; c += blockDim.x * W) {
+            float g[W], v[W], weight[W];
+            load(g, dy + at + c);
+            load(v, x + at + c);
+            load(weight, w + c);
+#pragma unroll
+            for (int i = 0; i < W; i++) dot += weight[i] * g[i] * v[i];
+        }
+        float r = rstd[s], slope = block_sum(dot) * r * r / (float)C;
+        for (int c = threadIdx.x * W; c < C; c += blockDim.x * W) {
+            float g[W], v[W], weight[W], sum[W], out[W] = {};
+            load(g, dy + at + c);
+            load(v, x + at + c);
+            load(weight, w + c);
+            load(sum, dw + c);
+            if (dres != NULL) load(out, dres + at + c);
+#pragma unroll
+            for (int i = 0; i < W; i++) {
+                out[i] += r * (weight[i] * g[i] - v[i] * slope);
+                sum[i] += g[i] * (v[i] * r);
+            }
+            store(dx + at + c, out);
+            store(dw + c, sum);
+            if (y != NULL) store_normed(y + at + c, v, weight, r);
+        }
+    }
+    for (int c = threadIdx.x * W; c < C; c += blockDim.x * W) {
+        float sum[W];
+        load(sum, dw + c);
+        store(parts + (int64_t)blockIdx.x * C + c, sum);
+    }
+}
+
+/* dw[c] += sum of parts[n,C] over n: 32 columns a block; each of 32 warps adds every 32nd part, and
+ * the warps' sums are added in order. */
+static __global__ void add_parts_kernel(float *dw, const float *parts, int n, int C) {
+    __shared__ float sums[32][33];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, c = blockIdx.x * 32 + lane;
+    float sum = 0;
+    if (c < C)
+        for (int i = warp; i < n; i += 32) sum += parts[(int64_t)i * C + c];
+    sums[warp][lane] = sum;
+    __syncthreads();
+    float total = warp_sum(sums[lane][warp]); /* of column `warp` of the block */
+    int column = blockIdx.x * 32 + warp;
+    if (lane == 0 && column < C) dw[column] += total;
+}
+
+void cuda_rmsnorm_fwd(void *y, float *rstd, const void *x, const void *w, int64_t S, int C,
+                      float eps, Stream *stream) {
+    if (S == 0) return;
+    with_width(C % 8 == 0 && aligned16({y, x, w}), [&](auto width) {
+        constexpr int W = decltype(width)::value;
+        rmsnorm_fwd_kernel<W><<<(unsigned)S, row_threads(C / W), 0, stream->s>>>(
+            (bf16 *)y, rstd, (const bf16 *)x, (const bf16 *)w, C, eps);
+    });
+    CUDA_LAUNCHED("rmsnorm_fwd");
+}
+
+void cuda_rmsnorm_bwd(void *dx, float *dw, void *y, const void *dy, const void *x, const void *w,
+                      const float *rstd, const void *dres, int64_t S, int C, Stream *stream) {
+    const char *op = "rmsnorm_bwd";
+    if (S == 0) return;
+    with_width(C % 8 == 0 && aligned16({dx, y, dy, x, w, dres}), [&](auto width) {
+        constexpr int W = decltype(width)::value;
+        int threads = row_threads(C / W);
+        int blocks = (int)i64_min(S, (int64_t)cuda_sm_count() * i64_max(1, 1024 / threads));
+        int shared = C * (int)sizeof(float);
+        float *parts = (float *)cuda_scratch_new((int64_t)blocks * shared, op, stream->s);
+        if (parts == NULL) return;
+        if (shared > 48 << 10)
+            CUDA_NOTE(cudaFuncSetAttribute(rmsnorm_bwd_kernel<W>,
+                                           cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
+        rmsnorm_bwd_kernel<W><<<(unsigned)blocks, threads, shared, stream->s>>>(
+            (bf16 *)dx, parts, (bf16 *)y, (const bf16 *)dy, (const bf16 *)x, (const bf16 *)w, rstd,
+            (const bf16 *)dres, S, C);
+        add_parts_kernel<<<(unsigned)ceil_div(C, 32), 1024, 0, stream->s>>>(dw, parts, blocks, C);
+        cuda_scratch_free(parts, stream->s);
+    });
+    CUDA_LAUNCHED(op);
+}

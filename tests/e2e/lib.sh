@@ -1,0 +1,168 @@
+# lib.sh: sourced by the tests of the whole program. A test runs cria on micro.yaml in a folder of its
+# own and compares what it finds with what it expects; after a difference it goes on, and ends with
+# exit status 1. BUILD names the folder of the build.
+# shellcheck shell=sh disable=SC2034 # variables are used where this is sourced
+set -u
+CDPATH='' cd -- "$(dirname -- "$0")/../.." || exit 3
+. scripts/env.sh
+cria=${BUILD:-build}/cria
+config=tests/e2e/micro.yaml
+[ -x "$cria" ] || fail "$cria is not there: run make first"
+export OMP_NUM_THREADS=1 # many ranks on few cores
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/cria-e2e.XXXXXX") || exit 3
+checks=0 failures=0 job=''
+finish() {
+    result=$?
+    [ -z "$job" ] || kill_ranks KILL
+    rm -rf "$work"
+    echo "$checks checks, $failures failed"
+    [ $result != 0 ] || [ $failures != 0 ] || [ $checks = 0 ] || exit 0
+    exit 1
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+# ---- running -------------------------------------------------------------------------------------
+
+# train RANKS RUN [ARGUMENT...]: with run.dir=$work/RUN, to its end. Sets status; the output is in
+# $work/out and $work/err.
+train() {
+    start "$@"
+    ended
+}
+
+# start RANKS RUN [ARGUMENT...]: the same in the background; the ranks' process ids are in $work/pids.
+start() {
+    rm -f "$work/pids"
+    ranks=$1 run=$work/$2
+    shift 2
+    # shellcheck disable=SC2016 # expanded by the ranks' shell
+    timeout -k 5 100 mpirun -n "$ranks" sh -c 'echo $$ >>"$0" && exec "$@"' "$work/pids" \
+        "$cria" train "$config" "run.dir=$run" "$@" >"$work/out" 2>"$work/err" </dev/null &
+    job=$!
+}
+ended() {
+    status=0
+    wait "$job" 2>/dev/null || status=$?
+    job=''
+}
+# run COMMAND...: any other command
+run() {
+    status=0
+    timeout -k 5 100 "$@" >"$work/out" 2>"$work/err" </dev/null || status=$?
+}
+
+rank_pid() { sed -n "$(($1 + 1))p" "$work/pids"; } # in order of starting, which is any
+kill_ranks() {
+    # shellcheck disable=SC2046 # a list of process ids
+    kill "-$1" $(cat "$work/pids") 2>/dev/null || true
+}
+
+# wait_for COMMAND...: until it succeeds; a failure after 30 seconds
+wait_for() {
+    tries=0
+    until "$@"; do
+        tries=$((tries + 1))
+        [ $tries -le 600 ] || { problem "waited 30 s for: $*"; return 1; }
+        sleep 0.05
+    done
+}
+# steps_done N: the job has logged N steps or more
+steps_done() { [ "$(grep -c '"kind":"step"' "$run/log.jsonl" 2>/dev/null)" -ge "$1" ] 2>/dev/null; }
+
+# ---- reading -------------------------------------------------------------------------------------
+
+# A line for each step of a log: step, then the values of the keys. Where a step was run twice the
+# later line counts.
+logged() { # RUN KEY...
+    log=$work/$1/log.jsonl
+    shift
+    awk -v keys="$*" '
+        BEGIN { n = split(keys, key, " ") }
+        /^{"kind":"step"/ && match($0, /"step":[0-9]+/) {
+            step = substr($0, RSTART + 7, RLENGTH - 7)
+            line[step] = step
+            for (i = 1; i <= n; i++) {
+                at = index($0, "\"" key[i] "\":")
+                value = substr($0, at + length(key[i]) + 3)
+                sub(/[,}].*/, "", value)
+                line[step] = line[step] " " (at ? value : "missing")
+            }
+        }
+        END { for (step in line) print line[step] }' "$log" | sort -n
+}
+curve() { logged "$1" loss grad_norm >"$work/$2"; } # RUN FILE
+
+# Of all weights and moments: the bytes behind the header, which starts with its length.
+tensors() { # RUN STEP
+    file=$(printf '%s/%s/step_%08d.safetensors' "$work" "$1" "$2")
+    header=$(od -An -t u8 -N 8 "$file") || return
+    tail -c "+$((header + 9))" "$file" | cksum
+}
+
+# ---- judging -------------------------------------------------------------------------------------
+
+problem() {
+    failures=$((failures + 1))
+    echo "FAIL: $*"
+}
+# What the last command printed, to understand a failure.
+show_output() {
+    for stream in out err; do
+        [ ! -s "$work/$stream" ] || tail -n 12 "$work/$stream" | sed "s/^/      $stream: /"
+    done
+}
+
+expect() { # WHAT FOUND EXPECTED
+    checks=$((checks + 1))
+    [ "$2" = "$3" ] && return
+    problem "$1: found '$2', expected '$3'"
+}
+
+# expect_status WHAT N: of the last command
+expect_status() {
+    before=$failures
+    expect "$1: exit status" "$status" "$2"
+    [ $failures = "$before" ] || show_output
+}
+
+# expect_same WHAT FILE FILE: two texts that are not empty
+expect_same() {
+    checks=$((checks + 1))
+    [ -s "$work/$2" ] || problem "$1: $2 is empty"
+    diff "$work/$2" "$work/$3" >"$work/diff" && return
+    problem "$1: found (<) is not what is expected (>):"
+    head -n 10 "$work/diff"
+}
+
+# expect_close WHAT FOUND EXPECTED ROWS [TOLERANCE]: two curves of that many steps, relative
+expect_close() {
+    checks=$((checks + 1))
+    message=$(awk -v rows="$4" -v tolerance="${5:-1e-5}" '
+        NR == FNR { for (i = 2; i <= NF; i++) expected[$1, i] = $i; next }
+        {
+            n++
+            for (i = 2; i <= NF; i++) {
+                e = expected[$1, i]
+                d = $i - e
+                if (d < 0) d = -d
+                # not "d > ...": whatever is not a number fails, too
+                if (!($i ~ /^[0-9.e+-]+$/ && e > 0 && d <= tolerance * e) && !shown++)
+                    printf "step %s: found %s, expected %s within %g", $1, $0, e, tolerance
+            }
+        }
+        END { if (n != rows) printf "found %d steps, expected %d", n, rows }' "$work/$3" "$work/$2")
+    [ -z "$message" ] || problem "$1: $message"
+}
+
+# expect_refused WHAT STATUS TEXT: the last command ended with this status and one sentence on stderr,
+# printed once, that holds TEXT
+expect_refused() {
+    before=$failures
+    expect "$1: exit status" "$status" "$2"
+    expect "$1: lines on stderr" "$(grep -c '' "$work/err")" 1
+    expect "$1: 'cria: error: ...$3...' on stderr" \
+        "$(grep '^cria: error: ' "$work/err" | grep -cF -- "$3")" 1
+    [ $failures = "$before" ] || show_output
+}
