@@ -13,7 +13,7 @@ CLANG    ?= clang
 # ---- flags --------------------------------------------------------------------------------------
 WARN      := -Wall -Wextra -Wshadow -Wconversion
 CFLAGS    ?=
-BASE      := -std=c11 -D_GNU_SOURCE -Isrc -g -fopenmp -pthread -fno-math-errno -fno-trapping-math
+BASE      := -std=c11 -D_GNU_SOURCE -Isrc -g -fopenmp -pthread -fno-math-errno -fno-trapping-math -ffp-contract=fast
 OPT       := $(if $(filter 1,$(DEBUG)),-O0,-O3)
 SAN       := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 DEFINES   := $(if $(filter 1,$(GPU)),-DCRIA_CUDA)

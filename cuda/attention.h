@@ -1,7 +1,13 @@
 /* attention.h: what the attention kernels share. A call's bands are turned once, on the host, into two
  * work lists: by_q (tiles of query rows that walk keys: forward, and dQ of the portable backward) and
  * by_k (tiles of keys that walk query rows: backward). Both are the same structure, because a
- * transposed band is again a band; "row" below is the tile's axis, "column" the axis it walks. */
+ * transposed band is again a band; "row" below is the tile's axis, "column" the axis it walks.
+ *
+ * The steps of by_k lie on one grid, the slots: the query rows cut as tiles are, so that a slot of dq
+ * is what two key tiles add to or neither does. Tiles are numbered in the order in which they are
+ * taken; that a tile may add to a slot only after the earlier tile named in `after` makes dq the same
+ * bits every time. Tiles walk their slots from the last to the first: those taken first, the longest,
+ * of a causal mask reach furthest back, so all start at the same slot and nobody waits for long. */
 #ifndef CRIA_CUDA_ATTENTION_H
 #define CRIA_CUDA_ATTENTION_H
 
@@ -11,8 +17,9 @@
  * [full_begin, full_end) lie wholly inside the band; the others need its mask. */
 typedef struct {
     int32_t first, n_steps, full_begin, full_end;
-    Band band; /* clipped to the tile's rows; transposed in by_k */
-    int32_t pad[2];
+    Band band; /* clipped to the tile's rows; transposed in by_k, and clipped to the run's slots */
+    int32_t slot;  /* by_k: of the first step */
+    int32_t after; /* by_k: the tile that adds to these slots of dq before this one; -1: none */
 } AttnRun;
 
 typedef struct {
@@ -26,6 +33,8 @@ typedef struct {
     const AttnTile *tiles; /* device memory, longest first */
     const AttnRun *runs;
     int32_t n_tiles, n_busy; /* all tiles; those with steps, which come first */
+    int32_t longest;         /* steps of the first tile */
+    int64_t n_steps;         /* of all tiles */
 } AttnList;
 
 typedef struct {
@@ -34,23 +43,33 @@ typedef struct {
 
 struct AttnWork {
     AttnShape shape;
-    bool sm90;
+    bool sm90, wide; /* which kernels, and which tiles of the forward */
     int sm_count;
     AttnList by_q, by_k;
-    int32_t *counters; /* device: {next item, CTAs done} of forward, then of backward; zero at rest */
+    int32_t n_slots;
+    /* Device memory, zero at rest: {next item, CTAs done} of forward, then of backward; warps that have
+     * written their share of a tile's dkv, [tile][KV head]. */
+    int32_t *counters, *dkv_turns;
+    int32_t *dq_turns; /* [head][slot][2]: 1 + the tile that added last; zeroed before each use */
     void *memory;
     cudaStream_t stream; /* memory belongs to its order */
 };
 
+static inline int64_t attn_dq_turns_bytes(const AttnWork *work) {
+    return (int64_t)work->n_slots * work->shape.H * 2 * (int64_t)sizeof(int32_t);
+}
+
 /* Tile sizes of the two implementations; by_q and by_k. */
-void attn_sm90_grids(int D, AttnGrid *by_q, AttnGrid *by_k);
-void attn_portable_grids(int D, AttnGrid *by_q, AttnGrid *by_k);
+void attn_sm90_grids(int D, bool wide, AttnGrid *by_q, AttnGrid *by_k);
+void attn_portable_grids(AttnGrid *by_q, AttnGrid *by_k);
+/* Whether rows that see so many keys on average are worth the forward's wide tiles. */
+bool attn_sm90_wide(int D, double keys_per_row);
 
 void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                    const AttnWork *work, bool resume, cudaStream_t stream);
 void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const void *kv,
                    const float *lse, const float *delta, const AttnWork *work, bool accumulate_dq,
-                   bool accumulate_dkv, cudaStream_t stream);
+                   bool accumulate_dkv, bool deterministic, cudaStream_t stream);
 void attn_portable_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                        const AttnWork *work, bool resume, cudaStream_t stream);
 void attn_portable_bwd(float *dq, float *dkv, const void *d_o, const void *q, const void *kv,
@@ -69,6 +88,10 @@ void cuda_attention_delta(float *delta, const void *d_o, const void *o, int64_t 
 void cuda_attention_bwd(float *dq, float *dkv, const void *d_o, const void *q, const void *kv,
                         const float *lse, const float *delta, const AttnWork *work,
                         bool accumulate_dq, bool accumulate_dkv, Stream *stream);
+
+/* Whether dq is the same bits every time (the default), or is added up in whatever order is fastest.
+ * Everything else is the same bits in either case. */
+void cuda_attention_deterministic(bool on);
 
 /* As cuda_attn_work_create, with the portable kernels whatever the device: the oracle in tests. */
 Status cuda_attn_work_create_portable(AttnWork **work, const Band *bands, int64_t n_bands,

@@ -9,7 +9,17 @@
 #include "attention.h"
 #include "sm90.cuh"
 
-AttnGrid attn_sm90_fwd_grid(int D);
+AttnGrid attn_sm90_fwd_grid(int D, bool wide);
+
+#ifdef ATTN_TUNE /* experiments: a number from the environment */
+#include <stdlib.h>
+static inline int tune(const char *name, int otherwise) {
+    const char *x = getenv(name);
+    return x ? atoi(x) : otherwise;
+}
+#else
+#define tune(name, otherwise) (otherwise)
+#endif
 
 /* What consumers need to know of one step beside its operands. */
 struct Step {
@@ -48,7 +58,7 @@ static __device__ __forceinline__ uint32_t divide(uint32_t n, Divisor by) {
 
 /* The order of (tile, head) items: section after section of heads, in each tile after tile, longest
  * first, and the section's heads inside. Sections keep what concurrent CTAs read inside L2, and the
- * CTAs of one KV head in step. */
+ * CTAs of one head in step. A head may be a group of heads, or a part of one. */
 struct ItemOrder {
     int n_items;
     Divisor per_section, section; /* items of a section of heads; heads of it */
@@ -63,13 +73,10 @@ static __device__ __forceinline__ HeadItem item_decode(uint32_t item, const Item
     uint32_t head = section * order.section.d + rest - tile * order.section.d;
     return HeadItem{(int)tile, (int)head};
 }
-/* `bytes`: what the CTAs of one of the `groups` head groups read and write. */
-static inline ItemOrder item_order(int n_tiles, int heads, int groups, int64_t bytes) {
-    const int64_t budget = (int64_t)32 << 20;
-    int side_by_side = groups; /* groups; a divisor of all */
-    while (side_by_side > 1 && (groups % side_by_side || side_by_side * bytes > budget))
-        side_by_side--;
-    int section = side_by_side * (heads / groups);
+/* Sections of at most `side_by_side` heads. */
+static inline ItemOrder item_order(int n_tiles, int heads, int64_t side_by_side) {
+    int section = heads;
+    while (section > 1 && (heads % section || section > side_by_side)) section--;
     return ItemOrder{n_tiles * heads, divisor((uint32_t)i64_max(n_tiles * section, 1)),
                      divisor((uint32_t)section)};
 }

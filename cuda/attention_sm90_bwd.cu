@@ -8,7 +8,7 @@
  * written once (FlashAttention-2 and -3: Dao, 2023; Shah et al., 2024). Two consumer warpgroups of 64
  * keys compute S^T and dP^T, so that P^T and dS^T are already A operands of dv and dk; only dS crosses
  * between them through shared memory, for dq, which is staged in fp32 and added to global memory by the
- * copy engine. Of the first warpgroup, warp 0 takes items and announces their steps, warp 3 loads what
+ * copy engine: in any order, or in turns, tile after tile (attention.h). Of the first warpgroup, warp 0 takes items and announces their steps, warp 3 loads what
  * a step needs, with lse and delta prepared for the exponent (rows outside the band get lse = +inf, so
  * P = 0 without a mask), and warps 1 and 2 drain dq. */
 #include "attention.h"
@@ -17,9 +17,10 @@
 namespace {
 
 constexpr int KEYS = 128, STAGES = 2;
-#ifndef DQ_BOX
-#define DQ_BOX 32 /* floats of dq in an inner row of its tensor map */
+#ifndef BWD_AHEAD
+#define BWD_AHEAD true
 #endif
+constexpr bool AHEAD = BWD_AHEAD;
 
 template <int D> struct Bwd {
     static constexpr int ROWS = D == 64 ? 128 : 64; /* query rows of a step */
@@ -30,20 +31,21 @@ struct BwdParams {
     const float *lse, *delta;
     AttnList list;
     ItemOrder order;
-    int32_t *counters;
-    int Sq, H, K;
+    int32_t *counters, *dkv_turns, *dq_turns; /* dq_turns: NULL for any order */
+    int Sq, H, K, n_slots;
+    int parts; /* a KV head's group of query heads is walked by so many items */
     float scale;
     bool accumulate_dkv;
 };
 
 struct BwdItem {
-    int row0, rows, kv_head, n_steps; /* n_steps < 0: no more items */
+    int row0, rows, kv_head, part, tile, n_steps; /* n_steps < 0: no more items */
 };
 
 struct BwdStep {
     Step step;
     int head; /* < 0: no more steps */
-    int row_end;
+    int row_end, slot, after, tile;
 };
 
 template <int D> struct BwdShared {
@@ -63,31 +65,35 @@ template <int D> struct BwdShared {
 /* One lane: takes items, loads K and V of each and announces its steps. */
 template <int D>
 __device__ void plan(BwdShared<D> &sm, const CUtensorMap *map_kv, const BwdParams &p) {
-    const int group = p.H / p.K;
+    const int heads = p.H / p.K / p.parts; /* of an item */
     uint32_t items = 0, steps = 0;
-    int item = atomicAdd(&p.counters[0], 1);
-    for (; item < p.order.n_items; items++) {
+    int item;
+    for (; (item = atomicAdd(&p.counters[0], 1)) < p.order.n_items; items++) {
         const HeadItem at = item_decode(item, p.order);
         const AttnTile *tile = &p.list.tiles[at.tile];
-        item = atomicAdd(&p.counters[0], 1); /* its latency hides behind this item */
+        const int row0 = tile->row0, n_steps = tile->n_steps, kv_head = at.head / p.parts;
         mbar_wait(&sm.kv_empty, (items & 1) ^ 1);
-        sm.item = BwdItem{tile->row0, tile->rows, at.head, tile->n_steps * group};
-        if (tile->n_steps > 0) {
+        sm.item = BwdItem{row0, tile->rows, kv_head, at.head - kv_head * p.parts, at.tile,
+                          n_steps * heads};
+        if (n_steps > 0) {
             mbar_arrive_expect(&sm.kv_full, 2 * KEYS * D * 2);
-            tma_load(sm.k, map_kv, 0, tile->row0, at.head * (D / 64), &sm.kv_full);
-            tma_load(sm.v, map_kv, 0, tile->row0, (p.K + at.head) * (D / 64), &sm.kv_full);
+            tma_load(sm.k, map_kv, 0, row0, kv_head * (D / 64), &sm.kv_full);
+            tma_load(sm.v, map_kv, 0, row0, (p.K + kv_head) * (D / 64), &sm.kv_full);
         } else {
             mbar_arrive(&sm.kv_full);
         }
-        for (int head = at.head * group; head < (at.head + 1) * group; head++) {
+        for (int head = at.head * heads; head < (at.head + 1) * heads; head++) {
             for (int r = tile->run_begin; r < tile->run_end; r++) {
                 const AttnRun *run = &p.list.runs[r];
-                for (int j = 0; j < run->n_steps; j++, steps++) {
+                for (int j = run->n_steps - 1; j >= 0; j--, steps++) {
                     const int i = ring_index<STAGES>(steps);
                     mbar_wait(&sm.empty[i], ring_parity<STAGES>(steps) ^ 1);
                     BwdStep &step = sm.step[ring_index<2 * STAGES>(steps)];
                     step.head = head;
                     step.row_end = run->band.k_end;
+                    step.slot = run->slot + j;
+                    step.after = run->after;
+                    step.tile = at.tile;
                     step.step.c0 = run->first + j * Bwd<D>::ROWS;
                     step.step.masked = j < run->full_begin || j >= run->full_end;
                     if (step.step.masked) step.step.band = run->band;
@@ -135,19 +141,43 @@ __device__ void load(BwdShared<D> &sm, const CUtensorMap *map_q, const CUtensorM
 }
 
 /* One lane: adds each staged dq of consumer warpgroup wg to global memory. */
-template <int D> __device__ void drain(BwdShared<D> &sm, const CUtensorMap *map_dq, int wg) {
+template <int D>
+__device__ void drain(BwdShared<D> &sm, const CUtensorMap *map_dq, const BwdParams &p, int wg) {
     for (uint32_t n = 0;; n++) {
         mbar_wait(&sm.dq_full[wg], n & 1);
         if (*(volatile int *)&sm.done) break;
         const BwdStep &step = sm.step[ring_index<2 * STAGES>(n)];
-        int row = step.step.c0 + (D == 64 ? 64 * wg : 0);
-        int column = step.head * D + (D == 128 ? 64 * wg : 0);
-        tma_reduce_add(map_dq, 0, row, column / DQ_BOX, sm.dq[wg]);
+        const int row = step.step.c0 + (D == 64 ? 64 * wg : 0);
+        const int column = step.head * D + (D == 128 ? 64 * wg : 0);
+        int32_t *turn = NULL;
+        int me = step.tile + 1, before = step.after + 1;
+        if (p.dq_turns) {
+            turn = p.dq_turns + ((int64_t)step.head * p.n_slots + step.slot) * 2 + wg;
+            while (turn_read(turn) != before) {}
+            fence_async_global();
+        }
+        tma_reduce_add(map_dq, 0, row, column / 32, sm.dq[wg]);
         bulk_commit();
         bulk_wait_read();
         mbar_arrive(&sm.dq_empty[wg]);
+        if (turn) {
+            bulk_wait();
+            fence_async_global();
+            turn_write(turn, me);
+        }
     }
     bulk_wait();
+}
+
+/* dst[64, D] (+)= x, row 8r of this lane's two; see consume() for the layout. */
+template <int D>
+__device__ __forceinline__ void store_row(float *dst, const float (&x)[D / 2], int r, bool add) {
+#pragma unroll
+    for (int i = 0; i < D / 8; i++) {
+        float2 *to = (float2 *)(dst + 8 * i);
+        float2 old = add ? *to : make_float2(0, 0);
+        *to = make_float2(x[4 * i + 2 * r] + old.x, x[4 * i + 2 * r + 1] + old.y);
+    }
 }
 
 template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, int wg) {
@@ -163,8 +193,30 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
     const int ds_row = lane / 16 * 8 + lane % 8, ds_chunk = 2 * warp + lane / 8 % 2;
     const uint32_t ds_at = smem_addr(sm.ds[0]) + wg * ROWS * 128 + ds_row * 128 +
                            ((ds_chunk ^ (ds_row & 7)) << 4);
+    const uint64_t k_desc = desc_tile(smem_addr(sm.k) + wg * 64 * 128);
+    const uint64_t v_desc = desc_tile(smem_addr(sm.v) + wg * 64 * 128);
+    const uint64_t kt_desc = desc_tile(smem_addr(sm.k) + (D == 128 ? wg * KEYS * 128 : 0), KEYS);
     uint32_t steps = 0; /* over the CTA's life */
-    float dk[D / 2], dv[D / 2];
+    float dk[D / 2], dv[D / 2], s[ROWS / 2], dp[ROWS / 2];
+
+    /* S^T and dP^T of a step, as two groups */
+    auto issue_scores = [&](uint32_t step) {
+        const int at = ring_index<STAGES>(step);
+        const uint64_t q_desc = desc_tile(smem_addr(sm.q[at]));
+        const uint64_t do_desc = desc_tile(smem_addr(sm.d_o[at]));
+        mbar_wait(&sm.full[at], ring_parity<STAGES>(step));
+        wgmma_fence();
+#pragma unroll
+        for (int i = 0; i < D / 16; i++)
+            wgmma_ss<0, 0>(s, k_desc + i / 4 * KEYS * 8 + i % 4 * 2,
+                           q_desc + i / 4 * ROWS * 8 + i % 4 * 2, i > 0);
+        wgmma_commit();
+#pragma unroll
+        for (int i = 0; i < D / 16; i++)
+            wgmma_ss<0, 0>(dp, v_desc + i / 4 * KEYS * 8 + i % 4 * 2,
+                           do_desc + i / 4 * ROWS * 8 + i % 4 * 2, i > 0);
+        wgmma_commit();
+    };
 
     for (uint32_t items = 0;; items++) {
         mbar_wait(&sm.kv_full, items & 1);
@@ -173,28 +225,16 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
 #pragma unroll
         for (int i = 0; i < D / 2; i++) dk[i] = dv[i] = 0;
 
+        if (AHEAD && n > 0) issue_scores(steps);
 #pragma unroll 1
         for (int j = 0; j < n; j++, steps++) {
             const int at = ring_index<STAGES>(steps);
-            const uint64_t k_desc = desc_tile(smem_addr(sm.k) + wg * 64 * 128);
-            const uint64_t v_desc = desc_tile(smem_addr(sm.v) + wg * 64 * 128);
             const uint64_t q_desc = desc_tile(smem_addr(sm.q[at]), ROWS);
             const uint64_t do_desc = desc_tile(smem_addr(sm.d_o[at]), ROWS);
-            float s[ROWS / 2], dp[ROWS / 2], dq[32];
+            float dq[32];
             uint32_t pb[BLOCKS][4], sb[BLOCKS][4];
 
-            mbar_wait(&sm.full[at], ring_parity<STAGES>(steps));
-            wgmma_fence();
-#pragma unroll
-            for (int i = 0; i < D / 16; i++)
-                wgmma_ss<0, 0>(s, k_desc + i / 4 * KEYS * 8 + i % 4 * 2,
-                               q_desc + i / 4 * ROWS * 8 + i % 4 * 2, i > 0);
-            wgmma_commit();
-#pragma unroll
-            for (int i = 0; i < D / 16; i++)
-                wgmma_ss<0, 0>(dp, v_desc + i / 4 * KEYS * 8 + i % 4 * 2,
-                               do_desc + i / 4 * ROWS * 8 + i % 4 * 2, i > 0);
-            wgmma_commit();
+            if (!AHEAD) issue_scores(steps);
             wgmma_wait<1>();
             wgmma_pin(s);
             const Step &step = sm.step[ring_index<2 * STAGES>(steps)].step;
@@ -232,8 +272,6 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
             named_barrier(1, 256); /* dS is whole */
             const uint64_t ds_desc =
                 desc_tile(smem_addr(sm.ds[steps & 1]) + (D == 64 ? wg * 64 * 128 : 0));
-            const uint64_t kt_desc =
-                desc_tile(smem_addr(sm.k) + (D == 128 ? wg * KEYS * 128 : 0), KEYS);
             wgmma_pin(dk);
             wgmma_fence();
 #pragma unroll
@@ -254,13 +292,17 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
 #pragma unroll
                 for (int r = 0; r < 2; r++) {
                     int row = warp * 16 + g + 8 * r, chunk = i % 4 * 2 + t / 2;
-                    int to = DQ_BOX == 32 ? i / 4 * 8192 + row * 128 + ((chunk ^ g) << 4) + t % 2 * 8
-                                          : i * 2048 + row * 32 + t * 8;
+                    int to = i / 4 * 8192 + row * 128 + ((chunk ^ g) << 4) + t % 2 * 8;
                     *(float2 *)(stage + to) = make_float2(dq[4 * i + 2 * r], dq[4 * i + 2 * r + 1]);
                 }
             fence_async_proxy();
             release(&sm.dq_full[wg]);
-            wgmma_wait<0>();
+            if (AHEAD && j + 1 < n) { /* over dk of this one */
+                issue_scores(steps + 1);
+                wgmma_wait<2>();
+            } else {
+                wgmma_wait<0>();
+            }
             wgmma_pin(dk);
             wgmma_pin(dv);
             release(&sm.empty[at]);
@@ -268,23 +310,27 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
         const BwdItem item = sm.item; /* read again rather than kept in registers */
         release(&sm.kv_empty);
 
+        /* The parts of a group add to dkv one after the other, counted in warps. */
+        int32_t *turn = p.dkv_turns + item.tile * p.K + item.kv_head;
+        if (item.part > 0) {
+            if (lane == 0)
+                while (turn_read(turn) < 8 * item.part) {}
+            __syncwarp();
+        }
+        const bool add = p.accumulate_dkv || item.part > 0;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             int key = tile_key + 8 * r;
             if (key >= item.rows) continue;
             float *to = p.dkv + ((int64_t)(item.row0 + key) * 2 * p.K + item.kv_head) * D + 2 * t;
-#pragma unroll
-            for (int i = 0; i < D / 8; i++) {
-                float2 *k_to = (float2 *)(to + 8 * i), *v_to = (float2 *)(to + p.K * D + 8 * i);
-                float2 a = make_float2(dk[4 * i + 2 * r], dk[4 * i + 2 * r + 1]);
-                float2 b = make_float2(dv[4 * i + 2 * r], dv[4 * i + 2 * r + 1]);
-                if (p.accumulate_dkv) {
-                    float2 x = *k_to, y = *v_to;
-                    a = make_float2(a.x + x.x, a.y + x.y);
-                    b = make_float2(b.x + y.x, b.y + y.y);
-                }
-                *k_to = a;
-                *v_to = b;
+            store_row<D>(to, dk, r, add);
+            store_row<D>(to + p.K * D, dv, r, add);
+        }
+        if (p.parts > 1) {
+            __syncwarp();
+            if (lane == 0) {
+                __threadfence();
+                if (atomicAdd(turn, 1) == 8 * p.parts - 1) *turn = 0; /* as the next call needs it */
             }
         }
     }
@@ -326,7 +372,7 @@ __global__ void __launch_bounds__(384, 1)
         registers_shrink<24>();
         if (threadIdx.x == 0) plan<D>(sm, &map_kv, p);
         else if (warp == 3) load<D>(sm, &map_q, &map_do, p);
-        else if (warp > 0 && threadIdx.x % 32 == 0) drain<D>(sm, &map_dq, warp - 1);
+        else if (warp > 0 && threadIdx.x % 32 == 0) drain<D>(sm, &map_dq, p, warp - 1);
     } else {
         registers_grow<240>();
         consume<D>(sm, p, wg - 1);
@@ -342,32 +388,47 @@ void launch(const BwdParams &p, float *dq, const void *d_o, const void *q, const
     CUtensorMap map_q = tile_map(q, p.Sq, p.H, D, Bwd<D>::ROWS);
     CUtensorMap map_do = tile_map(d_o, p.Sq, p.H, D, Bwd<D>::ROWS);
     CUtensorMap map_kv = tile_map(kv, Sk, 2 * p.K, D, KEYS);
-    CUtensorMap map_dq = encode_map(
-        CU_TENSOR_MAP_DATA_TYPE_FLOAT32, dq, DQ_BOX, p.Sq, p.H * D / DQ_BOX, (int64_t)p.H * D * 4,
-        DQ_BOX * 4, 64, 64 / DQ_BOX,
-        DQ_BOX == 32 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_NONE);
-    bwd_kernel<D><<<(unsigned)i64_min(p.order.n_items, sm_count), 384, bytes, stream>>>(map_q, map_do, map_kv,
-                                                                             map_dq, p);
+    CUtensorMap map_dq = encode_map(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, dq, 32, p.Sq, p.H * D / 32,
+                                    (int64_t)p.H * D * 4, 128, 64, 2, CU_TENSOR_MAP_SWIZZLE_128B);
+    bwd_kernel<D><<<(unsigned)i64_min(p.order.n_items, sm_count), 384, bytes, stream>>>(
+        map_q, map_do, map_kv, map_dq, p);
+}
+
+/* Into how many items a KV head's group is split: as few as keep the longest item below the share of
+ * an SM. */
+int parts_of(const AttnList &list, int K, int group, int sm_count) {
+    int forced = tune("BWD_PARTS", 0);
+    if (forced && group % forced == 0) return forced;
+    int parts = 1;
+    double share = (double)list.n_steps * K * group / sm_count;
+    while (parts < group && (group % parts || list.longest * (double)group / parts > share * tune("BWD_SHARE", 75) / 100))
+        parts++;
+    return parts;
 }
 
 } /* namespace */
 
-void attn_sm90_grids(int D, AttnGrid *by_q, AttnGrid *by_k) {
-    *by_q = attn_sm90_fwd_grid(D);
+void attn_sm90_grids(int D, bool wide, AttnGrid *by_q, AttnGrid *by_k) {
+    *by_q = attn_sm90_fwd_grid(D, wide);
     *by_k = AttnGrid{KEYS, D == 64 ? Bwd<64>::ROWS : Bwd<128>::ROWS};
 }
 
 void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const void *kv,
                    const float *lse, const float *delta, const AttnWork *work, bool accumulate_dq,
-                   bool accumulate_dkv, cudaStream_t stream) {
+                   bool accumulate_dkv, bool deterministic, cudaStream_t stream) {
     AttnShape s = work->shape;
-    int64_t group_bytes = s.Sq * (s.H / s.K) * s.D * 8; /* q, dO and dq of a KV head's group */
     AttnList list = work->by_k;
-    if (accumulate_dkv) list.n_tiles = list.n_busy; /* keys that nothing sees stay as they are */
-    BwdParams p = {dkv,  lse, delta, list, item_order(list.n_tiles, s.K, s.K, group_bytes),
-                   work->counters + 2, (int)s.Sq, s.H, s.K, s.scale, accumulate_dkv};
     if (!accumulate_dq) cudaMemsetAsync(dq, 0, (size_t)(s.Sq * s.H * s.D) * 4, stream);
+    if (accumulate_dkv) list.n_tiles = list.n_busy; /* keys that nothing sees stay as they are */
     if (list.n_tiles == 0) return;
+    if (deterministic)
+        cudaMemsetAsync(work->dq_turns, 0, (size_t)attn_dq_turns_bytes(work), stream);
+    /* q, dO and dq of the heads that are walked at the same time are to stay in L2 */
+    int64_t side_by_side = ((int64_t)tune("BWD_BUDGET", 64) << 20) / i64_max(s.Sq * s.D * 8, 1);
+    int parts = parts_of(list, s.K, s.H / s.K, work->sm_count);
+    BwdParams p = {dkv, lse, delta, list, item_order(list.n_tiles, s.K * parts, side_by_side),
+                   work->counters + 2, work->dkv_turns, deterministic ? work->dq_turns : NULL,
+                   (int)s.Sq, s.H, s.K, work->n_slots, parts, s.scale, accumulate_dkv};
     if (s.D == 64) launch<64>(p, dq, d_o, q, kv, s.Sk, work->sm_count, stream);
     else launch<128>(p, dq, d_o, q, kv, s.Sk, work->sm_count, stream);
 }

@@ -2,7 +2,7 @@
  * delta = rowsum(dO * O).
  *
  * Tiles are cut where bands begin and end, so that packed documents do not share tiles: a tile of two
- * documents would walk the keys of both. The lists go to the device in one copy. */
+ * documents would walk the keys of both. */
 #include "attention.h"
 
 #include <cuda_bf16.h>
@@ -14,8 +14,13 @@
 typedef struct {
     AttnTile *tiles;
     AttnRun *runs;
-    int64_t n_tiles, n_runs, n_busy;
+    int64_t n_tiles, n_runs, n_busy, runs_room;
 } HostList;
+
+typedef struct { /* where rows are cut into pieces: piece i is [at[i], at[i + 1]) */
+    int32_t *at;
+    int64_t n;
+} Cuts;
 
 static int compare_int32(const void *a, const void *b) {
     int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
@@ -39,10 +44,9 @@ static Band band_transpose(Band b) {
     return t;
 }
 
-/* Tiles over rows [0, n_rows): of full height, but ending early where a stretch begins that is worth
- * a tile start of its own. */
-static void cut_tiles(HostList *list, const Band *bands, int64_t n_bands, int32_t n_rows,
-                      int32_t height) {
+/* Cuts rows [0, n_rows) into pieces of full height, but ending early where a stretch between edges of
+ * bands begins that is worth a piece of its own. */
+static Cuts cut_rows(const Band *bands, int64_t n_bands, int32_t n_rows, int32_t height) {
     int32_t *edges = NEW(int32_t, 2 * n_bands + 1);
     int64_t n = 0, used = 0;
     for (int64_t i = 0; i < n_bands; i++) {
@@ -55,97 +59,178 @@ static void cut_tiles(HostList *list, const Band *bands, int64_t n_bands, int32_
         if (inner && (used == 0 || edges[used - 1] != edges[i])) edges[used++] = edges[i];
     }
     edges[used] = n_rows;
-    list->tiles = NEW(AttnTile, n_rows / height + used + 2);
-    int64_t next = 0; /* the first edge after the tile's start */
+    Cuts cuts = {NEW(int32_t, n_rows / height + used + 3), 0};
+    int64_t next = 0; /* the first edge after the piece's start */
     for (int32_t row = 0; row < n_rows;) {
         int32_t end = row + height < n_rows ? row + height : n_rows;
         while (next < used && edges[next] <= row) next++;
         for (int64_t i = next; i < used && edges[i] < end; i++)
             if (edges[i + 1] - edges[i] >= height / 2) end = edges[i];
-        AttnTile *tile = &list->tiles[list->n_tiles++];
-        tile->row0 = row;
-        tile->rows = end - row;
+        cuts.at[++cuts.n] = end;
         row = end;
     }
     free(edges);
+    return cuts;
 }
 
-/* The run of `band` in `tile`; false when it has no step there. `strict`: a step counts as full only if
- * the band covers all `grid.rows` rows of it, not just those that the tile writes. `open_end`: columns
- * past the band's end do no harm in a full step (the kernel silences them by other means). */
-static bool make_run(AttnRun *run, const AttnTile *tile, Band band, AttnGrid grid, bool strict,
-                     bool open_end) {
-    int64_t row_end = tile->row0 + (strict ? grid.rows : tile->rows);
-    int64_t full_lo = i64_max(band.k_begin, row_end - 1 + band.lo);
-    int64_t full_hi = i64_min(open_end ? INT32_MAX : band.k_end, (int64_t)tile->row0 + band.hi + 1);
-    bool covers = band.q_begin <= tile->row0 && band.q_end >= row_end &&
-                  tile->row0 + tile->rows >= row_end;
-    /* rows that see at least one key */
-    int64_t a = i64_max(i64_max(band.q_begin, tile->row0), (int64_t)band.k_begin - band.hi);
-    int64_t b = i64_min(i64_min(band.q_end, tile->row0 + tile->rows),
-                        (int64_t)band.k_end - band.lo);
-    int64_t first = i64_max(band.k_begin, a + band.lo);
-    int64_t last = i64_min(band.k_end, b + band.hi);
-    if (a >= b || first >= last || band.lo > band.hi) return false;
-    memset(run, 0, sizeof *run);
-    int64_t n = ceil_div(last - first, grid.step);
-    run->first = (int32_t)first;
-    run->n_steps = (int32_t)n;
-    if (covers && full_hi > full_lo) {
-        int64_t begin = ceil_div(full_lo - first, grid.step);
-        int64_t end = i64_min(n, (full_hi - first) / grid.step);
-        if (full_hi >= first && begin < end) {
-            run->full_begin = (int32_t)begin;
-            run->full_end = (int32_t)end;
-        }
-    }
-    run->band = band;
-    run->band.q_begin = (int32_t)i64_max(band.q_begin, tile->row0);
-    run->band.q_end = (int32_t)i64_min(band.q_end, tile->row0 + tile->rows);
-    return true;
-}
-
-static int64_t first_tile_past(const HostList *list, int32_t row) { /* whose rows end after row */
-    int64_t lo = 0, hi = list->n_tiles;
+static int64_t piece_of(const Cuts *cuts, int32_t row) {
+    int64_t lo = 0, hi = cuts->n;
     while (lo < hi) {
         int64_t mid = (lo + hi) / 2;
-        if (list->tiles[mid].row0 + list->tiles[mid].rows <= row) lo = mid + 1;
+        if (cuts->at[mid + 1] <= row) lo = mid + 1;
         else hi = mid;
     }
     return lo;
 }
 
-static void build_list(HostList *list, const Band *bands, int64_t n_bands, int32_t n_rows,
-                       AttnGrid grid, bool strict, bool open_end) {
-    memset(list, 0, sizeof *list);
-    cut_tiles(list, bands, n_bands, n_rows, grid.rows);
-    int64_t *at = NEW(int64_t, list->n_tiles + 1); /* runs of each tile, then where the next goes */
-    for (int pass = 0; pass < 2; pass++) {
-        for (int64_t i = 0; i < n_bands; i++) {
-            for (int64_t t = first_tile_past(list, bands[i].q_begin);
-                 t < list->n_tiles && list->tiles[t].row0 < bands[i].q_end; t++) {
-                AttnRun run;
-                if (!make_run(&run, &list->tiles[t], bands[i], grid, strict, open_end)) continue;
-                if (pass) {
-                    list->runs[at[t]] = run;
-                    list->tiles[t].n_steps += run.n_steps;
-                }
-                at[t]++;
-            }
-        }
-        if (pass) break;
-        for (int64_t t = 0; t < list->n_tiles; t++) {
-            int64_t count = at[t];
-            at[t] = list->n_runs;
-            list->tiles[t].run_begin = (int32_t)list->n_runs;
-            list->n_runs += count;
-            list->tiles[t].run_end = (int32_t)list->n_runs;
-        }
-        list->runs = NEW(AttnRun, list->n_runs + 1);
+/* What a tile walks of one band: columns [first, last), with every pair allowed in the columns
+ * [full_lo, full_hi). */
+typedef struct {
+    int64_t first, last, full_lo, full_hi;
+    Band band;
+} Reach;
+
+/* False when the tile has nothing there. `by_k`: columns are full only if the band covers all
+ * `height` rows, not just those that the tile writes, because all of them go into dq; columns past
+ * the band's end do no harm, because the kernel silences them by their lse. */
+static bool reach_of(Reach *reach, const AttnTile *tile, Band band, int height, bool by_k) {
+    int64_t row_end = tile->row0 + (by_k ? height : tile->rows);
+    bool covers = band.q_begin <= tile->row0 && band.q_end >= row_end &&
+                  tile->row0 + tile->rows >= row_end;
+    /* rows that see at least one column */
+    int64_t a = i64_max(i64_max(band.q_begin, tile->row0), (int64_t)band.k_begin - band.hi);
+    int64_t b = i64_min(i64_min(band.q_end, tile->row0 + tile->rows),
+                        (int64_t)band.k_end - band.lo);
+    reach->first = i64_max(band.k_begin, a + band.lo);
+    reach->last = i64_min(band.k_end, b + band.hi);
+    reach->full_lo = covers ? i64_max(band.k_begin, row_end - 1 + band.lo) : INT32_MAX;
+    reach->full_hi = i64_min(by_k ? INT32_MAX : band.k_end, (int64_t)tile->row0 + band.hi + 1);
+    reach->band = band;
+    reach->band.q_begin = (int32_t)i64_max(band.q_begin, tile->row0);
+    reach->band.q_end = (int32_t)i64_min(band.q_end, tile->row0 + tile->rows);
+    return a < b && reach->first < reach->last && band.lo <= band.hi;
+}
+
+/* The run of n_steps steps from column `first` on. */
+static AttnRun make_run(const Reach *reach, int64_t first, int64_t n_steps, int step) {
+    AttnRun run;
+    memset(&run, 0, sizeof run);
+    run.first = (int32_t)first;
+    run.n_steps = (int32_t)n_steps;
+    run.band = reach->band;
+    run.after = -1;
+    int64_t begin = i64_max(0, ceil_div(reach->full_lo - first, step));
+    int64_t end = reach->full_hi > first ? i64_min(n_steps, (reach->full_hi - first) / step) : 0;
+    if (begin < end) {
+        run.full_begin = (int32_t)begin;
+        run.full_end = (int32_t)end;
     }
-    free(at);
-    qsort(list->tiles, (size_t)list->n_tiles, sizeof *list->tiles, compare_tiles);
-    while (list->n_busy < list->n_tiles && list->tiles[list->n_busy].n_steps > 0) list->n_busy++;
+    return run;
+}
+
+static void add_run(HostList *list, AttnRun run) {
+    if (list->n_runs == list->runs_room) {
+        list->runs_room = 2 * list->runs_room + 64;
+        list->runs = (AttnRun *)mem_grow(list->runs, list->runs_room, sizeof *list->runs);
+    }
+    list->runs[list->n_runs++] = run;
+}
+
+/* Adds a run of tile number `tile` in pieces with one predecessor each, in the order of the walk.
+ * last[slot] is the tile that added to it so far. */
+static void add_ordered_run(HostList *list, AttnRun run, int step, int32_t tile, int32_t *last) {
+    for (int32_t begin, end = run.n_steps; end > 0; end = begin) {
+        AttnRun piece = run;
+        piece.after = last[run.slot + end - 1];
+        for (begin = end; begin > 0 && last[run.slot + begin - 1] == piece.after; begin--)
+            last[run.slot + begin - 1] = tile;
+        piece.first += begin * step;
+        piece.slot += begin;
+        piece.n_steps = end - begin;
+        piece.full_begin = (int32_t)i64_min(i64_max(run.full_begin - begin, 0), piece.n_steps);
+        piece.full_end = (int32_t)i64_min(i64_max(run.full_end - begin, 0), piece.n_steps);
+        add_run(list, piece);
+    }
+}
+
+/* Adds a band's runs on the grid of slots, the last first. A run ends after a slot that is shorter
+ * than a step. */
+static void add_slot_runs(HostList *list, const Reach *reach, const Cuts *slots, int step,
+                          int32_t tile, int32_t *last) {
+    int64_t begin, first = piece_of(slots, (int32_t)reach->first);
+    for (int64_t end = piece_of(slots, (int32_t)reach->last - 1) + 1; end > first; end = begin) {
+        begin = end - 1;
+        while (begin > first && slots->at[begin] - slots->at[begin - 1] == step) begin--;
+        AttnRun run = make_run(reach, slots->at[begin], end - begin, step);
+        run.slot = (int32_t)begin;
+        run.band.k_end = (int32_t)i64_min(run.band.k_end, slots->at[end]);
+        add_ordered_run(list, run, step, tile, last);
+    }
+}
+
+/* `slots`: the grid of the steps of by_k; NULL for by_q, whose steps start where each band does. */
+static HostList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, AttnGrid grid,
+                           const Cuts *slots) {
+    HostList list = {};
+    Cuts cuts = cut_rows(bands, n_bands, n_rows, grid.rows);
+    list.n_tiles = cuts.n;
+    list.tiles = NEW(AttnTile, cuts.n + 1);
+    /* which bands each tile meets: counted, then listed tile after tile */
+    int64_t *begin = NEW(int64_t, cuts.n + 1), n_pairs = 0;
+    int32_t *pairs = NULL;
+    for (int pass = 0; pass < 2; pass++) {
+        for (int64_t i = 0; i < n_bands; i++)
+            for (int64_t t = piece_of(&cuts, bands[i].q_begin);
+                 t < cuts.n && cuts.at[t] < bands[i].q_end; t++) {
+                if (pass) pairs[begin[t]] = (int32_t)i;
+                begin[t]++;
+            }
+        for (int64_t t = 0; pass == 0 && t < cuts.n; t++) {
+            int64_t count = begin[t];
+            begin[t] = n_pairs;
+            n_pairs += count;
+        }
+        if (pass == 0) pairs = NEW(int32_t, n_pairs + 1);
+    } /* now begin[t] is the end of t's pairs, which is where those of t + 1 begin */
+    Reach reach;
+    for (int64_t t = 0; t < cuts.n; t++) {
+        AttnTile *tile = &list.tiles[t];
+        tile->row0 = cuts.at[t];
+        tile->rows = cuts.at[t + 1] - cuts.at[t];
+        tile->run_begin = (int32_t)(t ? begin[t - 1] : 0);
+        tile->run_end = (int32_t)begin[t];
+        for (int32_t i = tile->run_begin; i < tile->run_end; i++) {
+            if (!reach_of(&reach, tile, bands[pairs[i]], grid.rows, slots != NULL)) continue;
+            tile->n_steps += (int32_t)(
+                slots ? piece_of(slots, (int32_t)reach.last - 1) + 1 -
+                            piece_of(slots, (int32_t)reach.first)
+                      : ceil_div(reach.last - reach.first, grid.step));
+        }
+    }
+    qsort(list.tiles, (size_t)cuts.n, sizeof *list.tiles, compare_tiles);
+
+    int32_t *last = slots ? NEW(int32_t, slots->n + 1) : NULL;
+    for (int64_t i = 0; slots && i < slots->n; i++) last[i] = -1;
+    for (int64_t t = 0; t < cuts.n; t++) {
+        AttnTile *tile = &list.tiles[t];
+        int32_t first_pair = tile->run_begin, n = tile->run_end - tile->run_begin;
+        tile->run_begin = (int32_t)list.n_runs;
+        for (int32_t i = 0; i < n; i++) {
+            const Band *band = &bands[pairs[first_pair + (slots ? n - 1 - i : i)]];
+            if (!reach_of(&reach, tile, *band, grid.rows, slots != NULL)) continue;
+            if (slots) add_slot_runs(&list, &reach, slots, grid.step, (int32_t)t, last);
+            else
+                add_run(&list, make_run(&reach, reach.first,
+                                        ceil_div(reach.last - reach.first, grid.step), grid.step));
+        }
+        tile->run_end = (int32_t)list.n_runs;
+        list.n_busy += tile->n_steps > 0;
+    }
+    free(last);
+    free(pairs);
+    free(begin);
+    free(cuts.at);
+    return list;
 }
 
 static int64_t list_bytes(const HostList *list) {
@@ -156,17 +241,27 @@ static int64_t list_bytes(const HostList *list) {
 static int64_t list_place(AttnList *out, const HostList *list, char *image, char *device) {
     int64_t tiles = (int64_t)sizeof(AttnTile) * list->n_tiles;
     memcpy(image, list->tiles, (size_t)tiles);
-    memcpy(image + tiles, list->runs, sizeof(AttnRun) * (size_t)list->n_runs);
+    if (list->n_runs) memcpy(image + tiles, list->runs, sizeof(AttnRun) * (size_t)list->n_runs);
     out->tiles = (const AttnTile *)device;
     out->runs = (const AttnRun *)(device + tiles);
     out->n_tiles = (int32_t)list->n_tiles;
     out->n_busy = (int32_t)list->n_busy;
+    out->longest = list->n_tiles ? list->tiles[0].n_steps : 0;
+    for (int64_t i = 0; i < list->n_tiles; i++) out->n_steps += list->tiles[i].n_steps;
     return list_bytes(list);
+}
+
+/* Copies pageable memory in pieces that the driver takes over before the call returns: `from` may be
+ * freed at once, and the host does not wait for the stream (CUDA C++ programming guide: 64 KB). */
+static void upload(char *to, const char *from, int64_t bytes, cudaStream_t stream) {
+    enum { PIECE = 64 << 10 };
+    for (int64_t at = 0; at < bytes; at += PIECE)
+        CUDA_NOTE(cudaMemcpyAsync(to + at, from + at, (size_t)i64_min(PIECE, bytes - at),
+                                  cudaMemcpyHostToDevice, stream));
 }
 
 static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, AttnShape shape,
                           cudaStream_t stream, bool portable) {
-    enum { COUNTER_BYTES = 64 };
     REQUIRE(shape.H % shape.K == 0 && shape.D % 16 == 0 && shape.D <= 128);
     AttnWork *work = NEW(AttnWork, 1);
     int device = 0, major = 0;
@@ -176,42 +271,53 @@ static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, At
     work->shape = shape;
     work->stream = stream;
     work->sm90 = !portable && major == 9 && (shape.D == 64 || shape.D == 128);
-    AttnGrid grid_q, grid_k;
-    (work->sm90 ? attn_sm90_grids : attn_portable_grids)(shape.D, &grid_q, &grid_k);
 
     Band *sorted = NEW(Band, n_bands + 1), *transposed = NEW(Band, n_bands + 1);
+    double area = 0; /* of the rectangles' bands, roughly */
     for (int64_t i = 0; i < n_bands; i++) {
         REQUIRE(bands[i].q_begin >= 0 && bands[i].q_end <= shape.Sq && bands[i].k_begin >= 0 &&
                 bands[i].k_end <= shape.Sk);
         sorted[i] = bands[i];
         transposed[i] = band_transpose(bands[i]);
+        area += (double)band_area(band_shrink(bands[i]));
     }
     qsort(sorted, (size_t)n_bands, sizeof *sorted, compare_bands);
     qsort(transposed, (size_t)n_bands, sizeof *transposed, compare_bands);
-    HostList by_q, by_k;
-    build_list(&by_q, sorted, n_bands, (int32_t)shape.Sq, grid_q, false, false);
-    build_list(&by_k, transposed, n_bands, (int32_t)shape.Sk, grid_k, true, true);
+    work->wide = work->sm90 && attn_sm90_wide(shape.D, area / (double)i64_max(shape.Sq, 1));
+    AttnGrid grid_q, grid_k;
+    if (work->sm90) attn_sm90_grids(shape.D, work->wide, &grid_q, &grid_k);
+    else attn_portable_grids(&grid_q, &grid_k);
+    Cuts slots = cut_rows(sorted, n_bands, (int32_t)shape.Sq, grid_k.step);
+    HostList by_q = build_list(sorted, n_bands, (int32_t)shape.Sq, grid_q, NULL);
+    HostList by_k = build_list(transposed, n_bands, (int32_t)shape.Sk, grid_k, &slots);
+    work->n_slots = (int32_t)slots.n;
 
-    int64_t bytes = COUNTER_BYTES + list_bytes(&by_q) + list_bytes(&by_k);
-    char *image = NEW(char, bytes);
-    cudaError_t error = cudaMallocAsync(&work->memory, (size_t)bytes, stream);
+    const int64_t counters = 4, dkv_turns = by_k.n_tiles * shape.K;
+    int64_t zero_bytes = round_up(4 * (counters + dkv_turns), 64);
+    int64_t list_at = zero_bytes + round_up(attn_dq_turns_bytes(work), 64);
+    int64_t bytes = list_bytes(&by_q) + list_bytes(&by_k);
+    cudaError_t error = cudaMallocAsync(&work->memory, (size_t)(list_at + bytes), stream);
     Status st = OK;
     if (error != cudaSuccess) {
+        cudaGetLastError(); /* the caller reports it */
         st = status_fail(ERR_ENV, "attention work list: no %lld bytes of device memory: %s",
-                         (long long)bytes, cudaGetErrorString(error));
+                         (long long)(list_at + bytes), cudaGetErrorString(error));
         free(work);
     } else {
-        char *base = (char *)work->memory;
-        int64_t at = COUNTER_BYTES;
+        char *base = (char *)work->memory, *image = NEW(char, bytes + 1);
         work->counters = (int32_t *)base;
-        at += list_place(&work->by_q, &by_q, image + at, base + at);
-        list_place(&work->by_k, &by_k, image + at, base + at);
-        cudaMemcpyAsync(base, image, (size_t)bytes, cudaMemcpyHostToDevice, stream);
+        work->dkv_turns = work->counters + counters;
+        work->dq_turns = (int32_t *)(base + zero_bytes);
+        int64_t used = list_place(&work->by_q, &by_q, image, base + list_at);
+        list_place(&work->by_k, &by_k, image + used, base + list_at + used);
+        CUDA_NOTE(cudaMemsetAsync(base, 0, (size_t)zero_bytes, stream));
+        upload(base + list_at, image, bytes, stream);
+        free(image);
         *out = work;
     }
-    free(image);
     free(sorted);
     free(transposed);
+    free(slots.at);
     free(by_q.tiles);
     free(by_q.runs);
     free(by_k.tiles);
@@ -232,24 +338,36 @@ extern "C" Status cuda_attn_work_create_portable(AttnWork **work, const Band *ba
 
 extern "C" void cuda_attn_work_free(AttnWork *work) {
     if (work == NULL) return;
-    cudaFreeAsync(work->memory, work->stream);
+    CUDA_NOTE(cudaFreeAsync(work->memory, work->stream));
     free(work);
 }
 
 /* ---- calls ---------------------------------------------------------------------------------- */
 
+static bool deterministic = true; /* for the process, as the GPU is */
+
+extern "C" void cuda_attention_deterministic(bool on) {
+    deterministic = on;
+}
+
 extern "C" void cuda_attention_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                                    const AttnWork *work, bool resume, Stream *stream) {
     if (work->shape.Sq == 0) return;
     (work->sm90 ? attn_sm90_fwd : attn_portable_fwd)(o, o_acc, lse, q, kv, work, resume, stream->s);
+    CUDA_LAUNCHED("attention_fwd");
 }
 
 extern "C" void cuda_attention_bwd(float *dq, float *dkv, const void *d_o, const void *q,
                                    const void *kv, const float *lse, const float *delta,
                                    const AttnWork *work, bool accumulate_dq, bool accumulate_dkv,
                                    Stream *stream) {
-    (work->sm90 ? attn_sm90_bwd : attn_portable_bwd)(dq, dkv, d_o, q, kv, lse, delta, work,
-                                                     accumulate_dq, accumulate_dkv, stream->s);
+    if (work->sm90)
+        attn_sm90_bwd(dq, dkv, d_o, q, kv, lse, delta, work, accumulate_dq, accumulate_dkv,
+                      deterministic, stream->s);
+    else
+        attn_portable_bwd(dq, dkv, d_o, q, kv, lse, delta, work, accumulate_dq, accumulate_dkv,
+                          stream->s);
+    CUDA_LAUNCHED("attention_bwd");
 }
 
 /* 16 lanes per (row, head), 16 bytes a lane; a block takes 16 rows of one head. */
@@ -277,4 +395,5 @@ extern "C" void cuda_attention_delta(float *delta, const void *d_o, const void *
     dim3 grid((unsigned)ceil_div(S, 16), (unsigned)H);
     delta_kernel<<<grid, 256, 0, stream->s>>>(delta, (const __nv_bfloat16 *)d_o,
                                               (const __nv_bfloat16 *)o, S, H, D);
+    CUDA_LAUNCHED("attention_delta");
 }

@@ -203,9 +203,11 @@ static Status no_device(cudaError_t error) {
                            "built with CUDA %d.%d; update the driver",
                            driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000,
                            CUDART_VERSION % 1000 / 10);
-    return status_fail(ERR_ENV,
-                       "no usable NVIDIA GPU: %s; check nvidia-smi and CUDA_VISIBLE_DEVICES",
-                       error == cudaSuccess ? "none is visible" : cudaGetErrorString(error));
+    const char *reason = driver == 0            ? "no driver is loaded"
+                         : error == cudaSuccess ? "none is visible"
+                                                : cudaGetErrorString(error);
+    return status_fail(
+        ERR_ENV, "no usable NVIDIA GPU: %s; check nvidia-smi and CUDA_VISIBLE_DEVICES", reason);
 }
 
 /* A launcher may show each rank its own GPU only: then that one is meant, whatever the rank. */

@@ -50,7 +50,7 @@ static struct {
 
 static bool note(cublasStatus_t status, const char *op, int line) {
     if (status == CUBLAS_STATUS_SUCCESS) return true;
-    cuda_note_text(op, cublasGetStatusString(status), __FILE__, line);
+    cuda_note_text(op, cublasLtGetStatusString(status), __FILE__, line);
     return false;
 }
 #define NOTE(op, call) note((call), (op), __LINE__)

@@ -93,6 +93,21 @@ static __device__ __forceinline__ void prefetch_map(const CUtensorMap *map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
+/* ---- turns: counters in global memory that order the work of CTAs -------------------------------- */
+
+static __device__ __forceinline__ int32_t turn_read(const int32_t *turn) {
+    int32_t x;
+    asm volatile("ld.acquire.gpu.b32 %0, [%1];" : "=r"(x) : "l"(turn) : "memory");
+    return x;
+}
+static __device__ __forceinline__ void turn_write(int32_t *turn, int32_t x) {
+    asm volatile("st.release.gpu.b32 [%0], %1;" ::"l"(turn), "r"(x) : "memory");
+}
+/* Orders what a turn is about when the copy engine did it, or is to do it. */
+static __device__ __forceinline__ void fence_async_global() {
+    asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+
 /* ---- registers ------------------------------------------------------------------------------ */
 
 template <int N> __device__ __forceinline__ void registers_grow() {

@@ -1,7 +1,8 @@
 #!/bin/sh
 # demo.sh [--no-setup]: from a fresh machine to a pretrained LLaMA. Installs what is missing, builds,
 # trains a small model on real text with two MPI ranks, then loses its last checkpoint, resumes from
-# the one before, is stopped and resumed again, and ends with the same bits. Draws the loss.
+# the one before, is stopped and resumed again, and ends with the same bits. Draws the loss. Then trains
+# a few steps by ring attention and by MagiAttention and lays the curves over each other.
 # --no-setup: the tools are there and build/cria is built (make demo).
 set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."
@@ -84,4 +85,8 @@ echo 'Bit for bit the same.'
 
 say 'The loss'
 scripts/plot_loss.py "$run"
+
+say 'Sequences shared by two ranks, with ring attention and MagiAttention, against whole sequences'
+scripts/compare_loss.py configs/tiny.yaml --cp 1,2 --backends ring,magi --ranks 2 --steps 15 \
+    --out "$run" --drop-checkpoints 'data.val=[]'
 echo "Also in $run: the log (log.jsonl), the configuration (config.yaml) and the checkpoints."

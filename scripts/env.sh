@@ -4,6 +4,10 @@
 # shellcheck disable=SC2034 # used where this is sourced
 cores=$(nproc)
 
+# Threads that spin while they wait take the cores from those they wait for, as soon as there are
+# more ranks, threads or other programs than cores: ten times slower.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+
 # Open MPI refuses to start for root and with more ranks than cores, and kills ranks one second
 # after a signal, which is too early for a checkpoint. The second name of a pair is for version 5.
 # MPICH needs none of this and reads none of it.

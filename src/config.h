@@ -7,6 +7,7 @@
 
 typedef enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA } DeviceKind;
 typedef enum { FORMAT_AUTO, FORMAT_NANOGPT, FORMAT_MEGATRON, FORMAT_LLMC } DataFormat;
+typedef enum { ORDER_CRIA, ORDER_MEGATRON } DataOrder;
 typedef enum { MASK_CAUSAL, MASK_DOCUMENT, MASK_FULL } MaskKind;
 typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD } ScheduleKind;
 typedef enum { BACKEND_NONE, BACKEND_RING, BACKEND_MAGI, BACKEND_ALLGATHER, BACKEND_ULYSSES }
@@ -59,6 +60,7 @@ typedef struct {
         int n_train, n_val;
         DataFormat format;
         char *split; /* "train,val,test" shares over documents; "" = files say it */
+        DataOrder order;
         int64_t eod; /* id that ends a document; -1 = none */
         MaskKind mask;
         int64_t window; /* a token sees at most this many previous tokens; 0 = no limit */

@@ -97,6 +97,16 @@ static void check_data(ConfigReader *r) {
                               "takes the evaluation data from data.train",
                               c->data.split);
     }
+    if (good(r, "data.order run.seed") && c->data.order == ORDER_MEGATRON &&
+        c->run.seed > UINT32_MAX)
+        config_problem_at(r, "run.seed", "found %lld with data.order megatron, expected below 2^32",
+                          ll(c->run.seed));
+    if (good(r, "data.order data.format") && c->data.order == ORDER_MEGATRON &&
+        (c->data.format == FORMAT_NANOGPT || c->data.format == FORMAT_LLMC))
+        config_problem_at(r, "data.order",
+                          "found megatron with data.format %s, expected data.format megatron: the "
+                          "order needs its document index",
+                          config_enum_name((int)c->data.format, "data.format"));
     if (good(r, "data.eod model.vocab") && c->data.eod >= c->model.vocab)
         config_problem_at(r, "data.eod", "found %lld, expected an id below model.vocab %d",
                           ll(c->data.eod), c->model.vocab);

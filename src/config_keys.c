@@ -16,6 +16,8 @@ static const char *const format_names[] = {[FORMAT_AUTO] = "auto",
                                            [FORMAT_MEGATRON] = "megatron",
                                            [FORMAT_LLMC] = "llmc",
                                            NULL};
+static const char *const order_names[] = {
+    [ORDER_CRIA] = "cria", [ORDER_MEGATRON] = "megatron", NULL};
 static const char *const mask_names[] = {
     [MASK_CAUSAL] = "causal", [MASK_DOCUMENT] = "document", [MASK_FULL] = "full", NULL};
 static const char *const schedule_names[] = {[SCHEDULE_CONSTANT] = "constant",
@@ -98,6 +100,8 @@ const ConfigKey config_keys[] = {
     NAMED(data.format, "auto", format_names, "Format of the token files; auto = by content."),
     TEXT(data.split, "", 0, 64,
          "\"train,val,test\" shares of data.train's documents, as 94,5,1; \"\" = no split."),
+    NAMED(data.order, "cria", order_names,
+          "megatron = the samples of Megatron-LM core_v0.11 in its order; depends on run.steps."),
     NUM(data.eod, "-1", -1, (1 << 24) - 1, "", "Token id that ends a document; -1 = none."),
     NAMED(data.mask, "causal", mask_names, "document = causal within each document."),
     NUM(data.window, "0", 0, 1 << 29, "tokens",

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ckpt/checkpoint.h"
+#include "ckpt/hf.h"
 #include "comm/comm.h"
 #include "config.h"
 #include "log.h"
@@ -18,6 +19,10 @@ static const char usage[] =
     "                 [--mask-file FILE]     what it amounts to on N ranks: batch, memory, FLOPs, who\n"
     "                                computes and moves what; needs no MPI, GPU or data\n"
     "       cria check CHECKPOINT     verify every checksum, print what is inside\n"
+    "       cria export CHECKPOINT DIR [--dtype bf16|fp32] [--tokenizer PATH] [--shard-bytes N]\n"
+    "                                 its weights as a Hugging Face directory\n"
+    "       cria import DIR CHECKPOINT\n"
+    "                                 a Hugging Face directory as a checkpoint to start from\n"
     "       cria config               every configuration key: type, default, bounds, help\n"
     "       cria version\n"
     "\n"
@@ -161,6 +166,47 @@ static Status command_check(int argc, char **argv) {
     return st;
 }
 
+/* Two paths, and options. */
+static Status parse_paths(int argc, char **argv, const Option *options, const char *paths[2],
+                          const char *form) {
+    int n = 0;
+    for (int i = 0; i < argc; i++) {
+        if (argv[i][0] == '-')
+            CHECK(parse_option(argc, argv, &i, options));
+        else if (n++ < 2)
+            paths[n - 1] = argv[i];
+    }
+    return n == 2 ? OK : status_fail(ERR_USER, "found %d paths, expected: cria %s", n, form);
+}
+
+static Status command_export(int argc, char **argv) {
+    HfExportOptions export = {.dtype = DT_BF16, .shard_bytes = HF_SHARD_BYTES};
+    const char *paths[2], *dtype = "bf16", *shard = NULL;
+    char *end;
+    const Option options[] = {{"--dtype", &dtype, "bf16 or fp32", NULL},
+                              {"--tokenizer", &export.tokenizer, "a file or a directory", NULL},
+                              {"--shard-bytes", &shard, "the most bytes of a weight file", NULL},
+                              {0}};
+    CHECK(parse_paths(argc, argv, options, paths, "export CHECKPOINT DIR"));
+    if (strcmp(dtype, "fp32") == 0)
+        export.dtype = DT_F32;
+    else if (strcmp(dtype, "bf16") != 0)
+        return status_fail(ERR_USER, "--dtype %s: expected bf16 or fp32", dtype);
+    if (shard != NULL) {
+        export.shard_bytes = strtoll(shard, &end, 10);
+        if (end == shard || *end != '\0' || export.shard_bytes < 1)
+            return status_fail(ERR_USER, "--shard-bytes %s: expected a number from 1", shard);
+    }
+    return hf_export(paths[0], paths[1], &export);
+}
+
+static Status command_import(int argc, char **argv) {
+    const char *paths[2];
+    const Option options[] = {{0}};
+    CHECK(parse_paths(argc, argv, options, paths, "import DIR CHECKPOINT"));
+    return hf_import(paths[0], paths[1]);
+}
+
 static Status command_config(int argc, char **argv) {
     (void)argv;
     if (argc != 0) return status_fail(ERR_USER, "cria config takes no arguments");
@@ -183,6 +229,8 @@ static const struct {
 } commands[] = {{"train", command_train},
                 {"plan", command_plan},
                 {"check", command_check},
+                {"export", command_export},
+                {"import", command_import},
                 {"config", command_config},
                 {"version", command_version}};
 

@@ -68,6 +68,7 @@ static void *add(Case *c, const char *name, Kind kind, int64_t n) {
 /* Random normal values; those of activations are exact in bf16. */
 static float *add_input(Case *c, const char *name, Kind kind, int64_t n, double scale) {
     float *x = add(c, name, kind, n);
+#pragma omp parallel for
     for (int64_t i = 0; i < n; i++) {
         x[i] = (float)scale * random_normal((uint64_t)c->n, i);
         if (kind == ACT) x[i] = from_bf16(to_bf16(x[i]));
@@ -534,7 +535,7 @@ static void test_all(int shift) {
     test_embedding(300, 2048, 1000, shift);
     test_embedding(2048, 16, 128256, shift);
     static const int columns[] = {1, 7, 8, 33, 64, 200, 2048, 3072, 16392};
-    for (int i = 0; i < 9; i++) test_rmsnorm(1 + 37 * i, columns[i], shift);
+    for (int i = 0; i < 9; i++) test_rmsnorm(1 + 37 * (i % 8), columns[i], shift);
     test_rope(1, 1, 1, 2, shift);
     test_rope(5, 3, 1, 6, shift);
     test_rope(9, 4, 2, 16, shift);
@@ -544,7 +545,7 @@ static void test_all(int shift) {
     test_swiglu(5, 7, shift);
     test_swiglu(9, 24, shift);
     test_swiglu(33, 5440, shift);
-    test_cross_entropy(1, 1, 1, 1, shift);
+    test_cross_entropy(1, 2, 2, 1, shift);
     test_cross_entropy(4, 7, 8, 1, shift);
     test_cross_entropy(5, 129, 131, 3, shift);
     test_cross_entropy(7, 1000, 1024, 1, shift);

@@ -65,11 +65,13 @@ static void auto_recognizes_content_that_is_not_raw_ids(void **state) {
     static const struct {
         const char *bytes, *name;
     } cases[] = {
-        {"\x1f\x8b\x08\0\0\0\0\0\0\0", "a gzip file"},
-        {"\x88\xd8\x34\x01\x01\0\0\0\0\0", "an llm.c shard (GPT-2)"},
-        {"\xc1\xda\x34\x01\x07\0\0\0\0\0", "an llm.c shard (Llama 3)"},
+        {"\x28\xb5\x2f\xfd\0\0\0\0\0\0", "a zstd file"},
+        {"\x88\xd8\x34\x01\x02\0\0\0\0\0", "an llm.c shard of an unknown version"},
+        {"\x8a\xd8\x34\x01\x01\0\0\0\0\0", "an llm.c evaluation file"},
         {"MMIDIDX\0\0\1", "a Megatron index"},
         {"\x93NUMPY\1\0v\0", "a NumPy .npy file"},
+        {"BIN.TOK\n\2\0", "an LLM.Q token file"},
+        {"{\"text\": \"", "text (JSON)"},
     };
     TokenFile *f;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -77,23 +79,92 @@ static void auto_recognizes_content_that_is_not_raw_ids(void **state) {
         assert_status_fails(tokens_open(&f, path, FORMAT_AUTO), ERR_USER, cases[i].name);
         assert_status_ok(tokens_open(&f, path, FORMAT_NANOGPT)); /* the user's word counts */
         assert_int_equal(tokens_count(f), 5);
+        assert_int_equal(tokens_format(f), FORMAT_NANOGPT);
         tokens_close(f);
     }
-    const char *pair = write_counting("pair.bin", 0, 10);
-    assert_status_ok(tokens_open(&f, pair, FORMAT_AUTO));
-    tokens_close(f);
-    write_bytes("pair.idx", "x", 1);
-    assert_status_fails(tokens_open(&f, pair, FORMAT_AUTO), ERR_USER, "Megatron .bin/.idx pair");
 }
 
-static void a_format_this_build_lacks_is_named(void **state) {
+/* An llm.c shard of n ids from `ids`; magic, version and count as given. */
+static const char *write_llmc(const char *name, uint32_t magic, uint32_t version, uint32_t count,
+                              int bytes, const uint32_t *ids, int64_t n) {
+    unsigned char *file = NEW(unsigned char, 1024 + bytes * n), *at = file;
+    put_le(&at, magic, 4);
+    put_le(&at, version, 4);
+    put_le(&at, count, 4);
+    at = file + 1024;
+    for (int64_t i = 0; i < n; i++) put_le(&at, ids[i], bytes);
+    const char *path = write_bytes(name, file, (size_t)(at - file));
+    free(file);
+    return path;
+}
+
+static void shards_of_llmc_are_read_in_both_widths(void **state) {
     (void)state;
+    static const uint32_t ids[] = {50256, 7, 128000, 50256, 4000000000};
     TokenFile *f;
-    const char *path = write_counting("plain.bin", 0, 4);
-    assert_status_fails(tokens_open(&f, path, FORMAT_MEGATRON), ERR_USER,
-                        "data.format is megatron, and this build reads: nanogpt");
-    assert_status_fails(tokens_open(&f, path, FORMAT_LLMC), ERR_USER,
-                        "data.format is llmc, and this build reads: nanogpt");
+    int32_t out[5], begins[5];
+    assert_status_ok(tokens_open(&f, write_llmc("l.bin", 20240520, 1, 4, 2, ids, 4), FORMAT_AUTO));
+    assert_int_equal(tokens_format(f), FORMAT_LLMC);
+    assert_int_equal(tokens_id_type(f), ID_U16);
+    assert_int_equal(tokens_count(f), 4);
+    assert_status_ok(tokens_read(f, 0, 4, 65536, out));
+    for (int i = 0; i < 4; i++) assert_int_equal(out[i], (uint16_t)ids[i]);
+    /* the end-of-text id comes first: the second document begins with it */
+    assert_int_equal(tokens_boundaries(f, 0, 3, 50256, out, begins), 1);
+    assert_int_equal(begins[0], 3);
+    tokens_close(f);
+    assert_status_ok(tokens_open(&f, write_llmc("l.bin", 20240801, 7, 5, 4, ids, 5), FORMAT_LLMC));
+    assert_int_equal(tokens_id_type(f), ID_U32);
+    assert_status_ok(tokens_read(f, 1, 3, 128256, out));
+    for (int i = 0; i < 3; i++) assert_int_equal(out[i], ids[i + 1]);
+    assert_status_fails(tokens_read(f, 0, 5, 128256, out), ERR_USER,
+                        "has id 4000000000 at byte 1040 (token 4)");
+    tokens_close(f);
+}
+
+static void bad_shards_of_llmc_are_refused_with_a_sentence(void **state) {
+    (void)state;
+    static const uint32_t ids[4] = {0};
+    TokenFile *f;
+    assert_status_fails(
+        tokens_open(&f, write_llmc("l.bin", 20240520, 1, 5, 2, ids, 4), FORMAT_AUTO), ERR_USER,
+        "has 1032 bytes, but its header (byte 8) speaks of 5 ids of 2 bytes, which makes 1034");
+    assert_status_fails(
+        tokens_open(&f, write_llmc("l.bin", 20240520, 1, 0xffffffff, 2, ids, 4), FORMAT_AUTO),
+        ERR_USER, "speaks of -1 ids");
+    assert_status_fails(
+        tokens_open(&f, write_llmc("l.bin", 20240801, 7, 0, 4, ids, 0), FORMAT_AUTO), ERR_USER,
+        "holds no ids");
+    assert_status_fails(
+        tokens_open(&f, write_llmc("l.bin", 20240520, 2, 4, 2, ids, 4), FORMAT_LLMC), ERR_USER,
+        "does not begin with llm.c's header");
+    assert_status_fails(tokens_open(&f, write_bytes("s.bin", "\x88\xd8\x34\x01\x01\0\0\0", 8),
+                                    FORMAT_AUTO),
+                        ERR_USER, "has 8 bytes");
+}
+
+static void documents_are_found_by_the_id_that_ends_them(void **state) {
+    (void)state;
+    const uint16_t ids[] = {1, 2, 9, 9, 3, 9, 4, 5};
+    TokenFile *f;
+    int32_t out[8], begins[8];
+    int64_t at;
+    assert_status_ok(tokens_open(&f, write_ids("d.bin", ids, 8), FORMAT_AUTO));
+    assert_status_ok(tokens_read(f, 0, 8, 10, out));
+    assert_int_equal(tokens_boundaries(f, 0, 8, 9, out, begins), 3);
+    assert_int_equal(begins[0], 3);
+    assert_int_equal(begins[1], 4);
+    assert_int_equal(begins[2], 6);
+    assert_int_equal(tokens_boundaries(f, 3, 3, 9, out + 3, begins), 2);
+    assert_int_equal(begins[0], 1);
+    assert_int_equal(begins[1], 3); /* exactly behind the stretch */
+    assert_int_equal(tokens_boundaries(f, 0, 8, -1, out, begins), 0);
+    static const int64_t from[] = {0, 3, 3, 3, 4, 6, 6, 8, 8};
+    for (int64_t t = 0; t <= 8; t++) {
+        assert_status_ok(tokens_document_from(f, t, 9, &at));
+        assert_int_equal(at, from[t]);
+    }
+    tokens_close(f);
 }
 
 static void offsets_beyond_four_gib_are_read(void **state) {
@@ -191,7 +262,9 @@ int main(void) {
         cmocka_unit_test(bad_files_are_refused_with_a_sentence),
         cmocka_unit_test(an_id_outside_the_vocabulary_is_named_with_its_place),
         cmocka_unit_test(auto_recognizes_content_that_is_not_raw_ids),
-        cmocka_unit_test(a_format_this_build_lacks_is_named),
+        cmocka_unit_test(shards_of_llmc_are_read_in_both_widths),
+        cmocka_unit_test(bad_shards_of_llmc_are_refused_with_a_sentence),
+        cmocka_unit_test(documents_are_found_by_the_id_that_ends_them),
         cmocka_unit_test(offsets_beyond_four_gib_are_read),
         cmocka_unit_test(a_file_that_shrinks_while_open_is_an_error),
         cmocka_unit_test(the_fingerprint_follows_name_size_and_content),

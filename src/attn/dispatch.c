@@ -213,7 +213,7 @@ static void assign(Dispatch *d, const Survey *s, const DispatchOptions *o) {
         break;
     case DISPATCH_AUTO:
     case DISPATCH_KINDS:
-        REQUIRE(!"a dispatch kind that assigns");
+        base_bug(__FILE__, __LINE__, "a dispatch kind that assigns");
     }
 }
 

@@ -37,7 +37,9 @@ void rank_times_free(RankTimes *t) {
     cost_timeline_free(&t->backward);
 }
 
-static double seconds(const RankTimes *t) { return t->forward.seconds + t->backward.seconds; }
+static double seconds(const RankTimes *t) {
+    return t->forward.seconds + t->backward.seconds;
+}
 
 PlanTimes plan_times(const AttnPlan *p, const CostModel *m) {
     PlanTimes t = {.ranks = NEW(RankTimes, p->P)};
@@ -60,11 +62,10 @@ enum { AREA, OF_MEAN, LOCAL, RECEIVED, SENT, FORWARD, BACKWARD, COLUMNS };
 static const struct {
     const char *head;
     int width, digits;
-} columns[COLUMNS] = {
-    [AREA] = {"area", 17, 0},          [OF_MEAN] = {"of mean", 9, 3},
-    [LOCAL] = {"local %", 9, 1},       [RECEIVED] = {"rows in", 11, 0},
-    [SENT] = {"rows out", 11, 0},      [FORWARD] = {"forward us", 12, 1},
-    [BACKWARD] = {"backward us", 12, 1}};
+} columns[COLUMNS] = {[AREA] = {"area", 17, 0},           [OF_MEAN] = {"of mean", 9, 3},
+                      [LOCAL] = {"local %", 9, 1},        [RECEIVED] = {"rows in", 11, 0},
+                      [SENT] = {"rows out", 11, 0},       [FORWARD] = {"forward us", 12, 1},
+                      [BACKWARD] = {"backward us", 12, 1}};
 
 static void fill_columns(const AttnPlan *p, int rank, double mean_area, const RankTimes *t,
                          double *x) {
@@ -114,12 +115,10 @@ static void backend_row(const AttnPlan *p, const CostModel *m, const RankTimes *
     int64_t moved = bytes.forward + bytes.backward, dense = ring.forward + ring.backward;
     double exposed = t->forward.exposed + t->backward.exposed;
     strbuf_printf(out, "%c %-10s%7d%8.2f %%%14.1f%14.1f%9.1f %%%12.1f%12.1f%9.1f %%\n",
-                  chosen ? '>' : ' ', backend_name(p), p->n_stages,
-                  100 * plan_summary(p).imbalance, (double)bytes.forward / MIB,
-                  (double)bytes.backward / MIB,
-                  dense > 0 ? 100 * (double)moved / (double)dense : 0.0,
-                  MICRO * t->forward.seconds, MICRO * t->backward.seconds,
-                  seconds(t) > 0 ? 100 * exposed / seconds(t) : 0.0);
+                  chosen ? '>' : ' ', backend_name(p), p->n_stages, 100 * plan_summary(p).imbalance,
+                  (double)bytes.forward / MIB, (double)bytes.backward / MIB,
+                  dense > 0 ? 100 * (double)moved / (double)dense : 0.0, MICRO * t->forward.seconds,
+                  MICRO * t->backward.seconds, seconds(t) > 0 ? 100 * exposed / seconds(t) : 0.0);
 }
 
 static void backend_table(const PlanReport *r, const RankTimes *slowest, StrBuf *out) {
@@ -169,10 +168,11 @@ static void timeline(const PlanReport *r, int rank, StrBuf *out) {
     const CostModel *m = r->cost;
     RankTimes t = plan_rank_times(r->plan, rank, m, true);
     double scale = t.forward.seconds > t.backward.seconds ? t.forward.seconds : t.backward.seconds;
-    strbuf_printf(out, "\nprediction for a layer's attention on rank %d, the slowest, by stage%s "
-                       "(a model: %.0f / %.0f TFLOP/s, %.0f GB/s per rank and direction",
-                  rank, r->plan->P <= PLAN_EXACT_RANKS ? "" : ", taken as equal", m->fwd_flops / 1e12,
-                  m->bwd_flops / 1e12, m->link_bw / 1e9);
+    strbuf_printf(out,
+                  "\nprediction for a layer's attention on rank %d, the slowest, by stage%s "
+                  "(a model: %.0f / %.0f TFLOP/s, %.0f GB/s per rank and direction",
+                  rank, r->plan->P <= PLAN_EXACT_RANKS ? "" : ", taken as equal",
+                  m->fwd_flops / 1e12, m->bwd_flops / 1e12, m->link_bw / 1e9);
     if (r->plan->ranks_per_node < r->plan->P)
         strbuf_printf(out, ", %.0f between nodes of %d", m->node_bw / 1e9, r->plan->ranks_per_node);
     strbuf_printf(out, ")\n");
@@ -196,19 +196,20 @@ void plan_report_text(const PlanReport *r, StrBuf *out) {
 /* ---- JSON ---------------------------------------------------------------------------------- */
 
 static void bytes_json(const char *name, PlanBytes b, StrBuf *out) {
-    strbuf_printf(out, "\"%s\":{\"forward\":%" PRId64 ",\"backward\":%" PRId64 "},", name, b.forward,
-                  b.backward);
+    strbuf_printf(out, "\"%s\":{\"forward\":%" PRId64 ",\"backward\":%" PRId64 "},", name,
+                  b.forward, b.backward);
 }
 
 static void times_json(const char *name, const CostTimeline *t, StrBuf *out) {
-    strbuf_printf(out, "\"%s\":{\"seconds\":%.6g,\"compute\":%.6g,\"exposed\":%.6g", name, t->seconds,
-                  t->compute, t->exposed);
+    strbuf_printf(out, "\"%s\":{\"seconds\":%.6g,\"compute\":%.6g,\"exposed\":%.6g", name,
+                  t->seconds, t->compute, t->exposed);
     if (t->n_intervals > 0) strbuf_printf(out, ",\"intervals\":[");
     for (int i = 0; i < t->n_intervals; i++) {
         const CostInterval *c = &t->intervals[i];
-        strbuf_printf(out, "%s{\"begin\":%.6g,\"end\":%.6g,\"stream\":\"%s\",\"stage\":%d,\"what\":\"%s\"}",
-                      i > 0 ? "," : "", c->begin, c->end,
-                      c->stream == COST_COMPUTE ? "compute" : "comm", c->stage, c->what);
+        strbuf_printf(
+            out, "%s{\"begin\":%.6g,\"end\":%.6g,\"stream\":\"%s\",\"stage\":%d,\"what\":\"%s\"}",
+            i > 0 ? "," : "", c->begin, c->end, c->stream == COST_COMPUTE ? "compute" : "comm",
+            c->stage, c->what);
     }
     strbuf_printf(out, t->n_intervals > 0 ? "]}" : "}");
 }
@@ -223,14 +224,17 @@ static void figures_json(const PlanReport *r, StrBuf *out) {
     const AttnPlan *p = r->plan;
     const Dispatch *d = &p->dispatch;
     PlanSummary s = plan_summary(p);
-    strbuf_printf(out, "\"backend\":\"%s\",\"ranks\":%d,\"ranks_per_node\":%d,\"hash\":\"%016" PRIx64 "\","
-                       "\"tokens\":%" PRId64 ",\"padded_tokens\":%" PRId64 ",\"chunk\":%d,\"chunks\":%d,"
-                       "\"dispatch\":\"%s\",\"rows_per_rank\":%d,\"degree\":%d,\"stages\":%d,",
+    strbuf_printf(out,
+                  "\"backend\":\"%s\",\"ranks\":%d,\"ranks_per_node\":%d,\"hash\":\"%016" PRIx64
+                  "\","
+                  "\"tokens\":%" PRId64 ",\"padded_tokens\":%" PRId64 ",\"chunk\":%d,\"chunks\":%d,"
+                  "\"dispatch\":\"%s\",\"rows_per_rank\":%d,\"degree\":%d,\"stages\":%d,",
                   backend_name(p), p->P, p->ranks_per_node, plan_hash(p), d->S, d->padded, d->chunk,
                   d->n_chunks, dispatch_kind_names[d->kind], d->rows, p->degree, p->n_stages);
-    strbuf_printf(out, "\"bands\":%" PRId64 ",\"area\":%" PRId64 ",\"imbalance\":%.6g,\"recv_rows\":%" PRId64
-                       ",\"ring_rows\":%" PRId64 ",", p->mask.n, s.area, s.imbalance, s.recv_rows,
-                  s.ring_rows);
+    strbuf_printf(out,
+                  "\"bands\":%" PRId64 ",\"area\":%" PRId64
+                  ",\"imbalance\":%.6g,\"recv_rows\":%" PRId64 ",\"ring_rows\":%" PRId64 ",",
+                  p->mask.n, s.area, s.imbalance, s.recv_rows, s.ring_rows);
     bytes_json("bytes", plan_bytes(p, r->cost), out);
     bytes_json("ring_bytes", plan_bytes_dense(p, BACKEND_RING, r->cost), out);
 }
@@ -239,11 +243,13 @@ static void ranks_json(const AttnPlan *p, const PlanTimes *t, StrBuf *out) {
     strbuf_printf(out, "\"per_rank\":[");
     for (int r = 0; r < p->P; r++) {
         const PlanRank *k = &p->ranks[r];
-        strbuf_printf(out, "%s{\"rank\":%d,\"area\":%" PRId64 ",\"local_area\":%" PRId64
-                           ",\"needed_rows\":%" PRId64 ",\"recv_rows\":%" PRId64 ",\"send_rows\":%" PRId64
-                           ",\"forward_seconds\":%.6g,\"backward_seconds\":%.6g}", r > 0 ? "," : "", r,
-                      k->area, k->local_area, k->needed_rows, k->recv_rows, k->send_rows,
-                      t->ranks[r].forward.seconds, t->ranks[r].backward.seconds);
+        strbuf_printf(out,
+                      "%s{\"rank\":%d,\"area\":%" PRId64 ",\"local_area\":%" PRId64
+                      ",\"needed_rows\":%" PRId64 ",\"recv_rows\":%" PRId64
+                      ",\"send_rows\":%" PRId64
+                      ",\"forward_seconds\":%.6g,\"backward_seconds\":%.6g}",
+                      r > 0 ? "," : "", r, k->area, k->local_area, k->needed_rows, k->recv_rows,
+                      k->send_rows, t->ranks[r].forward.seconds, t->ranks[r].backward.seconds);
     }
     strbuf_printf(out, "],");
 }

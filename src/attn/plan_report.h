@@ -1,5 +1,5 @@
-/* plan_report.h: what a plan amounts to, for people and for programs: who computes and moves how much,
- * and the times that the cost model predicts. */
+/* plan_report.h: what a plan amounts to, for people and for programs: who computes and moves how
+ * much, and the times that the cost model predicts. */
 #ifndef CRIA_ATTN_PLAN_REPORT_H
 #define CRIA_ATTN_PLAN_REPORT_H
 
@@ -30,8 +30,8 @@ typedef struct {
     const CostModel *cost;
 } PlanReport;
 
-/* Figures, a table of ranks (beyond 16: least, mean, most), a table of backends, and the timeline of
- * the slowest rank as bars. */
+/* Figures, a table of ranks (beyond 16: least, mean, most), a table of backends, and the timeline
+ * of the slowest rank as bars. */
 void plan_report_text(const PlanReport *r, StrBuf *out);
 
 /* One JSON object. Rows and bytes are per layer, summed over ranks where no rank is named.
@@ -40,7 +40,7 @@ void plan_report_text(const PlanReport *r, StrBuf *out);
  *    "recv_rows","ring_rows","bytes":{"forward","backward"},"ring_bytes": of ring and all-gather,
  *    "per_rank":[{"rank","area","local_area","needed_rows","recv_rows","send_rows",
  *                 "forward_seconds","backward_seconds"}],
- *    "prediction":{"exact": false for equal stages,"slowest_rank","forward":TIMES,"backward":TIMES},
+ *    "prediction":{"exact": not equal stages,"slowest_rank","forward":TIMES,"backward":TIMES},
  *    "backends":[{"backend","degree","imbalance","bytes","forward":TIMES,"backward":TIMES}]}
  * TIMES: {"seconds","compute","exposed"}, and in the prediction "intervals":[{"begin","end",
  * "stream":"compute"|"comm","stage","what":"attention"|"in"|"out"}]. */

@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,15 +18,15 @@ enum { MAX_CELLS = 256, MAX_LANES = 16, MAX_COLOURS = 64, SHADES = 8, LEVELS = 4
 #define FETCH "#aab2bd"
 #define GIVE  "#5f6b7a" /* what returns */
 
-/* Cells: squares of a grid that is the same for queries and keys, aligned to chunks. */
+/* Cells are the squares of a grid that is the same for queries and keys and aligned to chunks. */
 typedef struct {
     const AttnPlan *p;
     const CostModel *cost;
     StrBuf *out;
-    int n;            /* cells a side */
-    int32_t *edge;    /* [n + 1] tokens */
-    int colours;      /* distinct rank colours */
-    int shades;       /* distinct stages */
+    int n;         /* cells a side */
+    int32_t *edge; /* [n + 1] tokens */
+    int colours;   /* of ranks */
+    int shades;    /* of stages */
 } Picture;
 
 /* ---- colours ------------------------------------------------------------------------------- */
@@ -72,7 +73,7 @@ static int shade_of(const Picture *g, int stage) {
 
 static void make_grid(Picture *g) {
     const Dispatch *d = &g->p->dispatch;
-    int64_t chunks = ceil_div(d->n_chunks, MAX_CELLS); /* of a cell, or: */
+    int64_t chunks = ceil_div(d->n_chunks, MAX_CELLS);                      /* of a cell, or: */
     int64_t parts = i64_max(1, i64_min(MAX_CELLS / d->n_chunks, d->chunk)); /* cells of a chunk */
     g->n = (int)(ceil_div(d->n_chunks, chunks) * parts);
     g->edge = NEW(int32_t, g->n + 1);
@@ -89,8 +90,10 @@ static int cell_of(const Picture *g, int32_t token) {
     int low = 0, high = g->n - 1;
     while (low < high) {
         int mid = (low + high + 1) / 2;
-        if (g->edge[mid] <= token) low = mid;
-        else high = mid - 1;
+        if (g->edge[mid] <= token)
+            low = mid;
+        else
+            high = mid - 1;
     }
     return low;
 }
@@ -146,10 +149,8 @@ static void cover(const Picture *g, int row, double *share) {
 }
 
 /* Cells of one look are one path. */
-static StrBuf *path_of(const Picture *g, StrBuf *paths, int colour, int shade, double share) {
+static StrBuf *path_of(StrBuf *paths, int colour, int shade, double share) {
     int level = (int)fmin(LEVELS - 1, LEVELS * share);
-    if (share > 0.99) level = LEVELS - 1;
-    (void)g;
     return &paths[(colour * SHADES + shade) * LEVELS + level];
 }
 
@@ -164,13 +165,13 @@ static void draw_cells(Picture *g) {
         if (!marked[rank]) mark_stages(g, rank, shade);
         marked[rank] = true;
         cover(g, row, share);
-        int y = pixel(g, row), height = pixel(g, row + 1) - y;
+        int y = pixel(g, row), height = pixel(g, row + 1) - y, colour = colour_of(g, rank);
         for (int c = 0, next; c < g->n; c = next) {
             next = c + 1;
             if (share[c] <= 0) continue;
-            StrBuf *path = path_of(g, paths, colour_of(g, rank), shade[c], share[c]);
+            StrBuf *path = path_of(paths, colour, shade[c], share[c]);
             while (next < g->n && share[next] > 0 &&
-                   path_of(g, paths, colour_of(g, rank), shade[next], share[next]) == path)
+                   path_of(paths, colour, shade[next], share[next]) == path)
                 next++;
             int x = pixel(g, c), width = pixel(g, next) - x;
             strbuf_printf(path, "M%d %dh%dv%dh-%dz", x, y, width, height, width);
@@ -208,56 +209,68 @@ static void draw_owners(const Picture *g) {
 }
 
 static void print_tokens(int64_t n, StrBuf *out) {
-    if (n > 0 && n % (1 << 20) == 0) strbuf_printf(out, "%" PRId64 "M", n >> 20);
-    else if (n > 0 && n % (1 << 10) == 0) strbuf_printf(out, "%" PRId64 "k", n >> 10);
-    else strbuf_printf(out, "%" PRId64, n);
+    if (n > 0 && n % (1 << 20) == 0)
+        strbuf_printf(out, "%" PRId64 "M", n >> 20);
+    else if (n > 0 && n % (1 << 10) == 0)
+        strbuf_printf(out, "%" PRId64 "k", n >> 10);
+    else
+        strbuf_printf(out, "%" PRId64, n);
 }
 
 static void draw_axes(const Picture *g) {
     int64_t padded = g->p->dispatch.padded, step = 1;
     while (8 * step < padded) step *= 2;
-    strbuf_printf(g->out, "<rect width=\"%d\" height=\"%d\" fill=\"none\" stroke=\"%s\"/>\n", PLOT, PLOT,
-                  FAINT);
+    strbuf_printf(g->out, "<rect width=\"%d\" height=\"%d\" fill=\"none\" stroke=\"%s\"/>\n", PLOT,
+                  PLOT, FAINT);
     for (int64_t t = 0; t <= padded; t += step) {
         int at = (int)(PLOT * t / padded);
         strbuf_printf(g->out, "<text x=\"-20\" y=\"%d\" text-anchor=\"end\">", at + 4);
         print_tokens(t, g->out);
-        strbuf_printf(g->out, "</text><text x=\"%d\" y=\"%d\" text-anchor=\"middle\">", at, PLOT + 17);
+        strbuf_printf(g->out, "</text><text x=\"%d\" y=\"%d\" text-anchor=\"middle\">", at,
+                      PLOT + 17);
         print_tokens(t, g->out);
         strbuf_printf(g->out, "</text>\n");
     }
     strbuf_printf(g->out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\" fill=\"%s\">key</text>\n",
                   PLOT / 2, PLOT + 34, FAINT);
-    strbuf_printf(g->out, "<text transform=\"translate(-62 %d) rotate(-90)\" text-anchor=\"middle\" "
-                          "fill=\"%s\">query</text>\n", PLOT / 2, FAINT);
+    strbuf_printf(g->out,
+                  "<text transform=\"translate(-62 %d) rotate(-90)\" text-anchor=\"middle\" "
+                  "fill=\"%s\">query</text>\n",
+                  PLOT / 2, FAINT);
 }
 
 /* ---- legend -------------------------------------------------------------------------------- */
 
 static void swatch(const Picture *g, double x, double y, double width, Rgb c, int shade) {
-    strbuf_printf(g->out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"12\" fill=\"", x, y, width);
+    strbuf_printf(g->out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"12\" fill=\"", x, y,
+                  width);
     print_colour(c, shade, g->shades, g->out);
     strbuf_printf(g->out, "\"/>\n");
 }
 
-/* Returns the number of ranks shown, rank i being lane_rank(i). */
-static int lanes(const Picture *g) { return (int)i64_min(g->p->P, MAX_LANES); }
+/* How many ranks are shown, and which. */
+static int lanes(const Picture *g) {
+    return (int)i64_min(g->p->P, MAX_LANES);
+}
 static int lane_rank(const Picture *g, int i) {
     return (int)((int64_t)i * g->p->P / lanes(g));
 }
 
 static void draw_ranks(const Picture *g, double mean_area) {
     int n = lanes(g);
-    strbuf_printf(g->out, "<g fill=\"%s\"><text x=\"0\" y=\"-4\">rank</text>"
-                          "<text x=\"112\" y=\"-4\" text-anchor=\"end\">area / mean</text>"
-                          "<text x=\"196\" y=\"-4\" text-anchor=\"end\">rows received</text></g>\n", FAINT);
+    strbuf_printf(g->out,
+                  "<g fill=\"%s\"><text x=\"0\" y=\"-4\">rank</text>"
+                  "<text x=\"104\" y=\"-4\" text-anchor=\"end\">area / mean</text>"
+                  "<text x=\"200\" y=\"-4\" text-anchor=\"end\">rows received</text></g>\n",
+                  FAINT);
     for (int i = 0; i < n; i++) {
         const PlanRank *r = &g->p->ranks[lane_rank(g, i)];
         int y = 6 + 20 * i;
         swatch(g, 0, y, 12, rank_colour(g, colour_of(g, lane_rank(g, i))), 0);
-        strbuf_printf(g->out, "<text x=\"18\" y=\"%d\">%d</text>"
-                              "<text x=\"112\" y=\"%d\" text-anchor=\"end\">%.3f</text>"
-                              "<text x=\"196\" y=\"%d\" text-anchor=\"end\">%" PRId64 "</text>\n",
+        strbuf_printf(g->out,
+                      "<text x=\"18\" y=\"%d\">%d</text>"
+                      "<text x=\"104\" y=\"%d\" text-anchor=\"end\">%.3f</text>"
+                      "<text x=\"200\" y=\"%d\" text-anchor=\"end\">%" PRId64 "</text>\n",
                       y + 10, lane_rank(g, i), y + 10,
                       mean_area > 0 ? (double)r->area / mean_area : 1.0, y + 10, r->recv_rows);
     }
@@ -265,52 +278,83 @@ static void draw_ranks(const Picture *g, double mean_area) {
 
 static void draw_stages(const Picture *g, int y) {
     const Rgb grey = {0.3, 0.33, 0.37};
+    bool exact = g->p->P <= PLAN_EXACT_RANKS;
     double width = g->shades > 4 ? 160.0 / g->shades : 36;
     strbuf_printf(g->out, "<text x=\"0\" y=\"%d\" fill=\"%s\">%s</text>\n", y, FAINT,
-                  g->p->n_stages == 1      ? "all keys in one stage"
-                  : g->p->P > PLAN_EXACT_RANKS ? "local and remote keys"
-                                           : "stage in which a key is used");
+                  g->p->n_stages == 1 ? "all keys in one stage"
+                  : exact             ? "stage in which a key is used"
+                                      : "local and remote keys");
     if (g->p->n_stages == 1) return;
     for (int i = 0; i < g->shades; i++) swatch(g, i * width, y + 8, width - 2, grey, i);
-    bool exact = g->p->P <= PLAN_EXACT_RANKS;
-    strbuf_printf(g->out, "<text x=\"0\" y=\"%d\">%s</text>"
-                          "<text x=\"%.1f\" y=\"%d\" text-anchor=\"end\">", y + 34,
-                  exact ? "0 (local)" : "local", fmax(120, g->shades * width), y + 34);
-    if (exact) strbuf_printf(g->out, "%d</text>\n", g->p->n_stages - 1);
-    else strbuf_printf(g->out, "remote</text>\n");
+    char last[16] = "remote";
+    if (exact) snprintf(last, sizeof last, "%d", g->p->n_stages - 1);
+    strbuf_printf(g->out,
+                  "<text x=\"0\" y=\"%d\">%s</text>"
+                  "<text x=\"%.1f\" y=\"%d\" text-anchor=\"end\">%s</text>\n",
+                  y + 34, exact ? "0 (local)" : "local", g->shades * width - 2, y + 34, last);
 }
 
 /* ---- timelines ----------------------------------------------------------------------------- */
 
-static void draw_intervals(const Picture *g, const CostTimeline *t, int rank, double x, double y,
-                           double scale) {
-    for (int i = 0; i < t->n_intervals; i++) {
-        const CostInterval *c = &t->intervals[i];
-        bool compute = c->stream == COST_COMPUTE;
-        double width = fmax(0.5, scale * (c->end - c->begin));
-        strbuf_printf(g->out, "<rect x=\"%.2f\" y=\"%.1f\" width=\"%.2f\" height=\"%d\" fill=\"",
-                      x + scale * c->begin, compute ? y : y + 11, width, compute ? 10 : 4);
-        if (compute)
-            print_colour(rank_colour(g, colour_of(g, rank)), shade_of(g, c->stage), g->shades, g->out);
-        else
-            strbuf_printf(g->out, "%s", strcmp(c->what, "in") == 0 ? FETCH : GIVE);
-        strbuf_printf(g->out, "\"/>\n");
+/* The intervals of one look as one path, joined where no gap between them could be seen. */
+static void draw_intervals(const Picture *g, const CostTimeline *t, const char *what, int shade,
+                           double x, double y, double scale) {
+    bool compute = strcmp(what, "attention") == 0;
+    int height = compute ? 10 : 4;
+    double begin = 0, end = -1; /* pixels; end < begin: none yet */
+    for (int i = 0; i <= t->n_intervals; i++) {
+        bool last = i == t->n_intervals;
+        const CostInterval *c = last ? NULL : &t->intervals[i];
+        if (!last && (strcmp(c->what, what) != 0 || (compute && shade_of(g, c->stage) != shade)))
+            continue;
+        if (!last && end >= begin && scale * c->begin - end < 0.4) {
+            end = scale * c->end;
+            continue;
+        }
+        if (end >= begin) {
+            double width = fmax(0.5, end - begin);
+            strbuf_printf(g->out, "M%.1f %.1fh%.1fv%dh-%.1fz", x + begin, compute ? y : y + 11,
+                          width, height, width);
+        }
+        if (last) return;
+        begin = scale * c->begin;
+        end = scale * c->end;
     }
 }
 
+static void draw_lane(const Picture *g, const CostTimeline *t, int rank, double x, double y,
+                      double scale) {
+    Rgb colour = rank_colour(g, colour_of(g, rank));
+    for (int shade = 0; shade < g->shades; shade++) {
+        strbuf_printf(g->out, "<path fill=\"");
+        print_colour(colour, shade, g->shades, g->out);
+        strbuf_printf(g->out, "\" d=\"");
+        draw_intervals(g, t, "attention", shade, x, y, scale);
+        strbuf_printf(g->out, "\"/>\n");
+    }
+    strbuf_printf(g->out, "<path fill=\"%s\" d=\"", FETCH);
+    draw_intervals(g, t, "in", 0, x, y, scale);
+    strbuf_printf(g->out, "\"/><path fill=\"%s\" d=\"", GIVE);
+    draw_intervals(g, t, "out", 0, x, y, scale);
+    strbuf_printf(g->out, "\"/>\n");
+}
+
 /* A time axis of n lanes' height in steps of 1, 2 or 5. */
-static void draw_time_axis(const Picture *g, const char *name, double seconds, double x, double scale,
-                           int n) {
+static void draw_time_axis(const Picture *g, const char *name, double seconds, double x,
+                           double scale, int n) {
     double step = pow(10, floor(log10(60 / scale)));
     while (step * scale < 60) step *= step * scale * 2 < 60 && step * scale * 5 >= 60 ? 5 : 2;
     bool milli = step >= 1e-3;
     strbuf_printf(g->out, "<text x=\"%.1f\" y=\"-8\">%s</text>\n", x, name);
     for (int i = 0; i * step <= seconds; i++) {
         double at = x + i * step * scale;
-        strbuf_printf(g->out, "<path stroke=\"#e3e6ea\" d=\"M%.1f 0v%d\"/>"
-                              "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\" fill=\"%s\">%g%s</text>\n",
+        strbuf_printf(g->out,
+                      "<path stroke=\"#e3e6ea\" d=\"M%.1f 0v%d\"/>"
+                      "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\" fill=\"%s\">%g%s</text>\n",
                       at, n * LANE, at, n * LANE + 15, FAINT, i * step * (milli ? 1e3 : 1e6),
-                      i == 0 ? "" : milli ? " ms" : " us");
+                      i == 0  ? ""
+                      : milli ? " ms"
+                              : " us");
     }
 }
 
@@ -331,10 +375,10 @@ static void draw_timelines(const Picture *g) {
     }
     for (int i = 0; i < n; i++) {
         int rank = lane_rank(g, i);
-        strbuf_printf(g->out, "<text x=\"-10\" y=\"%d\" text-anchor=\"end\">%d</text>\n", i * LANE + 12,
-                      rank);
-        draw_intervals(g, &t[i].forward, rank, 0, i * LANE + 2, scale);
-        draw_intervals(g, &t[i].backward, rank, x, i * LANE + 2, scale);
+        strbuf_printf(g->out, "<text x=\"-10\" y=\"%d\" text-anchor=\"end\">%d</text>\n",
+                      i * LANE + 12, rank);
+        draw_lane(g, &t[i].forward, rank, 0, i * LANE + 2, scale);
+        draw_lane(g, &t[i].backward, rank, x, i * LANE + 2, scale);
         rank_times_free(&t[i]);
     }
     free(t);
@@ -344,16 +388,20 @@ static void draw_timelines(const Picture *g) {
 
 static void draw_title(const Picture *g, PlanSummary s) {
     const AttnPlan *p = g->p;
-    strbuf_printf(g->out, "<text x=\"%d\" y=\"24\" font-size=\"15\" font-weight=\"600\">%s over %d rank%s, "
-                          "%" PRId64 " tokens, %s dispatch</text>\n", PLOT_X - 14,
-                  config_enum_name((int)p->backend, "parallel.backend"), p->P, p->P == 1 ? "" : "s",
-                  p->dispatch.S, dispatch_kind_names[p->dispatch.kind]);
-    strbuf_printf(g->out, "<text x=\"%d\" y=\"42\" fill=\"%s\">%d stage%s, imbalance %.1f %%, %.1f %% of the "
-                          "rows that a ring moves%s</text>\n", PLOT_X - 14, FAINT, p->n_stages,
-                  p->n_stages == 1 ? "" : "s", 100 * s.imbalance,
-                  s.ring_rows > 0 ? 100 * (double)s.recv_rows / (double)s.ring_rows : 0.0,
-                  p->backend == BACKEND_ULYSSES
-                      ? "; every rank computes all of it for its heads, colours are holders" : "");
+    strbuf_printf(g->out,
+                  "<text x=\"%d\" y=\"24\" font-size=\"15\" font-weight=\"600\">%s over %d rank%s, "
+                  "%" PRId64 " tokens, %s dispatch</text>\n",
+                  PLOT_X - 14, config_enum_name((int)p->backend, "parallel.backend"), p->P,
+                  p->P == 1 ? "" : "s", p->dispatch.S, dispatch_kind_names[p->dispatch.kind]);
+    strbuf_printf(
+        g->out,
+        "<text x=\"%d\" y=\"42\" fill=\"%s\">%d stage%s, imbalance %.1f %%, %.1f %% of the "
+        "rows that a ring moves%s</text>\n",
+        PLOT_X - 14, FAINT, p->n_stages, p->n_stages == 1 ? "" : "s", 100 * s.imbalance,
+        s.ring_rows > 0 ? 100 * (double)s.recv_rows / (double)s.ring_rows : 0.0,
+        p->backend == BACKEND_ULYSSES
+            ? "; every rank computes all of it for its heads, colours are holders"
+            : "");
 }
 
 void plan_svg(const AttnPlan *p, const CostModel *m, StrBuf *out) {
@@ -362,13 +410,14 @@ void plan_svg(const AttnPlan *p, const CostModel *m, StrBuf *out) {
     PlanSummary s = plan_summary(p);
     make_grid(&g);
     int lanes_y = PLOT_Y + PLOT + 96, height = lanes_y + lanes(&g) * LANE + 32;
-    strbuf_printf(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" "
-                       "height=\"%d\" font-family=\"Helvetica, Arial, sans-serif\" font-size=\"11\" "
-                       "fill=\"%s\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n", WIDTH,
-                  height, WIDTH, height, INK);
+    strbuf_printf(out,
+                  "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" "
+                  "height=\"%d\" font-family=\"Helvetica, Arial, sans-serif\" font-size=\"11\" "
+                  "fill=\"%s\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n",
+                  WIDTH, height, WIDTH, height, INK);
     draw_title(&g, s);
-    strbuf_printf(out, "<g transform=\"translate(%d %d)\"><g shape-rendering=\"crispEdges\">\n", PLOT_X,
-                  PLOT_Y);
+    strbuf_printf(out, "<g transform=\"translate(%d %d)\"><g shape-rendering=\"crispEdges\">\n",
+                  PLOT_X, PLOT_Y);
     draw_cells(&g);
     draw_owners(&g);
     strbuf_printf(out, "</g>\n");
@@ -376,8 +425,9 @@ void plan_svg(const AttnPlan *p, const CostModel *m, StrBuf *out) {
     strbuf_printf(out, "</g>\n<g transform=\"translate(%d %d)\">\n", LEGEND_X, PLOT_Y);
     draw_ranks(&g, (double)s.area / p->P);
     draw_stages(&g, 20 * lanes(&g) + 30);
-    strbuf_printf(out, "</g>\n<text x=\"%d\" y=\"%d\" fill=\"%s\">Predicted for a layer's attention%s: "
-                       "computing (coloured), fetching (light) and returning (dark)</text>\n",
+    strbuf_printf(out,
+                  "</g>\n<text x=\"%d\" y=\"%d\" fill=\"%s\">Predicted for a layer's attention%s: "
+                  "computing (coloured), fetching (light) and returning (dark)</text>\n",
                   PLOT_X - 14, lanes_y - 30, FAINT,
                   p->P > MAX_LANES ? " on some of the ranks" : "");
     strbuf_printf(out, "<g transform=\"translate(%d %d)\">\n", LANES_X, lanes_y);

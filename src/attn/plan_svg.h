@@ -1,13 +1,13 @@
-/* plan_svg.h: a picture of a plan. The mask, queries down and keys across: a pair has the colour of the
- * rank that computes it, lighter the later the stage in which the key's rows arrive. Beside it what
- * every rank computes and receives, below the predicted timeline of each rank. */
+/* plan_svg.h: a picture of a plan. The mask, queries down and keys across: a pair has the colour of
+ * the rank that computes it, lighter the later the stage in which the key's rows arrive. Beside it
+ * what every rank computes and receives, below the predicted timeline of each rank. */
 #ifndef CRIA_ATTN_PLAN_SVG_H
 #define CRIA_ATTN_PLAN_SVG_H
 
 #include "attn/plan.h"
 
-/* Appends a whole SVG document. The mask is drawn in at most 256 x 256 cells, a cell stronger the more
- * of its pairs are allowed; beyond 16 ranks lanes and legend show some of them, beyond
+/* Appends a whole SVG document. The mask is drawn in at most 256 x 256 cells, a cell stronger the
+ * more of its pairs are allowed; beyond 16 ranks lanes and legend show some of them, beyond
  * PLAN_EXACT_RANKS stages are told apart as local and remote only. */
 void plan_svg(const AttnPlan *p, const CostModel *m, StrBuf *out);
 

@@ -63,7 +63,7 @@ typedef struct {
 } Mpi;
 
 /* MPI is one per process, and so is this; written once, by comm_start. */
-static struct { int rank, size, local_rank; } world = {0, 1, 0};
+static struct { int rank, size, local_rank, cores; } world = {0, 1, 0, 1};
 
 /* ---- errors --------------------------------------------------------------------------------- */
 
@@ -453,6 +453,19 @@ Status comm_mpi_create(Comm **c) {
     return comm_mpi_split(c, 0);
 }
 
+/* Where MPI binds ranks to cores each has its own, where it does not all have all of them. */
+static Status count_cores(MPI_Comm node) {
+    cpu_set_t own, all;
+    int ranks = 1;
+    CPU_ZERO(&own);
+    sched_getaffinity(0, sizeof own, &own);
+    CHECK(check_mpi(MPI_Allreduce(&own, &all, sizeof own, MPI_BYTE, MPI_BOR, node),
+                    "MPI_Allreduce"));
+    CHECK(check_mpi(MPI_Comm_size(node, &ranks), "MPI_Comm_size"));
+    world.cores = (int)i64_max(1, i64_min(CPU_COUNT(&own), CPU_COUNT(&all) / ranks));
+    return OK;
+}
+
 Status comm_start(int *argc, char ***argv) {
     int level = MPI_THREAD_SINGLE;
     CHECK(check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread"));
@@ -470,6 +483,7 @@ Status comm_start(int *argc, char ***argv) {
         MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world.rank, MPI_INFO_NULL, &node),
         "MPI_Comm_split_type"));
     CHECK(check_mpi(MPI_Comm_rank(node, &world.local_rank), "MPI_Comm_rank"));
+    CHECK(count_cores(node));
     return check_mpi(MPI_Comm_free(&node), "MPI_Comm_free");
 }
 
@@ -481,6 +495,9 @@ int comm_world_size(void) {
 }
 int comm_local_rank(void) {
     return world.local_rank;
+}
+int comm_local_cores(void) {
+    return world.cores;
 }
 
 static bool mpi_is_up(void) {

@@ -5,40 +5,26 @@
 #include "data/dataset.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <zlib.h>
 
+#include "data/megatron_dataset.h"
+#include "data/source.h"
 #include "rng.h"
 
 __extension__ typedef unsigned __int128 Wide; /* n * share: 50 + 50 bits */
 
-typedef struct {
-    TokenFile *file;
-    int64_t samples;
-    int64_t share_before; /* sum of the shares of the sources in front of it */
-} Source;
-
 struct Dataset {
-    Source *sources; /* n_sources + 1: the last holds the sum of all shares */
+    Source *sources; /* [n_sources] */
+    int64_t *before; /* [n_sources + 1] sum of the shares of the sources in front */
     int n_sources;
     int64_t seq_len, vocab;
     uint64_t seed;
     bool shuffle;
+    MegatronDataset *megatron; /* NULL: cria's own order */
 };
-
-static Status open_source(Source *s, const DatasetOptions *o, int index) {
-    const char *path = o->sources[index].path;
-    CHECK(tokens_open(&s->file, path, o->format));
-    int64_t count = tokens_count(s->file);
-    if (count <= o->seq_len)
-        return status_fail(
-            ERR_USER,
-            "token file %s has %lld tokens, but one sample of model.seq_len %lld needs "
-            "%lld; use a longer file or a shorter seq_len",
-            path, (long long)count, (long long)o->seq_len, (long long)o->seq_len + 1);
-    s->samples = (count - 1) / o->seq_len;
-    return OK;
-}
 
 /* Without weights the shares are the numbers of samples: an epoch is then each sample exactly once.
  * Weights become integers by a power of ten, so that 0.7 : 0.3 is exactly 7 : 3. */
@@ -62,14 +48,28 @@ static Status set_shares(Dataset *d, const DatasetOptions *o) {
                            "none (then each counts by its tokens)",
                            weighted, o->n_sources);
     double unit = weighted != 0 ? pow(10, floor(15 - log10(sum))) : 0;
-    int64_t before = 0;
-    for (int i = 0; i <= o->n_sources; i++) {
-        d->sources[i].share_before = before;
-        if (i < o->n_sources)
-            before += weighted != 0 ? i64_max(1, llround(o->sources[i].weight * unit))
-                                    : d->sources[i].samples;
-    }
+    for (int i = 0; i < o->n_sources; i++)
+        d->before[i + 1] = d->before[i] + (weighted != 0
+                                               ? i64_max(1, llround(o->sources[i].weight * unit))
+                                               : d->sources[i].samples);
     return OK;
+}
+
+static Status open_all(Dataset *d, const DatasetOptions *o) {
+    const char *split = o->split != NULL ? o->split : "";
+    for (int i = 0; i < o->n_sources; i++) {
+        SourceOptions s = {.path = o->sources[i].path,
+                           .format = o->format,
+                           .split = split,
+                           .part = o->part,
+                           .eod = o->eod,
+                           .seq_len = o->seq_len};
+        d->n_sources++;
+        CHECK(source_open(&d->sources[i], &s));
+    }
+    CHECK(set_shares(d, o));
+    if (o->order != ORDER_MEGATRON) return OK;
+    return megatron_dataset_open(&d->megatron, d->sources, o);
 }
 
 Status dataset_open(Dataset **out, const DatasetOptions *o) {
@@ -78,28 +78,31 @@ Status dataset_open(Dataset **out, const DatasetOptions *o) {
     if (o->n_sources == 0)
         return status_fail(ERR_USER, "no token files are given (data.train or data.val)");
     Dataset *d = NEW(Dataset, 1);
-    Status st;
-    *d = (Dataset){.sources = NEW(Source, o->n_sources + 1),
-                   .n_sources = o->n_sources,
+    *d = (Dataset){.sources = NEW(Source, o->n_sources),
+                   .before = NEW(int64_t, o->n_sources + 1),
                    .seq_len = o->seq_len,
                    .vocab = o->vocab,
                    .seed = o->seed,
                    .shuffle = o->shuffle};
-    for (int i = 0; i < o->n_sources; i++) CHECK_GOTO(open_source(&d->sources[i], o, i), fail);
-    CHECK_GOTO(set_shares(d, o), fail);
+    Status st = open_all(d, o);
+    if (st != OK) {
+        dataset_close(d);
+        d = NULL;
+    }
     *out = d;
-    return OK;
-fail:
-    dataset_close(d);
     return st;
 }
 
 void dataset_close(Dataset *d) {
     if (d == NULL) return;
-    for (int i = 0; i < d->n_sources; i++) tokens_close(d->sources[i].file);
+    megatron_dataset_close(d->megatron);
+    for (int i = 0; i < d->n_sources; i++) source_close(&d->sources[i]);
     free(d->sources);
+    free(d->before);
     free(d);
 }
+
+/* ---- what it is ------------------------------------------------------------------------------ */
 
 int64_t dataset_seq_len(const Dataset *d) {
     return d->seq_len;
@@ -113,28 +116,83 @@ int64_t dataset_epoch_samples(const Dataset *d) {
 
 int64_t dataset_tokens(const Dataset *d) {
     int64_t sum = 0;
-    for (int i = 0; i < d->n_sources; i++) sum += tokens_count(d->sources[i].file);
+    for (int i = 0; i < d->n_sources; i++)
+        for (int f = 0; f < d->sources[i].n_files; f++)
+            sum += d->sources[i].files[f].end - d->sources[i].files[f].begin;
+    return sum;
+}
+
+int dataset_files(const Dataset *d) {
+    int sum = 0;
+    for (int i = 0; i < d->n_sources; i++) sum += d->sources[i].n_files;
     return sum;
 }
 
 uint32_t dataset_fingerprint(const Dataset *d) {
     uLong crc = crc32(0, NULL, 0);
-    for (int i = 0; i < d->n_sources; i++) {
-        uint32_t f = tokens_fingerprint(d->sources[i].file);
-        const Bytef bytes[4] = {(Bytef)f, (Bytef)(f >> 8), (Bytef)(f >> 16), (Bytef)(f >> 24)};
-        crc = crc32(crc, bytes, sizeof bytes);
-    }
+    for (int i = 0; i < d->n_sources; i++)
+        for (int f = 0; f < d->sources[i].n_files; f++) {
+            uint32_t one = tokens_fingerprint(d->sources[i].files[f].tokens);
+            crc = crc32(crc, (const Bytef *)&one, sizeof one);
+        }
     return (uint32_t)crc;
 }
+
+static void describe_file(const TokenFile *f, StrBuf *out) {
+    const char *path = tokens_path(f), *slash = strrchr(path, '/');
+    strbuf_printf(out, "%s %lld %08x\n", slash != NULL ? slash + 1 : path,
+                  (long long)tokens_bytes(f), tokens_fingerprint(f));
+}
+
+void dataset_describe_files(const Dataset *d, StrBuf *out) {
+    for (int i = 0; i < d->n_sources; i++)
+        for (int f = 0; f < d->sources[i].n_files; f++)
+            describe_file(d->sources[i].files[f].tokens, out);
+}
+
+Status dataset_compare(const Dataset *d, const char *description) {
+    Status st = OK;
+    StrBuf now = {0};
+    int left = 0;
+    for (int i = 0; i < d->n_sources && st == OK; i++)
+        for (int f = 0; f < d->sources[i].n_files && st == OK; f++) {
+            const TokenFile *file = d->sources[i].files[f].tokens;
+            int was = (int)strcspn(description, "\n");
+            strbuf_free(&now);
+            describe_file(file, &now);
+            if (was + 1 == (int)now.len && memcmp(now.text, description, (size_t)was) == 0) {
+                description += was + 1;
+                continue;
+            }
+            now.text[now.len - 1] = '\0';
+            st = status_fail(ERR_USER,
+                             "%s is not what the run was trained on: it is now \"%s\" (name, bytes, "
+                             "fingerprint), and was %s%.*s%s; put the old file back, or start a new "
+                             "run from the weights",
+                             tokens_path(file), now.text, was > 0 ? "\"" : "no file", was,
+                             description, was > 0 ? "\"" : "");
+        }
+    for (const char *c = description; st == OK && *c != '\0'; c++) left += *c == '\n';
+    if (left > 0)
+        st = status_fail(ERR_USER,
+                         "the run was trained on %d more token file%s, the first of them \"%.*s\" "
+                         "(name, bytes, fingerprint); put the old files back, or start a new run from "
+                         "the weights",
+                         left, left == 1 ? "" : "s", (int)strcspn(description, "\n"), description);
+    strbuf_free(&now);
+    return st;
+}
+
+/* ---- samples --------------------------------------------------------------------------------- */
 
 /* The source of sample *n, and in *n its number within that source. */
 static int find_source(const Dataset *d, int64_t *n) {
     int first = 0, end = d->n_sources;
     while (end - first > 1) {
         int middle = first + (end - first) / 2;
-        int64_t from = d->sources[first].share_before;
-        int64_t left = d->sources[middle].share_before - from;
-        Wide both = (Wide)(d->sources[end].share_before - from);
+        int64_t from = d->before[first];
+        int64_t left = d->before[middle] - from;
+        Wide both = (Wide)(d->before[end] - from);
         int64_t lefts = (int64_t)((Wide)*n * (Wide)left / both);
         bool goes_left = (int64_t)(((Wide)*n + 1) * (Wide)left / both) > lefts;
         *n = goes_left ? lefts : *n - lefts;
@@ -146,13 +204,29 @@ static int find_source(const Dataset *d, int64_t *n) {
     return first;
 }
 
-Status dataset_sample(Dataset *d, int64_t n, int32_t *tokens) {
+Status dataset_sample_documents(Dataset *d, int64_t n, int64_t eod, int32_t *tokens,
+                                int32_t *begins, int32_t *n_begins) {
     REQUIRE(n >= 0);
+    if (d->megatron != NULL)
+        return megatron_dataset_sample(d->megatron, n, d->vocab, tokens, begins, n_begins);
     int source = find_source(d, &n);
     const Source *s = &d->sources[source];
     uint64_t samples = (uint64_t)s->samples, epoch = (uint64_t)n / samples;
-    uint64_t k = (uint64_t)n % samples;
+    uint64_t shuffled = (uint64_t)n % samples;
     if (d->shuffle)
-        k = rng_permute(samples, d->seed, rng_stream(RNG_ORDER, (uint64_t)source << 32 ^ epoch), k);
-    return tokens_read(s->file, (int64_t)k * d->seq_len, d->seq_len + 1, d->vocab, tokens);
+        shuffled = rng_permute(samples, d->seed,
+                               rng_stream(RNG_ORDER, (uint64_t)source << 32 ^ epoch), shuffled);
+    int64_t k = (int64_t)shuffled, T = d->seq_len;
+    const SourceFile *f = source_find(s, &k);
+    int64_t begin = f->begin + k * T;
+    CHECK(tokens_read(f->tokens, begin, T + 1, d->vocab, tokens));
+    if (begins == NULL) return OK;
+    begins[0] = 0;
+    *n_begins = 1;
+    if (T > 1) *n_begins += (int32_t)tokens_boundaries(f->tokens, begin, T - 1, eod, tokens, begins + 1);
+    return OK;
+}
+
+Status dataset_sample(Dataset *d, int64_t n, int32_t *tokens) {
+    return dataset_sample_documents(d, n, -1, tokens, NULL, NULL);
 }

@@ -4,10 +4,12 @@
 #ifndef CRIA_DATA_DATASET_H
 #define CRIA_DATA_DATASET_H
 
-#include "../config.h"
-#include "tokens.h"
+#include "config.h"
+#include "data/tokens.h"
 
 typedef struct Dataset Dataset;
+
+enum { SPLIT_TRAIN, SPLIT_VAL, SPLIT_TEST, SPLIT_PARTS }; /* the shares of data.split */
 
 typedef struct {
     const DataSource *sources;
@@ -15,22 +17,37 @@ typedef struct {
     DataFormat format;
     int64_t seq_len, vocab;
     uint64_t seed;
-    bool shuffle; /* false: every file is walked in order (evaluation) */
+    bool shuffle;      /* false: every file is walked in order (evaluation); order cria */
+    const char *split; /* NULL or "": all of the files; else Megatron's shares of documents */
+    int part;          /* SPLIT_TRAIN, ... */
+    int64_t eod;       /* where a split cuts files that have no index */
+    DataOrder order;   /* ORDER_MEGATRON needs files with an index, and a seed below 2^32 */
+    int64_t samples;   /* ORDER_MEGATRON: how many the run asks for, on which the order depends */
 } DatasetOptions;
 
-/* Maps every file and checks its size. ERR_USER names the file and what is wrong (missing, empty,
- * odd size, too short for one sample; a weight given to some sources only). Options are copied. */
+/* Opens every file and checks its size and index. ERR_USER names the file and what is wrong (missing,
+ * empty, odd size, too short for one sample; a weight given to some sources only). Options are
+ * copied. */
 Status dataset_open(Dataset **data, const DatasetOptions *options);
 void dataset_close(Dataset *data);
 
 int64_t dataset_seq_len(const Dataset *data);
 int64_t dataset_epoch_samples(const Dataset *data); /* samples of all files, each once */
-int64_t dataset_tokens(const Dataset *data);
-uint32_t dataset_fingerprint(const Dataset *data); /* paths' base names, sizes, sampled contents */
+int64_t dataset_tokens(const Dataset *data);        /* that take part */
+int dataset_files(const Dataset *data);
+uint32_t dataset_fingerprint(const Dataset *data); /* of all files in order */
+/* A line for each file: name, bytes, fingerprint. For dataset_compare and for people. */
+void dataset_describe_files(const Dataset *data, StrBuf *out);
+/* ERR_USER naming the first file that is not as `description` (of an earlier run) says. */
+Status dataset_compare(const Dataset *data, const char *description);
 
 /* Sample number n of the run (n >= 0, endless): copies seq_len + 1 ids. Pure function of (files,
  * options, n): files are interleaved by weight without state, and every file is walked in a fresh
- * permutation each epoch. ERR_USER for an id >= vocab: file, offset, id. */
+ * permutation each epoch; ORDER_MEGATRON: see order.h. ERR_USER for an id >= vocab: file, offset, id. */
 Status dataset_sample(Dataset *data, int64_t n, int32_t *tokens);
+/* Also where documents begin in its first seq_len tokens: 0, then positions in begins [seq_len],
+ * ascending. From the index where files have one, else from eod (-1: none). */
+Status dataset_sample_documents(Dataset *data, int64_t n, int64_t eod, int32_t *tokens,
+                                int32_t *begins, int32_t *n_begins);
 
 #endif

@@ -51,7 +51,8 @@ static void batch_create(MicroBatch *mb, const LoaderOptions *o) {
                        .positions = NEW(int32_t, n),
                        .weights = NEW(float, n),
                        .samples = NEW(int64_t, o->micro),
-                       .doc_begin = NEW(int32_t, n)};
+                       .doc_begin = NEW(int32_t, n),
+                       .begins = NEW(int32_t, o->seq_len)};
 }
 
 static void batch_release(MicroBatch *mb, const LoaderOptions *o) {
@@ -59,20 +60,20 @@ static void batch_release(MicroBatch *mb, const LoaderOptions *o) {
     mb->prepared = NULL;
 }
 
-/* What follows from the tokens alone; plain loops over documents, so that they vectorize. */
-static void describe_sequence(MicroBatch *mb, const LoaderOptions *o, int64_t b) {
+/* begins [n]: where documents begin in sequence b. Plain loops over documents vectorize. */
+static void describe_sequence(MicroBatch *mb, const LoaderOptions *o, int64_t b,
+                              const int32_t *begins, int32_t n) {
     int32_t *positions = mb->positions + b * mb->T;
     float *weights = mb->weights + b * mb->T;
-    const int32_t *tokens = mb->tokens + b * mb->T;
-    const int32_t eod = (int32_t)o->eod, masked = o->eod_mask_loss ? eod : -1;
-    for (int64_t begin = 0, end; begin < mb->T; begin = end) {
-        end = begin + 1;
-        while (end < mb->T && tokens[end - 1] != eod) end++; /* an eod belongs to what it ends */
-        if (begin == 0 || o->documents) mb->doc_begin[mb->n_docs++] = (int32_t)(b * mb->T + begin);
-        int64_t zero = o->reset_positions ? begin : 0;
-        for (int64_t s = begin; s < end; s++) positions[s] = (int32_t)(s - zero);
+    const int32_t *tokens = mb->tokens + b * mb->T, T = (int32_t)mb->T;
+    const int32_t masked = o->eod_mask_loss ? (int32_t)o->eod : -1;
+    for (int32_t d = 0; d < n; d++) {
+        int32_t begin = begins[d], end = d + 1 < n ? begins[d + 1] : T;
+        if (d == 0 || o->documents) mb->doc_begin[mb->n_docs++] = (int32_t)(b * mb->T) + begin;
+        int32_t zero = o->reset_positions ? begin : 0;
+        for (int32_t s = begin; s < end; s++) positions[s] = s - zero;
     }
-    for (int64_t s = 0; s < mb->T; s++) weights[s] = tokens[s] == masked ? 0.0f : 1.0f;
+    for (int32_t s = 0; s < T; s++) weights[s] = tokens[s] == masked ? 0.0f : 1.0f;
 }
 
 static Status batch_fill(MicroBatch *mb, Dataset *data, const LoaderOptions *o, int64_t step,
@@ -85,10 +86,15 @@ static Status batch_fill(MicroBatch *mb, Dataset *data, const LoaderOptions *o, 
     int64_t first = step * o->global + (micro * o->dp_size + o->dp_rank) * o->micro;
     for (int64_t b = 0; b < mb->B; b++) {
         int32_t *tokens = mb->tokens + b * mb->T; /* T + 1 ids; the next sequence covers the last */
+        int32_t n = 1;
+        mb->begins[0] = 0;
         mb->samples[b] = first + b;
-        CHECK(dataset_sample(data, first + b, tokens));
+        if (o->documents || o->reset_positions)
+            CHECK(dataset_sample_documents(data, first + b, o->eod, tokens, mb->begins, &n));
+        else
+            CHECK(dataset_sample(data, first + b, tokens));
         memcpy(mb->labels + b * mb->T, tokens + 1, (size_t)mb->T * sizeof *tokens);
-        describe_sequence(mb, o, b);
+        describe_sequence(mb, o, b, mb->begins, n);
     }
     if (o->prepare != NULL) mb->prepared = o->prepare(o->ctx, mb);
     return OK;
@@ -102,6 +108,7 @@ void loader_batch_free(MicroBatch *mb, const LoaderOptions *o) {
     free(mb->weights);
     free(mb->samples);
     free(mb->doc_begin);
+    free(mb->begins);
     *mb = (MicroBatch){0};
 }
 

@@ -4,7 +4,7 @@
 #ifndef CRIA_DATA_LOADER_H
 #define CRIA_DATA_LOADER_H
 
-#include "dataset.h"
+#include "data/dataset.h"
 
 /* B sequences of T tokens as one stream of B*T tokens. Host memory, owned by the loader. */
 typedef struct {
@@ -17,6 +17,7 @@ typedef struct {
      * document every document */
     int32_t *doc_begin;
     int32_t n_docs;
+    int32_t *begins; /* [T] scratch: where documents begin in one sequence */
     void *prepared; /* what LoaderOptions.prepare returned for it */
 } MicroBatch;
 

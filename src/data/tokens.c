@@ -1,22 +1,22 @@
 #include "data/tokens.h"
 
-#include <endian.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
+#include "data/bytes.h"
+
 struct TokenFile {
-    char *path;
-    int fd;
-    const unsigned char *map; /* the whole file */
-    int64_t bytes, count;
-    const uint16_t *ids; /* [count], little-endian, inside the map */
-    uint32_t fingerprint;
+    ByteFile *bytes;
+    ByteFile *index_bytes; /* NULL: the format has no index */
+    MegatronIndex index;
+    DataFormat format;
+    IdType type;
+    int64_t begin; /* byte offset of the first id in the content */
+    int64_t count;
+    bool eod_first; /* the eod id opens a document instead of ending one */
+    char head[16];  /* the first bytes of the content */
 };
 
 /* ---- formats ------------------------------------------------------------------------------ */
@@ -24,7 +24,7 @@ struct TokenFile {
 typedef struct {
     DataFormat format;
     bool (*recognize)(const TokenFile *file); /* asked in table order under FORMAT_AUTO */
-    Status (*locate)(TokenFile *file);        /* checks the layout, sets ids and count */
+    Status (*locate)(TokenFile *file);        /* checks the layout, sets type, begin and count */
 } TokenFormat;
 
 static bool ends_with(const char *text, const char *end) {
@@ -32,195 +32,353 @@ static bool ends_with(const char *text, const char *end) {
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
+static bool exists(const char *path) {
+    return access(path, F_OK) == 0;
+}
+
+/* PREFIX.bin[.gz] -> PREFIX.idx, or PREFIX.idx.gz when only that exists; NULL for other names. */
+static char *index_path(const char *data_path) {
+    size_t n = strlen(data_path);
+    if (ends_with(data_path, ".gz")) n -= 3;
+    if (n < 4 || memcmp(data_path + n - 4, ".bin", 4) != 0) return NULL;
+    char *plain = mem_printf("%.*s.idx", (int)n - 4, data_path);
+    char *packed = mem_printf("%s.gz", plain);
+    bool use_packed = !exists(plain) && exists(packed);
+    free(use_packed ? plain : packed);
+    return use_packed ? packed : plain;
+}
+
+/* The file of ids that a name stands for: itself, or of a pair the .bin. */
+static char *data_path(const char *path) {
+    static const char *const ends[] = {".bin", ".bin.gz"};
+    size_t n = strlen(path);
+    if (ends_with(path, ".idx.gz")) n -= 7;
+    else if (ends_with(path, ".idx")) n -= 4;
+    else if (exists(path)) return mem_strdup(path);
+    for (int i = 0; i < 2; i++) {
+        char *candidate = mem_printf("%.*s%s", (int)n, path, ends[i]);
+        if (exists(candidate)) return candidate;
+        free(candidate);
+    }
+    return mem_strdup(path);
+}
+
+static bool megatron_recognize(const TokenFile *f) {
+    char *path = index_path(bytes_path(f->bytes));
+    bool found = path != NULL && exists(path);
+    free(path);
+    return found;
+}
+
+static Status megatron_locate(TokenFile *f) {
+    const char *path = bytes_path(f->bytes);
+    if (memcmp(f->head, MEGATRON_MAGIC, 9) == 0)
+        return status_fail(ERR_USER,
+                           "%s is a Megatron index, expected token ids: name the .bin beside it (are "
+                           "the two swapped?)",
+                           path);
+    char *of_index = index_path(path);
+    if (of_index == NULL)
+        return status_fail(ERR_USER,
+                           "%s is not named PREFIX.bin, by which Megatron's index PREFIX.idx is found",
+                           path);
+    const unsigned char *data;
+    Status st = bytes_open(&f->index_bytes, of_index);
+    free(of_index);
+    CHECK(st);
+    CHECK(bytes_map(f->index_bytes, &data));
+    CHECK(megatron_parse(&f->index, bytes_path(f->index_bytes), data, bytes_size(f->index_bytes),
+                         path, bytes_size(f->bytes)));
+    bytes_map_release(f->index_bytes);
+    f->type = f->index.type;
+    f->count = f->index.tokens;
+    return OK;
+}
+
+/* llm.c: 256 int32 (magic, version, number of ids), then the ids. */
+enum { LLMC_HEADER = 1024 };
+static const struct {
+    const char *magic; /* with the version: 8 bytes */
+    IdType type;
+} llmc_kinds[] = {{"\x88\xd8\x34\x01\x01\0\0\0", ID_U16},  /* 20240520, 1: GPT-2 ids */
+                  {"\xa1\xd9\x34\x01\x07\0\0\0", ID_U32}}; /* 20240801, 7: Llama-3 ids */
+
+static int llmc_kind(const TokenFile *f) {
+    for (int k = 0; k < 2; k++)
+        if (memcmp(f->head, llmc_kinds[k].magic, 8) == 0) return k;
+    return -1;
+}
+
+static bool llmc_recognize(const TokenFile *f) {
+    return llmc_kind(f) >= 0;
+}
+
+static Status llmc_locate(TokenFile *f) {
+    const char *path = bytes_path(f->bytes);
+    int kind = llmc_kind(f);
+    int32_t count;
+    memcpy(&count, f->head + 8, sizeof count);
+    if (kind < 0)
+        return status_fail(ERR_USER,
+                           "%s does not begin with llm.c's header (20240520 and 1, or 20240801 and 7, "
+                           "as int32): it is of another format or version; data.format auto looks",
+                           path);
+    f->type = llmc_kinds[kind].type;
+    f->begin = LLMC_HEADER;
+    f->count = count;
+    f->eod_first = true;
+    int64_t expected = LLMC_HEADER + count * (int64_t)id_type_bytes(f->type);
+    if (count < 0 || bytes_size(f->bytes) != expected)
+        return status_fail(ERR_USER,
+                           "%s has %lld bytes, but its header (byte 8) speaks of %d ids of %d bytes, "
+                           "which makes %lld: it is cut short or damaged; make or fetch it again",
+                           path, (long long)bytes_size(f->bytes), count, id_type_bytes(f->type),
+                           (long long)expected);
+    if (count == 0) return status_fail(ERR_USER, "%s holds no ids, only a header", path);
+    return OK;
+}
+
 /* Content that cannot be meant as raw ids although it could be read as such: training on a header
  * or on compressed bytes would only show as a strange loss. */
-static const char *foreign_content(const TokenFile *file) {
+static const char *foreign_content(const TokenFile *f) {
     static const struct {
         const char *magic;
         size_t len;
         const char *name;
     } known[] = {
-        {"\x1f\x8b", 2, "a gzip file"},
+        {"\x1f\x8b", 2, "a gzip file inside another"},
         {"\x28\xb5\x2f\xfd", 4, "a zstd file"},
-        {"\x88\xd8\x34\x01\x01\x00\x00\x00", 8, "an llm.c shard (GPT-2)"},
-        {"\xc1\xda\x34\x01\x07\x00\x00\x00", 8, "an llm.c shard (Llama 3)"},
-        {"MMIDIDX\0\0", 9, "a Megatron index"},
+        {"\x88\xd8\x34\x01", 4, "an llm.c shard of an unknown version"},
+        {"\xa1\xd9\x34\x01", 4, "an llm.c shard of an unknown version"},
+        {"\x8a\xd8\x34\x01", 4, "an llm.c evaluation file"},
+        {MEGATRON_MAGIC, 9, "a Megatron index whose .bin is missing"},
         {"\x93NUMPY", 6, "a NumPy .npy file"},
+        {"BIN.TOK\n", 8, "an LLM.Q token file"},
         {"PK\x03\x04", 4, "a zip archive"},
+        {"PAR1", 4, "a parquet file, which scripts/prepare_openwebtext.py reads"},
+        {"{\"", 2, "text (JSON), which scripts/prepare_openwebtext.py reads"},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (file->bytes >= (int64_t)known[i].len &&
-            memcmp(file->map, known[i].magic, known[i].len) == 0)
+        if (bytes_size(f->bytes) >= (int64_t)known[i].len &&
+            memcmp(f->head, known[i].magic, known[i].len) == 0)
             return known[i].name;
-    if (ends_with(file->path, ".bin")) {
-        char *index = mem_printf("%.*s.idx", (int)strlen(file->path) - 4, file->path);
-        bool found = access(index, F_OK) == 0;
-        free(index);
-        if (found) return "the data of a Megatron .bin/.idx pair";
-    }
     return NULL;
 }
 
 /* nanoGPT: raw little-endian uint16, no header. */
-static bool nanogpt_recognize(const TokenFile *file) {
-    return foreign_content(file) == NULL;
+static bool nanogpt_recognize(const TokenFile *f) {
+    return foreign_content(f) == NULL;
 }
 
-static Status nanogpt_locate(TokenFile *file) {
-    if (file->bytes % 2 != 0)
+static Status nanogpt_locate(TokenFile *f) {
+    int64_t n = bytes_size(f->bytes);
+    if (n % 2 != 0)
         return status_fail(
             ERR_USER,
             "%s has an odd size of %lld bytes, but ids are 2 bytes each (raw uint16); "
             "is it cut short, or not a nanoGPT token file?",
-            file->path, (long long)file->bytes);
-    file->ids = (const uint16_t *)(const void *)file->map; /* a map starts on a page */
-    file->count = file->bytes / 2;
+            bytes_path(f->bytes), (long long)n);
+    f->type = ID_U16;
+    f->count = n / 2;
     return OK;
 }
 
+/* In order of certainty; nanoGPT's files have nothing to be known by. */
 static const TokenFormat formats[] = {
+    {FORMAT_LLMC, llmc_recognize, llmc_locate},
+    {FORMAT_MEGATRON, megatron_recognize, megatron_locate},
     {FORMAT_NANOGPT, nanogpt_recognize, nanogpt_locate},
 };
 enum { N_FORMATS = sizeof formats / sizeof *formats };
 
-static Status find_format(const TokenFile *file, DataFormat wanted, const TokenFormat **out) {
-    static const char *const names[] = {"auto", "nanogpt", "megatron", "llmc"};
+static Status locate(TokenFile *f, DataFormat wanted) {
     for (int i = 0; i < N_FORMATS; i++) {
-        *out = &formats[i];
-        if (wanted == FORMAT_AUTO ? (*out)->recognize(file) : (*out)->format == wanted) return OK;
+        bool takes = wanted == FORMAT_AUTO ? formats[i].recognize(f) : formats[i].format == wanted;
+        f->format = formats[i].format;
+        if (takes) return formats[i].locate(f);
     }
-    StrBuf known = {0};
-    for (int i = 0; i < N_FORMATS; i++)
-        strbuf_printf(&known, "%s%s", i > 0 ? ", " : "", names[formats[i].format]);
-    if (wanted == FORMAT_AUTO)
-        status_fail(ERR_USER,
-                    "%s looks like %s, and this build reads: %s; convert it, or set data.format if "
-                    "it is of a listed format after all",
-                    file->path, foreign_content(file), strbuf_text(&known));
-    else
-        status_fail(ERR_USER, "%s: data.format is %s, and this build reads: %s", file->path,
-                    names[wanted], strbuf_text(&known));
-    strbuf_free(&known);
-    return ERR_USER;
+    return status_fail(ERR_USER,
+                       "%s looks like %s, expected token ids (nanogpt, megatron or llmc); convert it, "
+                       "or set data.format if it is of one of them after all",
+                       bytes_path(f->bytes), foreign_content(f));
 }
 
 /* ---- files -------------------------------------------------------------------------------- */
 
-static Status map_file(TokenFile *file) {
-    /* O_NONBLOCK: opening a FIFO by mistake must not hang */
-    file->fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (file->fd < 0)
-        return status_fail(ERR_USER, "cannot open token file %s: %s", file->path, strerror(errno));
-    struct stat info;
-    if (fstat(file->fd, &info) != 0)
-        return status_fail(ERR_ENV, "cannot stat token file %s: %s", file->path, strerror(errno));
-    if (!S_ISREG(info.st_mode))
-        return status_fail(ERR_USER, "%s is %s, but a token file is expected", file->path,
-                           S_ISDIR(info.st_mode) ? "a directory" : "not a regular file");
-    if (info.st_size == 0)
-        return status_fail(ERR_USER, "token file %s is empty (0 bytes)", file->path);
-    file->bytes = info.st_size;
-    void *map = mmap(NULL, (size_t)file->bytes, PROT_READ, MAP_SHARED, file->fd, 0);
-    if (map == MAP_FAILED)
-        return status_fail(ERR_ENV, "cannot map token file %s (%lld bytes): %s", file->path,
-                           (long long)file->bytes, strerror(errno));
-    file->map = map;
-    /* tokens_read says itself what it needs, so a miss should not drag in its neighbourhood */
-    madvise(map, (size_t)file->bytes, MADV_RANDOM);
-    return OK;
-}
-
-/* Both ends, where preparation scripts differ first, and blocks spread over the rest. */
-static uint32_t sample_contents(const TokenFile *file) {
-    enum { END = 65536, BLOCK = 4096, BLOCKS = 16 };
-    const char *slash = strrchr(file->path, '/'), *base = slash != NULL ? slash + 1 : file->path;
-    uint64_t size = htole64((uint64_t)file->bytes);
-    uLong crc = crc32(0, (const Bytef *)base, (uInt)strlen(base));
-    crc = crc32(crc, (const Bytef *)&size, sizeof size);
-    int64_t end = i64_min(END, file->bytes), block = i64_min(BLOCK, file->bytes);
-    crc = crc32(crc, file->map, (uInt)end);
-    for (int64_t i = 0; i < BLOCKS; i++)
-        crc = crc32(crc, file->map + (file->bytes - block) / BLOCKS * i, (uInt)block);
-    return (uint32_t)crc32(crc, file->map + file->bytes - end, (uInt)end);
+static Status open_file(TokenFile *f, const char *path, DataFormat format) {
+    char *of_data = data_path(path);
+    Status st = bytes_open(&f->bytes, of_data);
+    free(of_data);
+    CHECK(st);
+    CHECK(bytes_read(f->bytes, 0, i64_min(sizeof f->head, bytes_size(f->bytes)), f->head));
+    return locate(f, format);
 }
 
 Status tokens_open(TokenFile **out, const char *path, DataFormat format) {
-    TokenFile *file = NEW(TokenFile, 1);
-    const TokenFormat *found;
-    Status st;
-    file->path = mem_strdup(path);
-    CHECK_GOTO(map_file(file), fail);
-    CHECK_GOTO(find_format(file, format, &found), fail);
-    CHECK_GOTO(found->locate(file), fail);
-    file->fingerprint = sample_contents(file);
-    *out = file;
-    return OK;
-fail:
-    tokens_close(file);
-    *out = NULL;
+    TokenFile *f = NEW(TokenFile, 1);
+    Status st = open_file(f, path, format);
+    if (st != OK) {
+        tokens_close(f);
+        f = NULL;
+    }
+    *out = f;
     return st;
 }
 
-void tokens_close(TokenFile *file) {
-    if (file == NULL) return;
-    if (file->map != NULL) munmap((void *)(uintptr_t)file->map, (size_t)file->bytes);
-    if (file->fd >= 0) close(file->fd);
-    free(file->path);
-    free(file);
+void tokens_close(TokenFile *f) {
+    if (f == NULL) return;
+    bytes_close(f->bytes);
+    bytes_close(f->index_bytes);
+    free(f);
 }
 
-const char *tokens_path(const TokenFile *file) {
-    return file->path;
+const char *tokens_path(const TokenFile *f) {
+    return bytes_path(f->bytes);
 }
-int64_t tokens_count(const TokenFile *file) {
-    return file->count;
+int64_t tokens_count(const TokenFile *f) {
+    return f->count;
 }
-uint32_t tokens_fingerprint(const TokenFile *file) {
-    return file->fingerprint;
+DataFormat tokens_format(const TokenFile *f) {
+    return f->format;
+}
+IdType tokens_id_type(const TokenFile *f) {
+    return f->type;
+}
+const MegatronIndex *tokens_index(const TokenFile *f) {
+    return f->index_bytes != NULL ? &f->index : NULL;
+}
+bool tokens_is_gzip(const TokenFile *f) {
+    return bytes_is_gzip(f->bytes);
+}
+int64_t tokens_bytes(const TokenFile *f) {
+    return bytes_on_disk(f->bytes);
 }
 
-/* Reading a mapped page that is no longer in the file raises SIGBUS. Looking at the size first
- * turns a file that was truncated or rewritten during a run into a sentence; what remains is a cut
- * in the microseconds between this and the copy, or a read error of the disk: those still end the
- * process. */
-static Status check_size(const TokenFile *file) {
-    struct stat info;
-    if (fstat(file->fd, &info) != 0)
-        return status_fail(ERR_ENV, "cannot stat token file %s: %s", file->path, strerror(errno));
-    if (info.st_size < file->bytes)
-        return status_fail(ERR_ENV,
-                           "token file %s shrank from %lld to %lld bytes while in use; restore it "
-                           "and resume",
-                           file->path, (long long)file->bytes, (long long)info.st_size);
+uint32_t tokens_fingerprint(const TokenFile *f) {
+    uint32_t crc = bytes_fingerprint(f->bytes);
+    if (f->index_bytes == NULL) return crc;
+    uint32_t of_index = bytes_fingerprint(f->index_bytes);
+    return (uint32_t)crc32(crc, (const Bytef *)&of_index, sizeof of_index);
+}
+
+/* ---- ids ---------------------------------------------------------------------------------- */
+
+/* An id outside 0 <= id < vocab sets `bad`; the loops vectorize. */
+#define WIDEN(T)                                                                                   \
+    do {                                                                                           \
+        for (int64_t i = 0; i < n; i++) {                                                          \
+            T id;                                                                                  \
+            memcpy(&id, raw + i * (int64_t)sizeof id, sizeof id);                                  \
+            out[i] = (int32_t)id;                                                                  \
+            bad |= (uint64_t)(int64_t)id >= (uint64_t)vocab;                                       \
+        }                                                                                          \
+    } while (0)
+
+/* Most ids are 2 or 4 bytes: compared as 32 bits, twice as many at a time. */
+#define WIDEN32(T)                                                                                 \
+    do {                                                                                           \
+        const uint32_t limit = (uint32_t)vocab;                                \
+        for (int64_t i = 0; i < n; i++) {                                                          \
+            T id;                                                                                  \
+            memcpy(&id, raw + i * (int64_t)sizeof id, sizeof id);                                  \
+            out[i] = (int32_t)id;                                                                  \
+            bad |= (uint32_t)id >= limit;                                                          \
+        }                                                                                          \
+    } while (0)
+
+static bool widen(IdType type, const unsigned char *restrict raw, int64_t n, int64_t vocab,
+                  int32_t *restrict out) {
+    int bad = 0;
+    switch (type) {
+    case ID_U8: WIDEN32(uint8_t); break;
+    case ID_I8: WIDEN32(int8_t); break;
+    case ID_I16: WIDEN32(int16_t); break;
+    case ID_I32: WIDEN32(int32_t); break;
+    case ID_U16: WIDEN32(uint16_t); break;
+    case ID_U32: WIDEN32(uint32_t); break;
+    case ID_I64: WIDEN(int64_t); break;
+    }
+    return bad == 0;
+}
+
+static int64_t id_at(IdType type, const unsigned char *raw, int64_t i) {
+    int bytes = id_type_bytes(type);
+    bool is_signed = type != ID_U8 && type != ID_U16 && type != ID_U32;
+    uint64_t v = 0;
+    for (int b = 0; b < bytes; b++) v |= (uint64_t)raw[i * bytes + b] << 8 * b;
+    if (is_signed && bytes < 8 && v >> (8 * bytes - 1) != 0) v |= UINT64_MAX << 8 * bytes;
+    return (int64_t)v;
+}
+
+static Status bad_id(const TokenFile *f, const unsigned char *raw, int64_t begin, int64_t vocab) {
+    int64_t i = 0, id;
+    while (id = id_at(f->type, raw, i), id >= 0 && id < vocab) i++;
+    return status_fail(
+        ERR_USER,
+        "token file %s has id %lld at byte %lld%s (token %lld), but model.vocab is %lld: the file was "
+        "made with another tokenizer, is damaged, or does not hold %s ids",
+        tokens_path(f), (long long)id,
+        (long long)(f->begin + (begin + i) * id_type_bytes(f->type)),
+        tokens_is_gzip(f) ? " of its content" : "", (long long)(begin + i), (long long)vocab,
+        id_type_name(f->type));
+}
+
+Status tokens_read(const TokenFile *f, int64_t begin, int64_t n, int64_t vocab, int32_t *out) {
+    REQUIRE(begin >= 0 && n >= 0 && begin <= f->count && n <= f->count - begin);
+    unsigned char raw[32768]; /* stays in the first-level cache */
+    vocab = i64_min(vocab, INT32_MAX);
+    const int64_t size = id_type_bytes(f->type), most = (int64_t)sizeof raw / size;
+    for (int64_t done = 0; done < n;) {
+        int64_t part = i64_min(most, n - done);
+        CHECK(bytes_read(f->bytes, f->begin + (begin + done) * size, part * size, raw));
+        if (!widen(f->type, raw, part, vocab, out + done))
+            return bad_id(f, raw, begin + done, vocab);
+        done += part;
+    }
     return OK;
 }
 
-/* One request for the whole range instead of one page fault after the other. */
-static void will_need(const void *begin, int64_t bytes) {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)begin;
-    uintptr_t first = at / page * page;
-    madvise((void *)first, (size_t)bytes + (at - first), MADV_WILLNEED);
+/* ---- documents ------------------------------------------------------------------------------ */
+
+int64_t tokens_boundaries(const TokenFile *f, int64_t begin, int64_t n, int64_t eod,
+                          const int32_t *ids, int32_t *out) {
+    int64_t found = 0;
+    if (f->index_bytes != NULL) {
+        int64_t last = -1; /* empty documents begin where the next one does */
+        int64_t d = megatron_document_from(&f->index, begin + 1);
+        for (; d < f->index.documents; d++) {
+            int64_t p = megatron_document_start(&f->index, d) - begin;
+            if (p > n || begin + p == f->count) break;
+            if (p != last) out[found++] = (int32_t)p;
+            last = p;
+        }
+        return found;
+    }
+    if (eod < 0) return 0;
+    int64_t shift = f->eod_first ? 0 : 1, end = i64_min(n, f->count - 1 - begin);
+    const int32_t mark = (int32_t)eod;
+    for (int64_t p = 1; p <= end; p++)
+        if (ids[p - shift] == mark) out[found++] = (int32_t)p;
+    return found;
 }
 
-Status tokens_read(const TokenFile *file, int64_t begin, int64_t n, int64_t vocab, int32_t *out) {
-    REQUIRE(begin >= 0 && n >= 0 && begin <= file->count && n <= file->count - begin);
-    if (n == 0) return OK;
-    const uint16_t *ids = file->ids + begin;
-    CHECK(check_size(file));
-    will_need(ids, n * 2);
-    int32_t largest = 0;
-    for (int64_t i = 0; i < n; i++) {
-        int32_t id = le16toh(ids[i]);
-        out[i] = id;
-        largest = id > largest ? id : largest;
+Status tokens_document_from(const TokenFile *f, int64_t token, int64_t eod, int64_t *out) {
+    enum { STEP = 8192 };
+    *out = 0;
+    if (token == 0) return OK;
+    if (f->index_bytes != NULL) {
+        *out = megatron_document_start(&f->index, megatron_document_from(&f->index, token));
+        return OK;
     }
-    if (largest < vocab) return OK;
-    int64_t i = 0;
-    while (out[i] < vocab) i++;
-    return status_fail(
-        ERR_USER,
-        "token file %s has id %d at byte %lld (token %lld), but model.vocab is %lld: the file was "
-        "made with another tokenizer, is damaged, or is not raw uint16 ids",
-        file->path, out[i], (long long)((const unsigned char *)(ids + i) - file->map),
-        (long long)(begin + i), (long long)vocab);
+    int32_t ids[STEP + 1], found[STEP];
+    for (int64_t begin = token - 1; begin < f->count; begin += STEP) {
+        int64_t n = i64_min(STEP, f->count - begin);
+        CHECK(tokens_read(f, begin, i64_min(n + 1, f->count - begin), INT32_MAX, ids));
+        if (tokens_boundaries(f, begin, n, eod, ids, found) > 0) {
+            *out = begin + found[0];
+            return OK;
+        }
+    }
+    *out = f->count;
+    return OK;
 }

@@ -23,10 +23,11 @@ static double epochs(const Session *s) {
 static void describe_data(const Session *s, StrBuf *out) {
     int n = s->config->data.n_train;
     if (s->train_data == NULL) return;
-    strbuf_printf(out, "data       %.4g M training tokens in %d file%s, %" PRId64 " samples of %" PRId64
-                       " an epoch\n", (double)dataset_tokens(s->train_data) / 1e6, n,
-                  n == 1 ? "" : "s", dataset_epoch_samples(s->train_data),
-                  s->config->model.seq_len);
+    strbuf_printf(out,
+                  "data       %.4g M training tokens in %d file%s, %" PRId64 " samples of %" PRId64
+                  " an epoch\n",
+                  (double)dataset_tokens(s->train_data) / 1e6, n, n == 1 ? "" : "s",
+                  dataset_epoch_samples(s->train_data), s->config->model.seq_len);
 }
 
 static void describe_world(const Session *s, StrBuf *out) {
@@ -42,8 +43,9 @@ static void describe_world(const Session *s, StrBuf *out) {
 
 static void describe_batch(const Session *s, StrBuf *out) {
     const Config *c = s->config;
-    strbuf_printf(out, "batch      %" PRId64 " sequences = %" PRId64 " micro-batches x %" PRId64
-                       " sequences x dp %d; %.0f tokens a step, %.4g M in %" PRId64 " steps",
+    strbuf_printf(out,
+                  "batch      %" PRId64 " sequences = %" PRId64 " micro-batches x %" PRId64
+                  " sequences x dp %d; %.0f tokens a step, %.4g M in %" PRId64 " steps",
                   c->batch.global, s->micro_steps, c->batch.micro, s->dp, s->step_tokens,
                   s->step_tokens * (double)c->run.steps / 1e6, c->run.steps);
     if (s->train_data != NULL) strbuf_printf(out, " (%.2f epochs)", epochs(s));
@@ -52,15 +54,18 @@ static void describe_batch(const Session *s, StrBuf *out) {
 
 void session_describe(const Session *s, StrBuf *out) {
     const ModelConfig *m = &s->config->model;
-    strbuf_printf(out, "model      %.4g M parameters: %d layers, hidden %d, %d/%d heads of %d, ffn %d, "
-                       "vocab %d (%d in memory)%s\n", (double)s->table->n_weights / 1e6, m->layers,
-                  m->hidden, m->heads, m->kv_heads, m->head_dim, m->ffn, m->vocab,
-                  s->table->vocab_padded, m->tie_embeddings ? ", tied" : "");
+    strbuf_printf(out,
+                  "model      %.4g M parameters: %d layers, hidden %d, %d/%d heads of %d, ffn %d, "
+                  "vocab %d (%d in memory)%s\n",
+                  (double)s->table->n_weights / 1e6, m->layers, m->hidden, m->heads, m->kv_heads,
+                  m->head_dim, m->ffn, m->vocab, s->table->vocab_padded,
+                  m->tie_embeddings ? ", tied" : "");
     describe_data(s, out);
     describe_world(s, out);
     describe_batch(s, out);
-    strbuf_printf(out, "flops      %.4g G a token, forward and backward%s\n", flops_per_token(s) / 1e9,
-                  s->config->data.mask == MASK_DOCUMENT ? " (at most: documents make it less)" : "");
+    strbuf_printf(
+        out, "flops      %.4g G a token, forward and backward%s\n", flops_per_token(s) / 1e9,
+        s->config->data.mask == MASK_DOCUMENT ? " (at most: documents make it less)" : "");
     arena_print(&s->arena, out);
 }
 
@@ -74,8 +79,8 @@ static void memory_json(const Session *s, StrBuf *out) {
         for (int j = 0; j < i; j++)
             first = first && strcmp(a->buffers[j].region, a->buffers[i].region) != 0;
         if (!first) continue;
-        strbuf_printf(out, "%s{\"name\":\"%s\",\"bytes\":%" PRId64 "}", comma,
-                      a->buffers[i].region, arena_region_bytes(a, a->buffers[i].region));
+        strbuf_printf(out, "%s{\"name\":\"%s\",\"bytes\":%" PRId64 "}", comma, a->buffers[i].region,
+                      arena_region_bytes(a, a->buffers[i].region));
         comma = ",";
     }
     strbuf_printf(out, "]}");
@@ -84,11 +89,12 @@ static void memory_json(const Session *s, StrBuf *out) {
 void session_describe_json(const Session *s, StrBuf *out) {
     const Config *c = s->config;
     const ModelConfig *m = &c->model;
-    strbuf_printf(out, "\"model\":{\"parameters\":%" PRId64 ",\"layers\":%d,\"hidden\":%d,"
-                       "\"heads\":%d,\"kv_heads\":%d,\"head_dim\":%d,\"ffn\":%d,\"vocab\":%d,"
-                       "\"vocab_padded\":%d,\"tie_embeddings\":%s},", s->table->n_weights, m->layers,
-                  m->hidden, m->heads, m->kv_heads, m->head_dim, m->ffn, m->vocab,
-                  s->table->vocab_padded, m->tie_embeddings ? "true" : "false");
+    strbuf_printf(out,
+                  "\"model\":{\"parameters\":%" PRId64 ",\"layers\":%d,\"hidden\":%d,"
+                  "\"heads\":%d,\"kv_heads\":%d,\"head_dim\":%d,\"ffn\":%d,\"vocab\":%d,"
+                  "\"vocab_padded\":%d,\"tie_embeddings\":%s},",
+                  s->table->n_weights, m->layers, m->hidden, m->heads, m->kv_heads, m->head_dim,
+                  m->ffn, m->vocab, s->table->vocab_padded, m->tie_embeddings ? "true" : "false");
     if (s->train_data != NULL)
         strbuf_printf(out, "\"data\":{\"tokens\":%" PRId64 ",\"epoch_samples\":%" PRId64 "},",
                       dataset_tokens(s->train_data), dataset_epoch_samples(s->train_data));
@@ -96,8 +102,9 @@ void session_describe_json(const Session *s, StrBuf *out) {
         strbuf_printf(out, "\"data\":null,");
     strbuf_printf(out, "\"world\":{\"ranks\":%d,\"dp\":%d,\"cp\":%d,\"device\":\"%s\"},", s->world,
                   s->dp, c->parallel.cp, s->ops->name);
-    strbuf_printf(out, "\"batch\":{\"global\":%" PRId64 ",\"micro\":%" PRId64 ",\"micro_steps\":%" PRId64
-                       ",\"seq_len\":%" PRId64 ",\"tokens\":%.0f,\"steps\":%" PRId64 ",\"epochs\":",
+    strbuf_printf(out,
+                  "\"batch\":{\"global\":%" PRId64 ",\"micro\":%" PRId64 ",\"micro_steps\":%" PRId64
+                  ",\"seq_len\":%" PRId64 ",\"tokens\":%.0f,\"steps\":%" PRId64 ",\"epochs\":",
                   c->batch.global, c->batch.micro, s->micro_steps, m->seq_len, s->step_tokens,
                   c->run.steps);
     if (s->train_data != NULL)

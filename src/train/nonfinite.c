@@ -88,6 +88,6 @@ Status nonfinite_locate(Session *s, int64_t step, double loss, double grad_norm)
         st = status_fail(ERR_ENV, "its micro-batches run again one by one gave finite numbers: "
                                   "their sum overflows, or the hardware fails");
     status_prefix("step %lld: loss %g, gradient norm %g; nothing was written", (long long)step + 1,
-                  loss, fabs(grad_norm)); /* not "-nan" */
+                  fabs(loss), fabs(grad_norm)); /* not "-nan" */
     return st;
 }

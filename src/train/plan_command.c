@@ -25,8 +25,8 @@ typedef struct {
 
 /* ---- the mask ------------------------------------------------------------------------------ */
 
-/* Packed documents with the lengths of MagiAttention's benchmarks: a bin drawn by count, its middle,
- * at most a quarter of the sequence. Returns their number; begin holds S. */
+/* Packed documents with the lengths of MagiAttention's benchmarks: a bin drawn by count, its
+ * middle, at most a quarter of the sequence. Returns their number; begin holds S. */
 static int64_t draw_documents(uint64_t seed, int64_t S, int64_t T, int32_t *begin) {
     static const struct {
         int64_t least, most, count;
@@ -92,8 +92,7 @@ static void plan_others(Planning *p) {
         int64_t S;
         other.backend = backends[i];
         if (other.backend == o->backend) continue;
-        if (cp_tokens(&other, &S) == OK &&
-            cp_plan(&p->others[p->n_others], &other, &p->mask) == OK)
+        if (cp_tokens(&other, &S) == OK && cp_plan(&p->others[p->n_others], &other, &p->mask) == OK)
             p->n_others++;
         status_clear();
     }
@@ -131,7 +130,8 @@ static void print_text(const Planning *p, const PlanReport *report, StrBuf *out)
     if (p->documents > 0) strbuf_printf(out, ", %" PRId64 " documents", p->documents);
     if (c->data.window > 0 && strcmp(p->source, "file") != 0)
         strbuf_printf(out, ", window %" PRId64, c->data.window);
-    strbuf_printf(out, ": %.4g M allowed pairs of a micro-batch of %.0f tokens, %.1f %% of causal\n",
+    strbuf_printf(out,
+                  ": %.4g M allowed pairs of a micro-batch of %.0f tokens, %.1f %% of causal\n",
                   (double)mask_area(&p->mask) / 1e6, S,
                   100 * (double)mask_area(&p->mask) / (0.5 * S * (S + 1)));
     strbuf_printf(out, "plan       ");
@@ -141,8 +141,10 @@ static void print_text(const Planning *p, const PlanReport *report, StrBuf *out)
 static void print_json(const Planning *p, const PlanReport *report, StrBuf *out) {
     strbuf_printf(out, "{");
     session_describe_json(&p->s, out);
-    strbuf_printf(out, ",\"mask\":{\"source\":\"%s\",\"window\":%" PRId64 ",\"documents\":%" PRId64
-                       ",\"no_data\":", p->source, p->s.config->data.window, p->documents);
+    strbuf_printf(out,
+                  ",\"mask\":{\"source\":\"%s\",\"window\":%" PRId64 ",\"documents\":%" PRId64
+                  ",\"no_data\":",
+                  p->source, p->s.config->data.window, p->documents);
     if (p->no_data != NULL)
         strbuf_json_string(out, p->no_data);
     else

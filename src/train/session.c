@@ -1,5 +1,6 @@
 #include "train/session.h"
 
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,8 @@ static Status open_backend(Session *s) {
         status_clear(); /* auto: the CPU will do */
     }
     s->ops = cpu_ops();
+    /* OpenMP's default is all cores for every rank, whose threads then wait for each other. */
+    if (getenv("OMP_NUM_THREADS") == NULL) omp_set_num_threads(comm_local_cores());
     return OK;
 }
 
@@ -33,16 +36,36 @@ static DatasetOptions train_options(const Config *c) {
                             .seq_len = c->model.seq_len,
                             .vocab = c->model.vocab,
                             .seed = (uint64_t)c->run.seed,
-                            .shuffle = true};
+                            .shuffle = true,
+                            .split = c->data.split,
+                            .eod = c->data.eod,
+                            .order = c->data.order,
+                            .samples = c->run.steps * c->batch.global};
+}
+
+/* Has data.split a share for validation? */
+static bool splits_validation(const Config *c) {
+    const char *second = strchr(c->data.split, ',');
+    return second != NULL && strtod(second + 1, NULL) > 0;
+}
+
+/* As Megatron counts them: its order of the validation part depends on how many the run asks for. */
+static int64_t validation_samples(const Config *c) {
+    int64_t times = c->run.eval_every > 0 ? c->run.steps / c->run.eval_every + 1 : 1;
+    return times * round_up(c->run.eval_sequences, c->batch.global);
 }
 
 static Status open_data(Session *s) {
     const Config *c = s->config;
     DatasetOptions o = train_options(c);
     CHECK(dataset_open(&s->train_data, &o));
-    if (c->data.n_val > 0 && c->run.eval_sequences > 0) {
-        o.sources = c->data.val;
-        o.n_sources = c->data.n_val;
+    if ((c->data.n_val > 0 || splits_validation(c)) && c->run.eval_sequences > 0) {
+        if (c->data.n_val > 0) {
+            o.sources = c->data.val;
+            o.n_sources = c->data.n_val;
+        }
+        o.part = SPLIT_VAL;
+        o.samples = validation_samples(c);
         o.shuffle = false; /* the same sequences at every evaluation */
         CHECK(dataset_open(&s->val_data, &o));
     }

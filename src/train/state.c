@@ -192,12 +192,9 @@ done:
     return st;
 }
 
-static Status read_state(const Session *s, const Checkpoint *ck, const char *path,
-                         TrainState *state) {
+static Status read_state(const Checkpoint *ck, const char *path, TrainState *state) {
     const char *step = checkpoint_entry(ck, "cria.step"), *end = NULL;
     const char *tokens = checkpoint_entry(ck, "cria.tokens");
-    const char *data = checkpoint_entry(ck, "cria.dataset");
-    const char *hash = checkpoint_entry(ck, "cria.config_hash");
     if (step == NULL || tokens == NULL)
         return status_fail(ERR_USER, "%s does not say which step it is of: it is not a checkpoint "
                                      "that cria wrote", path);
@@ -205,21 +202,26 @@ static Status read_state(const Session *s, const Checkpoint *ck, const char *pat
     state->tokens = strtod(tokens, NULL);
     if (*end != '\0' || state->step < 0)
         return status_fail(ERR_USER, "%s: cria.step is '%s', expected a number", path, step);
-    if (s->rank != 0) return OK;
+    return OK;
+}
+
+static void warn_of_changes(const Session *s, const Checkpoint *ck, const char *path) {
+    const char *data = checkpoint_entry(ck, "cria.dataset");
+    const char *hash = checkpoint_entry(ck, "cria.config_hash");
     if (data == NULL || strtoul(data, NULL, 16) != dataset_fingerprint(s->train_data))
         log_warn("the training data are not those of %s (fingerprint %s there, %08x now): the run "
                  "goes on with the new ones", path, data != NULL ? data : "missing",
                  dataset_fingerprint(s->train_data));
     if (hash == NULL || strtoul(hash, NULL, 16) != config_hash(s->config))
         log_warn("the configuration is not that of %s: the run goes on with the new one", path);
-    return OK;
 }
 
 Status state_load(Session *s, const char *path, TrainState *state) {
     Checkpoint *ck = NULL;
     Status st = checkpoint_open(&ck, path);
-    if (st == OK) st = read_state(s, ck, path, state);
+    if (st == OK) st = read_state(ck, path, state);
     if (st == OK) st = load_alone(s, ck, path);
+    if (st == OK && s->rank == 0) warn_of_changes(s, ck, path);
     checkpoint_close(ck);
     CHECK(comm_agree(s->comm.host, st));
     CHECK(comm_agree(s->comm.host, optimizer_publish(s->optimizer, s->stream)));

@@ -11,10 +11,11 @@ config=tests/e2e/micro.yaml
 export OMP_NUM_THREADS=1 # many ranks on few cores
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/cria-e2e.XXXXXX") || exit 3
-checks=0 failures=0 job=''
+checks=0 failures=0 job='' mounted=''
 finish() {
     result=$?
     [ -z "$job" ] || kill_ranks KILL
+    [ -z "$mounted" ] || umount "$mounted"
     rm -rf "$work"
     echo "$checks checks, $failures failed"
     [ $result != 0 ] || [ $failures != 0 ] || [ $checks = 0 ] || exit 0
@@ -32,13 +33,14 @@ train() {
     ended
 }
 
-# start RANKS RUN [ARGUMENT...]: the same in the background; the ranks' process ids are in $work/pids.
+# start RANKS RUN [ARGUMENT...]: the same in the background: mpirun's process id is in job, those of the
+# ranks are in $work/pids.
 start() {
     rm -f "$work/pids"
     ranks=$1 run=$work/$2
     shift 2
     # shellcheck disable=SC2016 # expanded by the ranks' shell
-    timeout -k 5 100 mpirun -n "$ranks" sh -c 'echo $$ >>"$0" && exec "$@"' "$work/pids" \
+    mpirun -n "$ranks" sh -c 'echo $$ >>"$0" && exec "$@"' "$work/pids" \
         "$cria" train "$config" "run.dir=$run" "$@" >"$work/out" 2>"$work/err" </dev/null &
     job=$!
 }
@@ -50,7 +52,7 @@ ended() {
 # run COMMAND...: any other command
 run() {
     status=0
-    timeout -k 5 100 "$@" >"$work/out" 2>"$work/err" </dev/null || status=$?
+    "$@" >"$work/out" 2>"$work/err" </dev/null || status=$?
 }
 
 rank_pid() { sed -n "$(($1 + 1))p" "$work/pids"; } # in order of starting, which is any
@@ -69,7 +71,13 @@ wait_for() {
     done
 }
 # steps_done N: the job has logged N steps or more
-steps_done() { [ "$(grep -c '"kind":"step"' "$run/log.jsonl" 2>/dev/null)" -ge "$1" ] 2>/dev/null; }
+steps_done() { [ "$(steps_logged)" -ge "$1" ]; }
+steps_logged() { grep -c '"kind":"step"' "$run/log.jsonl" 2>/dev/null || [ -e "$run/log.jsonl" ] || echo 0; }
+
+# run_ended: the run's folder is no longer locked by a process, such as one whose mpirun was killed
+run_ended() { flock -n "$run/.lock" true; }
+newest() { find "$run" -name 'step_*.safetensors' | sort | tail -n 1; } # checkpoint of the last run
+newest_step() { newest | sed 's/.*step_0*\([0-9]*\)\.safetensors/\1/'; }
 
 # ---- reading -------------------------------------------------------------------------------------
 

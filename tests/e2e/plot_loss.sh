@@ -1,3 +1,4 @@
+#!/bin/sh
 # plot_loss.sh: the plot script reads a log as a crash and a resume leave it.
 set -eu
 dir="build/tests/plot loss"

@@ -1,6 +1,8 @@
+#!/bin/sh
 # timeout: 240
 # Loss and gradient norm of 20 steps are the same within 1e-5 for every (dp, cp) and backend, under
 # causal and document masks; with cp = 1 every backend gives the bits of `none`.
+# shellcheck source=tests/e2e/lib.sh
 . "$(dirname -- "$0")/lib.sh"
 
 for mask in causal document; do
@@ -26,7 +28,7 @@ for mask in causal document; do
             train $((dp * cp)) $mask.$backend.$dp.$cp $settings parallel.backend=$backend \
                 parallel.cp="$cp"
             expect_status "$what" 0
-            curve $mask.$backend.$dp.$cp found.curve
+            curve "$mask.$backend.$dp.$cp" found.curve
             expect_close "$what" found.curve $mask.curve 20
         done
     done

@@ -1,5 +1,7 @@
+#!/bin/sh
 # The same run twice, an interrupted and resumed run, recompute and ZeRO on or off: the same bits.
 # Resumed by another number of ranks, or another way to share attention: the same curve within 1e-5.
+# shellcheck source=tests/e2e/lib.sh
 . "$(dirname -- "$0")/lib.sh"
 
 curve_and_bits() { # RUN FILE: losses, norms and weights of every step

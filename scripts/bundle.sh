@@ -1,0 +1,52 @@
+#!/bin/sh
+# bundle.sh: makes build/bundle/, which runs cria, its GPU tests and mpiexec on a host that has an
+# NVIDIA driver, CUDA's runtime libraries and NCCL, and nothing else of what cria needs:
+#   . bundle/env.sh && mpiexec -n 4 cria train ...
+# It holds the programs, stripped, and every library that they or mpiexec load, but for those of the C
+# and C++ runtimes and of CUDA.
+set -eu
+CDPATH='' cd -- "$(dirname -- "$0")/.."
+. scripts/env.sh
+
+build=${BUILD:-build}
+bundle=$build/bundle
+excluded='^(ld-linux|linux-vdso|libc|libm|libdl|librt|libpthread|libresolv|libstdc\+\+|libgcc_s|libcuda|libcudart|libcublas|libcublasLt|libnccl)[-.]'
+
+mpiexec=$(command -v mpiexec.hydra) || fail "mpiexec.hydra is missing; install mpich"
+[ -x "$build/cria" ] || fail "$build/cria is missing; run make bundle"
+
+rm -rf "$bundle"
+mkdir -p "$bundle/bin" "$bundle/lib"
+cp "$build/cria" "$bundle/bin/"
+find "$build/tests" -name 'gpu_*' -type f -perm -u+x -exec cp {} "$bundle/bin/" \;
+strip "$bundle"/bin/*
+cp -L "$mpiexec" "$bundle/bin/mpiexec"
+cp -L "$(dirname "$mpiexec")/hydra_pmi_proxy" "$bundle/bin/"
+
+# ldd lists what is loaded for what is loaded, too.
+for program in "$bundle"/bin/*; do ldd "$program"; done | awk '$2 == "=>" { print $1, $3 }' |
+    sort -u | while read -r name path; do
+    if echo "$name" | grep -qE "$excluded"; then continue; fi
+    [ -f "$path" ] || fail "the library $name is not found on this machine"
+    cp -L "$path" "$bundle/lib/$name"
+done
+strip --strip-unneeded "$bundle"/lib/*
+
+# CUDA may lie outside the loader's path, in a toolkit or in Python packages.
+cat >"$bundle/env.sh" <<'END'
+# env.sh: to be sourced; puts this folder's programs and libraries, and CUDA's, on the paths.
+# shellcheck shell=sh
+bundle=${CRIA_BUNDLE:-$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE:-bundle/env.sh}")" && pwd)}
+found=$bundle/lib
+for library in libcublasLt.so.13 libnccl.so.2 libcudart.so.13; do
+    if ldconfig -p | grep -q "$library"; then continue; fi
+    path=$(find -L /usr/local/cuda/lib64 /usr/local/cuda/lib /usr/lib /opt /usr/local / \
+        -maxdepth 9 -name "$library" -not -path '/proc/*' 2>/dev/null | head -n 1)
+    [ -z "$path" ] || found=$found:$(dirname "$path")
+done
+export PATH="$bundle/bin:$PATH" LD_LIBRARY_PATH="$found${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+END
+
+megabytes=$(du -sm "$bundle" | cut -f1)
+[ "$megabytes" -lt 60 ] || fail "$bundle has $megabytes MB, more than 60"
+echo "$bundle: $megabytes MB"

@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Writes a table of what `cria plan` predicts over ranks and sequence lengths, as Markdown.
+
+  scripts/plan_scaling.py configs/llama-1b-example.yaml [key=value ...] [--ranks 8,64] [--tokens 128k,1M]
+
+It is simulation: plans are made for ranks that are not there, documents are drawn unless data.train
+can be read, and times come from the cost model. Of a few chunk sizes the one with the least predicted
+time is shown."""
+import argparse
+import json
+import subprocess
+import sys
+
+UNITS = {'k': 1 << 10, 'M': 1 << 20}
+CHUNKS_PER_RANK = (8, 32, 128)
+SMALLEST_SHARD = 1024  # tokens of a rank
+
+
+def tokens(text):
+    return int(text[:-1]) * UNITS[text[-1]] if text[-1] in UNITS else int(text)
+
+
+def plan(args, ranks, length, chunk):
+    nodes = ['--ranks-per-node', str(args.ranks_per_node)] if ranks > args.ranks_per_node else []
+    command = [args.cria, 'plan', args.config, *args.override, f'parallel.cp={ranks}',
+               f'model.seq_len={length}', f'parallel.chunk_size={chunk}', '--json', *nodes]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def seconds(backend, what='seconds'):
+    return backend['forward'][what] + backend['backward'][what]
+
+
+def best_plan(args, ranks, length):
+    sizes = {max(128, length // (ranks * n)) for n in CHUNKS_PER_RANK}
+    plans = [plan(args, ranks, length, size) for size in sorted(sizes)]
+    return min(plans, key=lambda p: seconds(p['plan']['backends'][0]))
+
+
+def row(args, ranks, length, text):
+    report = best_plan(args, ranks, length)
+    p = report['plan']
+    backends = {b['backend']: b for b in p['backends']}
+    chosen, ring = p['backends'][0], backends['ring']
+    moved = sum(p['bytes'].values()) / sum(p['ring_bytes'].values())
+    return (f"| {ranks:,} | {text} | {p['chunk']:,} | {100 * p['imbalance']:.1f} % "
+            f"| {100 * moved:.2g} % | {p['degree']} | {1e3 * seconds(chosen):.3g} "
+            f"| {100 * seconds(chosen, 'exposed') / seconds(chosen):.0f} % "
+            f"| {1e3 * seconds(ring):.3g} | {report['plan_seconds']:.2g} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('config')
+    parser.add_argument('override', nargs='*', metavar='key=value')
+    parser.add_argument('--ranks', default='8,64,256,1024,8192')
+    parser.add_argument('--tokens', default='128k,1M,8M,64M')
+    parser.add_argument('--ranks-per-node', type=int, default=8)
+    parser.add_argument('--cria', default='build/cria')
+    args = parser.parse_intermixed_args()
+    print('| ranks | tokens | chunk | imbalance | bytes of ring | degree | layer ms | exposed '
+          '| ring ms | planned in s |')
+    print('|---:' * 10 + '|')
+    for ranks in map(int, args.ranks.split(',')):
+        for text in args.tokens.split(','):
+            if tokens(text) >= ranks * SMALLEST_SHARD:
+                print(row(args, ranks, tokens(text), text), flush=True)
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)

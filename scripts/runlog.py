@@ -1,0 +1,113 @@
+"""runlog.py: what the scripts that draw runs share: reading log.jsonl, and a matplotlib to draw with."""
+
+import json
+import math
+import os
+import pathlib
+import sys
+
+GRAY = "0.35"
+COLORS = ["#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#db2777", "#4b5563"]
+
+
+def say(sentence):
+    print(f"{pathlib.Path(sys.argv[0]).stem}: {sentence}", file=sys.stderr)
+
+
+def fail(sentence, status=2):
+    say(sentence)
+    sys.exit(status)
+
+
+def import_pyplot():
+    """Debian's own Python has Debian's matplotlib; the first python3 in PATH may be another one, and
+    then the script starts anew. Call it before doing anything else."""
+    try:
+        import matplotlib
+    except ImportError:
+        debian = "/usr/bin/python3"
+        if sys.prefix != "/usr" and os.access(debian, os.X_OK):
+            os.execv(debian, [debian, *sys.argv])
+        fail("needs matplotlib: apt-get install python3-matplotlib, or pip install matplotlib", 3)
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    plt.rcParams.update({
+        "font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left", "axes.edgecolor": GRAY,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "0.92",
+        "axes.axisbelow": True, "xtick.color": GRAY, "ytick.color": GRAY, "legend.frameon": False})
+    return plt
+
+
+def save_picture(figure, out):
+    try:
+        figure.savefig(out, dpi=130)
+    except (OSError, ValueError) as error:
+        fail(f"cannot write {out}: {error}", 3)
+
+
+class NoRun(Exception):
+    """There is nothing to read; the sentence says what is missing."""
+
+
+class Run:
+    """steps and evals: {step: record}; head: the last start's. A record that goes back in time is a
+    resumed run: it replaces everything that the log said from that step on."""
+
+    def __init__(self, path):
+        self.log = path / "log.jsonl" if path.is_dir() else path
+        self.folder = self.log.parent
+        self.head, self.steps, self.evals, self.replayed = {}, {}, {}, []
+        if not self.log.is_file():
+            raise NoRun(f"{path} has no log.jsonl; is it the run.dir of a run that has started?")
+        lines = self.log.read_text(errors="replace").splitlines()
+        for number, line in enumerate(lines, 1):
+            try:
+                self.add(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                if line.strip() and number < len(lines):  # the last may be just being written
+                    say(f"skipped {self.log}:{number}, not a log record")
+        if not self.steps:
+            raise NoRun(f"{self.log} has no step records yet")
+
+    def add(self, record):
+        kind = record.get("kind")
+        if kind == "head":
+            self.head = record
+        elif kind == "step":
+            step = int(record["step"])
+            values = {key: number(record[key]) for key in ("loss", "grad_norm", "lr")}
+            values["tok_s"] = number(record.get("tok_s"))
+            if self.steps and step <= max(self.steps):
+                self.replayed.append(step)
+                self.steps = {s: r for s, r in self.steps.items() if s < step}
+                self.evals = {s: r for s, r in self.evals.items() if s < step}
+            self.steps[step] = values
+        elif kind == "eval":
+            self.evals[int(record["step"])] = number(record["loss"])
+
+    def series(self, key):
+        return list(self.steps), [record[key] for record in self.steps.values()]
+
+
+def number(value):
+    """JSON has no NaN: a log may say null."""
+    return math.nan if value is None else float(value)
+
+
+def smooth(values):
+    """Exponential moving average over a fiftieth of the values, without the pull of its start."""
+    keep, total, weight, out = 1 - 1 / max(1, len(values) // 50), 0.0, 0.0, []
+    for value in values:
+        if math.isfinite(value):
+            total, weight = keep * total + value, keep * weight + 1
+            value = total / weight
+        out.append(value)
+    return out
+
+
+def draw_loss(axes, run, color, label, **line):
+    """Training loss smoothed; where there is enough of it to smooth, also as it is, faintly."""
+    x, loss = run.series("loss")
+    if len(loss) >= 100:
+        axes.plot(x, loss, color=color, alpha=0.25, linewidth=0.8)
+    axes.plot(x, smooth(loss), color=color, label=label, **{"linewidth": 1.8, **line})

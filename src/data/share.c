@@ -1,0 +1,164 @@
+#include "data/share.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "log.h"
+
+enum { HEADER = 4096 }; /* so that the data start on a page */
+
+typedef struct {
+    char name[HEADER - 16]; /* in full: the file's name is only its hash */
+    int64_t bytes;
+    int64_t complete; /* 1 after the data are all there */
+} Header;
+_Static_assert(sizeof(Header) == HEADER, "one page");
+
+struct Share {
+    char *path;
+    int fd;      /* locked (shared) as long as it is used; -1: private memory */
+    char *map;   /* header and data; NULL: private memory */
+    void *data;
+    int64_t bytes;
+};
+
+static uint64_t hash(const char *text) { /* FNV-1a */
+    uint64_t h = 0xcbf29ce484222325u;
+    for (; *text != '\0'; text++) h = (h ^ (unsigned char)*text) * 0x100000001b3u;
+    return h;
+}
+
+/* After a crash of the machine a file may claim to be complete and not be: it then has another
+ * boot's name. */
+static void append_boot(StrBuf *name) {
+    char id[64] = {0};
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && read(fd, id, 36) == 36) strbuf_printf(name, " boot %s", id);
+    if (fd >= 0) close(fd);
+}
+
+static int lock(int fd, int how) {
+    int rc;
+    do rc = flock(fd, how);
+    while (rc != 0 && errno == EINTR);
+    return rc;
+}
+
+/* Opens and locks; a file that its last user deleted meanwhile is opened anew. 0 or an errno. */
+static int open_locked(Share *s, int how) {
+    for (;;) {
+        struct stat info;
+        s->fd = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (s->fd < 0) return errno;
+        if (fstat(s->fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_uid != geteuid())
+            return EPERM; /* somebody else's */
+        if (lock(s->fd, how) != 0 || fstat(s->fd, &info) != 0) return errno;
+        if (info.st_nlink > 0) return 0;
+        close(s->fd);
+    }
+}
+
+static int map_file(Share *s) {
+    struct stat info;
+    int64_t total = HEADER + s->bytes;
+    if (fstat(s->fd, &info) != 0) return errno;
+    if (info.st_size != total) { /* new, or left by a process that died here */
+        if (ftruncate(s->fd, 0) != 0) return errno;
+        int error = posix_fallocate(s->fd, 0, (off_t)total); /* no SIGBUS on a full disk later */
+        if (error != 0) return error;
+    }
+    void *map = mmap(NULL, (size_t)total, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
+    if (map == MAP_FAILED) return errno;
+    s->map = map;
+    s->data = s->map + HEADER;
+    return 0;
+}
+
+static bool is_complete(const Share *s, const char *name) {
+    struct stat info;
+    Header h;
+    if (fstat(s->fd, &info) != 0 || info.st_size != HEADER + s->bytes) return false;
+    if (pread(s->fd, &h, sizeof h, 0) != sizeof h) return false;
+    return h.complete == 1 && h.bytes == s->bytes && strncmp(h.name, name, sizeof h.name) == 0;
+}
+
+/* 0 when s holds the shared data; an errno when it cannot, with nothing held. *st is what fill said. */
+static int share(Share *s, const char *name, Status (*fill)(void *ctx, void *data), void *ctx,
+                 Status *st) {
+    int error = open_locked(s, LOCK_SH); /* waits for a process that is filling */
+    if (error == 0 && !is_complete(s, name)) {
+        close(s->fd);
+        error = open_locked(s, LOCK_EX);
+        bool filled = error == 0 && is_complete(s, name);
+        if (error == 0) error = map_file(s);
+        if (error == 0 && !filled) {
+            Header *h = (Header *)(void *)s->map;
+            memset(s->map, 0, (size_t)(HEADER + s->bytes));
+            *st = fill(ctx, s->data);
+            memcpy(h->name, name, strlen(name) + 1);
+            h->bytes = s->bytes;
+            h->complete = *st == OK;
+        }
+        if (error == 0) lock(s->fd, LOCK_SH);
+    } else if (error == 0) {
+        error = map_file(s);
+    }
+    if (error == 0) mprotect(s->map, (size_t)(HEADER + s->bytes), PROT_READ);
+    if (error != 0 && s->fd >= 0) {
+        if (error == ENOSPC) unlink(s->path);
+        close(s->fd);
+        s->fd = -1;
+    }
+    return error;
+}
+
+Status share_open(Share **out, const char *what, int64_t bytes,
+                  Status (*fill)(void *ctx, void *data), void *ctx) {
+    Share *s = NEW(Share, 1);
+    StrBuf name = {0};
+    Status st = OK;
+    strbuf_printf(&name, "%s %lld bytes", what, (long long)bytes);
+    append_boot(&name);
+    const char *folder = getenv("TMPDIR");
+    if (folder == NULL || folder[0] == '\0') folder = "/tmp";
+    *s = (Share){.fd = -1, .bytes = bytes};
+    s->path = mem_printf("%s/cria-%lld-%016llx", folder, (long long)geteuid(),
+                         (unsigned long long)hash(strbuf_text(&name)));
+    int error = name.len < sizeof ((Header *)0)->name ? share(s, name.text, fill, ctx, &st) : E2BIG;
+    if (error != 0) {
+        log_warn("cannot share %lld MB through %s (%s): every rank makes its own",
+                 (long long)(bytes >> 20), s->path, strerror(error));
+        s->data = NEW(char, bytes);
+        st = fill(ctx, s->data);
+    }
+    strbuf_free(&name);
+    if (st != OK) {
+        share_close(s);
+        s = NULL;
+    }
+    *out = s;
+    return st;
+}
+
+const void *share_data(const Share *s) {
+    return s->data;
+}
+
+void share_close(Share *s) {
+    if (s == NULL) return;
+    if (s->map != NULL) {
+        munmap(s->map, (size_t)(HEADER + s->bytes));
+        if (flock(s->fd, LOCK_EX | LOCK_NB) == 0) unlink(s->path); /* nobody else uses it */
+        close(s->fd);
+    } else {
+        free(s->data);
+    }
+    free(s->path);
+    free(s);
+}

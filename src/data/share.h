@@ -1,0 +1,18 @@
+/* share.h: read-only memory that the processes of one node have once, however many ranks it runs:
+ * tables derived from token files. The first process to ask for a name computes it into a file in
+ * $TMPDIR (or /tmp) that the others map; the last to leave deletes it. Where that is not possible
+ * (no room, no rights) each process has its own, with a warning. */
+#ifndef CRIA_DATA_SHARE_H
+#define CRIA_DATA_SHARE_H
+
+#include "base.h"
+
+typedef struct Share Share;
+
+/* `name` must say everything that the bytes depend on. `fill` gets zeroed memory. */
+Status share_open(Share **share, const char *name, int64_t bytes,
+                  Status (*fill)(void *ctx, void *data), void *ctx);
+const void *share_data(const Share *share);
+void share_close(Share *share); /* NULL is fine */
+
+#endif

@@ -1,0 +1,164 @@
+#!/bin/sh
+# timeout: 180
+# Whatever is wrong with arguments, configuration, data, folder or checkpoint: exit status 2 (3 for
+# what the environment lacks), one sentence, printed once however many ranks there are, and no file.
+# shellcheck source=tests/e2e/lib.sh
+. "$(dirname -- "$0")/lib.sh"
+
+files() { find "$1" -type f ! -name .lock -exec cksum {} + 2>/dev/null | sort; }
+
+# refused WHAT STATUS TEXT RANKS [ARGUMENT...]: in a new folder
+refused() {
+    what=$1 code=$2 text=$3 n=$4
+    shift 4
+    train "$n" refused "$@"
+    expect_refused "$what" "$code" "$text"
+    expect "$what: files written" "$(files "$work/refused")" ''
+    rm -rf "$work/refused"
+}
+
+# ---- the command line ------------------------------------------------------------------------------
+
+refused 'unknown option' 2 'unknown option --resum;' 2 --resum auto
+refused 'option without its value' 2 "--resume needs 'auto' or a checkpoint" 2 --resume
+refused 'second configuration' 2 "$config and other.yaml" 2 other.yaml
+run "$cria" tarin $config
+expect_refused 'unknown command' 2 'unknown command tarin'
+run "$cria" train
+expect_refused 'no configuration' 2 'which configuration?'
+run mpirun -n 2 "$cria" train "$work/none.yaml"
+expect_refused 'missing configuration' 2 "$work/none.yaml: cannot open this config"
+
+# ---- the configuration: all problems at once -------------------------------------------------------
+
+cat >"$work/bad.yaml" <<END
+model:
+  layer: 2
+  hidden: wide
+  hidden: 16
+data:
+  train: [$work/none.bin]
+batch: {global: 8, micro: 3}
+END
+run mpirun -n 2 "$cria" train "$work/bad.yaml" "run.dir=$work/refused" optim.beta1=1
+expect_status 'bad.yaml' 2
+while IFS='|' read -r where what; do
+    expect "bad.yaml: lines with '$where' and '$what'" \
+        "$(grep -F "$where" "$work/err" | grep -cF "$what")" 1
+done <<END
+cria: error|problems:
+bad.yaml:2:|unknown key 'model.layer', did you mean model.layers?
+bad.yaml:3:|model.hidden: found 'wide', expected an integer from 1 to 65536
+bad.yaml:4:|model.hidden: found twice, expected once; it is also on line 3
+bad.yaml:7:|batch.micro: found 3, expected a divisor of batch.global 8
+optim.beta1=1|optim.beta1: found '1', expected a number from 0 to 0.999999999
+bad.yaml:|model.layers: missing
+bad.yaml:|model.vocab: missing
+END
+expect 'bad.yaml: problems counted' "$(sed -n 's/^cria: error.*: \([0-9]*\) problems:$/\1/p' \
+    "$work/err")" "$(($(grep -c '' "$work/err") - 1))"
+expect 'bad.yaml: files written' "$(files "$work/refused")" ''
+
+# ---- the number of ranks ---------------------------------------------------------------------------
+
+refused 'cp 2 on 3 ranks' 2 'parallel.cp: found 2 on 3 ranks' 3 parallel.cp=2
+refused 'a batch that 3 ranks cannot share' 2 'batch.global: found 8, expected a multiple' 3
+refused 'ulysses on more ranks than heads' 2 'parallel.cp: found 3 with backend ulysses' 3 \
+    parallel.cp=3 parallel.backend=ulysses
+refused 'ring and an odd length' 2 'model.seq_len: found 31' 2 \
+    parallel.cp=2 parallel.backend=ring model.seq_len=31
+
+# ---- token files -----------------------------------------------------------------------------------
+
+: >"$work/empty.bin"
+printf 'abc' >"$work/odd.bin"
+head -c 64 data/sotu_train.bin >"$work/short.bin"
+head -c 4096 /dev/zero >"$work/zeros.bin"
+refused 'missing token file' 2 "cannot open token file $work/none.bin" 2 "data.train=$work/none.bin"
+refused 'missing evaluation file' 2 "cannot open token file $work/none.bin" 2 \
+    "data.val=$work/none.bin"
+refused 'empty token file' 2 'empty.bin is empty' 2 "data.train=$work/empty.bin"
+refused 'odd size' 2 'odd.bin has an odd size of 3 bytes' 2 "data.train=$work/odd.bin"
+refused 'too short' 2 'short.bin has 32 tokens, but one sample of model.seq_len 32 needs 33' 2 \
+    "data.train=$work/short.bin"
+refused 'a folder' 2 'is a directory, but a token file is expected' 2 data.train=data
+refused 'ids beyond the vocabulary' 2 'but model.vocab is 300' 2 model.vocab=300
+refused 'ids beyond the vocabulary, evaluation' 2 'but model.vocab is 300' 2 model.vocab=300 \
+    "data.train=$work/zeros.bin" data.val=data/sotu_val.bin
+
+# ---- run.dir ---------------------------------------------------------------------------------------
+
+mkdir "$work/readonly"
+chmod a-w "$work/readonly"
+train_unprivileged() {
+    # root may write anywhere unless it gives that up
+    run setpriv --bounding-set=-dac_override,-dac_read_search,-fowner mpirun -n 2 "$cria" train \
+        "$config" "run.dir=$1"
+}
+if [ "$(id -u)" != 0 ]; then train 2 readonly/run; else train_unprivileged "$work/readonly/run"; fi
+expect_refused 'run.dir in a read-only folder' 3 "cannot make run.dir $work/readonly/run: Permission"
+refused 'run.dir below a file' 3 'Not a directory' 2 "run.dir=$work/odd.bin/run"
+
+train 2 used run.steps=2 run.save_every=1
+expect_status 'a first run' 0
+files "$work/used" >"$work/before"
+train 2 used run.steps=3
+expect_refused 'run.dir of an earlier run' 2 "$work/used already holds a run; --resume auto continues"
+
+start 2 used run.steps=1000000 --resume auto
+wait_for steps_done 3
+run mpirun -n 2 "$cria" train "$config" "run.dir=$work/used" --resume auto
+expect_refused 'run.dir of a job that runs' 2 "$work/used is in use by another job"
+kill_ranks KILL
+ended
+wait_for run_ended
+
+# ---- checkpoints -----------------------------------------------------------------------------------
+
+# resume_refused WHAT TEXT [ARGUMENT...]: by run `used`, whose files stay as they are
+resume_refused() {
+    what=$1 text=$2
+    shift 2
+    files "$work/used" >"$work/before"
+    train 2 used "$@"
+    expect_refused "$what" 2 "$text"
+    files "$work/used" >"$work/after"
+    expect_same "$what: files" after before
+}
+newer=$work/used/step_00000002.safetensors
+damage() { # FILE: eight bytes near its end
+    size=$(wc -c <"$1")
+    printf 'damaged!' | dd of="$1" bs=1 seek=$((size - 64)) conv=notrunc 2>/dev/null
+}
+
+refused '--resume of a missing file' 2 "cannot open $work/none.safetensors" 2 \
+    --resume "$work/none.safetensors"
+refused '--resume of something else' 2 'README.md: not a safetensors file' 2 --resume README.md
+resume_refused 'checkpoint of another model' "$newer holds model.layers.0.mlp." model.ffn=48 \
+    --resume auto
+resume_refused 'checkpoint of fewer layers' 'has no tensor model.layers.2.' model.layers=3 \
+    --resume "$newer"
+resume_refused 'checkpoint of more layers' 'this model has' model.layers=1 --resume "$newer"
+
+damage "$newer"
+resume_refused '--resume of a damaged file' "$newer is damaged: tensor '" --resume "$newer"
+cp "$newer" "$work/damaged"
+train 2 used run.steps=3 --resume auto
+expect_status '--resume auto with a damaged newest checkpoint' 0
+expect 'resumed file' "$(sed -n 's/^resumed \([^ ]*\): step.*/\1/p' "$work/out")" \
+    "$work/used/step_00000001.safetensors"
+expect 'sentences about the damaged checkpoint' \
+    "$(grep '^cria: warning' "$work/err" | grep -cF "$newer is damaged: tensor '")" 1
+train 2 whole run.steps=3
+expect 'bits after a damaged checkpoint' "$(tensors used 3)" "$(tensors whole 3)"
+
+for file in "$work"/used/step_*.safetensors; do damage "$file"; done
+head -c 1000 "$work/damaged" >"$newer"
+files "$work/used" >"$work/before"
+train 2 used run.steps=4 --resume auto
+expect_status 'only damaged checkpoints' 2
+expect 'only damaged checkpoints: sentence' "$(head -n 1 "$work/err" |
+    grep -cF "cria: error: rank 0: no checkpoint in $work/used can be used")" 1
+expect 'only damaged checkpoints: files listed' "$(grep -cF "$work/used/step_0" "$work/err")" 3
+files "$work/used" >"$work/after"
+expect_same 'only damaged checkpoints: files' after before

@@ -1,0 +1,102 @@
+#!/bin/sh
+# --dry-run, config, version, check and the usage: what they print, their exit status, and that they
+# leave no files.
+# shellcheck source=tests/e2e/lib.sh
+. "$(dirname -- "$0")/lib.sh"
+
+# printed WHAT TEXT...: lines of stdout that hold the text, one each
+printed() {
+    what=$1
+    shift
+    for text in "$@"; do
+        expect "$what: lines with '$text'" "$(grep -cF -- "$text" "$work/out")" 1
+    done
+}
+
+# ---- cria train --dry-run --------------------------------------------------------------------------
+
+# Weights: tied embedding + per layer (q k v o + gate up down + 2 norms) + final norm.
+weights=$((4096 * 16 + 2 * (16 * 32 + 2 * 16 * 16 + 32 * 16 + 3 * 16 * 32 + 2 * 16) + 16))
+
+train 4 dry --dry-run parallel.cp=2 parallel.backend=ring
+expect_status '--dry-run' 0
+expect '--dry-run: stderr' "$(cat "$work/err")" ''
+expect '--dry-run: run.dir' "$(ls "$work/dry" 2>&1)" \
+    "ls: cannot access '$work/dry': No such file or directory"
+printed '--dry-run' "  dir: \"$work/dry\"" 'layers: 2' 'warmup_steps: 0' \
+    "$(awk -v n=$weights 'BEGIN { printf "%.4g M parameters: 2 layers, hidden 16, 8/4 heads of 4", n / 1e6 }')" \
+    '4 ranks on cpu = dp 2 x cp 2 (ring)' 'dp 0: ranks 0 .. 1' 'dp 1: ranks 2 .. 3' \
+    '8 sequences = 2 micro-batches x 2 sequences x dp 2; 256 tokens a step' 'flops      ' \
+    'memory per rank' '  weights ' '  gradients ' '  optimizer ' '  total '
+
+# What it prints is a configuration, and the one that a run records.
+sed -n '1,/^$/p' "$work/out" >"$work/resolved.yaml"
+run "$cria" train "$work/resolved.yaml" --dry-run parallel.cp=1
+expect_status 'the printed configuration' 0
+train 1 real run.steps=1
+expect_status 'one step' 0
+run "$cria" train "$work/real/config.yaml" --dry-run
+sed -n '1,/^$/p' "$work/out" | sed '$d' >"$work/resolved.yaml"
+expect_same 'config.yaml printed again' resolved.yaml real/config.yaml
+expect 'parameters in the log' \
+    "$(sed -n 's/.*"parameters":\([0-9]*\),.*/\1/p' "$work/real/log.jsonl")" $weights
+
+# ---- cria check ------------------------------------------------------------------------------------
+
+checkpoint=$work/real/step_00000001.safetensors
+cksum "$checkpoint" >"$work/before"
+run "$cria" check "$checkpoint"
+expect_status 'check of a good file' 0
+printed 'check of a good file' 'every checksum is right' 'cria.step        1'
+for group in 'weights' 'first moments' 'second moments'; do
+    expect "check: elements of $group" "$(sed -n \
+        "s/^  $group  *[0-9]* tensors *\([0-9]*\) elements.*/\1/p" "$work/out")" $weights
+done
+cksum "$checkpoint" >"$work/after"
+expect_same 'a checked file' after before
+
+size=$(wc -c <"$checkpoint")
+altered() { # WHAT TEXT OFFSET: four other bytes there
+    cp "$checkpoint" "$work/altered"
+    printf '\001\002\003\004' | dd of="$work/altered" bs=1 seek="$3" conv=notrunc 2>/dev/null
+    run "$cria" check "$work/altered"
+    expect_refused "$1" 2 "$2"
+}
+altered 'check: header length' 'altered: not a safetensors file, or cut short' 4
+altered 'check: header text' 'altered' 200
+altered 'check: first tensor' "altered is damaged: tensor 'model.embed_tokens.weight'" \
+    $((size - 3 * 4 * weights + 40))
+altered 'check: last tensor' "altered is damaged: tensor 'optim.v." $((size - 4))
+head -c $((size - 1)) "$checkpoint" >"$work/cut"
+run "$cria" check "$work/cut"
+expect_refused 'check: the last byte is missing' 2 "$work/cut"
+run "$cria" check "$work/none"
+expect_refused 'check: missing file' 2 "cannot open $work/none"
+run "$cria" check README.md
+expect_refused 'check: something else' 2 'README.md: not a safetensors file'
+run "$cria" check
+expect_refused 'check: no argument' 2 'takes one checkpoint'
+
+# ---- the others ------------------------------------------------------------------------------------
+
+run "$cria" version
+expect 'version' "$status $(sed 's/^cria [0-9][0-9.]*.*/cria N/' "$work/out")$(cat "$work/err")" \
+    '0 cria N'
+
+# Every key of the table is there; a resolved config.yaml holds every key, too.
+run "$cria" config
+expect_status 'cria config' 0
+awk '/^[a-z]/ { section = /:$/ ? $1 : ""; if ($0 ~ /:$/) sub(":", ".", section); else print $1 }
+     /^  [a-z]/ { print section $1 }' "$work/real/config.yaml" | sed 's/:$//' >"$work/keys"
+expect 'keys in config.yaml, at least 40' "$(($(wc -l <"$work/keys") >= 40))" 1
+while read -r key; do
+    expect "cria config: $key" "$(grep -cE "^ *$key\b" "$work/out" | sed 's/[1-9][0-9]*/some/')" some
+done <"$work/keys"
+
+run "$cria" --help
+expect_status 'cria --help' 0
+cp "$work/out" "$work/usage"
+run "$cria"
+expect_status 'cria' 2
+cp "$work/err" "$work/found"
+expect_same 'usage without arguments' found usage

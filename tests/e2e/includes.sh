@@ -1,0 +1,91 @@
+#!/bin/sh
+# Dependencies point one way: a file of src/ includes only rooms of its own level or below, and rooms
+# of one level do not include each other in a circle. No CUDA header in src/, MPI and libyaml in one
+# file each, and every op of the Ops table has its reference in src/cpu/.
+set -u
+CDPATH='' cd -- "$(dirname -- "$0")/../.." || exit 3
+failures=0
+problem() {
+    failures=$((failures + 1))
+    echo "FAIL: $*"
+}
+
+# A room is a folder of src/ or a module of a single file. Bands are the one thing of attn/ that ops.h
+# speaks of.
+room() {
+    case $1 in
+        attn/band.[ch]) echo band ;;
+        */*) echo "${1%%/*}" ;;
+        config*) echo config ;;
+        ops*) echo ops ;;
+        *) echo "${1%.[ch]}" ;;
+    esac
+}
+level() {
+    case $1 in
+        base) echo 0 ;;
+        log | rng | json | version | band) echo 1 ;;
+        config | ops | comm) echo 2 ;;
+        arena | data | attn | cpu) echo 3 ;;
+        cp | model | optim | ckpt) echo 4 ;;
+        train) echo 5 ;;
+        main) echo 6 ;;
+        *) echo unknown ;;
+    esac
+}
+
+# "includer included" for every include of a file of the project, as paths below src/
+edges() {
+    grep -H '^ *# *include "' src/*.[ch] src/*/*.[ch] | sed 's|^src/||; s|: *# *include||' |
+        tr -d '"' | while read -r from to; do
+        case $to in
+            ../*) to=${to#../} ;;
+            */*) ;;
+            *) [ ! -f "src/${from%/*}/$to" ] || to=${from%/*}/$to ;;
+        esac
+        echo "$from $to"
+    done
+}
+
+pairs=$(edges)
+[ "$(echo "$pairs" | wc -l)" -ge 100 ] || problem "found only these includes: $pairs"
+between=$(echo "$pairs" | while read -r from to; do
+    a=$(room "$from") b=$(room "$to")
+    [ -f "src/$to" ] || b=missing
+    [ "$a" = "$b" ] || echo "$a $b $from $to"
+done)
+
+bad=$(echo "$between" | while read -r a b from to; do
+    up=$(level "$a") down=$(level "$b")
+    case "$up $down" in
+        *unknown*) echo "src/$from includes $to: no level is known of $a or $b (see level())" ;;
+        *) [ "$up" -ge "$down" ] || echo "src/$from (level $up) includes $to (level $down)" ;;
+    esac
+done)
+[ -z "$bad" ] || problem "includes against the order of levels:
+$bad"
+circle=$(echo "$between" | cut -d ' ' -f 1,2 | sort -u | tsort 2>&1 >/dev/null)
+[ -z "$circle" ] || problem "rooms that include each other in a circle: $circle"
+
+cuda=$(grep -nE '# *include *[<"](cuda|cublas|nccl|nvml|nvToolsExt|\.\./cuda/)' src/*.[ch] src/*/*.[ch])
+[ -z "$cuda" ] || problem "CUDA headers in src/: $cuda"
+mpi=$(grep -lE '# *include <mpi.h>' src/*.[ch] src/*/*.[ch])
+[ "$mpi" = src/comm/mpi.c ] || problem "mpi.h: found in '$mpi', expected in src/comm/mpi.c"
+yaml=$(grep -lE '# *include <yaml.h>' src/*.[ch] src/*/*.[ch])
+[ "$yaml" = src/config.c ] || problem "yaml.h: found in '$yaml', expected in src/config.c"
+# base.c's is for memory that has run out
+exits=$(grep -lE '(^|[^_a-z])exit\(' src/*.c src/*/*.c | tr '\n' ' ')
+[ "$exits" = 'src/base.c ' ] || problem "exit(): found in '$exits', expected in src/base.c"
+
+# What the Ops table has between its first op and its end, by the file that defines cpu_OP.
+ops=$(sed -n '/---- embedding/,/^} Ops;/s/^ *[A-Za-z0-9]* (\*\([a-z0-9_]*\))(.*/\1/p' src/ops.h)
+[ "$(echo "$ops" | wc -l)" -ge 20 ] || problem "found only these ops in src/ops.h: $ops"
+for op in $ops; do
+    file=$(grep -lE "^[A-Za-z].*[ *]cpu_$op\(" src/cpu/*.c)
+    case $file in
+        src/cpu/*.c) ;;
+        *) problem "cpu_$op: defined in '$file', expected in one file of src/cpu/" ;;
+    esac
+done
+
+[ $failures = 0 ] && echo "$(echo "$pairs" | wc -l) includes, $(echo "$ops" | wc -l) ops"

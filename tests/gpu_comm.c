@@ -1,0 +1,213 @@
+/* gpu_comm.c: the NCCL row against locally computed expectations: mpiexec -n {1,2,4,8} gpu_comm, a
+ * GPU for each rank. `gpu_comm time` prints what transfers cost. */
+#include "gpu.h"
+
+#include "comm/comm.h"
+
+#define EXPECT_EQ(found, expected)                                                                 \
+    do {                                                                                           \
+        long long found_ = (long long)(found), expected_ = (long long)(expected);                  \
+        if (found_ != expected_) {                                                                 \
+            printf("rank %d: %s:%d: %s is %lld, expected %lld %s\n", comm_world_rank(), __FILE__,  \
+                   __LINE__, #found, found_, expected_, status_message());                         \
+            fflush(stdout);                                                                        \
+            comm_abort(1);                                                                         \
+        }                                                                                          \
+    } while (0)
+#define EXPECT_OK(call) EXPECT_EQ(call, OK)
+
+static const Ops *gpu;
+static Stream *stream;
+
+static void *device_new(int64_t bytes) {
+    void *p;
+    EXPECT_OK(gpu->mem_alloc(&p, bytes, "buffer of the test"));
+    return p;
+}
+
+static void copy_now(void *dst, const void *src, int64_t bytes) {
+    gpu->mem_copy(dst, src, bytes, stream);
+    EXPECT_OK(gpu->stream_sync(stream));
+}
+
+/* Small integers, so that sums are exact in every type and order. */
+static int64_t number(int rank, int64_t i) {
+    return (int64_t)(rng_u64(3, (uint64_t)rank, (uint64_t)i) % 2001) - 1000;
+}
+
+static void put(void *buf, int64_t i, Dtype t, int64_t x) {
+    if (t == DT_F32) ((float *)buf)[i] = (float)x;
+    if (t == DT_F64) ((double *)buf)[i] = (double)x;
+    if (t == DT_I64) ((int64_t *)buf)[i] = x;
+    if (t == DT_I32) ((int32_t *)buf)[i] = (int32_t)x;
+    if (t == DT_BF16) ((uint16_t *)buf)[i] = (uint16_t)x;
+    if (t == DT_U8) ((uint8_t *)buf)[i] = (uint8_t)x;
+}
+
+static int64_t reduced(int size, int64_t i, CommOp op) {
+    int64_t all = number(0, i);
+    for (int r = 1; r < size; r++) {
+        int64_t x = number(r, i);
+        all = op == COMM_SUM ? all + x : op == COMM_MAX ? i64_max(all, x) : i64_min(all, x);
+    }
+    return all;
+}
+
+static void expect_bytes(const void *device, const void *want, int64_t bytes) {
+    char *got = NEW(char, bytes);
+    copy_now(got, device, bytes);
+    EXPECT_EQ(memcmp(got, want, (size_t)bytes), 0);
+    free(got);
+}
+
+static void test_collectives(Comm *c, int64_t n) {
+    static const Dtype types[] = {DT_F32, DT_F64, DT_I64, DT_I32, DT_BF16, DT_U8};
+    for (int k = 0; k < 6; k++) {
+        Dtype t = types[k];
+        int64_t total = n * c->size, width = dtype_bytes(t), own = c->rank * n;
+        char *host = NEW(char, total *width), *want = NEW(char, total *width);
+        char *buf = device_new(total * width);
+        for (CommOp op = COMM_SUM; op <= COMM_MIN && k < 4; op++) {
+            for (int64_t i = 0; i < total; i++) put(host, i, t, number(c->rank, i));
+            for (int64_t i = 0; i < total; i++) put(want, i, t, reduced(c->size, i, op));
+            copy_now(buf, host, total * width);
+            EXPECT_OK(comm_all_reduce(c, buf, total, t, op, stream));
+            expect_bytes(buf, want, total * width);
+            if (op != COMM_SUM) continue;
+            copy_now(buf, host, total * width);
+            EXPECT_OK(comm_reduce_scatter(c, buf, n, t, COMM_KIND_GRAD, stream));
+            expect_bytes(buf + own * width, want + own * width, n * width);
+        }
+        for (int64_t i = 0; i < total; i++) put(want, i, t, number((int)(i / n), i));
+        memset(host, 0, (size_t)(total * width));
+        memcpy(host + own * width, want + own * width, (size_t)(n * width));
+        copy_now(buf, host, total * width);
+        EXPECT_OK(comm_all_gather(c, buf, n, t, COMM_KIND_PARAM, stream));
+        expect_bytes(buf, want, total * width);
+        int root = k % c->size;
+        if (c->rank != root) gpu->mem_zero(buf, total * width, stream);
+        EXPECT_OK(comm_broadcast(c, buf, total, t, root, stream));
+        expect_bytes(buf, want, total * width);
+        gpu->mem_free(buf);
+        free(host);
+        free(want);
+    }
+    EXPECT_OK(comm_barrier(c));
+}
+
+/* Groups in flight, more than the communicator has events for, each sending a row of `n` bytes to
+ * every rank, itself too. What is sent is written on the stream just before and overwritten just
+ * after the wait: the transfers must fall in between. */
+static void test_groups(Comm *c, int64_t n) {
+    enum { GROUPS = 40 };
+    int64_t row = n * c->size, bytes = GROUPS * row;
+    char *out = device_new(bytes), *in = device_new(bytes), *host = NEW(char, bytes);
+    char *want = NEW(char, bytes);
+    CommTicket tickets[GROUPS];
+    gpu->mem_zero(in, bytes, stream);
+    for (int g = 0; g < GROUPS; g++) {
+        for (int64_t i = 0; i < row; i++) host[g * row + i] = (char)(g + 3 * c->rank + 7 * i);
+        gpu->mem_copy(out + g * row, host + g * row, row, stream);
+        EXPECT_OK(comm_group_begin(c));
+        for (int p = 0; p < c->size; p++) {
+            EXPECT_OK(comm_send(c, out + g * row + p * n, n, DT_U8, p, COMM_KIND_KV));
+            EXPECT_OK(comm_recv(c, in + g * row + p * n, n, DT_U8, p));
+        }
+        EXPECT_OK(comm_group_end(c, stream, &tickets[g]));
+        EXPECT_EQ(tickets[g].id > 0, 1);
+    }
+    for (int g = GROUPS - 1; g >= 0; g--) {
+        EXPECT_OK(comm_wait(c, tickets[g], stream));
+        gpu->mem_zero(out + g * row, row, stream);
+    }
+    for (int g = 0; g < GROUPS; g++)
+        for (int p = 0; p < c->size; p++)
+            for (int64_t i = 0; i < n; i++)
+                want[g * row + p * n + i] = (char)(g + 3 * p + 7 * (c->rank * n + i));
+    expect_bytes(in, want, bytes);
+    EXPECT_OK(comm_group_begin(c));
+    EXPECT_OK(comm_group_end(c, stream, &tickets[0])); /* nothing in it, nothing to wait for */
+    EXPECT_OK(comm_wait(c, tickets[0], stream));
+    gpu->mem_free(out);
+    gpu->mem_free(in);
+    free(host);
+    free(want);
+}
+
+static void print_time(Comm *c, const char *what, int64_t bytes, double factor, int times,
+                       double begin) {
+    EXPECT_OK(gpu->stream_sync(stream));
+    double ms = 1e3 * (time_now() - begin) / times;
+    if (c->rank == 0)
+        printf("%-16s %10lld bytes on %d ranks: %8.3f ms %7.1f GB/s\n", what, (long long)bytes,
+               c->size, ms, 1e-6 * factor * (double)bytes / ms);
+}
+
+static void print_times(Comm *c) {
+    int64_t most = 1 << 30;
+    char *buf = device_new(2 * most);
+    double share = (double)(c->size - 1) / c->size;
+    gpu->mem_zero(buf, 2 * most, stream);
+    for (int64_t bytes = 1 << 20; bytes <= most && c->size > 1; bytes <<= 5) {
+        int64_t part = bytes / 4 / c->size;
+        for (int what = 0; what < 3; what++) {
+            static const char *const names[] = {"all_reduce", "reduce_scatter", "all_gather"};
+            double begin = 0;
+            for (int i = -3; i < 10; i++) {
+                if (i == 0) EXPECT_OK(gpu->stream_sync(stream));
+                if (i == 0) begin = time_now();
+                EXPECT_OK(what == 0 ? comm_all_reduce(c, buf, bytes / 4, DT_F32, COMM_SUM, stream)
+                          : what == 1
+                              ? comm_reduce_scatter(c, buf, part, DT_F32, COMM_KIND_GRAD, stream)
+                              : comm_all_gather(c, buf, part, DT_F32, COMM_KIND_PARAM, stream));
+            }
+            print_time(c, names[what], bytes, what == 0 ? 2 * share : share, 10, begin);
+        }
+    }
+    int left = (c->rank + c->size - 1) % c->size, right = (c->rank + 1) % c->size;
+    for (int64_t bytes = 1 << 18; bytes <= 1 << 26; bytes <<= 4) {
+        double begin = 0;
+        for (int i = -3; i < 20; i++) {
+            CommTicket ticket;
+            if (i == 0) EXPECT_OK(gpu->stream_sync(stream));
+            if (i == 0) begin = time_now();
+            EXPECT_OK(comm_group_begin(c));
+            EXPECT_OK(comm_recv(c, buf + most, bytes, DT_U8, left));
+            EXPECT_OK(comm_send(c, buf, bytes, DT_U8, right, COMM_KIND_KV));
+            EXPECT_OK(comm_group_end(c, stream, &ticket));
+            EXPECT_OK(comm_wait(c, ticket, stream));
+        }
+        print_time(c, "ring step", bytes, 1, 20, begin);
+    }
+    gpu->mem_free(buf);
+}
+
+int main(int argc, char **argv) {
+    CommSet set;
+    EXPECT_OK(comm_start(&argc, &argv));
+    EXPECT_OK(cuda_ops_open(&gpu, comm_local_rank()));
+    EXPECT_OK(gpu->stream_create(&stream));
+    int rank = comm_world_rank(), size = comm_world_size();
+    for (int cp = 1; cp <= size; cp *= 2) {
+        if (size % cp != 0) continue;
+        double begin = time_now();
+        EXPECT_OK(comm_open(&set, gpu, cp));
+        if (rank == 0) printf("cp=%d: three communicators in %.2f s\n", cp, time_now() - begin);
+        EXPECT_EQ(set.dp->rank * cp + set.cp->rank, rank);
+        Comm *comms[] = {set.world, set.dp, set.cp};
+        for (int i = 0; i < 3; i++) {
+            test_collectives(comms[i], 1);
+            test_collectives(comms[i], 4099);
+            test_groups(comms[i], 1);
+            test_groups(comms[i], 100003);
+        }
+        if (cp == size) test_collectives(set.world, (1 << 20) + 5);
+        if (cp == size && argc > 1 && strcmp(argv[1], "time") == 0) print_times(set.world);
+        EXPECT_OK(gpu->stream_sync(stream));
+        comm_close(&set);
+    }
+    gpu->stream_free(stream);
+    comm_finish();
+    if (rank == 0) puts("gpu_comm: ok");
+    return 0;
+}
