@@ -43,7 +43,8 @@ typedef struct {
 
 struct AttnWork {
     AttnShape shape;
-    bool sm90, wide; /* which kernels, and which tiles of the forward */
+    bool sm90; /* or the portable kernels */
+    int wide;  /* which tiles of the forward */
     int sm_count;
     AttnList by_q, by_k;
     int32_t n_slots;
@@ -60,10 +61,10 @@ static inline int64_t attn_dq_turns_bytes(const AttnWork *work) {
 }
 
 /* Tile sizes of the two implementations; by_q and by_k. */
-void attn_sm90_grids(int D, bool wide, AttnGrid *by_q, AttnGrid *by_k);
+void attn_sm90_grids(int D, int wide, AttnGrid *by_q, AttnGrid *by_k);
 void attn_portable_grids(AttnGrid *by_q, AttnGrid *by_k);
 /* Whether rows that see so many keys on average are worth the forward's wide tiles. */
-bool attn_sm90_wide(int D, double keys_per_row);
+int attn_sm90_wide(int D, double keys_per_row);
 
 void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                    const AttnWork *work, bool resume, cudaStream_t stream);

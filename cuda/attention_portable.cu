@@ -78,12 +78,13 @@ __device__ __forceinline__ uint32_t pack(float lo, float hi) {
     return *(uint32_t *)&x;
 }
 
-/* d[16, 64] = a[this warp's 16 rows, DP] b[64, DP]^T. Accumulators: lane (g = lane / 4, t = lane % 4)
- * holds rows g (elements 0, 1) and g + 8 (2, 3) at columns 8i + 2t, + 1. */
-template <int DP> __device__ void product_nt(float (&d)[8][4], const bf16 *a, const bf16 *b) {
+/* d[16, 8N] = a[this warp's 16 rows, DP] b[8N rows from b_row on, DP]^T. Accumulators: lane (g = lane /
+ * 4, t = lane % 4) holds rows g (elements 0, 1) and g + 8 (2, 3) at columns 8i + 2t, + 1. */
+template <int DP, int N>
+__device__ void product_nt(float (&d)[N][4], const bf16 *a, const bf16 *b, int b_row = 0) {
     const int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16;
 #pragma unroll
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < N; i++)
 #pragma unroll
         for (int e = 0; e < 4; e++) d[i][e] = 0;
 #pragma unroll
@@ -91,27 +92,29 @@ template <int DP> __device__ void product_nt(float (&d)[8][4], const bf16 *a, co
         uint32_t x[4], y[4];
         ldmatrix(x, chunk_at<DP>(a, row0 + lane % 16, 2 * k + lane / 16));
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            ldmatrix(y, chunk_at<DP>(b, 16 * i + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+        for (int i = 0; i < N / 2; i++) {
+            int row = b_row + 16 * i + lane / 16 * 8 + lane % 8;
+            ldmatrix(y, chunk_at<DP>(b, row, 2 * k + lane / 8 % 2));
             mma(d[2 * i], x, y[0], y[1]);
             mma(d[2 * i + 1], x, y[2], y[3]);
         }
     }
 }
 
-/* d[16, DP] += bf16(p[16, 64]) b[64, DP] */
-template <int DP>
-__device__ void product_nn(float (&d)[DP / 8][4], const float (&p)[8][4], const bf16 *b) {
+/* d[16, DP] += bf16(p[16, 8N]) b[8N rows from b_row on, DP] */
+template <int DP, int N>
+__device__ void product_nn(float (&d)[DP / 8][4], const float (&p)[N][4], const bf16 *b,
+                           int b_row = 0) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < N / 2; k++) {
         uint32_t x[4] = {pack(p[2 * k][0], p[2 * k][1]), pack(p[2 * k][2], p[2 * k][3]),
                          pack(p[2 * k + 1][0], p[2 * k + 1][1]),
                          pack(p[2 * k + 1][2], p[2 * k + 1][3])};
 #pragma unroll
         for (int i = 0; i < DP / 16; i++) {
             uint32_t y[4];
-            ldmatrix_trans(y, chunk_at<DP>(b, 16 * k + lane % 16, 2 * i + lane / 16));
+            ldmatrix_trans(y, chunk_at<DP>(b, b_row + 16 * k + lane % 16, 2 * i + lane / 16));
             mma(d[2 * i], x, y[0], y[1]);
             mma(d[2 * i + 1], x, y[2], y[3]);
         }
@@ -136,14 +139,16 @@ struct Walk {
     }
 };
 
-__device__ void mask(float (&s)[8][4], const Walk &at, int row, int t) {
+/* s: 8N columns from `column` of the step on */
+template <int N>
+__device__ void mask(float (&s)[N][4], const Walk &at, int row, int t, int column = 0) {
     if (!at.masked()) return;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         int begin, end;
-        band_limits(at.run->band, row + 8 * r, at.column() + 2 * t, &begin, &end);
+        band_limits(at.run->band, row + 8 * r, at.column() + column + 2 * t, &begin, &end);
 #pragma unroll
-        for (int i = 0; i < 8; i++)
+        for (int i = 0; i < N; i++)
 #pragma unroll
             for (int e = 0; e < 2; e++)
                 if (8 * i + e < begin || 8 * i + e >= end) s[i][2 * r + e] = -INFINITY;
@@ -311,20 +316,23 @@ template <int DP> __global__ void __launch_bounds__(THREADS) bwd_kv_kernel(const
                 load_wait<0>();
             }
             __syncthreads();
-            float s[8][4], ds[8][4];
-            product_nt<DP>(s, sk, sq + stage * TILE * DP);
-            mask(s, at, tile.row0 + tile_key, t);
-            product_nt<DP>(ds, sv, sdo + stage * TILE * DP);
+#pragma unroll 1
+            for (int half = 0; half < TILE; half += TILE / 2) { /* all at once needs too many registers */
+                float s[4][4], ds[4][4];
+                product_nt<DP>(s, sk, sq + stage * TILE * DP, half);
+                mask(s, at, tile.row0 + tile_key, t, half);
+                product_nt<DP>(ds, sv, sdo + stage * TILE * DP, half);
 #pragma unroll
-            for (int i = 0; i < 8; i++)
+                for (int i = 0; i < 4; i++)
 #pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    int row = 8 * i + 2 * t + e % 2;
-                    s[i][e] = exp2f(s[i][e] * c - lse[stage][row]);
-                    ds[i][e] = p.scale * s[i][e] * (ds[i][e] - delta[stage][row]);
-                }
-            product_nn<DP>(dv, s, sdo + stage * TILE * DP);
-            product_nn<DP>(dk, ds, sq + stage * TILE * DP);
+                    for (int e = 0; e < 4; e++) {
+                        int row = half + 8 * i + 2 * t + e % 2;
+                        s[i][e] = exp2f(s[i][e] * c - lse[stage][row]);
+                        ds[i][e] = p.scale * s[i][e] * (ds[i][e] - delta[stage][row]);
+                    }
+                product_nn<DP>(dv, s, sdo + stage * TILE * DP, half);
+                product_nn<DP>(dk, ds, sq + stage * TILE * DP, half);
+            }
             __syncthreads();
         }
     }
@@ -426,8 +434,7 @@ Params params_of(const AttnWork *work, const void *q, const void *kv) {
 
 } /* namespace */
 
-void attn_portable_grids(int D, AttnGrid *by_q, AttnGrid *by_k) {
-    (void)D;
+void attn_portable_grids(AttnGrid *by_q, AttnGrid *by_k) {
     *by_q = *by_k = AttnGrid{TILE, TILE};
 }
 

@@ -9,7 +9,7 @@
 #include "attention.h"
 #include "sm90.cuh"
 
-AttnGrid attn_sm90_fwd_grid(int D, bool wide);
+AttnGrid attn_sm90_fwd_grid(int D, int wide);
 
 #ifdef ATTN_TUNE /* experiments: a number from the environment */
 #include <stdlib.h>

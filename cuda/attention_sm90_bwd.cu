@@ -68,6 +68,7 @@ __device__ void plan(BwdShared<D> &sm, const CUtensorMap *map_kv, const BwdParam
     const int heads = p.H / p.K / p.parts; /* of an item */
     uint32_t items = 0, steps = 0;
     int item;
+#pragma unroll 1
     for (; (item = atomicAdd(&p.counters[0], 1)) < p.order.n_items; items++) {
         const HeadItem at = item_decode(item, p.order);
         const AttnTile *tile = &p.list.tiles[at.tile];
@@ -82,9 +83,12 @@ __device__ void plan(BwdShared<D> &sm, const CUtensorMap *map_kv, const BwdParam
         } else {
             mbar_arrive(&sm.kv_full);
         }
+#pragma unroll 1
         for (int head = at.head * heads; head < (at.head + 1) * heads; head++) {
+#pragma unroll 1
             for (int r = tile->run_begin; r < tile->run_end; r++) {
                 const AttnRun *run = &p.list.runs[r];
+#pragma unroll 1
                 for (int j = run->n_steps - 1; j >= 0; j--, steps++) {
                     const int i = ring_index<STAGES>(steps);
                     mbar_wait(&sm.empty[i], ring_parity<STAGES>(steps) ^ 1);
@@ -197,26 +201,8 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
     const uint64_t v_desc = desc_tile(smem_addr(sm.v) + wg * 64 * 128);
     const uint64_t kt_desc = desc_tile(smem_addr(sm.k) + (D == 128 ? wg * KEYS * 128 : 0), KEYS);
     uint32_t steps = 0; /* over the CTA's life */
-    float dk[D / 2], dv[D / 2], s[ROWS / 2], dp[ROWS / 2];
-
-    /* S^T and dP^T of a step, as two groups */
-    auto issue_scores = [&](uint32_t step) {
-        const int at = ring_index<STAGES>(step);
-        const uint64_t q_desc = desc_tile(smem_addr(sm.q[at]));
-        const uint64_t do_desc = desc_tile(smem_addr(sm.d_o[at]));
-        mbar_wait(&sm.full[at], ring_parity<STAGES>(step));
-        wgmma_fence();
-#pragma unroll
-        for (int i = 0; i < D / 16; i++)
-            wgmma_ss<0, 0>(s, k_desc + i / 4 * KEYS * 8 + i % 4 * 2,
-                           q_desc + i / 4 * ROWS * 8 + i % 4 * 2, i > 0);
-        wgmma_commit();
-#pragma unroll
-        for (int i = 0; i < D / 16; i++)
-            wgmma_ss<0, 0>(dp, v_desc + i / 4 * KEYS * 8 + i % 4 * 2,
-                           do_desc + i / 4 * ROWS * 8 + i % 4 * 2, i > 0);
-        wgmma_commit();
-    };
+    float dk[D / 2], dv[D / 2];
+    uint32_t pb[BLOCKS][4], sb[BLOCKS][4];
 
     for (uint32_t items = 0;; items++) {
         mbar_wait(&sm.kv_full, items & 1);
@@ -225,16 +211,31 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
 #pragma unroll
         for (int i = 0; i < D / 2; i++) dk[i] = dv[i] = 0;
 
-        if (AHEAD && n > 0) issue_scores(steps);
 #pragma unroll 1
         for (int j = 0; j < n; j++, steps++) {
             const int at = ring_index<STAGES>(steps);
             const uint64_t q_desc = desc_tile(smem_addr(sm.q[at]), ROWS);
             const uint64_t do_desc = desc_tile(smem_addr(sm.d_o[at]), ROWS);
-            float dq[32];
-            uint32_t pb[BLOCKS][4], sb[BLOCKS][4];
+            float s[ROWS / 2], dp[ROWS / 2], dq[32];
 
-            if (!AHEAD) issue_scores(steps);
+            mbar_wait(&sm.full[at], ring_parity<STAGES>(steps));
+            wgmma_fence();
+#pragma unroll
+            for (int i = 0; i < D / 16; i++)
+                wgmma_ss<0, 0>(s, k_desc + i / 4 * KEYS * 8 + i % 4 * 2,
+                               q_desc + i / 4 * ROWS * 8 + i % 4 * 2, i > 0);
+            wgmma_commit();
+            if (AHEAD) { /* dk of the step before, which ran under dq's way out */
+                wgmma_wait<1>();
+                wgmma_pin(dk);
+                if (j > 0) release(&sm.empty[at ^ 1]);
+            }
+            wgmma_fence();
+#pragma unroll
+            for (int i = 0; i < D / 16; i++)
+                wgmma_ss<0, 0>(dp, v_desc + i / 4 * KEYS * 8 + i % 4 * 2,
+                               do_desc + i / 4 * ROWS * 8 + i % 4 * 2, i > 0);
+            wgmma_commit();
             wgmma_wait<1>();
             wgmma_pin(s);
             const Step &step = sm.step[ring_index<2 * STAGES>(steps)].step;
@@ -284,6 +285,7 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
             wgmma_commit();
             wgmma_wait<1>();
             wgmma_pin(dq);
+            wgmma_pin(dv);
 
             mbar_wait(&sm.dq_empty[wg], (steps & 1) ^ 1);
             uint8_t *stage = (uint8_t *)sm.dq[wg];
@@ -297,15 +299,16 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
                 }
             fence_async_proxy();
             release(&sm.dq_full[wg]);
-            if (AHEAD && j + 1 < n) { /* over dk of this one */
-                issue_scores(steps + 1);
-                wgmma_wait<2>();
-            } else {
+            if (!AHEAD) {
                 wgmma_wait<0>();
+                wgmma_pin(dk);
+                release(&sm.empty[at]);
             }
+        }
+        if (AHEAD) {
+            wgmma_wait<0>();
             wgmma_pin(dk);
-            wgmma_pin(dv);
-            release(&sm.empty[at]);
+            if (n > 0) release(&sm.empty[ring_index<STAGES>(steps - 1)]);
         }
         const BwdItem item = sm.item; /* read again rather than kept in registers */
         release(&sm.kv_empty);
@@ -408,7 +411,7 @@ int parts_of(const AttnList &list, int K, int group, int sm_count) {
 
 } /* namespace */
 
-void attn_sm90_grids(int D, bool wide, AttnGrid *by_q, AttnGrid *by_k) {
+void attn_sm90_grids(int D, int wide, AttnGrid *by_q, AttnGrid *by_k) {
     *by_q = attn_sm90_fwd_grid(D, wide);
     *by_k = AttnGrid{KEYS, D == 64 ? Bwd<64>::ROWS : Bwd<128>::ROWS};
 }

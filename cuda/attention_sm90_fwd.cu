@@ -17,18 +17,34 @@
 
 namespace {
 
-template <int D> struct Fwd;
-template <> struct Fwd<128> {
-    static constexpr int WGS = 2, ROWS = 64 * WGS, STEP = 128, STAGES = 2, REGS = 232, IDLE = 40;
+/* W: the wide tiles of D = 64. AHEAD: S runs a step ahead. ORDER: warpgroups take turns to multiply. */
+template <int D, int W> struct Fwd;
+template <int W> struct Fwd<128, W> {
+    static constexpr int WGS = 2, STEP = 128, STAGES = 2, REGS = 232, IDLE = 40;
+    static constexpr bool AHEAD = false, ORDER = W == 1;
 };
-#ifndef FWD64_WGS
-#define FWD64_WGS  2
-#define FWD64_STEP 128
+template <> struct Fwd<64, 0> {
+    static constexpr int WGS = 2, STEP = 128, STAGES = 4, REGS = 232, IDLE = 40;
+    static constexpr bool AHEAD = true, ORDER = false;
+};
+template <> struct Fwd<64, 1> {
+    static constexpr int WGS = 3, STEP = 80, STAGES = 4, REGS = 160, IDLE = 32;
+    static constexpr bool AHEAD = true, ORDER = false;
+};
+#ifdef ATTN_TUNE
+template <> struct Fwd<64, 2> {
+    static constexpr int WGS = 3, STEP = 128, STAGES = 4, REGS = 160, IDLE = 32;
+    static constexpr bool AHEAD = false, ORDER = true;
+};
+template <> struct Fwd<64, 3> {
+    static constexpr int WGS = 3, STEP = 80, STAGES = 4, REGS = 160, IDLE = 32;
+    static constexpr bool AHEAD = true, ORDER = true;
+};
+template <> struct Fwd<64, 4> {
+    static constexpr int WGS = 3, STEP = 64, STAGES = 4, REGS = 160, IDLE = 32;
+    static constexpr bool AHEAD = true, ORDER = false;
+};
 #endif
-template <> struct Fwd<64> {
-    static constexpr int WGS = FWD64_WGS, ROWS = 64 * WGS, STEP = FWD64_STEP, STAGES = 4,
-                         REGS = WGS == 2 ? 232 : 160, IDLE = WGS == 2 ? 40 : 32;
-};
 
 struct FwdParams {
     __nv_bfloat16 *o;
@@ -45,9 +61,10 @@ struct Item {
     int row0, rows, head, n_steps; /* n_steps < 0: no more items */
 };
 
-template <int D> struct FwdShared {
-    using C = Fwd<D>;
-    __nv_bfloat16 q[2][C::ROWS * D]; /* then the staging of O */
+template <int D, int W> struct FwdShared {
+    using C = Fwd<D, W>;
+    static constexpr int ROWS = 64 * C::WGS;
+    __nv_bfloat16 q[2][ROWS * D]; /* then the staging of O */
     __nv_bfloat16 k[C::STAGES][C::STEP * D], v[C::STAGES][C::STEP * D];
     Step step[2 * C::STAGES]; /* a slot is written again only after its mask was applied */
     Item item[2];
@@ -55,25 +72,24 @@ template <int D> struct FwdShared {
     uint64_t k_full[C::STAGES], k_empty[C::STAGES], v_full[C::STAGES], v_empty[C::STAGES];
 };
 
-template <int D>
-__device__ void produce(FwdShared<D> &sm, const CUtensorMap *map_q, const CUtensorMap *map_kv,
+template <int D, int W>
+__device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const CUtensorMap *map_kv,
                         const FwdParams &p) {
-    using C = Fwd<D>;
+    using C = Fwd<D, W>;
     constexpr int ST = C::STAGES;
     uint32_t tiles = 0, steps = 0; /* produced so far */
-    int item = atomicAdd(&p.counters[0], 1);
-    while (item < p.order.n_items) {
+    int item;
+    while ((item = atomicAdd(&p.counters[0], 1)) < p.order.n_items) {
         HeadItem hi = item_decode(item, p.order);
         const AttnTile *tile = &p.list.tiles[hi.tile];
         const int n_steps = tile->n_steps, row0 = tile->row0;
         const int k_panel = hi.head / (p.H / p.K) * (D / 64), v_panel = k_panel + p.K * (D / 64);
-        item = atomicAdd(&p.counters[0], 1); /* its latency hides behind this item */
 
         const int qi = ring_index<2>(tiles);
         mbar_wait(&sm.q_empty[qi], ring_parity<2>(tiles++) ^ 1);
         sm.item[qi] = Item{row0, tile->rows, hi.head, n_steps};
         if (n_steps > 0) {
-            mbar_arrive_expect(&sm.q_full[qi], C::ROWS * D * 2);
+            mbar_arrive_expect(&sm.q_full[qi], 64 * C::WGS * D * 2);
             tma_load(sm.q[qi], map_q, 0, row0, hi.head * (D / 64), &sm.q_full[qi]);
         } else {
             mbar_arrive(&sm.q_full[qi]);
@@ -148,8 +164,9 @@ template <int R> __device__ __forceinline__ void rescale(float (&o)[R], const fl
     for (int i = 0; i < R; i++) o[i] *= factor[i / 2 % 2];
 }
 
-template <int D> __device__ void consume(FwdShared<D> &sm, const FwdParams &p, int wg) {
-    using C = Fwd<D>;
+template <int D, int W>
+__device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
+    using C = Fwd<D, W>;
     constexpr int ST = C::STAGES, STEP = C::STEP, BLOCKS = STEP / 16;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, g = lane / 4, t = lane % 4;
     const float c = p.scale * 1.44269504f; /* exp(scale x) = exp2(c x) */
@@ -157,6 +174,7 @@ template <int D> __device__ void consume(FwdShared<D> &sm, const FwdParams &p, i
     float o[D / 2], m[2], l[2], factor[2];
     uint32_t pb[BLOCKS][4];
 
+    if (C::ORDER && wg == C::WGS - 1) named_barrier_arrive(4, 256); /* the first turn */
     for (;; tiles++) {
         const int qi = ring_index<2>(tiles);
         mbar_wait(&sm.q_full[qi], ring_parity<2>(tiles));
@@ -199,7 +217,7 @@ template <int D> __device__ void consume(FwdShared<D> &sm, const FwdParams &p, i
             wgmma_fence();
 #pragma unroll
             for (int i = 0; i < D / 16; i++)
-                wgmma_ss<0, 0>(s, q_desc + (i / 4) * C::ROWS * 8 + i % 4 * 2,
+                wgmma_ss<0, 0>(s, q_desc + (i / 4) * 64 * C::WGS * 8 + i % 4 * 2,
                                k_desc + (i / 4) * STEP * 8 + i % 4 * 2, i > 0);
             wgmma_commit();
         };
@@ -215,12 +233,18 @@ template <int D> __device__ void consume(FwdShared<D> &sm, const FwdParams &p, i
             const Step &step = sm.step[ring_index<2 * ST>(n)];
             if (step.masked) mask_scores(s, step, item.row0 + tile_row, 2 * t);
         };
+        auto turn_wait = [&] {
+            if (C::ORDER) named_barrier(4 + wg, 256);
+        };
+        auto turn_pass = [&] {
+            if (C::ORDER) named_barrier_arrive(4 + (wg + 1) % C::WGS, 256);
+        };
         auto pack = [&](float(&s)[STEP / 2]) {
 #pragma unroll
             for (int b = 0; b < BLOCKS; b++) pack_block(pb[b], s, b);
         };
 
-        if constexpr (D == 128) {
+        if constexpr (!C::AHEAD) {
             if (n > 0) {
                 float s[STEP / 2];
                 wait_k(steps);
@@ -235,9 +259,11 @@ template <int D> __device__ void consume(FwdShared<D> &sm, const FwdParams &p, i
 #pragma unroll 1
                 for (uint32_t j = steps + 1; j != steps + n; j++) {
                     wait_k(j);
+                    turn_wait();
                     issue_qk(s, j);
                     wait_v(j - 1);
                     issue_pv(j - 1);
+                    turn_pass();
                     wgmma_wait<1>();
                     wgmma_pin(s);
                     mask(s, j);
@@ -265,8 +291,10 @@ template <int D> __device__ void consume(FwdShared<D> &sm, const FwdParams &p, i
                     if (more) wait_k(j + 1);
                     if (!first) wait_v(j - 1);
                     wgmma_pin(s);
+                    turn_wait();
                     issue_qk(next, j + 1);
                     if (!first) issue_pv(j - 1);
+                    turn_pass();
                     mask(s, j);
                     bool grown = softmax_step(s, m, l, factor, c);
                     wgmma_wait<0>();
@@ -326,7 +354,7 @@ template <int D> __device__ void consume(FwdShared<D> &sm, const FwdParams &p, i
                 uint32_t block[4];
                 pack_block(block, o, b);
                 int row = lane % 16, chunk = b % 4 * 2 + lane / 16;
-                stmatrix(smem_addr(stage + b / 4 * C::ROWS * 128 + row * 128 +
+                stmatrix(smem_addr(stage + b / 4 * 64 * C::WGS * 128 + row * 128 +
                                    ((chunk ^ (row & 7)) << 4)),
                          block);
             }
@@ -334,7 +362,7 @@ template <int D> __device__ void consume(FwdShared<D> &sm, const FwdParams &p, i
 #pragma unroll
             for (int i = 0; i < D / 16; i++) {
                 int row = lane / 8 + i % 4 * 4, chunk = lane % 8, tile = wg * 64 + warp * 16 + row;
-                uint4 x = *(const uint4 *)(stage + i / 4 * C::ROWS * 128 + row * 128 +
+                uint4 x = *(const uint4 *)(stage + i / 4 * 64 * C::WGS * 128 + row * 128 +
                                            ((chunk ^ (row & 7)) << 4));
                 if (tile < item.rows)
                     *(uint4 *)(p.o + ((int64_t)(item.row0 + tile) * p.H + item.head) * D +
@@ -346,13 +374,13 @@ template <int D> __device__ void consume(FwdShared<D> &sm, const FwdParams &p, i
     }
 }
 
-template <int D>
-__global__ void __launch_bounds__((Fwd<D>::WGS + 1) * 128, 1)
+template <int D, int W>
+__global__ void __launch_bounds__((Fwd<D, W>::WGS + 1) * 128, 1)
     fwd_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_kv,
                const FwdParams p) {
-    using C = Fwd<D>;
+    using C = Fwd<D, W>;
     extern __shared__ uint8_t raw[];
-    FwdShared<D> &sm = shared_as<FwdShared<D>>(raw);
+    FwdShared<D, W> &sm = shared_as<FwdShared<D, W>>(raw);
     const int wg = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
     if (threadIdx.x == 0) {
         prefetch_map(&map_q);
@@ -372,30 +400,44 @@ __global__ void __launch_bounds__((Fwd<D>::WGS + 1) * 128, 1)
     __syncthreads();
     if (wg == 0) {
         registers_shrink<C::IDLE>();
-        if (threadIdx.x == 0) produce<D>(sm, &map_q, &map_kv, p);
+        if (threadIdx.x == 0) produce<D, W>(sm, &map_q, &map_kv, p);
     } else {
         registers_grow<C::REGS>();
-        consume<D>(sm, p, wg - 1);
+        consume<D, W>(sm, p, wg - 1);
     }
 }
 
-template <int D>
+template <int D, int W>
 void launch(const FwdParams &p, const void *q, const void *kv, int64_t Sk, int sm_count,
             cudaStream_t stream) {
-    using C = Fwd<D>;
-    constexpr int bytes = shared_bytes<FwdShared<D>>();
+    using C = Fwd<D, W>;
+    constexpr int bytes = shared_bytes<FwdShared<D, W>>();
     static_assert(bytes <= 227 * 1024);
-    cudaFuncSetAttribute(fwd_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    CUtensorMap map_q = tile_map(q, p.Sq, p.H, D, C::ROWS);
+    cudaFuncSetAttribute(fwd_kernel<D, W>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    CUtensorMap map_q = tile_map(q, p.Sq, p.H, D, 64 * C::WGS);
     CUtensorMap map_kv = tile_map(Sk ? kv : q, Sk, 2 * p.K, D, C::STEP);
-    fwd_kernel<D><<<(unsigned)i64_min(p.order.n_items, sm_count), (C::WGS + 1) * 128, bytes, stream>>>(
-        map_q, map_kv, p);
+    fwd_kernel<D, W><<<(unsigned)i64_min(p.order.n_items, sm_count), (C::WGS + 1) * 128, bytes,
+                       stream>>>(map_q, map_kv, p);
+}
+
+template <int D, int W> AttnGrid grid_of() {
+    return AttnGrid{64 * Fwd<D, W>::WGS, Fwd<D, W>::STEP};
 }
 
 } /* namespace */
 
-AttnGrid attn_sm90_fwd_grid(int D) {
-    return D == 64 ? AttnGrid{Fwd<64>::ROWS, Fwd<64>::STEP} : AttnGrid{Fwd<128>::ROWS, Fwd<128>::STEP};
+int attn_sm90_wide(int D, double keys_per_row) {
+    return tune("FWD_VARIANT", D == 64 && keys_per_row > tune("FWD_WIDE", 3000));
+}
+
+AttnGrid attn_sm90_fwd_grid(int D, int wide) {
+    if (D == 128) return grid_of<128, 0>();
+#ifdef ATTN_TUNE
+    if (wide == 2) return grid_of<64, 2>();
+    if (wide == 3) return grid_of<64, 3>();
+    if (wide == 4) return grid_of<64, 4>();
+#endif
+    return wide ? grid_of<64, 1>() : grid_of<64, 0>();
 }
 
 void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
@@ -404,9 +446,18 @@ void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void 
     AttnList list = work->by_q;
     if (resume && !o) list.n_tiles = list.n_busy; /* rows that nothing touches stay as they are */
     if (list.n_tiles == 0) return;
+    /* the keys and values that are walked at the same time are to stay in L2 */
+    int64_t groups = ((int64_t)tune("FWD_BUDGET", 32) << 20) / i64_max(s.Sk * s.D * 4, 1);
     FwdParams p = {(__nv_bfloat16 *)o, o_acc, lse, list,
-                   item_order(list.n_tiles, s.H, s.K, s.Sk * s.D * 4),
+                   item_order(list.n_tiles, s.H, i64_max(groups, 1) * (s.H / s.K)),
                    work->counters, (int)s.Sq, s.H, s.K, s.scale, resume};
-    if (s.D == 64) launch<64>(p, q, kv, s.Sk, work->sm_count, stream);
-    else launch<128>(p, q, kv, s.Sk, work->sm_count, stream);
+#ifdef ATTN_TUNE
+    if (s.D == 128 && work->wide == 1) return launch<128, 1>(p, q, kv, s.Sk, work->sm_count, stream);
+    if (s.D == 64 && work->wide == 2) return launch<64, 2>(p, q, kv, s.Sk, work->sm_count, stream);
+    if (s.D == 64 && work->wide == 3) return launch<64, 3>(p, q, kv, s.Sk, work->sm_count, stream);
+    if (s.D == 64 && work->wide == 4) return launch<64, 4>(p, q, kv, s.Sk, work->sm_count, stream);
+#endif
+    if (s.D == 128) launch<128, 0>(p, q, kv, s.Sk, work->sm_count, stream);
+    else if (work->wide) launch<64, 1>(p, q, kv, s.Sk, work->sm_count, stream);
+    else launch<64, 0>(p, q, kv, s.Sk, work->sm_count, stream);
 }

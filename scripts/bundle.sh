@@ -40,8 +40,8 @@ bundle=${CRIA_BUNDLE:-$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE:-bundle/env
 found=$bundle/lib
 for library in libcublasLt.so.13 libnccl.so.2 libcudart.so.13; do
     if ldconfig -p | grep -q "$library"; then continue; fi
-    path=$(find -L /usr/local/cuda/lib64 /usr/local/cuda/lib /usr/lib /opt /usr/local / \
-        -maxdepth 9 -name "$library" -not -path '/proc/*' 2>/dev/null | head -n 1)
+    path=$(find /usr/local /opt /usr/lib /root /home -maxdepth 10 -name "$library" 2>/dev/null |
+        head -n 1)
     [ -z "$path" ] || found=$found:$(dirname "$path")
 done
 export PATH="$bundle/bin:$PATH" LD_LIBRARY_PATH="$found${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"

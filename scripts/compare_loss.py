@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains one configuration under several ways to share attention and lays the loss curves over each other.
+"""Trains one configuration under several ways to share attention and compares the loss curves.
 
     scripts/compare_loss.py CONFIG --steps N [--cp 1,2,4] [--backends ring,magi] [key=value ...]
 
@@ -43,18 +43,20 @@ class Member:
         self.cp, self.backend, self.ranks = cp, backend, args.ranks or cp
         self.label = " ".join([f"{backend} cp{cp}" if cp > 1 else "cp1", *noise])
         self.folder = args.out / self.label.replace(" ", "-")
-        chosen = {"run.log_every": "run.log_every=1"}  # each key once, the last one counts
-        chosen |= {key_of(o): o for o in [*args.overrides, *noise]}
+        given = ["run.log_every=1", *args.overrides, *noise]
+        chosen = {key_of(o): o for o in given}  # each key once, the last one counts
         self.overrides = [*chosen.values(), f"parallel.cp={cp}", f"parallel.backend={backend}"]
         self.run = None
 
-    def read(self, steps):
+    def read(self, steps=math.inf):
         try:
             self.run = Run(self.folder)
-        except NoRun:
-            return
-        if steps:
             self.run.steps = {s: r for s, r in self.run.steps.items() if s <= steps}
+        except NoRun:
+            self.run = None
+
+    def has(self, steps):
+        return self.run is not None and max(self.run.steps) >= steps
 
 
 def key_of(override):
@@ -188,9 +190,9 @@ def train(args, member):
     wanted = {"configuration": hashlib.sha256(args.config.read_bytes()).hexdigest()[:16],
               "overrides": sorted(member.overrides), "ranks": member.ranks, "steps": args.steps}
     note = member.folder / "compare.json"
-    member.read(0)
+    member.read()
     check_same(member, wanted, note)
-    if member.run and max(member.run.steps) >= args.steps:
+    if member.has(args.steps):
         show(f"{member.label}: done before, by cria {member.run.head['version']}", True)
         return 0
     try:
@@ -212,6 +214,9 @@ def train(args, member):
         except KeyboardInterrupt:  # the ranks got it too: they save and stop
             follow(member, args.steps, job.stdout, output)
     status = job.returncode
+    member.read()
+    if status == 0 and not member.has(args.steps):  # some mpiruns lose the status after a signal
+        status = 4
     if status == 4:
         show("the same command continues", True)
     elif status != 0:
@@ -277,7 +282,7 @@ def markdown(title, rows):
 
 def draw(plt, args, members, base, out):
     figure, (top, low) = plt.subplots(2, 1, sharex=True, figsize=(10, 8), layout="constrained",
-                                      height_ratios=(1.6, 1))
+                                      gridspec_kw={"height_ratios": (1.6, 1)})
     largest = 0
     for i, member in enumerate(members):
         if member is base:  # wide, under the others
@@ -309,7 +314,7 @@ def main():
     status = 0 if args.no_run else run_set(args, members)
 
     for member in members:
-        member.read(args.steps)
+        member.read(args.steps or math.inf)
         if args.no_run and not member.run:
             say(f"{member.folder} has no steps: left out")
     members = [m for m in members if m.run]

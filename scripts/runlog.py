@@ -1,4 +1,4 @@
-"""runlog.py: what the scripts that draw runs share: reading log.jsonl, and a matplotlib to draw with."""
+"""runlog.py: shared by the scripts that draw runs: reading log.jsonl, a matplotlib to draw with."""
 
 import json
 import math

@@ -19,6 +19,7 @@ extern "C" {
 #include <unistd.h>
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 typedef __nv_bfloat16 bf16;
@@ -110,6 +111,15 @@ static double bands_area(const Bands &bands) {
 
 /* ---- device buffers with sentinels ---------------------------------------------------------- */
 
+/* Everything runs on this one stream: a non-blocking one does not wait for the default stream, where
+ * cudaMemset would still be under way. */
+static Stream test_stream;
+
+static void copy(void *to, const void *from, size_t bytes) {
+    CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, test_stream.s));
+    CU(cudaStreamSynchronize(test_stream.s));
+}
+
 enum { GUARD = 4096 };
 template <class T> struct Buffer {
     T *d = NULL;
@@ -118,23 +128,21 @@ template <class T> struct Buffer {
         n = count;
         uint8_t *base;
         CU(cudaMalloc((void **)&base, n * sizeof(T) + 2 * GUARD));
-        CU(cudaMemset(base, 0xff, n * sizeof(T) + 2 * GUARD)); /* NaN everywhere */
+        CU(cudaMemsetAsync(base, 0xff, n * sizeof(T) + 2 * GUARD, test_stream.s)); /* NaN everywhere */
         d = (T *)(base + GUARD);
     }
     void destroy() { CU(cudaFree((uint8_t *)d - GUARD)); }
-    void poison() { CU(cudaMemset(d, 0xff, n * sizeof(T))); }
-    void put(const std::vector<T> &x) {
-        CU(cudaMemcpy(d, x.data(), n * sizeof(T), cudaMemcpyHostToDevice));
-    }
+    void poison() { CU(cudaMemsetAsync(d, 0xff, n * sizeof(T), test_stream.s)); }
+    void put(const std::vector<T> &x) { copy(d, x.data(), n * sizeof(T)); }
     std::vector<T> get() {
         std::vector<T> x(n);
-        CU(cudaMemcpy(x.data(), d, n * sizeof(T), cudaMemcpyDeviceToHost));
+        copy(x.data(), d, n * sizeof(T));
         return x;
     }
     bool guards_whole() {
         std::vector<uint8_t> g(2 * GUARD);
-        CU(cudaMemcpy(g.data(), (uint8_t *)d - GUARD, GUARD, cudaMemcpyDeviceToHost));
-        CU(cudaMemcpy(g.data() + GUARD, d + n, GUARD, cudaMemcpyDeviceToHost));
+        copy(g.data(), (uint8_t *)d - GUARD, GUARD);
+        copy(g.data() + GUARD, d + n, GUARD);
         for (uint8_t x : g)
             if (x != 0xff) return false;
         return true;
@@ -255,14 +263,13 @@ static Reference reference(const Bands &bands, Shape x, double scale, const bf16
     dq.create(o.n);
     dkv.create((size_t)x.Sk * 2 * x.K * x.D);
     dim3 grid((x.Sk + 127) / 128, x.Sq, x.H);
-    ref_scores<<<grid, 128>>>(p.d, q, kv, dmask.d, x, scale);
-    ref_softmax<<<(x.H * x.Sq + 63) / 64, 64>>>(p.d, lse.d, x);
-    ref_out<<<dim3(x.Sq, x.H), x.D>>>(o.d, p.d, kv, x);
-    ref_ds<<<grid, 128>>>(ds.d, p.d, o.d, d_o, kv, x, scale);
-    ref_dq<<<dim3(x.Sq, x.H), x.D>>>(dq.d, ds.d, kv, x);
-    ref_dkv<<<dim3(x.Sk, x.K), x.D>>>(dkv.d, p.d, ds.d, q, d_o, x);
+    ref_scores<<<grid, 128, 0, test_stream.s>>>(p.d, q, kv, dmask.d, x, scale);
+    ref_softmax<<<(x.H * x.Sq + 63) / 64, 64, 0, test_stream.s>>>(p.d, lse.d, x);
+    ref_out<<<dim3(x.Sq, x.H), x.D, 0, test_stream.s>>>(o.d, p.d, kv, x);
+    ref_ds<<<grid, 128, 0, test_stream.s>>>(ds.d, p.d, o.d, d_o, kv, x, scale);
+    ref_dq<<<dim3(x.Sq, x.H), x.D, 0, test_stream.s>>>(dq.d, ds.d, kv, x);
+    ref_dkv<<<dim3(x.Sk, x.K), x.D, 0, test_stream.s>>>(dkv.d, p.d, ds.d, q, d_o, x);
     CU(cudaGetLastError());
-    CU(cudaDeviceSynchronize());
     Reference r = {o.get(), lse.get(), dq.get(), dkv.get()};
     dmask.destroy();
     p.destroy();
@@ -328,9 +335,8 @@ struct Case {
     Bands bands;
     bool portable;
     int stages; /* the bands are dealt to this many calls */
+    bool any_order; /* dq may differ in its bits from run to run */
 };
-
-static Stream test_stream;
 
 static AttnWork *make_work(const Bands &bands, Shape x, bool portable) {
     AttnShape s = {x.Sq, x.Sk, x.H, x.K, x.D, (float)(1 / sqrt((double)x.D))};
@@ -368,6 +374,7 @@ static bool run_case(const char *name, const Case &c) {
     std::vector<float> lse1, dq1, dkv1, o_acc1;
     bool ok = true;
     size_t dq_differs = 0;
+    cuda_attention_deterministic(!c.any_order);
     for (int repeat = 0; repeat < 3; repeat++) {
         o.poison();
         o_acc.poison();
@@ -402,7 +409,7 @@ static bool run_case(const char *name, const Case &c) {
         for (size_t i = 0; i < dq.n; i++)
             dq_differs += memcmp(&again[i], &dq1[i], 4) != 0;
     }
-    if (c.portable && dq_differs) {
+    if (!c.any_order && dq_differs) {
         printf("    dq differs in its bits\n");
         ok = false;
     }
@@ -451,11 +458,11 @@ static Bands one_band(int Sq, int Sk, int64_t lo, int64_t hi) {
     return b;
 }
 
-static bool run_named(bool portable, int D) {
+static bool run_named(bool portable, int D, bool any_order) {
     const int64_t no_lo = BAND_NO_LO, no_hi = BAND_NO_HI;
     bool ok = true;
     auto run = [&](const char *name, Shape x, Bands b, int stages = 1) {
-        ok &= run_case(name, Case{x, b, portable, stages});
+        ok &= run_case(name, Case{x, b, portable, stages, any_order});
     };
     run("one tile", {128, 128, 1, 1, D}, one_band(128, 128, no_lo, no_hi));
     run("two steps", {128, 256, 1, 1, D}, one_band(128, 256, no_lo, no_hi));
@@ -486,42 +493,40 @@ static bool run_random(bool portable, int D, int count, uint64_t seed) {
         Shape x = {(int)draw(1, top), (int)draw(1, top), h[0], h[1], D};
         Bands b;
         random_bands(b, 0, x.Sq, 0, x.Sk, (int)draw(0, 6));
-        ok &= run_case("random", Case{x, b, portable, (int)draw(1, 3)});
+        ok &= run_case("random", Case{x, b, portable, (int)draw(1, 3), i % 4 == 3});
     }
     return ok;
 }
 
-static bool run_group(const char *group) {
-    int D = 0, n = 0;
-    CU(cudaStreamCreateWithFlags(&test_stream.s, cudaStreamNonBlocking));
-    if (sscanf(group, "portable-named-%d", &D) == 1) return run_named(true, D);
-    if (sscanf(group, "sm90-named-%d", &D) == 1) return run_named(false, D);
-    if (sscanf(group, "portable-random-%d-%d", &D, &n) == 2)
-        return run_random(true, D, n, (uint64_t)D);
-    if (sscanf(group, "sm90-random-%d-%d", &D, &n) == 2)
-        return run_random(false, D, n, 1000 + (uint64_t)D);
-    if (sscanf(group, "sm90-long-%d", &D) == 1) { /* many items a CTA: the rings wrap many times */
-        bool ok = true;
-        for (int portable = 0; portable < 2; portable++) {
-            ok &= run_case("long causal", Case{{2048, 2048, 16, 4, D}, one_band(2048, 2048, BAND_NO_LO, 0),
-                                               portable != 0, 1});
-            ok &= run_case("long documents",
-                           Case{{2000, 2000, 24, 8, D},
-                                documents_bands({300, 650, 17, 400, 129, 504}), portable != 0, 1});
-        }
-        return ok;
+/* ---- many runs, the same bits ------------------------------------------------------------------- */
+
+/* About normal, of deviation 1. */
+__global__ void noise(bf16 *x, size_t n, uint64_t seed) {
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
+        uint64_t z = (i + seed * 0x9e3779b97f4a7c15) * 0xbf58476d1ce4e5b9; /* splitmix64 */
+        z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+        z ^= z >> 31;
+        float sum = 0;
+        for (int k = 0; k < 4; k++) sum += (float)(z >> (16 * k) & 0xffff) / 65536.0f - 0.5f;
+        x[i] = __float2bfloat16(sum * 1.732f);
     }
-    printf("unknown group %s\n", group);
-    return false;
 }
 
-/* ---- speed --------------------------------------------------------------------------------------- */
+__global__ void count_differences(unsigned long long *count, const uint32_t *a, const uint32_t *b,
+                                  size_t n) {
+    unsigned long long mine = 0;
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x)
+        mine += a[i] != b[i];
+    if (mine) atomicAdd(count, mine);
+}
 
 struct Bench {
     Buffer<bf16> q, kv, d_o, o;
     Buffer<float> lse, delta, dq, dkv;
     AttnWork *work;
+    Shape shape;
     void create(Shape x, const Bands &bands, bool portable) {
+        shape = x;
         q.create((size_t)x.Sq * x.H * x.D);
         kv.create((size_t)x.Sk * 2 * x.K * x.D);
         d_o.create(q.n);
@@ -530,13 +535,9 @@ struct Bench {
         delta.create(lse.n);
         dq.create(q.n);
         dkv.create(kv.n);
-        std::vector<bf16> noise = random_bf16(1 << 20, 20, 1.0), big(std::max(q.n, kv.n));
-        for (size_t i = 0; i < big.size(); i++) big[i] = noise[(i * 7 + i / 1000003) % noise.size()];
-        q.put(big);
-        std::rotate(big.begin(), big.begin() + 77777, big.end());
-        kv.put(big);
-        std::rotate(big.begin(), big.begin() + 55555, big.end());
-        d_o.put(big);
+        noise<<<1024, 256, 0, test_stream.s>>>(q.d, q.n, 1);
+        noise<<<1024, 256, 0, test_stream.s>>>(kv.d, kv.n, 2);
+        noise<<<1024, 256, 0, test_stream.s>>>(d_o.d, d_o.n, 3);
         work = make_work(bands, x, portable);
     }
     void destroy() {
@@ -551,15 +552,93 @@ struct Bench {
         dkv.destroy();
     }
     void fwd() { cuda_attention_fwd(o.d, NULL, lse.d, q.d, kv.d, work, false, &test_stream); }
-    void prepare(Shape x) {
+    void prepare() {
         fwd();
-        cuda_attention_delta(delta.d, d_o.d, o.d, x.Sq, x.H, x.D, &test_stream);
+        cuda_attention_delta(delta.d, d_o.d, o.d, shape.Sq, shape.H, shape.D, &test_stream);
     }
     void bwd() {
         cuda_attention_bwd(dq.d, dkv.d, d_o.d, q.d, kv.d, lse.d, delta.d, work, false, false,
                            &test_stream);
     }
 };
+
+static Bands named_bands(const char *mask, int S);
+
+static bool run_repeat(int D) {
+    static const struct {
+        const char *mask;
+        int S;
+    } cases[] = {{"causal", 2048}, {"causal", 8192}, {"docs", 8192}, {"window", 8192}};
+    enum { RUNS = 100 };
+    bool ok = true;
+    cuda_attention_deterministic(true);
+    for (auto &c : cases) {
+        Bench b;
+        b.create(Shape{c.S, c.S, D == 64 ? 32 : 24, 8, D}, named_bands(c.mask, c.S), false);
+        Buffer<float> dq, dkv;
+        Buffer<bf16> o;
+        Buffer<unsigned long long> count;
+        dq.create(b.dq.n);
+        dkv.create(b.dkv.n);
+        o.create(b.o.n);
+        count.create(1);
+        CU(cudaMemsetAsync(count.d, 0, 8, test_stream.s));
+        b.prepare();
+        b.bwd();
+        CU(cudaMemcpyAsync(dq.d, b.dq.d, dq.n * 4, cudaMemcpyDefault, test_stream.s));
+        CU(cudaMemcpyAsync(dkv.d, b.dkv.d, dkv.n * 4, cudaMemcpyDefault, test_stream.s));
+        CU(cudaMemcpyAsync(o.d, b.o.d, o.n * 2, cudaMemcpyDefault, test_stream.s));
+        for (int i = 1; i < RUNS; i++) {
+            b.fwd();
+            b.bwd();
+            count_differences<<<1024, 256, 0, test_stream.s>>>(count.d, (uint32_t *)dq.d,
+                                                               (uint32_t *)b.dq.d, dq.n);
+            count_differences<<<1024, 256, 0, test_stream.s>>>(count.d, (uint32_t *)dkv.d,
+                                                               (uint32_t *)b.dkv.d, dkv.n);
+            count_differences<<<1024, 256, 0, test_stream.s>>>(count.d, (uint32_t *)o.d,
+                                                               (uint32_t *)b.o.d, o.n / 2);
+        }
+        unsigned long long differ = count.get()[0];
+        CU(cudaGetLastError());
+        printf("  %s %s D=%d S=%d: %llu words differ in %d runs\n", differ ? "FAIL" : "ok  ", c.mask, D,
+               c.S, differ, RUNS);
+        ok &= differ == 0;
+        b.destroy();
+        dq.destroy();
+        dkv.destroy();
+        o.destroy();
+        count.destroy();
+    }
+    return ok;
+}
+
+static bool run_group(const char *group) {
+    int D = 0, n = 0;
+    CU(cudaStreamCreateWithFlags(&test_stream.s, cudaStreamNonBlocking));
+    if (sscanf(group, "portable-named-%d", &D) == 1) return run_named(true, D, false);
+    if (sscanf(group, "sm90-named-%d", &D) == 1) return run_named(false, D, false);
+    if (sscanf(group, "sm90-any-%d", &D) == 1) return run_named(false, D, true);
+    if (sscanf(group, "sm90-repeat-%d", &D) == 1) return run_repeat(D);
+    if (sscanf(group, "portable-random-%d-%d", &D, &n) == 2)
+        return run_random(true, D, n, (uint64_t)D);
+    if (sscanf(group, "sm90-random-%d-%d", &D, &n) == 2)
+        return run_random(false, D, n, 1000 + (uint64_t)D);
+    if (sscanf(group, "sm90-long-%d", &D) == 1) { /* many items a CTA: the rings wrap many times */
+        bool ok = true;
+        for (int portable = 0; portable < 2; portable++) {
+            ok &= run_case("long causal", Case{{2048, 2048, 16, 4, D}, one_band(2048, 2048, BAND_NO_LO, 0),
+                                               portable != 0, 1, false});
+            ok &= run_case("long documents",
+                           Case{{2000, 2000, 24, 8, D},
+                                documents_bands({300, 650, 17, 400, 129, 504}), portable != 0, 1, false});
+        }
+        return ok;
+    }
+    printf("unknown group %s\n", group);
+    return false;
+}
+
+/* ---- speed --------------------------------------------------------------------------------------- */
 
 /* Median ms between consecutive calls issued back to back. */
 template <class F> static double time_stream(F call, int repeats) {
@@ -595,22 +674,83 @@ static void bench_one(const char *mask, int S, int D, int H, int K, bool portabl
     double area = bands_area(bands), flops = 4 * area * H * D;
     Bench b;
     b.create(x, bands, portable);
-    b.prepare(x);
+    b.prepare();
     CU(cudaStreamSynchronize(test_stream.s));
     int repeats = (int)std::min(50.0, std::max(5.0, 2e13 / flops));
     double fwd = time_stream([&] { b.fwd(); }, repeats);
+    cuda_attention_deterministic(false);
+    double any = time_stream([&] { b.bwd(); }, std::max(5, repeats / 2));
+    cuda_attention_deterministic(true);
     double bwd = time_stream([&] { b.bwd(); }, std::max(5, repeats / 2));
+    for (int i = 0; i < 3; i++) b.bwd(); /* the host must not wait for these */
     double t0 = time_now();
-    for (int i = 0; i < 20; i++) cuda_attn_work_free(make_work(bands, x, portable));
-    double plan = (time_now() - t0) / 20;
-    CU(cudaDeviceSynchronize());
-    printf("%-8s %-7s D=%-3d H=%d/%d S=%-6d fwd %7.3f ms %4.0f TFLOP/s   bwd %7.3f ms %4.0f TFLOP/s   "
-           "work list %.0f us\n",
+    enum { PLANS = 10 };
+    AttnWork *works[PLANS];
+    for (AttnWork *&w : works) w = make_work(bands, x, portable);
+    double plan = (time_now() - t0) / PLANS;
+    for (AttnWork *w : works) cuda_attn_work_free(w);
+    CU(cudaStreamSynchronize(test_stream.s));
+    printf("%-8s %-7s D=%-3d H=%d/%d S=%-6d fwd %7.3f ms %4.0f TFLOP/s   bwd %7.3f ms %4.0f, any order "
+           "%7.3f ms %4.0f   work list %.0f us\n",
            portable ? "portable" : "sm90", mask, D, H, K, S, fwd, flops / fwd / 1e9, bwd,
-           2.5 * flops / bwd / 1e9, plan * 1e6);
+           2.5 * flops / bwd / 1e9, any, 2.5 * flops / any / 1e9, plan * 1e6);
     fflush(stdout);
     b.destroy();
 }
+
+#ifdef ATTN_TUNE
+/* Times every setting on every shape; the settings are read from the environment. */
+static int run_sweep(bool forward) {
+    static const struct {
+        const char *mask;
+        int S, D, H;
+    } cases[] = {{"causal", 2048, 64, 32}, {"4x2k", 8192, 64, 32}, {"causal", 8192, 64, 32}, {"full", 8192, 64, 32},
+                 {"docs", 8192, 64, 32}, {"docs", 32768, 64, 32}, {"window", 32768, 64, 32}, {"causal", 32768, 64, 32},
+                 {"causal", 2048, 128, 24}, {"4x2k", 8192, 128, 24}, {"causal", 8192, 128, 24}, {"full", 8192, 128, 24},
+                 {"docs", 8192, 128, 24}, {"docs", 32768, 128, 24}, {"causal", 32768, 128, 24}, {"causal", 8192, 128, 64}};
+    CU(cudaStreamCreateWithFlags(&test_stream.s, cudaStreamNonBlocking));
+    for (auto &c : cases) {
+        Shape x = {c.S, c.S, c.H, 8, c.D};
+        Bands bands = named_bands(c.mask, c.S);
+        double flops = 4 * bands_area(bands) * c.H * c.D;
+        int repeats = flops > 4e12 ? 2 : 6;
+        Bench b;
+        b.create(x, bands, false);
+        b.prepare();
+        printf("%-7s D=%-3d S=%-6d fwd", c.mask, c.D, c.S);
+        for (int v = 0; forward && v < (c.D == 64 ? 5 : 2); v++) {
+            setenv("FWD_VARIANT", std::to_string(v).c_str(), 1);
+            cuda_attn_work_free(b.work);
+            b.work = make_work(bands, x, false);
+            printf("  %d: %.0f", v, flops / time_stream([&] { b.fwd(); }, repeats) / 1e9);
+            if (v == 1 && c.D == 64) {
+                setenv("FWD_BUDGET", "1000", 1);
+                printf(" (%.0f)", flops / time_stream([&] { b.fwd(); }, repeats) / 1e9);
+                unsetenv("FWD_BUDGET");
+            }
+        }
+        unsetenv("FWD_VARIANT");
+        printf("\n     bwd det/any by budget:parts ");
+        for (int parts : c.H / 8 == 3 ? std::vector<int>{1, 3} : std::vector<int>{1, 2, c.H / 8})
+            for (int budget : {8, 32, 64, 1000}) {
+                if (flops > 4e12 && (budget == 8 || parts == 2)) continue;
+                setenv("BWD_PARTS", std::to_string(parts).c_str(), 1);
+                setenv("BWD_BUDGET", std::to_string(budget).c_str(), 1);
+                cuda_attention_deterministic(true);
+                double det = time_stream([&] { b.bwd(); }, repeats);
+                cuda_attention_deterministic(false);
+                double any = time_stream([&] { b.bwd(); }, repeats);
+                printf(" %d:%d %.0f/%.0f", budget, parts, 2.5 * flops / det / 1e9, 2.5 * flops / any / 1e9);
+            }
+        printf("\n");
+        fflush(stdout);
+        unsetenv("BWD_PARTS");
+        unsetenv("BWD_BUDGET");
+        b.destroy();
+    }
+    return 0;
+}
+#endif
 
 static bool run_bench(const char *which) {
     CU(cudaStreamCreateWithFlags(&test_stream.s, cudaStreamNonBlocking));
@@ -653,13 +793,16 @@ int main(int argc, char **argv) {
     const char *mode = argc > 1 ? argv[1] : "test";
     if (!strcmp(mode, "group") && argc > 2) return run_group(argv[2]) ? 0 : 1;
     if (!strcmp(mode, "measure") && argc > 2) return run_bench(argv[2]) ? 0 : 1;
+#ifdef ATTN_TUNE
+    if (!strcmp(mode, "sweep")) return run_sweep(argc <= 2);
+#endif
     if (!strcmp(mode, "once") && argc > 4) {
         CU(cudaStreamCreateWithFlags(&test_stream.s, cudaStreamNonBlocking));
         int D = atoi(argv[3]), S = atoi(argv[4]);
         Shape x = {S, S, D == 64 ? 32 : 24, 8, D};
         Bench b;
         b.create(x, named_bands("causal", S), false);
-        b.prepare(x);
+        b.prepare();
         if (!strcmp(argv[2], "bwd")) b.bwd();
         CU(cudaStreamSynchronize(test_stream.s));
         return 0;
@@ -669,8 +812,10 @@ int main(int argc, char **argv) {
         static const char *const groups[] = {
             "portable-named-64",     "portable-named-128",    "sm90-named-64",
             "sm90-named-128",        "portable-random-48-8",  "portable-random-64-12",
-            "portable-random-128-12", "portable-random-112-8", "sm90-random-64-40",
-            "sm90-random-128-40",    "sm90-long-64",          "sm90-long-128"};
+            "portable-random-128-12", "portable-random-112-8", "portable-random-96-6",
+            "portable-random-16-4",  "sm90-random-64-40",     "sm90-random-128-40",
+            "sm90-any-64",           "sm90-any-128",          "sm90-long-64",
+            "sm90-long-128",         "sm90-repeat-64",        "sm90-repeat-128"};
         for (const char *g : groups) {
             if (argc > 2 && !strstr(g, argv[2])) continue;
             double t0 = time_now();

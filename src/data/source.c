@@ -28,10 +28,12 @@ static Status match(const char *pattern, char ***paths, int *n) {
         if (!is_companion(found.gl_pathv[i])) (*paths)[(*n)++] = mem_strdup(found.gl_pathv[i]);
     globfree(&found);
     if (*n > 0) return OK;
+    free(*paths);
+    *paths = NULL;
     return status_fail(ERR_USER, "no token file matches the pattern %s", pattern);
 }
 
-static Status expand(const char *path, char ***paths, int *n) {
+Status source_expand(const char *path, char ***paths, int *n) {
     if (strpbrk(path, "*?[") != NULL && access(path, F_OK) != 0) return match(path, paths, n);
     *paths = NEW(char *, 1);
     (*paths)[0] = mem_strdup(path);
@@ -95,7 +97,7 @@ Status source_open(Source *s, const SourceOptions *o) {
     char **paths = NULL;
     int n = 0;
     *s = (Source){.path = mem_strdup(o->path)};
-    Status st = expand(o->path, &paths, &n);
+    Status st = source_expand(o->path, &paths, &n);
     s->files = NEW(SourceFile, n);
     for (int i = 0; i < n && st == OK; i++) {
         SourceFile *f = &s->files[s->n_files++];

@@ -28,6 +28,10 @@ typedef struct {
     int64_t eod, seq_len;
 } SourceOptions;
 
+/* The files that a path or pattern stands for; ERR_USER: none. The array and its strings are the
+ * caller's to free. */
+Status source_expand(const char *path, char ***paths, int *n);
+
 /* The elements [*begin, *end) of n that part `part` (SPLIT_TRAIN, ...) gets under the shares
  * "train,val,test"; "" = all of them whatever the part. Cuts where Megatron cuts: shares are normalized
  * and summed up as doubles, borders rounded half to even. The text has passed config's check. */

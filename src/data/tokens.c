@@ -357,8 +357,13 @@ int64_t tokens_boundaries(const TokenFile *f, int64_t begin, int64_t n, int64_t 
     if (eod < 0) return 0;
     int64_t shift = f->eod_first ? 0 : 1, end = i64_min(n, f->count - 1 - begin);
     const int32_t mark = (int32_t)eod;
-    for (int64_t p = 1; p <= end; p++)
-        if (ids[p - shift] == mark) out[found++] = (int32_t)p;
+    for (int64_t p = 1, next; p <= end; p = next) {
+        next = i64_min(p + 64, end + 1);
+        int any = 0; /* most stretches have none: this loop vectorizes */
+        for (int64_t i = p; i < next; i++) any |= ids[i - shift] == mark;
+        for (int64_t i = p; any && i < next; i++)
+            if (ids[i - shift] == mark) out[found++] = (int32_t)i;
+    }
     return found;
 }
 

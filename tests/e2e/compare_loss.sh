@@ -1,5 +1,8 @@
+#!/bin/sh
+# timeout: 240
 # compare_loss.sh: the script that trains a set and compares the curves: its table and picture, what it
 # runs again and what not, and what it refuses.
+# shellcheck source=tests/e2e/lib.sh
 . "$(dirname -- "$0")/lib.sh"
 
 compare() { run scripts/compare_loss.py "$config" --binary "$cria" --out "$work/set" "$@"; }
@@ -14,7 +17,7 @@ compare --cp 1,2 --ranks 2 --steps 3 --noise batch.micro=1 optim.lr=2e-2
 expect_status 'a set of four' 0
 table=$work/set/compare.md
 expect 'rows of the table' "$(grep -c '^| .*| *2 | *3 |' "$table")" 4
-head -n 7 "$work/out" >"$work/printed"
+head -n 8 "$work/out" >"$work/printed"
 expect_same 'the table is printed' printed set/compare.md
 expect 'difference of cp1 to itself' "$(awk -F '|' '/^\| cp1  / { print $6 $7 + 0 }' "$table")" \
     '  0.0e+00 0'

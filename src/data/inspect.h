@@ -1,0 +1,10 @@
+/* inspect.h: cria data inspect. */
+#ifndef CRIA_DATA_INSPECT_H
+#define CRIA_DATA_INSPECT_H
+
+#include "base.h"
+
+/* [--eod ID] [--vocab N] [--format F] PATH...: reads every token and prints what each file holds. */
+Status inspect_command(int argc, char **argv);
+
+#endif
