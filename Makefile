@@ -23,8 +23,9 @@ COMMIT    := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 CUDA_HOME ?= $(patsubst %/bin/,%,$(dir $(realpath $(shell command -v $(NVCC)))))
 NVFLAGS   := -std=c++17 -Isrc -Icuda -lineinfo $(if $(filter 1,$(DEBUG)),-O0,-O3) \
-             -gencode arch=compute_90a,code=sm_90a -Werror all-warnings -Xptxas -warn-spills
-CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart -lcublasLt -lnccl -lstdc++
+             -gencode arch=compute_90a,code=sm_90a --compress-mode=size \
+             -Werror all-warnings -Xptxas -warn-spills
+CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -lcublasLt -lnccl -lstdc++ -ldl -lrt
 
 # mpicc calls the compiler chosen above, whichever MPI it belongs to.
 export MPICH_CC := $(CC)
@@ -38,11 +39,12 @@ OBJ   := $(SRC:%.c=$(BUILD)/%.o) $(CU:%.cu=$(BUILD)/%.o)
 LIB   := $(BUILD)/libcria.a
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c tests/mpi_*.c)))
 BENCH := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/bench_*.c)))
+GPU_TESTS := $(patsubst tests/%,$(BUILD)/tests/%,$(basename $(wildcard tests/gpu_*.c tests/gpu_*.cu)))
 FUZZ  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 REPLAY := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/replay_%,$(FUZZ))
 
 # ---- what can be made ---------------------------------------------------------------------------
-.PHONY: all tests bench fuzz demo check clean help FORCE
+.PHONY: all tests bench fuzz demo check check-long gpu-tests check-gpu bundle clean help FORCE
 all: $(BUILD)/cria          ## the executable build/cria (default)
 tests: $(TESTS) $(REPLAY)   ## the test programs
 bench: $(BENCH)             ## the CPU benchmarks, build/tests/bench_*
@@ -51,6 +53,11 @@ demo: all                   ## train the tiny model on real text on 2 ranks, sto
 	@scripts/demo.sh --no-setup
 check: all tests            ## every test that needs no GPU; T=pattern picks some
 	@BUILD="$(BUILD)" tests/run.sh $(T)
+gpu-tests: $(GPU_TESTS)     ## the test programs that need a GPU
+check-gpu: all gpu-tests    ## every test that needs a GPU, on a machine that has one
+	@BUILD="$(BUILD)" tests/run_gpu.sh
+bundle: all gpu-tests       ## build/bundle: what a GPU host without MPI and libyaml needs
+	@BUILD="$(BUILD)" scripts/bundle.sh
 clean:                      ## delete build/
 	rm -rf $(BUILD)
 help:                       ## this list
@@ -97,6 +104,11 @@ $(BUILD)/tests/replay_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(LIB)
 	@echo "  link  $@"
 	@mkdir -p $(@D)
 	@$(MPICC) $(ALL) -Itests -Wall -Wextra -o $@ $(filter %.c %.a,$^) $(LIBS) $(if $(CU),$(CUDA_LIBS))
+
+$(BUILD)/tests/%: tests/%.cu $(LIB)
+	@echo "  nvcc  $@"
+	@mkdir -p $(@D)
+	@$(NVCC) $(NVFLAGS) -Itests -o $@ $< $(LIB) -lgomp
 
 $(BUILD)/tests/%: tests/%.c $(LIB)
 	@echo "  link  $@"

@@ -2,6 +2,11 @@
 #include "attention.h"
 #include "common.cuh"
 
+static void set_deterministic(bool on) {
+    cuda_attention_deterministic(on);
+    cuda_gemm_autotune(!on); /* what is fastest may differ from run to run */
+}
+
 extern "C" Status cuda_ops_open(const Ops **out, int local_rank) {
     static Ops ops;
     ops.name = "cuda";
@@ -16,8 +21,10 @@ extern "C" Status cuda_ops_open(const Ops **out, int local_rank) {
     ops.attention_fwd = cuda_attention_fwd;
     ops.attention_delta = cuda_attention_delta;
     ops.attention_bwd = cuda_attention_bwd;
+    ops.set_deterministic = set_deterministic;
     CHECK(cuda_device_open(&ops, local_rank));
     CHECK(cuda_gemm_open());
+    set_deterministic(false);
     *out = &ops;
     return OK;
 }

@@ -8,6 +8,8 @@
 #include "ckpt/hf.h"
 #include "comm/comm.h"
 #include "config.h"
+#include "data/inspect.h"
+#include "data/pack.h"
 #include "log.h"
 #include "train/plan_command.h"
 #include "train/train.h"
@@ -23,6 +25,11 @@ static const char usage[] =
     "                                 its weights as a Hugging Face directory\n"
     "       cria import DIR CHECKPOINT\n"
     "                                 a Hugging Face directory as a checkpoint to start from\n"
+    "       cria data inspect [--eod ID] [--vocab N] [--format F] FILE...\n"
+    "                                 reads token files: format, tokens, documents, lengths, ids\n"
+    "       cria data pack --to nanogpt|megatron|llmc --out PATH [--eod ID] [--vocab N] [--ids TYPE]\n"
+    "                 [--val SHARE [--seed N]] [--shard TOKENS] [--gzip] [--force] FILE...\n"
+    "                                 converts, shards, compresses them, cuts a validation part\n"
     "       cria config               every configuration key: type, default, bounds, help\n"
     "       cria version\n"
     "\n"
@@ -217,6 +224,13 @@ static Status command_config(int argc, char **argv) {
     return OK;
 }
 
+static Status command_data(int argc, char **argv) {
+    if (argc > 0 && strcmp(argv[0], "inspect") == 0) return inspect_command(argc - 1, argv + 1);
+    if (argc > 0 && strcmp(argv[0], "pack") == 0) return pack_command(argc - 1, argv + 1);
+    return status_fail(ERR_USER, "cria data: found '%s', expected inspect or pack",
+                       argc > 0 ? argv[0] : "nothing");
+}
+
 static Status command_version(int argc, char **argv) {
     (void)argc, (void)argv;
     printf("cria %s\n", cria_version);
@@ -231,6 +245,7 @@ static const struct {
                 {"check", command_check},
                 {"export", command_export},
                 {"import", command_import},
+                {"data", command_data},
                 {"config", command_config},
                 {"version", command_version}};
 

@@ -10,7 +10,8 @@
  *   V vocab (Vp padded), N and M plain matrix sides.
  *   Numeric ops return nothing: work is queued on `stream`, and a failure there surfaces in the next
  *   stream_sync(). CPU streams are synchronous: the work is done when the call returns.
- *   Every op is deterministic: same inputs, same bits, whatever the number of host threads. */
+ *   With set_deterministic(true) every op gives the same bits for the same inputs, in every run and
+ *   with any number of host threads. */
 #ifndef CRIA_OPS_H
 #define CRIA_OPS_H
 
@@ -50,6 +51,9 @@ typedef struct Ops {
     /* dst and src may each be host or device. From or to pageable host memory it may block. */
     void (*mem_copy)(void *dst, const void *src, int64_t bytes, Stream *stream);
     int64_t (*mem_peak)(void); /* bytes of device memory this process has held at most */
+    /* false (the start): the fastest kernels, some of which add in any order. true: the same inputs
+     * give the same bits in every run. The CPU always does. Before the first numeric op. */
+    void (*set_deterministic)(bool on);
 
     Status (*stream_create)(Stream **stream);
     void (*stream_free)(Stream *stream);

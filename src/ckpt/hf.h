@@ -1,10 +1,11 @@
 /* hf.h: Hugging Face directories. `cria export` writes one that transformers' LlamaForCausalLM
  * loads, `cria import` makes a checkpoint of one.
  *
- * The weight files are, byte for byte, those that transformers' save_pretrained writes for the same
- * weights, shards and index included. In config.json and generation_config.json that holds between
- * exports: export, import and export again gives equal directories. What training knows no key for
- * is not kept by an import: bos_token_id, and the other ends when eos_token_id is a list.
+ * The weight files are, byte for byte, those that save_pretrained of transformers 4 writes for the
+ * same weights, shards and index included (5 differs in the order in which it fills several files).
+ * In config.json and generation_config.json that holds between exports: export, import and export
+ * again gives equal directories. What training knows no key for is not kept by an import:
+ * bos_token_id, and the other ends when eos_token_id is a list.
  *
  * No more than a few MiB of weights are in memory at a time, whatever the size of the model. */
 #ifndef CRIA_CKPT_HF_H

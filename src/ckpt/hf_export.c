@@ -111,7 +111,7 @@ static int64_t tensor_bytes(const Export *e, const Param *p) {
     return p->rows * p->cols * dtype_bytes(e->o->dtype);
 }
 
-/* The table's tensors in the order of transformers' modules, in which it fills files. */
+/* The table's tensors in the order of transformers' modules, in which version 4 fills files. */
 static void list_modules(const ParamTable *t, int *order) {
     static const int in_layer[PARAMS_PER_LAYER] = {PARAM_Q,    PARAM_K,          PARAM_V,
                                                    PARAM_O,    PARAM_GATE,       PARAM_UP,
@@ -338,6 +338,12 @@ static Status open_checkpoint(Export *e) {
     CHECK(config_parse(&e->config, e->path, text, strlen(text), 0, NULL));
     e->table = param_table_create(&e->config.model, 1);
     for (int i = 0; i < e->table->n_params; i++) CHECK(check_tensor(e, &e->table->params[i]));
+    const ModelConfig *m = &e->config.model;
+    if (m->hidden % m->heads != 0)
+        log_warn(
+            "transformers 4 loads %s, but 5 does not: it wants model.hidden %d to be a multiple of "
+            "model.heads %d",
+            e->dir, m->hidden, m->heads);
     return OK;
 }
 

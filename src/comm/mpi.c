@@ -25,6 +25,7 @@ enum {
     YIELDS = 200,            /* tests by a waiting caller before it starts to sleep between them */
     NAP_NS = 50 * 1000,      /* the waiter's sleep, and the progress thread's first */
     LONG_NAP_NS = 1000 * 1000,
+    ABORT_NS = 300 * 1000 * 1000,
     TAG = 0
 };
 
@@ -512,6 +513,8 @@ void comm_finish(void) {
 }
 
 void comm_abort(int exit_code) {
+    /* mpirun may drop what it has not read yet of this rank's output, such as the reason. */
+    nanosleep(&(struct timespec){.tv_nsec = ABORT_NS}, NULL);
     if (mpi_is_up()) MPI_Abort(MPI_COMM_WORLD, exit_code);
     _exit(exit_code);
 }

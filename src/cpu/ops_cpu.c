@@ -116,6 +116,11 @@ float *cpu_scratch(int64_t n) {
     return p != NULL ? p : mem_new((int64_t)bytes, 1); /* which says what failed, and exits */
 }
 
+/* Every op of this backend always is. */
+static void set_deterministic(bool on) {
+    (void)on;
+}
+
 const Ops *cpu_ops(void) {
     static const Ops ops = {.name = "cpu",
                             .device_name = "cpu",
@@ -129,6 +134,7 @@ const Ops *cpu_ops(void) {
                             .mem_zero = mem_zero,
                             .mem_copy = mem_copy,
                             .mem_peak = mem_peak,
+                            .set_deterministic = set_deterministic,
                             .stream_create = stream_create,
                             .stream_free = stream_free,
                             .stream_sync = stream_sync,

@@ -91,6 +91,7 @@ static Status open_all(Pack *p) {
 static Status copy_file(Pack *p, const TokenFile *file) {
     DocumentReader *r = documents_open(file, p->a.eod, p->a.vocab, &p->progress);
     const int32_t eod = (int32_t)p->a.eod;
+    const bool leading = tokens_format(file) == FORMAT_LLMC;
     Writer *w = NULL;
     Piece d;
     Status st;
@@ -102,9 +103,9 @@ static Status copy_file(Pack *p, const TokenFile *file) {
                 rng_uniform((uint64_t)p->a.seed, rng_stream(RNG_ORDER, 0), n) < p->a.val;
             w = held_out ? p->val : p->train;
         }
-        /* the writer puts the id where its format has it */
-        if (eod >= 0 && d.begins && d.n > 0 && d.ids[0] == eod) d.ids++, d.n--;
-        if (eod >= 0 && d.ends && d.n > 0 && d.ids[d.n - 1] == eod) d.n--;
+        /* without the id where this format has it: the writer puts it where its own does */
+        if (eod >= 0 && leading && d.begins && d.ids[0] == eod) d.ids++, d.n--;
+        if (eod >= 0 && !leading && d.ends && d.ids[d.n - 1] == eod) d.n--;
         if (d.n > 0) CHECK_GOTO(writer_append(w, d.ids, d.n), done);
         if (d.ends) CHECK_GOTO(writer_end_document(w), done);
     }

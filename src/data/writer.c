@@ -14,6 +14,7 @@ typedef struct {
 
 struct Writer {
     WriterOptions o;
+    char *prefix;
     Shard *shards; /* the last is being written */
     int n_shards;
     bool in_document;   /* something of it has been written */
@@ -27,8 +28,8 @@ struct Writer {
 
 static Status open_shard(Writer *w) {
     const WriterOptions *o = &w->o;
-    char *stem = o->shard_tokens > 0 ? mem_printf("%s_%06d", o->prefix, w->n_shards)
-                                     : mem_strdup(o->prefix);
+    char *stem = o->shard_tokens > 0 ? mem_printf("%s_%06d", w->prefix, w->n_shards)
+                                     : mem_strdup(w->prefix);
     char *data = mem_printf("%s.bin", stem), *index = mem_printf("%s.idx", stem);
     w->shards = mem_grow(w->shards, w->n_shards + 1, sizeof *w->shards);
     Shard *s = &w->shards[w->n_shards++];
@@ -109,7 +110,7 @@ static Status write_ids(Writer *w, const int32_t *ids, int64_t n) {
                            "%s reaches 2^31 tokens, more than an llm.c shard can count; give --shard, "
                            "for example 100000000",
                            outfile_path(s->data));
-    if (s->tokens - w->begin > INT32_MAX)
+    if (s->index != NULL && s->tokens - w->begin > INT32_MAX)
         return status_fail(ERR_USER,
                            "document %lld has 2^31 tokens or more: is --eod the id that ends "
                            "documents?",
@@ -158,6 +159,7 @@ Status writer_end_document(Writer *w) {
 Status writer_open(Writer **out, const WriterOptions *o) {
     Writer *w = NEW(Writer, 1);
     w->o = *o;
+    w->prefix = mem_strdup(o->prefix);
     Status st = open_shard(w);
     if (st != OK) {
         writer_free(w);
@@ -186,6 +188,7 @@ void writer_free(Writer *w) {
         outfile_free(w->shards[i].index);
     }
     free(w->shards);
+    free(w->prefix);
     free(w->lengths);
     free(w);
 }

@@ -9,7 +9,7 @@
 #include "data/megatron.h"
 
 typedef struct {
-    const char *prefix; /* files are PREFIX.bin (and PREFIX.idx), shards PREFIX_000000.bin ... */
+    const char *prefix; /* copied; files are PREFIX.bin (and PREFIX.idx), shards PREFIX_000000.bin ... */
     DataFormat format;
     IdType type;          /* nanogpt: ID_U16; llmc: ID_U16 or ID_U32; megatron: all but ID_U32 */
     int64_t eod;          /* put behind every document, in llmc in front; -1: nothing is */

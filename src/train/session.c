@@ -177,6 +177,7 @@ Status session_plan(Session *s, const Config *config, int world, char **no_data)
 }
 
 static Status start_alone(Session *s) {
+    s->ops->set_deterministic(s->config->run.deterministic);
     CHECK(arena_commit(&s->arena, s->ops));
     CHECK(s->ops->stream_create(&s->stream));
     CHECK(optimizer_start(s->optimizer, llama_weights(s->llama), llama_gradients(s->llama)));

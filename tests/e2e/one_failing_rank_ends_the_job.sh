@@ -11,7 +11,7 @@ for after in 60 101 142; do
     for rank in 0 1; do
         rm -rf "$work/broken"
         LD_PRELOAD=$work/broken.so BROKEN_RANK=$rank BROKEN_AFTER=$after \
-            train 2 broken run.steps=1000000 run.save_every=1 run.keep_last=2
+            train 2 broken run.steps=1000000 run.save_every=1 run.keep_last=2 run.watchdog_seconds=20
         what="send $after of rank $rank fails"
         expect_status "$what" 3
         expect "$what: sentences" "$(grep -c '^cria: error' "$work/err")" 1

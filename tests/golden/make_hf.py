@@ -30,7 +30,7 @@ CASES = {
     # Several files of bf16, some tensors too large for any; heads * head_dim is not hidden.
     "hf_tied": {
         "dtype": torch.bfloat16, "shard": 12000,
-        "config": {"num_hidden_layers": 2, "hidden_size": 40, "num_attention_heads": 6, "head_dim": 8,
+        "config": {"num_hidden_layers": 2, "hidden_size": 36, "num_attention_heads": 6, "head_dim": 8,
                    "num_key_value_heads": 2, "intermediate_size": 160, "vocab_size": 200,
                    "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "rope_theta": 500000.0,
                    "tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": None},

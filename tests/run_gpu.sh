@@ -1,0 +1,123 @@
+#!/bin/sh
+# run_gpu.sh [RESULTS.md]: every test that needs a GPU, on as many GPUs as there are (1, 2, 4, 8 ranks). The
+# programs are those of build/, or of a bundle whose env.sh was sourced. Prints a table line for each,
+# and "N passed, N failed" at the end; with an argument, writes the table there too.
+set -u
+CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 3
+. scripts/env.sh
+build=${BUILD:-build}
+if ! command -v gpu_ops >/dev/null; then PATH="$PWD/$build:$PWD/$build/tests:$PATH"; fi
+command -v gpu_ops >/dev/null || fail 'no GPU tests are built: make check-gpu'
+run=$(command -v mpiexec || command -v mpirun) || fail 'there is no mpiexec'
+gpus=$(nvidia-smi -L | wc -l)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+table=${1:-$work/table.md}
+passed=0 failed=0
+
+{
+    echo "# make check-gpu"
+    echo
+    echo "$(date -u +%Y-%m-%d), $gpus x $(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1), $(cria version)"
+    echo
+    echo "| test | result | seconds |"
+    echo "|---|---|---:|"
+} | tee "$table"
+
+# note TITLE STATUS SECONDS PASSED FAILED
+note() {
+    passed=$((passed + $4)) failed=$((failed + $5))
+    verdict="$4 passed"
+    [ "$5" = 0 ] || verdict="$4 passed, **$5 failed**"
+    [ "$2" != 124 ] || verdict="$verdict (over its time)"
+    echo "| $1 | $verdict | $3 |" | tee -a "$table"
+    [ "$5" = 0 ] || tail -n 15 "$work/log" | sed 's/^/    /'
+}
+
+# check TITLE SECONDS COMMAND...: a program that ends with "N passed, N failed", or with its status only
+check() {
+    title=$1 limit=$2
+    shift 2
+    begin=$(date +%s)
+    timeout -k 5 "$limit" "$@" >"$work/log" 2>&1
+    status=$?
+    counts=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$work/log" | tail -n 1)
+    good=${counts% *} bad=${counts#* }
+    if [ -z "$counts" ]; then good=$((status == 0)) bad=$((status != 0)); fi
+    if [ $status != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
+    note "$title" $status $(($(date +%s) - begin)) "$good" "$bad"
+}
+
+# train NAME RANKS key=value...: the tiny model on GPUs, 50 steps
+train() {
+    name=$1 ranks=$2
+    shift 2
+    timeout -k 5 90 "$run" -n "$ranks" cria train configs/tiny.yaml device=cuda "run.dir=$work/$name" run.steps=50 \
+        run.log_every=1 run.eval_every=0 run.save_every=0 run.deterministic=true "$@" >"$work/log" 2>&1
+}
+losses() { sed -n 's/.*"kind":"step","step":\([0-9]*\),"loss":\([^,]*\),.*/\1 \2/p' "$work/$1/log.jsonl"; }
+checksums() { sed -n 's/.*"kind":"step","step":\([0-9]*\),.*"weights_crc":"\([0-9a-f]*\)".*/\1 \2/p' "$work/$1/log.jsonl"; }
+
+# agrees TITLE NAME RANKS key=value...: its losses against those of one rank. Rounding of bf16 grows along a
+# run: 1e-3 in the first 20 steps, 1e-2 later.
+agrees() {
+    title=$1 name=$2 begin=$(date +%s)
+    shift
+    train "$@"
+    status=$?
+    losses "$name" >"$work/found"
+    worst=$(losses "one_$mask" | paste -d ' ' - "$work/found" | awk 'NF == 4 && $1 == $3 { d = $4 / $2 - 1; d = d < 0 ? -d : d
+        if ($1 <= 20 && d > early) early = d; if (d > all) all = d; n++ }
+        END { printf "%d %.1e %.1e %d", n, early, all, n == 50 && early <= 1e-3 && all <= 1e-2 }')
+    # shellcheck disable=SC2086 # four words
+    set -- $worst
+    ok=$(($4 == 1 && status == 0))
+    note "$title: loss differs by $2 over 20 steps, $3 over $1" $status $(($(date +%s) - begin)) $ok $((1 - ok))
+}
+same_bits() {
+    title=$1 ok=0
+    checksums "$2" >"$work/a"
+    checksums "$3" >"$work/b"
+    [ "$(wc -l <"$work/a")" = "$4" ] && cmp -s "$work/a" "$work/b" && ok=1
+    note "$title" 0 0 $ok $((1 - ok))
+}
+
+check 'every op against the CPU' 180 gpu_ops
+check 'whole model against the CPU' 180 gpu_model
+check 'band attention against fp64' 300 gpu_attention test
+for n in 1 2 4 8; do
+    [ "$n" -gt "$gpus" ] || check "NCCL on $n" 120 "$run" -n "$n" gpu_comm
+done
+
+train one 1
+train again 1
+same_bits 'the same run twice, to the bit' one again 50
+train part 1 run.time_limit_minutes=0 run.save_every=20 run.keep_last=0
+rm -f "$work/part/step_00000050.safetensors" "$work/part/step_00000040.safetensors"
+sed -i '/"step":\(2[1-9]\|[345][0-9]\),/d' "$work/part/log.jsonl"
+train part 1 --resume auto
+same_bits 'resumed at step 20, to the bit' one part 50
+train recompute 1 memory.recompute=layer
+same_bits 'layers computed again, to the bit' one recompute 50
+for mask in causal document; do
+    train "one" 1 "data.mask=$mask" "run.dir=$work/one_$mask"
+    for n in 2 4 8; do
+        [ "$n" -le "$gpus" ] || continue
+        agrees "$mask mask, dp $n" "$mask-dp$n" "$n" "data.mask=$mask"
+        for backend in ring magi allgather ulysses; do
+            # the model has 2 kv heads for ulysses to share out
+            [ $backend != ulysses ] || [ "$n" = 2 ] || continue
+            agrees "$mask mask, cp $n $backend" "$mask-$backend$n" "$n" "data.mask=$mask" "parallel.cp=$n" \
+                "parallel.backend=$backend"
+        done
+    done
+done
+if command -v compute-sanitizer >/dev/null; then
+    check 'memcheck: ops' 120 compute-sanitizer --tool memcheck --error-exitcode 1 gpu_ops S=33
+    check 'racecheck: ops' 120 compute-sanitizer --tool racecheck --error-exitcode 1 gpu_ops C=200
+    check 'memcheck: attention' 120 compute-sanitizer --tool memcheck --error-exitcode 1 gpu_attention group sm90-named-64
+    check 'racecheck: attention' 120 compute-sanitizer --tool racecheck --error-exitcode 1 gpu_attention group sm90-named-128
+fi
+echo
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ] && [ "$passed" != 0 ]

@@ -1,0 +1,187 @@
+#include "data/pack.h"
+
+#include <sys/stat.h>
+
+#include "data/inspect.h"
+#include "data/tokens.h"
+#include "rng.h"
+#include "token_files.h"
+
+enum { EOD = 3, VOCAB = 1000, DOCUMENTS = 2000 };
+
+/* Runs cria data pack in the test's folder; the words are separated by spaces, @ is the folder. */
+static Status pack(const char *format, ...) {
+    char *argv[32];
+    int argc = 0;
+    StrBuf line = {0};
+    va_list ap;
+    va_start(ap, format);
+    strbuf_vprintf(&line, format, ap);
+    va_end(ap);
+    for (char *word = strtok(line.text, " "); word != NULL; word = strtok(NULL, " ")) {
+        char *at = strchr(word, '@');
+        argv[argc++] = at == NULL ? mem_strdup(word)
+                                  : mem_printf("%.*s%s/%s", (int)(at - word), word, folder, at + 1);
+    }
+    Status st = pack_command(argc, argv);
+    for (int i = 0; i < argc; i++) free(argv[i]);
+    strbuf_free(&line);
+    return st;
+}
+
+/* Documents of 0 to 39 ids and an EOD, in nanoGPT's format. */
+static int64_t write_source(void) {
+    uint16_t *ids = NEW(uint16_t, DOCUMENTS * 40);
+    int64_t n = 0;
+    for (uint64_t d = 0; d < DOCUMENTS; d++) {
+        uint64_t r = rng_u64(1, rng_stream(RNG_TEST, 0), d);
+        for (uint64_t i = 0; i < r % 40; i++) ids[n++] = (uint16_t)(10 + (r >> 8) * (i + 1) % 990);
+        ids[n++] = EOD;
+    }
+    write_ids("source.bin", ids, n);
+    free(ids);
+    return n;
+}
+
+static bool same_files(const char *a, const char *b) {
+    char *command = mem_printf("cmp -s %s %s", in_folder(a), in_folder(b));
+    int rc = system(command);
+    free(command);
+    return rc == 0;
+}
+
+static int64_t size_of(const char *name) {
+    struct stat info;
+    return stat(in_folder(name), &info) == 0 ? info.st_size : -1;
+}
+
+static void every_format_leads_back_to_the_same_bytes(void **state) {
+    (void)state;
+    static const char *const forms[] = {
+        "megatron",
+        "megatron --ids int16",
+        "megatron --ids int32 --gzip",
+        "megatron --ids int64",
+        "megatron --vocab 65500",
+        "llmc",
+        "llmc --gzip",
+        "llmc --ids uint32 --shard 5000",
+        "llmc --shard 1 --gzip",
+        "nanogpt --shard 10000",
+        "nanogpt --gzip",
+    };
+    write_source();
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        assert_status_ok(pack("--force --eod 3 --out @t%d_x --to %s @source.bin", (int)i, forms[i]));
+        assert_status_ok(pack("--force --eod=3 --out=@back --to=nanogpt @t%d_x*", (int)i));
+        if (!same_files("back.bin", "source.bin")) fail_msg("%s: other bytes", forms[i]);
+    }
+    assert_int_equal(size_of("t0_x.idx"), 34 + 12 * DOCUMENTS + 8 * (DOCUMENTS + 1));
+    /* an index says where documents are: no --eod is needed, and ids stay as they are */
+    assert_status_ok(pack("--force --out @back --to megatron @t3_x.bin --ids uint16"));
+    assert_true(same_files("back.bin", "t0_x.bin"));
+    assert_true(same_files("back.idx", "t0_x.idx"));
+    assert_status_ok(pack("--force --out @raw --to nanogpt @source.bin"));
+    assert_true(same_files("raw.bin", "source.bin"));
+}
+
+static void shards_end_with_documents_and_are_complete(void **state) {
+    (void)state;
+    int64_t n = write_source(), sum = 0;
+    assert_status_ok(pack("--eod 3 --shard 7000 --to llmc --out @s @source.bin"));
+    for (int i = 0;; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "s_%06d.bin", i);
+        if (access(in_folder(name), F_OK) != 0) break;
+        TokenFile *f;
+        int32_t id;
+        assert_status_ok(tokens_open(&f, in_folder(name), FORMAT_AUTO));
+        assert_status_ok(tokens_read(f, 0, 1, VOCAB, &id));
+        assert_int_equal(id, EOD); /* llm.c's place for it */
+        assert_true(tokens_count(f) < 7000 + 40);
+        sum += tokens_count(f);
+        tokens_close(f);
+    }
+    assert_int_equal(sum, n);
+}
+
+static void the_validation_part_is_a_fair_draw_of_documents(void **state) {
+    (void)state;
+    int64_t n = write_source();
+    assert_status_ok(pack("--eod 3 --val 0.1 --to megatron --out @v @source.bin"));
+    TokenFile *train, *val;
+    assert_status_ok(tokens_open(&train, in_folder("v_train"), FORMAT_AUTO));
+    assert_status_ok(tokens_open(&val, in_folder("v_val"), FORMAT_AUTO));
+    int64_t held_out = tokens_index(val)->documents;
+    assert_int_equal(tokens_count(train) + tokens_count(val), n);
+    assert_int_equal(tokens_index(train)->documents + held_out, DOCUMENTS);
+    assert_in_range(held_out, 150, 250);
+    tokens_close(train);
+    tokens_close(val);
+    /* the same documents whatever the formats, others with another seed */
+    assert_status_ok(pack("--eod 3 --val 0.1 --to nanogpt --out @w @source.bin"));
+    assert_true(same_files("v_val.bin", "w_val.bin"));
+    assert_status_ok(pack("--eod 3 --val 0.1 --seed 7 --to nanogpt --out @u @source.bin"));
+    assert_false(same_files("v_val.bin", "u_val.bin"));
+}
+
+static void mistakes_are_one_sentence_and_leave_nothing_behind(void **state) {
+    (void)state;
+    static const struct {
+        const char *line, *text;
+    } cases[] = {
+        {"--to llmc --out @o", "which token files?"},
+        {"--to llmc @source.bin", "needs --to nanogpt|megatron|llmc and --out"},
+        {"--out @o @source.bin", "needs --to"},
+        {"--to parquet --out @o @source.bin", "--to: found 'parquet', expected nanogpt, megatron"},
+        {"--too llmc --out @o @source.bin", "has no option --too; it has: to out"},
+        {"--to nanogpt --out @o @none.bin", "none.bin: No such file"},
+        {"--to nanogpt --out @o @none*", "no token file matches"},
+        {"--to megatron --out @o @source.bin", "give --eod"},
+        {"--to nanogpt --val 0.5 --out @o @source.bin", "give --eod"},
+        {"--to nanogpt --val 1.5 --out @o @source.bin", "found '1.5', expected a share"},
+        {"--to nanogpt --eod x --out @o @source.bin", "found 'x', expected the id"},
+        {"--to nanogpt --gzip=1 --out @o @source.bin", "found '1', expected no value"},
+        {"--to nanogpt --eod", "found 'nothing'"},
+        {"--to nanogpt --ids int32 --out @o @source.bin", "found int32, expected uint16"},
+        {"--to nanogpt --vocab 900 --out @o @source.bin", "but model.vocab is 900"},
+        {"--to megatron --eod 3 --ids uint8 --out @o @source.bin", "does not fit uint8"},
+        {"--to nanogpt --out @o/o @source.bin", "cannot make"},
+        {"--to nanogpt --out @source @source.bin", "source.bin exists"},
+        {"--to nanogpt --eod 3 --val 1e-9 --out @o @source.bin", "no document was drawn"},
+    };
+    write_source();
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        assert_status_fails(pack("%s", cases[c].line),
+                            strstr(cases[c].text, "cannot make") ? ERR_ENV : ERR_USER,
+                            cases[c].text);
+        char *command = mem_printf("ls %s/o* %s/*.tmp >/dev/null 2>&1", folder, folder);
+        assert_int_not_equal(system(command), 0);
+        free(command);
+    }
+    write_bytes("o.bin.tmp", "left by a killed run", 20);
+    assert_status_ok(pack("--to nanogpt --out @o @source.bin"));
+    assert_int_equal(size_of("o.bin.tmp"), -1);
+    assert_true(same_files("o.bin", "source.bin"));
+}
+
+static void inspect_reads_everything_and_finds_what_is_wrong(void **state) {
+    (void)state;
+    write_source();
+    char *path = mem_strdup(in_folder("source.bin"));
+    char *good[] = {path, "--eod", "3", "--vocab=1000"}, *bad[] = {path, "--vocab", "998"};
+    assert_status_ok(inspect_command(4, good));
+    assert_status_fails(inspect_command(3, bad), ERR_USER, "but model.vocab is 998");
+    free(path);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_format_leads_back_to_the_same_bytes),
+        cmocka_unit_test(shards_end_with_documents_and_are_complete),
+        cmocka_unit_test(the_validation_part_is_a_fair_draw_of_documents),
+        cmocka_unit_test(mistakes_are_one_sentence_and_leave_nothing_behind),
+        cmocka_unit_test(inspect_reads_everything_and_finds_what_is_wrong),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
