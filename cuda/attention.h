@@ -1,13 +1,15 @@
-/* attention.h: what the attention kernels share. A call's bands are turned once, on the host, into two
- * work lists: by_q (tiles of query rows that walk keys: forward, and dQ of the portable backward) and
- * by_k (tiles of keys that walk query rows: backward). Both are the same structure, because a
- * transposed band is again a band; "row" below is the tile's axis, "column" the axis it walks.
+/* attention.h: what the attention kernels share. A call's bands are turned once, on the host, into
+ * two work lists: by_q (tiles of query rows that walk keys: forward, and dQ of the portable
+ * backward) and by_k (tiles of keys that walk query rows: backward). Both are the same structure,
+ * because a transposed band is again a band; "row" below is the tile's axis, "column" the axis it
+ * walks.
  *
- * The steps of by_k lie on one grid, the slots: the query rows cut as tiles are, so that a slot of dq
- * is what two key tiles add to or neither does. Tiles are numbered in the order in which they are
- * taken; that a tile may add to a slot only after the earlier tile named in `after` makes dq the same
- * bits every time. Tiles walk their slots from the last to the first: those taken first, the longest,
- * of a causal mask reach furthest back, so all start at the same slot and nobody waits for long. */
+ * The steps of by_k lie on one grid, the slots: the query rows cut as tiles are, so that a slot of
+ * dq is what two key tiles add to or neither does. Tiles are numbered in the order in which they
+ * are taken; that a tile may add to a slot only after the earlier tile named in `after` makes dq
+ * the same bits every time. Tiles walk their slots from the last to the first: those taken first,
+ * the longest, of a causal mask reach furthest back, so all start at the same slot and nobody waits
+ * for long. */
 #ifndef CRIA_CUDA_ATTENTION_H
 #define CRIA_CUDA_ATTENTION_H
 
@@ -48,8 +50,8 @@ struct AttnWork {
     int sm_count;
     AttnList by_q, by_k;
     int32_t n_slots;
-    /* Device memory, zero at rest: {next item, CTAs done} of forward, then of backward; warps that have
-     * written their share of a tile's dkv, [tile][KV head]. */
+    /* Device memory, zero at rest: {next item, CTAs done} of forward, then of backward; warps that
+     * have written their share of a tile's dkv, [tile][KV head]. */
     int32_t *counters, *dkv_turns;
     int32_t *dq_turns; /* [head][slot][2]: 1 + the tile that added last; zeroed before each use */
     void *memory;
@@ -90,8 +92,8 @@ void cuda_attention_bwd(float *dq, float *dkv, const void *d_o, const void *q, c
                         const float *lse, const float *delta, const AttnWork *work,
                         bool accumulate_dq, bool accumulate_dkv, Stream *stream);
 
-/* Whether dq is the same bits every time (the default), or is added up in whatever order is fastest.
- * Everything else is the same bits in either case. */
+/* Whether dq is the same bits every time, or is added up in whatever order is fastest (the
+ * default). Everything else is the same bits in either case. */
 void cuda_attention_deterministic(bool on);
 
 /* As cuda_attn_work_create, with the portable kernels whatever the device: the oracle in tests. */
@@ -100,8 +102,8 @@ Status cuda_attn_work_create_portable(AttnWork **work, const Band *bands, int64_
 }
 
 #ifdef __CUDACC__
-/* The columns [*begin, *end) that `row` sees in a band, relative to column c0; empty when the row is
- * outside. All limits fit 32 bits because |lo|, |hi| <= 2^30. */
+/* The columns [*begin, *end) that `row` sees in a band, relative to column c0; empty when the row
+ * is outside. All limits fit 32 bits because |lo|, |hi| <= 2^30. */
 static __device__ __forceinline__ void band_limits(const Band &band, int row, int c0, int *begin,
                                                    int *end) {
     int a = max(band.k_begin, row + band.lo) - c0;

@@ -1,11 +1,12 @@
-/* attention_portable.cu: attention over a band list with mma.sync, for sm_80 and newer and any head_dim
- * that is a multiple of 16 up to 128. The oracle of the faster kernels, and what other devices run.
+/* attention_portable.cu: attention over a band list with mma.sync, for sm_80 and newer and any
+ * head_dim that is a multiple of 16 up to 128. The oracle of the faster kernels, and what other
+ * devices run.
  *
- * Tiles of 64 x 64, four warps of 16 rows; operands in shared memory with the 16-byte chunks of a row
- * swizzled against bank conflicts, two stages filled by cp.async. head_dim is padded to DP (64 or 128)
- * with zeros. The backward is two kernels, so that every output has one owner and nothing is reduced
- * across CTAs: key tiles own dk and dv, query tiles own dq (7 products instead of 5, but the same bits
- * every time). */
+ * Tiles of 64 x 64, four warps of 16 rows; operands in shared memory with the 16-byte chunks of a
+ * row swizzled against bank conflicts, two stages filled by cp.async. head_dim is padded to DP (64
+ * or 128) with zeros. The backward is two kernels, so that every output has one owner and nothing
+ * is reduced across CTAs: key tiles own dk and dv, query tiles own dq (7 products instead of 5, but
+ * the same bits every time). */
 #include "attention.h"
 
 #include <cuda_bf16.h>
@@ -33,7 +34,8 @@ __device__ __forceinline__ uint32_t shared_addr(const void *p) {
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-template <int DP> __device__ __forceinline__ uint32_t chunk_at(const bf16 *tile, int row, int chunk) {
+template <int DP>
+__device__ __forceinline__ uint32_t chunk_at(const bf16 *tile, int row, int chunk) {
     return shared_addr(tile) + row * DP * 2 + ((chunk ^ (row & 7)) << 4);
 }
 
@@ -44,13 +46,15 @@ __device__ void load_tile(bf16 *tile, const bf16 *x, int64_t stride, int row0, i
         int r = i / (DP / 8), chunk = i % (DP / 8), row = row0 + r;
         bool inside = row < n_rows && chunk * 8 < D;
         const bf16 *from = inside ? x + row * stride + chunk * 8 : x;
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                         chunk_at<DP>(tile, r, chunk)),
-                     "l"(from), "r"(inside ? 16 : 0)
-                     : "memory");
+        asm volatile(
+            "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(chunk_at<DP>(tile, r, chunk)),
+            "l"(from), "r"(inside ? 16 : 0)
+            : "memory");
     }
 }
-__device__ __forceinline__ void load_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+__device__ __forceinline__ void load_commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
 template <int N> __device__ __forceinline__ void load_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
@@ -67,7 +71,8 @@ __device__ __forceinline__ void ldmatrix_trans(uint32_t (&r)[4], uint32_t addr) 
                  : "r"(addr)
                  : "memory");
 }
-__device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+__device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                    uint32_t b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
                  "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
@@ -78,8 +83,8 @@ __device__ __forceinline__ uint32_t pack(float lo, float hi) {
     return *(uint32_t *)&x;
 }
 
-/* d[16, 8N] = a[this warp's 16 rows, DP] b[8N rows from b_row on, DP]^T. Accumulators: lane (g = lane /
- * 4, t = lane % 4) holds rows g (elements 0, 1) and g + 8 (2, 3) at columns 8i + 2t, + 1. */
+/* d[16, 8N] = a[this warp's 16 rows, DP] b[8N rows from b_row on, DP]^T. Accumulators: lane (g =
+ * lane / 4, t = lane % 4) holds rows g (elements 0, 1) and g + 8 (2, 3) at columns 8i + 2t, + 1. */
 template <int DP, int N>
 __device__ void product_nt(float (&d)[N][4], const bf16 *a, const bf16 *b, int b_row = 0) {
     const int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16;
@@ -155,7 +160,7 @@ __device__ void mask(float (&s)[N][4], const Walk &at, int row, int t, int colum
     }
 }
 
-/* ---- forward: one CTA per (query tile, head) ---------------------------------------------------- */
+/* ---- forward: one CTA per (query tile, head) ------------------------------------------------- */
 
 template <int DP> __global__ void __launch_bounds__(THREADS) fwd_kernel(const Params p) {
     extern __shared__ __align__(128) uint8_t raw[];
@@ -257,7 +262,7 @@ template <int DP> __global__ void __launch_bounds__(THREADS) fwd_kernel(const Pa
     }
 }
 
-/* ---- backward ------------------------------------------------------------------------------------ */
+/* ---- backward -------------------------------------------------------------------------------- */
 
 /* dst (+)= src for this lane's row of an accumulator */
 template <int DP>
@@ -271,8 +276,8 @@ __device__ void store_row(float *dst, const float (&x)[DP / 8][4], int r, int D,
     }
 }
 
-/* dk and dv: one CTA per (key tile, KV head), over the group's heads; everything is transposed, so that
- * P^T and dS^T are A operands. */
+/* dk and dv: one CTA per (key tile, KV head), over the group's heads; everything is transposed, so
+ * that P^T and dS^T are A operands. */
 template <int DP> __global__ void __launch_bounds__(THREADS) bwd_kv_kernel(const Params p) {
     extern __shared__ __align__(128) uint8_t raw[];
     bf16 *sk = (bf16 *)raw, *sv = sk + TILE * DP, *sq = sv + TILE * DP, *sdo = sq + 2 * TILE * DP;
@@ -290,7 +295,8 @@ template <int DP> __global__ void __launch_bounds__(THREADS) bwd_kv_kernel(const
     load_tile<DP>(sv, v, kv_stride, tile.row0, p.Sk, p.D);
     for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
         auto load_q = [&](const Walk &at, int stage) {
-            load_tile<DP>(sq + stage * TILE * DP, p.q + head * p.D, q_stride, at.column(), p.Sq, p.D);
+            load_tile<DP>(sq + stage * TILE * DP, p.q + head * p.D, q_stride, at.column(), p.Sq,
+                          p.D);
             load_tile<DP>(sdo + stage * TILE * DP, p.d_o + head * p.D, q_stride, at.column(), p.Sq,
                           p.D);
             load_commit();
@@ -317,7 +323,8 @@ template <int DP> __global__ void __launch_bounds__(THREADS) bwd_kv_kernel(const
             }
             __syncthreads();
 #pragma unroll 1
-            for (int half = 0; half < TILE; half += TILE / 2) { /* all at once needs too many registers */
+            for (int half = 0; half < TILE;
+                 half += TILE / 2) { /* all at once needs too many registers */
                 float s[4][4], ds[4][4];
                 product_nt<DP>(s, sk, sq + stage * TILE * DP, half);
                 mask(s, at, tile.row0 + tile_key, t, half);

@@ -11,16 +11,6 @@
 
 AttnGrid attn_sm90_fwd_grid(int D, int wide);
 
-#ifdef ATTN_TUNE /* experiments: a number from the environment */
-#include <stdlib.h>
-static inline int tune(const char *name, int otherwise) {
-    const char *x = getenv(name);
-    return x ? atoi(x) : otherwise;
-}
-#else
-#define tune(name, otherwise) (otherwise)
-#endif
-
 /* What consumers need to know of one step beside its operands. */
 struct Step {
     int c0, masked;
@@ -113,7 +103,8 @@ static inline CUtensorMap encode_map(CUtensorMapDataType type, const void *base,
     return map;
 }
 
-/* bf16 x[rows, heads, D] in boxes of box_rows rows of one head; coordinates (0, row, head * D / 64). */
+/* bf16 x[rows, heads, D] in boxes of box_rows rows of one head; coordinates (0, row, head * D /
+ * 64). */
 static inline CUtensorMap tile_map(const void *x, int64_t rows, int heads, int D, int box_rows) {
     return encode_map(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, x, 64, rows, heads * D / 64,
                       (int64_t)heads * D * 2, 128, box_rows, D / 64, CU_TENSOR_MAP_SWIZZLE_128B);

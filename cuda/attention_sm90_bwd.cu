@@ -3,24 +3,33 @@
  *   P = exp(scale q k^T - lse)   dP = dO v^T   dS = scale P (dP - delta)   delta = rowsum(dO O)
  *   dv = P^T dO                  dk = dS^T q   dq = dS k
  *
- * 10 D flops per allowed pair and head. A CTA keeps 128 keys of one KV head in shared memory and walks
- * the query rows that see them, head after head of the group, so dk and dv stay in accumulators and are
- * written once (FlashAttention-2 and -3: Dao, 2023; Shah et al., 2024). Two consumer warpgroups of 64
- * keys compute S^T and dP^T, so that P^T and dS^T are already A operands of dv and dk; only dS crosses
- * between them through shared memory, for dq, which is staged in fp32 and added to global memory by the
- * copy engine: in any order, or in turns, tile after tile (attention.h). Of the first warpgroup, warp 0 takes items and announces their steps, warp 3 loads what
- * a step needs, with lse and delta prepared for the exponent (rows outside the band get lse = +inf, so
- * P = 0 without a mask), and warps 1 and 2 drain dq. */
+ * 10 D flops per allowed pair and head. A CTA keeps 128 keys of one KV head in shared memory and
+ * walks the query rows that see them, head after head of the group, so dk and dv stay in
+ * accumulators and are written once (FlashAttention-2 and -3: Dao, 2023; Shah et al., 2024). Two
+ * consumer warpgroups of 64 keys compute S^T and dP^T, so that P^T and dS^T are already A operands
+ * of dv and dk; only dS crosses between them through shared memory, for dq, which is staged in fp32
+ * and added to global memory by the copy engine: in any order, or in turns, tile after tile
+ * (attention.h). Of the first warpgroup, warp 0 takes items and announces their steps, warp 3 loads
+ * what a step needs, with lse and delta prepared for the exponent (rows outside the band get lse =
+ * +inf, so P = 0 without a mask), and warps 1 and 2 drain dq.
+ *
+ * Whatever an item waits for (its turn at a slot of dq, or the part before it at dkv) belongs to an
+ * item with a lower number. Items are taken in the order of their numbers, by CTAs that run and
+ * that work on them in that order, so the unfinished item of the lowest number waits for nothing:
+ * no hang, however few CTAs run at a time.
+ *
+ * TFLOP/s on an H200, 2026-11-22, D = 64, 32/8 heads, calls back to back:
+ *               causal 2k  4 x 2k  causal 8k  causal 32k  documents 8k
+ *   any order         338     406        480         494           346
+ *   in turns          270     336        352         419           285
+ * Causal 2k in any order, by parts of a group: 1: 237, 2: 338, 4: 160. How many heads go side by
+ * side (8 to 1000 MiB of L2) makes less than 2 % there. */
 #include "attention.h"
 #include "attention_sm90.cuh"
 
 namespace {
 
 constexpr int KEYS = 128, STAGES = 2;
-#ifndef BWD_AHEAD
-#define BWD_AHEAD true
-#endif
-constexpr bool AHEAD = BWD_AHEAD;
 
 template <int D> struct Bwd {
     static constexpr int ROWS = D == 64 ? 128 : 64; /* query rows of a step */
@@ -57,7 +66,6 @@ template <int D> struct BwdShared {
     float lse[STAGES][ROWS], delta[STAGES][ROWS]; /* log2 units; times scale */
     BwdStep step[2 * STAGES];
     BwdItem item;
-    int done;
     uint64_t kv_full, kv_empty, step_full[STAGES], full[STAGES], empty[STAGES];
     uint64_t dq_full[2], dq_empty[2];
 };
@@ -74,8 +82,8 @@ __device__ void plan(BwdShared<D> &sm, const CUtensorMap *map_kv, const BwdParam
         const AttnTile *tile = &p.list.tiles[at.tile];
         const int row0 = tile->row0, n_steps = tile->n_steps, kv_head = at.head / p.parts;
         mbar_wait(&sm.kv_empty, (items & 1) ^ 1);
-        sm.item = BwdItem{row0, tile->rows, kv_head, at.head - kv_head * p.parts, at.tile,
-                          n_steps * heads};
+        sm.item = BwdItem{row0,    tile->rows,     kv_head, at.head - kv_head * p.parts,
+                          at.tile, n_steps * heads};
         if (n_steps > 0) {
             mbar_arrive_expect(&sm.kv_full, 2 * KEYS * D * 2);
             tma_load(sm.k, map_kv, 0, row0, kv_head * (D / 64), &sm.kv_full);
@@ -107,10 +115,10 @@ __device__ void plan(BwdShared<D> &sm, const CUtensorMap *map_kv, const BwdParam
         }
     }
     mbar_wait(&sm.kv_empty, (items & 1) ^ 1);
-    sm.item.n_steps = -1;
-    mbar_arrive(&sm.kv_full);
     sm.step[ring_index<2 * STAGES>(steps)].head = -1;
-    mbar_arrive(&sm.step_full[ring_index<STAGES>(steps)]);
+    sm.item.n_steps = -1;
+    mbar_arrive(&sm.step_full[ring_index<STAGES>(steps)]); /* for load() */
+    mbar_arrive(&sm.kv_full); /* for the consumers, which pass it on to drain() */
     counters_reset(p.counters);
 }
 
@@ -149,15 +157,16 @@ template <int D>
 __device__ void drain(BwdShared<D> &sm, const CUtensorMap *map_dq, const BwdParams &p, int wg) {
     for (uint32_t n = 0;; n++) {
         mbar_wait(&sm.dq_full[wg], n & 1);
-        if (*(volatile int *)&sm.done) break;
         const BwdStep &step = sm.step[ring_index<2 * STAGES>(n)];
+        if (step.head < 0) break;
         const int row = step.step.c0 + (D == 64 ? 64 * wg : 0);
         const int column = step.head * D + (D == 128 ? 64 * wg : 0);
         int32_t *turn = NULL;
-        int me = step.tile + 1, before = step.after + 1;
+        const int me = step.tile + 1, before = step.after + 1;
         if (p.dq_turns) {
             turn = p.dq_turns + ((int64_t)step.head * p.n_slots + step.slot) * 2 + wg;
-            while (turn_read(turn) != before) {}
+            while (turn_read(turn) != before) {
+            }
             fence_async_global();
         }
         tma_reduce_add(map_dq, 0, row, column / 32, sm.dq[wg]);
@@ -195,8 +204,8 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
     };
     /* where this lane's row of a transposed 8x8 block of dS goes, but for the buffer and block */
     const int ds_row = lane / 16 * 8 + lane % 8, ds_chunk = 2 * warp + lane / 8 % 2;
-    const uint32_t ds_at = smem_addr(sm.ds[0]) + wg * ROWS * 128 + ds_row * 128 +
-                           ((ds_chunk ^ (ds_row & 7)) << 4);
+    const uint32_t ds_at =
+        smem_addr(sm.ds[0]) + wg * ROWS * 128 + ds_row * 128 + ((ds_chunk ^ (ds_row & 7)) << 4);
     const uint64_t k_desc = desc_tile(smem_addr(sm.k) + wg * 64 * 128);
     const uint64_t v_desc = desc_tile(smem_addr(sm.v) + wg * 64 * 128);
     const uint64_t kt_desc = desc_tile(smem_addr(sm.k) + (D == 128 ? wg * KEYS * 128 : 0), KEYS);
@@ -225,11 +234,9 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
                 wgmma_ss<0, 0>(s, k_desc + i / 4 * KEYS * 8 + i % 4 * 2,
                                q_desc + i / 4 * ROWS * 8 + i % 4 * 2, i > 0);
             wgmma_commit();
-            if (AHEAD) { /* dk of the step before, which ran under dq's way out */
-                wgmma_wait<1>();
-                wgmma_pin(dk);
-                if (j > 0) release(&sm.empty[at ^ 1]);
-            }
+            wgmma_wait<1>(); /* dk of the step before, which ran under dq's way out */
+            wgmma_pin(dk);
+            if (j > 0) release(&sm.empty[at ^ 1]);
             wgmma_fence();
 #pragma unroll
             for (int i = 0; i < D / 16; i++)
@@ -256,8 +263,8 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
                     float2 delta = *(const float2 *)&sm.delta[at][8 * i + 2 * t];
 #pragma unroll
                     for (int e = 0; e < 4; e++)
-                        dp[4 * i + e] = s[4 * i + e] * fmaf(dp[4 * i + e], p.scale,
-                                                            -(e % 2 ? delta.y : delta.x));
+                        dp[4 * i + e] = s[4 * i + e] *
+                                        fmaf(dp[4 * i + e], p.scale, -(e % 2 ? delta.y : delta.x));
                 }
                 pack_block(pb[b], s, b);
                 pack_block(sb[b], dp, b);
@@ -299,17 +306,10 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
                 }
             fence_async_proxy();
             release(&sm.dq_full[wg]);
-            if (!AHEAD) {
-                wgmma_wait<0>();
-                wgmma_pin(dk);
-                release(&sm.empty[at]);
-            }
         }
-        if (AHEAD) {
-            wgmma_wait<0>();
-            wgmma_pin(dk);
-            if (n > 0) release(&sm.empty[ring_index<STAGES>(steps - 1)]);
-        }
+        wgmma_wait<0>();
+        wgmma_pin(dk);
+        if (n > 0) release(&sm.empty[ring_index<STAGES>(steps - 1)]);
         const BwdItem item = sm.item; /* read again rather than kept in registers */
         release(&sm.kv_empty);
 
@@ -317,7 +317,8 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
         int32_t *turn = p.dkv_turns + item.tile * p.K + item.kv_head;
         if (item.part > 0) {
             if (lane == 0)
-                while (turn_read(turn) < 8 * item.part) {}
+                while (turn_read(turn) < 8 * item.part) {
+                }
             __syncwarp();
         }
         const bool add = p.accumulate_dkv || item.part > 0;
@@ -333,18 +334,20 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
             __syncwarp();
             if (lane == 0) {
                 __threadfence();
-                if (atomicAdd(turn, 1) == 8 * p.parts - 1) *turn = 0; /* as the next call needs it */
+                if (atomicAdd(turn, 1) == 8 * p.parts - 1)
+                    *turn = 0; /* as the next call needs it */
             }
         }
     }
+    /* Only once this warpgroup's last dq is drained: drain() must see every phase of dq_full. */
     mbar_wait(&sm.dq_empty[wg], (steps & 1) ^ 1);
-    if (lane == 0) *(volatile int *)&sm.done = 1;
     release(&sm.dq_full[wg]);
 }
 
 template <int D>
 __global__ void __launch_bounds__(384, 1)
-    bwd_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_do,
+    bwd_kernel(const __grid_constant__ CUtensorMap map_q,
+               const __grid_constant__ CUtensorMap map_do,
                const __grid_constant__ CUtensorMap map_kv,
                const __grid_constant__ CUtensorMap map_dq, const BwdParams p) {
     extern __shared__ uint8_t raw[];
@@ -356,7 +359,6 @@ __global__ void __launch_bounds__(384, 1)
         prefetch_map(&map_do);
         prefetch_map(&map_kv);
         prefetch_map(&map_dq);
-        sm.done = 0;
         mbar_init(&sm.kv_full, 1);
         mbar_init(&sm.kv_empty, 8);
         for (int i = 0; i < STAGES; i++) {
@@ -373,9 +375,12 @@ __global__ void __launch_bounds__(384, 1)
     __syncthreads();
     if (wg == 0) {
         registers_shrink<24>();
-        if (threadIdx.x == 0) plan<D>(sm, &map_kv, p);
-        else if (warp == 3) load<D>(sm, &map_q, &map_do, p);
-        else if (warp > 0 && threadIdx.x % 32 == 0) drain<D>(sm, &map_dq, p, warp - 1);
+        if (threadIdx.x == 0)
+            plan<D>(sm, &map_kv, p);
+        else if (warp == 3)
+            load<D>(sm, &map_q, &map_do, p);
+        else if (warp > 0 && threadIdx.x % 32 == 0)
+            drain<D>(sm, &map_dq, p, warp - 1);
     } else {
         registers_grow<240>();
         consume<D>(sm, p, wg - 1);
@@ -397,16 +402,24 @@ void launch(const BwdParams &p, float *dq, const void *d_o, const void *q, const
         map_q, map_do, map_kv, map_dq, p);
 }
 
-/* Into how many items a KV head's group is split: as few as keep the longest item below the share of
- * an SM. */
+/* Into how many items a KV head's group is split: what ends first by this estimate, in steps. An SM
+ * has at least the mean and at least the longest item to walk, and the parts of a group wait for
+ * one another at their end (measured: about 1.5 steps an item for each part of each part's chain).
+ */
 int parts_of(const AttnList &list, int K, int group, int sm_count) {
-    int forced = tune("BWD_PARTS", 0);
-    if (forced && group % forced == 0) return forced;
-    int parts = 1;
-    double share = (double)list.n_steps * K * group / sm_count;
-    while (parts < group && (group % parts || list.longest * (double)group / parts > share * tune("BWD_SHARE", 75) / 100))
-        parts++;
-    return parts;
+    int best = 1;
+    double least = INFINITY, mean = (double)list.n_steps * K * group / sm_count;
+    for (int parts = 1; parts <= group; parts++) {
+        if (group % parts) continue;
+        double items = (double)list.n_tiles * K * parts / sm_count;
+        double cost =
+            fmax((double)list.longest * group / parts, mean) + 1.5 * parts * (parts - 1) * items;
+        if (cost < least) {
+            least = cost;
+            best = parts;
+        }
+    }
+    return best;
 }
 
 } /* namespace */
@@ -427,11 +440,25 @@ void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const 
     if (deterministic)
         cudaMemsetAsync(work->dq_turns, 0, (size_t)attn_dq_turns_bytes(work), stream);
     /* q, dO and dq of the heads that are walked at the same time are to stay in L2 */
-    int64_t side_by_side = ((int64_t)tune("BWD_BUDGET", 64) << 20) / i64_max(s.Sq * s.D * 8, 1);
+    int64_t side_by_side = (64ll << 20) / i64_max(s.Sq * s.D * 8, 1);
     int parts = parts_of(list, s.K, s.H / s.K, work->sm_count);
-    BwdParams p = {dkv, lse, delta, list, item_order(list.n_tiles, s.K * parts, side_by_side),
-                   work->counters + 2, work->dkv_turns, deterministic ? work->dq_turns : NULL,
-                   (int)s.Sq, s.H, s.K, work->n_slots, parts, s.scale, accumulate_dkv};
-    if (s.D == 64) launch<64>(p, dq, d_o, q, kv, s.Sk, work->sm_count, stream);
-    else launch<128>(p, dq, d_o, q, kv, s.Sk, work->sm_count, stream);
+    BwdParams p = {dkv,
+                   lse,
+                   delta,
+                   list,
+                   item_order(list.n_tiles, s.K * parts, side_by_side),
+                   work->counters + 2,
+                   work->dkv_turns,
+                   deterministic ? work->dq_turns : NULL,
+                   (int)s.Sq,
+                   s.H,
+                   s.K,
+                   work->n_slots,
+                   parts,
+                   s.scale,
+                   accumulate_dkv};
+    if (s.D == 64)
+        launch<64>(p, dq, d_o, q, kv, s.Sk, work->sm_count, stream);
+    else
+        launch<128>(p, dq, d_o, q, kv, s.Sk, work->sm_count, stream);
 }

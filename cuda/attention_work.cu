@@ -1,15 +1,15 @@
 /* attention_work.cu: bands to work lists (host), the choice between the two implementations, and
  * delta = rowsum(dO * O).
  *
- * Tiles are cut where bands begin and end, so that packed documents do not share tiles: a tile of two
- * documents would walk the keys of both. */
+ * Tiles are cut where bands begin and end, so that packed documents do not share tiles: a tile of
+ * two documents would walk the keys of both. */
 #include "attention.h"
 
 #include <cuda_bf16.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- work lists (host) ---------------------------------------------------------------------- */
+/* ---- work lists (host) ----------------------------------------------------------------------- */
 
 typedef struct {
     AttnTile *tiles;
@@ -44,8 +44,8 @@ static Band band_transpose(Band b) {
     return t;
 }
 
-/* Cuts rows [0, n_rows) into pieces of full height, but ending early where a stretch between edges of
- * bands begins that is worth a piece of its own. */
+/* Cuts rows [0, n_rows) into pieces of full height, but ending early where a stretch between edges
+ * of bands begins that is worth a piece of its own. */
 static Cuts cut_rows(const Band *bands, int64_t n_bands, int32_t n_rows, int32_t height) {
     int32_t *edges = NEW(int32_t, 2 * n_bands + 1);
     int64_t n = 0, used = 0;
@@ -77,8 +77,10 @@ static int64_t piece_of(const Cuts *cuts, int32_t row) {
     int64_t lo = 0, hi = cuts->n;
     while (lo < hi) {
         int64_t mid = (lo + hi) / 2;
-        if (cuts->at[mid + 1] <= row) lo = mid + 1;
-        else hi = mid;
+        if (cuts->at[mid + 1] <= row)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return lo;
 }
@@ -95,12 +97,12 @@ typedef struct {
  * the band's end do no harm, because the kernel silences them by their lse. */
 static bool reach_of(Reach *reach, const AttnTile *tile, Band band, int height, bool by_k) {
     int64_t row_end = tile->row0 + (by_k ? height : tile->rows);
-    bool covers = band.q_begin <= tile->row0 && band.q_end >= row_end &&
-                  tile->row0 + tile->rows >= row_end;
+    bool covers =
+        band.q_begin <= tile->row0 && band.q_end >= row_end && tile->row0 + tile->rows >= row_end;
     /* rows that see at least one column */
     int64_t a = i64_max(i64_max(band.q_begin, tile->row0), (int64_t)band.k_begin - band.hi);
-    int64_t b = i64_min(i64_min(band.q_end, tile->row0 + tile->rows),
-                        (int64_t)band.k_end - band.lo);
+    int64_t b =
+        i64_min(i64_min(band.q_end, tile->row0 + tile->rows), (int64_t)band.k_end - band.lo);
     reach->first = i64_max(band.k_begin, a + band.lo);
     reach->last = i64_min(band.k_end, b + band.hi);
     reach->full_lo = covers ? i64_max(band.k_begin, row_end - 1 + band.lo) : INT32_MAX;
@@ -201,10 +203,9 @@ static HostList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, A
         tile->run_end = (int32_t)begin[t];
         for (int32_t i = tile->run_begin; i < tile->run_end; i++) {
             if (!reach_of(&reach, tile, bands[pairs[i]], grid.rows, slots != NULL)) continue;
-            tile->n_steps += (int32_t)(
-                slots ? piece_of(slots, (int32_t)reach.last - 1) + 1 -
-                            piece_of(slots, (int32_t)reach.first)
-                      : ceil_div(reach.last - reach.first, grid.step));
+            tile->n_steps += (int32_t)(slots ? piece_of(slots, (int32_t)reach.last - 1) + 1 -
+                                                   piece_of(slots, (int32_t)reach.first)
+                                             : ceil_div(reach.last - reach.first, grid.step));
         }
     }
     qsort(list.tiles, (size_t)cuts.n, sizeof *list.tiles, compare_tiles);
@@ -218,7 +219,8 @@ static HostList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, A
         for (int32_t i = 0; i < n; i++) {
             const Band *band = &bands[pairs[first_pair + (slots ? n - 1 - i : i)]];
             if (!reach_of(&reach, tile, *band, grid.rows, slots != NULL)) continue;
-            if (slots) add_slot_runs(&list, &reach, slots, grid.step, (int32_t)t, last);
+            if (slots)
+                add_slot_runs(&list, &reach, slots, grid.step, (int32_t)t, last);
             else
                 add_run(&list, make_run(&reach, reach.first,
                                         ceil_div(reach.last - reach.first, grid.step), grid.step));
@@ -251,8 +253,9 @@ static int64_t list_place(AttnList *out, const HostList *list, char *image, char
     return list_bytes(list);
 }
 
-/* Copies pageable memory in pieces that the driver takes over before the call returns: `from` may be
- * freed at once, and the host does not wait for the stream (CUDA C++ programming guide: 64 KB). */
+/* Copies pageable memory in pieces that the driver takes over before the call returns: `from` may
+ * be freed at once, and the host does not wait for the stream (CUDA C++ programming guide: 64 KB).
+ */
 static void upload(char *to, const char *from, int64_t bytes, cudaStream_t stream) {
     enum { PIECE = 64 << 10 };
     for (int64_t at = 0; at < bytes; at += PIECE)
@@ -285,8 +288,10 @@ static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, At
     qsort(transposed, (size_t)n_bands, sizeof *transposed, compare_bands);
     work->wide = work->sm90 && attn_sm90_wide(shape.D, area / (double)i64_max(shape.Sq, 1));
     AttnGrid grid_q, grid_k;
-    if (work->sm90) attn_sm90_grids(shape.D, work->wide, &grid_q, &grid_k);
-    else attn_portable_grids(&grid_q, &grid_k);
+    if (work->sm90)
+        attn_sm90_grids(shape.D, work->wide, &grid_q, &grid_k);
+    else
+        attn_portable_grids(&grid_q, &grid_k);
     Cuts slots = cut_rows(sorted, n_bands, (int32_t)shape.Sq, grid_k.step);
     HostList by_q = build_list(sorted, n_bands, (int32_t)shape.Sq, grid_q, NULL);
     HostList by_k = build_list(transposed, n_bands, (int32_t)shape.Sk, grid_k, &slots);
@@ -331,8 +336,7 @@ extern "C" Status cuda_attn_work_create(AttnWork **work, const Band *bands, int6
 }
 
 extern "C" Status cuda_attn_work_create_portable(AttnWork **work, const Band *bands,
-                                                 int64_t n_bands, AttnShape shape,
-                                                 Stream *stream) {
+                                                 int64_t n_bands, AttnShape shape, Stream *stream) {
     return work_create(work, bands, n_bands, shape, stream->s, true);
 }
 
@@ -342,9 +346,9 @@ extern "C" void cuda_attn_work_free(AttnWork *work) {
     free(work);
 }
 
-/* ---- calls ---------------------------------------------------------------------------------- */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
-static bool deterministic = true; /* for the process, as the GPU is */
+static bool deterministic; /* for the process, as the GPU is */
 
 extern "C" void cuda_attention_deterministic(bool on) {
     deterministic = on;

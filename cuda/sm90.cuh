@@ -1,10 +1,11 @@
-/* sm90.cuh: the Hopper instructions that the attention kernels use, one inline function each: mbarriers,
- * the bulk tensor copy engine (TMA), warpgroup matrix multiply (wgmma), and their memory orderings.
+/* sm90.cuh: the Hopper instructions that the attention kernels use, one inline function each:
+ * mbarriers, the bulk tensor copy engine (TMA), warpgroup matrix multiply (wgmma), and their memory
+ * orderings.
  *
- * Tiles in shared memory: R rows of D bf16 lie as D/64 panels of R rows of 128 bytes; a panel starts at
- * a multiple of 1024 bytes and the 16-byte chunk c of row r lies at chunk c ^ (r & 7) (the 128-byte
- * swizzle, which the TMA applies and wgmma expects). The same bytes serve as a K-major operand (row =
- * the M or N index) and as an MN-major one (row = the K index). */
+ * Tiles in shared memory: R rows of D bf16 lie as D/64 panels of R rows of 128 bytes; a panel
+ * starts at a multiple of 1024 bytes and the 16-byte chunk c of row r lies at chunk c ^ (r & 7)
+ * (the 128-byte swizzle, which the TMA applies and wgmma expects). The same bytes serve as a
+ * K-major operand (row = the M or N index) and as an MN-major one (row = the K index). */
 #ifndef CRIA_CUDA_SM90_CUH
 #define CRIA_CUDA_SM90_CUH
 
@@ -12,19 +13,21 @@
 #include <cuda_bf16.h>
 #include <stdint.h>
 
-/* ---- barriers ------------------------------------------------------------------------------- */
+/* ---- barriers -------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ uint32_t smem_addr(const void *p) {
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-/* The kernel's dynamic shared memory as a T at a multiple of 1024 bytes; launch with shared_bytes<T>().
- * (The offset is added to the array, not computed as an address, so that the compiler still knows the
- * result to be shared memory.) */
+/* The kernel's dynamic shared memory as a T at a multiple of 1024 bytes; launch with
+ * shared_bytes<T>(). (The offset is added to the array, not computed as an address, so that the
+ * compiler still knows the result to be shared memory.) */
 template <class T> __device__ __forceinline__ T &shared_as(uint8_t *raw) {
     return *(T *)(raw + (-smem_addr(raw) & 1023));
 }
-template <class T> constexpr int shared_bytes() { return (int)sizeof(T) + 1024; }
+template <class T> constexpr int shared_bytes() {
+    return (int)sizeof(T) + 1024;
+}
 
 static __device__ __forceinline__ void mbar_init(uint64_t *bar, int count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(smem_addr(bar)), "r"(count));
@@ -62,11 +65,16 @@ static __device__ __forceinline__ void fence_async_proxy() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-/* The n-th use of a ring of N buffers (a power of two): which buffer, and the parity of its round. */
-template <int N> __device__ __forceinline__ int ring_index(uint32_t n) { return n % N; }
-template <int N> __device__ __forceinline__ int ring_parity(uint32_t n) { return n / N & 1; }
+/* The n-th use of a ring of N buffers (a power of two): which buffer, and the parity of its round.
+ */
+template <int N> __device__ __forceinline__ int ring_index(uint32_t n) {
+    return n % N;
+}
+template <int N> __device__ __forceinline__ int ring_parity(uint32_t n) {
+    return n / N & 1;
+}
 
-/* ---- TMA ------------------------------------------------------------------------------------ */
+/* ---- TMA ------------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ void tma_load(void *dst, const CUtensorMap *map, int c0, int c1,
                                                 int c2, uint64_t *bar) {
@@ -76,8 +84,8 @@ static __device__ __forceinline__ void tma_load(void *dst, const CUtensorMap *ma
                  : "memory");
 }
 /* global += shared in fp32; coordinates must not be negative */
-static __device__ __forceinline__ void tma_reduce_add(const CUtensorMap *map, int c0, int c1, int c2,
-                                                      const void *src) {
+static __device__ __forceinline__ void tma_reduce_add(const CUtensorMap *map, int c0, int c1,
+                                                      int c2, const void *src) {
     asm volatile("cp.reduce.async.bulk.tensor.3d.global.shared::cta.add.tile.bulk_group"
                  " [%0, {%1, %2, %3}], [%4];" ::"l"(map),
                  "r"(c0), "r"(c1), "r"(c2), "r"(smem_addr(src))
@@ -96,7 +104,7 @@ static __device__ __forceinline__ void prefetch_map(const CUtensorMap *map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
-/* ---- turns: counters in global memory that order the work of CTAs -------------------------------- */
+/* ---- turns: counters in global memory that order the work of CTAs ---------------------------- */
 
 static __device__ __forceinline__ int32_t turn_read(const int32_t *turn) {
     int32_t x;
@@ -111,7 +119,7 @@ static __device__ __forceinline__ void fence_async_global() {
     asm volatile("fence.proxy.async.global;" ::: "memory");
 }
 
-/* ---- registers ------------------------------------------------------------------------------ */
+/* ---- registers ------------------------------------------------------------------------------- */
 
 template <int N> __device__ __forceinline__ void registers_grow() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
@@ -144,12 +152,13 @@ static __device__ __forceinline__ void stmatrix(uint32_t addr, const uint32_t (&
                  : "memory");
 }
 static __device__ __forceinline__ void stmatrix_trans(uint32_t addr, const uint32_t (&r)[4]) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(addr),
-                 "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
-                 : "memory");
+    asm volatile(
+        "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(addr),
+        "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+        : "memory");
 }
 
-/* ---- wgmma ---------------------------------------------------------------------------------- */
+/* ---- wgmma ----------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ void wgmma_fence() {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -166,7 +175,8 @@ template <int R> __device__ __forceinline__ void wgmma_pin(float (&d)[R]) {
     for (int i = 0; i < R; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
 
-/* Shared-memory descriptors of the tiles above. `panel_rows` is R of an MN-major tile wider than 64. */
+/* Shared-memory descriptors of the tiles above. `panel_rows` is R of an MN-major tile wider
+ * than 64. */
 static __device__ __forceinline__ uint64_t desc_tile(uint32_t addr, int panel_rows = 0) {
     uint32_t lo = ((addr & 0x3FFFF) >> 4) | (uint32_t)(panel_rows * 8) << 16;
     return (uint64_t)(64u | 1u << 30) << 32 | lo;
@@ -194,7 +204,8 @@ __device__ __forceinline__ void wgmma_ss(float (&d)[32], uint64_t a, uint64_t b,
                  : "l"(a), "l"(b), "r"(keep), "n"(TA), "n"(TB));
 }
 template <int TB>
-__device__ __forceinline__ void wgmma_rs(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int keep) {
+__device__ __forceinline__ void wgmma_rs(float (&d)[32], const uint32_t (&a)[4], uint64_t b,
+                                         int keep) {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
                  "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
                  "{%0, %1, %2, %3, %4, %5, %6, %7, "
@@ -219,7 +230,8 @@ __device__ __forceinline__ void wgmma_ss(float (&d)[40], uint64_t a, uint64_t b,
                  : "l"(a), "l"(b), "r"(keep), "n"(TA), "n"(TB));
 }
 template <int TB>
-__device__ __forceinline__ void wgmma_rs(float (&d)[40], const uint32_t (&a)[4], uint64_t b, int keep) {
+__device__ __forceinline__ void wgmma_rs(float (&d)[40], const uint32_t (&a)[4], uint64_t b,
+                                         int keep) {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %45, 0;\n"
                  "wgmma.mma_async.sync.aligned.m64n80k16.f32.bf16.bf16 "
                  "{%0, %1, %2, %3, %4, %5, %6, %7, "
@@ -248,7 +260,8 @@ __device__ __forceinline__ void wgmma_ss(float (&d)[64], uint64_t a, uint64_t b,
                  : "l"(a), "l"(b), "r"(keep), "n"(TA), "n"(TB));
 }
 template <int TB>
-__device__ __forceinline__ void wgmma_rs(float (&d)[64], const uint32_t (&a)[4], uint64_t b, int keep) {
+__device__ __forceinline__ void wgmma_rs(float (&d)[64], const uint32_t (&a)[4], uint64_t b,
+                                         int keep) {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
                  "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
                  "{%0, %1, %2, %3, %4, %5, %6, %7, "

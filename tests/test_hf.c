@@ -1,134 +1,14 @@
-/* Hugging Face directories: golden ones made by transformers (tests/golden/make_hf.py) are imported,
- * computed with, exported to the same bytes; broken ones are refused; interruptions leave nothing. */
+/* Hugging Face directories: golden ones made by transformers are imported, computed with, and
+ * exported to the same bytes; interruptions leave nothing. */
 #include "model_rig.h"
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <ftw.h>
 #include <math.h>
 #include <signal.h>
-#include <stdio.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "ckpt/checkpoint.h"
-#include "ckpt/hf.h"
-
-/* ---- a fresh directory per test ------------------------------------------------------------- */
-
-static char dir[64], ckpt[96], hf[96], out[96];
-
-static int set_up(void **state) {
-    (void)state;
-    snprintf(dir, sizeof dir, "/tmp/test_hf.XXXXXX");
-    if (mkdtemp(dir) == NULL) return -1;
-    snprintf(ckpt, sizeof ckpt, "%s/step_00000000.safetensors", dir);
-    snprintf(hf, sizeof hf, "%s/hf", dir);
-    snprintf(out, sizeof out, "%s/out", dir);
-    status_clear();
-    return 0;
-}
-
-static int delete_one(const char *path, const struct stat *info, int kind, struct FTW *at) {
-    (void)info, (void)kind, (void)at;
-    return remove(path);
-}
-
-static void delete_tree(const char *path) {
-    assert_int_equal(nftw(path, delete_one, 8, FTW_DEPTH | FTW_PHYS), 0);
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    delete_tree(dir);
-    return 0;
-}
-
-static bool exists(const char *path) {
-    return access(path, F_OK) == 0;
-}
-
-static StrBuf read_file(const char *where, const char *name) {
-    char *path = mem_printf("%s/%s", where, name), part[4096];
-    FILE *f = fopen(path, "rb");
-    if (f == NULL) fail_msg("cannot open %s", path);
-    StrBuf text = {0};
-    for (size_t n; (n = fread(part, 1, sizeof part, f)) > 0;) strbuf_append(&text, part, n);
-    fclose(f);
-    free(path);
-    return text;
-}
-
-static void write_file(const char *where, const char *name, const void *bytes, size_t n) {
-    char *path = mem_printf("%s/%s", where, name);
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, n, f), n);
-    assert_int_equal(fclose(f), 0);
-    free(path);
-}
-
-/* The names in a directory that begin with `start`, and their number. */
-static int list(const char *where, const char *start, char names[64][64]) {
-    DIR *d = opendir(where);
-    if (d == NULL) fail_msg("cannot list %s", where);
-    int n = 0;
-    for (struct dirent *e; (e = readdir(d)) != NULL;)
-        if (e->d_name[0] != '.' && strncmp(e->d_name, start, strlen(start)) == 0)
-            snprintf(names[n++], 64, "%.63s", e->d_name);
-    closedir(d);
-    return n;
-}
-
-/* A copy that can be broken. */
-static void copy_golden(const char *name) {
-    char *from = mem_printf("tests/golden/%s", name), names[64][64];
-    if (exists(hf)) delete_tree(hf);
-    assert_int_equal(mkdir(hf, 0777), 0);
-    for (int i = list(from, "", names) - 1; i >= 0; i--) {
-        StrBuf text = read_file(from, names[i]);
-        write_file(hf, names[i], text.text, text.len);
-        strbuf_free(&text);
-    }
-    free(from);
-}
-
-/* Both directories hold the same files that begin with `start`, at least one. */
-static void assert_same_files(const char *a, const char *b, const char *start) {
-    char names[64][64], others[64][64];
-    int n = list(a, start, names);
-    assert_true(n > 0);
-    assert_int_equal(list(b, start, others), n);
-    for (int i = 0; i < n; i++) {
-        StrBuf x = read_file(a, names[i]), y = read_file(b, names[i]);
-        if (x.len != y.len || memcmp(x.text, y.text, x.len) != 0)
-            fail_msg("%s differs in %s and %s", names[i], a, b);
-        strbuf_free(&x);
-        strbuf_free(&y);
-    }
-}
-
-static Status export_as(const char *to, Dtype dtype, int64_t shard_bytes) {
-    const HfExportOptions o = {.dtype = dtype, .shard_bytes = shard_bytes};
-    return hf_export(ckpt, to, &o);
-}
-
-/* The options under which the golden directories were made. */
-static const struct {
-    const char *name;
-    Dtype dtype;
-    int64_t shard_bytes;
-} golden[] = {{"hf_untied", DT_F32, HF_SHARD_BYTES}, {"hf_tied", DT_BF16, 12000}};
-enum { N_GOLDEN = sizeof golden / sizeof *golden };
-
-static void import_golden(int i) {
-    char *from = mem_printf("tests/golden/%s", golden[i].name);
-    if (exists(ckpt)) assert_int_equal(unlink(ckpt), 0);
-    assert_status_ok(hf_import(from, ckpt));
-    free(from);
-}
+#include "hf_dir.h"
 
 /* ---- what is computed ----------------------------------------------------------------------- */
 
@@ -314,210 +194,6 @@ static void bf16_is_rounded_to_the_nearest_and_ties_to_even(void **state) {
     free(path), free(exported);
 }
 
-/* ---- config.json ---------------------------------------------------------------------------- */
-
-#define DIMENSIONS                                                                                 \
-    "{\"model_type\": \"llama\", \"num_hidden_layers\": 2, \"hidden_size\": 64, "                  \
-    "\"num_attention_heads\": 4, \"intermediate_size\": 128, \"vocab_size\": 256"
-#define LLAMA3                                                                                     \
-    "\"rope_type\": \"llama3\", \"factor\": 32.0, \"low_freq_factor\": 1.0, "                      \
-    "\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 8192"
-
-static Status parse(Config *c, const char *text) {
-    return hf_config_parse(c, "config.json", text, (int64_t)strlen(text));
-}
-
-static void the_forms_of_transformers_4_and_5_say_the_same(void **state) {
-    (void)state;
-    static const char *const texts[] = {
-        DIMENSIONS ", \"rope_theta\": 500000.0, \"rope_scaling\": {" LLAMA3 "}, \"torch_dtype\": \"x\"}",
-        DIMENSIONS ", \"rope_parameters\": {\"rope_theta\": 500000.0, " LLAMA3 "}, \"dtype\": \"x\"}"};
-    StrBuf printed[2] = {{0}, {0}};
-    for (int i = 0; i < 2; i++) {
-        Config c;
-        assert_status_ok(parse(&c, texts[i]));
-        assert_true(c.model.rope_theta == 500000 && c.model.rope_scaling.factor == 32);
-        assert_true(c.model.rope_scaling.low == 1 && c.model.rope_scaling.high == 4);
-        assert_int_equal(c.model.rope_scaling.original, 8192);
-        hf_config_print(&c, DT_BF16, &printed[i]);
-        config_free(&c);
-    }
-    assert_string_equal(printed[0].text, printed[1].text);
-    strbuf_free(&printed[0]);
-    strbuf_free(&printed[1]);
-}
-
-static void what_is_missing_has_the_defaults_of_transformers(void **state) {
-    (void)state;
-    Config c;
-    assert_status_ok(parse(&c, DIMENSIONS ", \"head_dim\": null, \"rope_scaling\": null}"));
-    assert_int_equal(c.model.kv_heads, 4);
-    assert_int_equal(c.model.head_dim, 16);
-    assert_int_equal(c.model.seq_len, 2048);
-    assert_false(c.model.tie_embeddings);
-    assert_true(c.model.norm_eps == 1e-6 && c.model.rope_theta == 10000);
-    assert_true(c.model.rope_scaling.factor == 1);
-    assert_int_equal(c.data.eod, -1);
-    config_free(&c);
-    assert_status_ok(parse(&c, DIMENSIONS ", \"eos_token_id\": [7, 8]}"));
-    assert_int_equal(c.data.eod, 7);
-    config_free(&c);
-}
-
-static void numbers_are_written_as_python_writes_them(void **state) {
-    (void)state;
-    static const struct {
-        double value;
-        const char *text;
-    } cases[] = {{500000, "500000.0"}, {1e-5, "1e-05"},       {0.02, "0.02"},
-                 {12345.678, "12345.678"}, {1e-6, "1e-06"}, {0.0001, "0.0001"},
-                 {1.0 / 3, "0.3333333333333333"}, {1, "1.0"}, {1.5e-7, "1.5e-07"}};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        Config c = {.model = {.rope_theta = cases[i].value}};
-        StrBuf b = {0};
-        char *line = mem_printf("\"rope_theta\": %s,", cases[i].text);
-        hf_config_print(&c, DT_F32, &b);
-        if (strstr(b.text, line) == NULL) fail_msg("no %s in %s", line, b.text);
-        free(line);
-        strbuf_free(&b);
-    }
-}
-
-static void a_config_of_another_model_is_refused(void **state) {
-    (void)state;
-    static const struct {
-        const char *text, *message;
-    } cases[] = {
-        {"", "expected an object at byte 0"},
-        {"[]", "expected an object"},
-        {DIMENSIONS, "expected ',' or '}'"},
-        {DIMENSIONS "} x", "expected the end of the text"},
-        {"{}", "it has no model_type"},
-        {"{\"model_type\": \"llama\"}", "it has no num_hidden_layers"},
-        {"{\"model_type\": \"mistral\"}", "model_type is \"mistral\""},
-        {DIMENSIONS ", \"architectures\": [\"LlamaForSequenceClassification\"]}",
-         "no LlamaForCausalLM"},
-        {DIMENSIONS ", \"attention_bias\": true}", "attention_bias is true"},
-        {DIMENSIONS ", \"mlp_bias\": true}", "mlp_bias is true"},
-        {DIMENSIONS ", \"hidden_act\": \"gelu\"}", "hidden_act is \"gelu\""},
-        {DIMENSIONS ", \"quantization_config\": {\"bits\": 4}}", "quantization_config is {"},
-        {DIMENSIONS ", \"partial_rotary_factor\": 0.5}", "partial_rotary_factor is 0.5"},
-        {DIMENSIONS ", \"num_key_value_heads\": 3}", "expected a divisor of model.heads 4"},
-        {DIMENSIONS ", \"num_key_value_heads\": \"2\"}", "num_key_value_heads is \"2\""},
-        {DIMENSIONS ", \"hidden_size\": 32}", "hidden_size is given twice, as 64 and 32"},
-        {DIMENSIONS ", \"head_dim\": 15}", "head_dim: found 15, expected an even number"},
-        {DIMENSIONS ", \"rms_norm_eps\": -1}", "norm_eps: found '-1'"},
-        {DIMENSIONS ", \"tie_word_embeddings\": 1}", "tie_embeddings: found '1'"},
-        {DIMENSIONS ", \"max_position_embeddings\": 1e3}", "seq_len: found '1e3'"},
-        {DIMENSIONS ", \"eos_token_id\": 256}", "eod: found 256"},
-        {DIMENSIONS ", \"rope_scaling\": {\"rope_type\": \"linear\"}}", "rope_type is 'linear'"},
-        {DIMENSIONS ", \"rope_scaling\": {\"type\": \"yarn\", \"beta_fast\": 32}}",
-         "rope_scaling holds beta_fast"},
-        {DIMENSIONS ", \"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0}}",
-         "it needs a field low_freq_factor"},
-        {DIMENSIONS ", \"rope_scaling\": {\"factor\": 8.0}}", "there is a field factor"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        Config c;
-        assert_status_fails(parse(&c, cases[i].text), ERR_USER, cases[i].message);
-        config_free(&c);
-    }
-}
-
-static void an_index_that_is_none_is_refused(void **state) {
-    (void)state;
-    static const struct {
-        const char *text, *message;
-    } cases[] = {
-        {"{\"weight_map\": {\"a\": 1}}", "expected a string"},
-        {"{\"metadata\": {}}", "it has no weight_map"},
-        {"{\"weight_map\": {\"a\": \"../a.safetensors\"}}", "'../a.safetensors' is not the name"},
-        {"{\"weight_map\": {\"a\": \"/etc/passwd\"}}", "'/etc/passwd' is not the name"},
-        {"{\"weight_map\": {\"a\": \".safetensors\"}}", "'.safetensors' is not the name"},
-        {"{\"weight_map\": {\"a\": \"a.safetensors\", \"a\": \"b.safetensors\"}}", "'a' appears twice"},
-    };
-    HfIndex index;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        assert_status_fails(
-            hf_index_parse(&index, "index", cases[i].text, (int64_t)strlen(cases[i].text)), ERR_USER,
-            cases[i].message);
-}
-
-/* ---- directories that do not fit together ---------------------------------------------------- */
-
-/* Replaces every `from` in a file of `hf` by `to`. */
-static void replace(const char *name, const char *from, const char *to) {
-    StrBuf text = read_file(hf, name), changed = {0};
-    int n = 0;
-    for (size_t i = 0; i < text.len;) {
-        bool here = text.len - i >= strlen(from) && memcmp(text.text + i, from, strlen(from)) == 0;
-        strbuf_append(&changed, here ? to : text.text + i, here ? strlen(to) : 1);
-        i += here ? strlen(from) : 1;
-        n += here;
-    }
-    if (n == 0) fail_msg("%s holds no %s", name, from);
-    write_file(hf, name, changed.text, changed.len);
-    strbuf_free(&text);
-    strbuf_free(&changed);
-}
-
-static void a_config_that_does_not_match_the_weights_is_refused(void **state) {
-    (void)state;
-    static const char single[] = "model.safetensors", config[] = "config.json";
-    static const char index[] = "model.safetensors.index.json";
-    static const char part[] = "model-00009-of-00009.safetensors";
-    static const struct {
-        const char *golden, *file, *from, *to, *message;
-    } cases[] = {
-        {"hf_untied", config, "\"vocab_size\": 73", "\"vocab_size\": 74",
-         "model.embed_tokens.weight is 73 x 40, config.json calls for 74 x 40"},
-        {"hf_untied", config, "\"head_dim\": 10", "\"head_dim\": 20",
-         "q_proj.weight is 40 x 40, config.json calls for 80 x 40"},
-        {"hf_untied", config, "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3",
-         "lack tensor model.layers.2.input_layernorm.weight"},
-        {"hf_untied", config, "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1",
-         "have tensor 'model.layers.1.input_layernorm.weight'"},
-        {"hf_untied", config, "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true",
-         "have tensor 'lm_head.weight', for which config.json does not call (tie_word_embeddings is "
-         "true)"},
-        {"hf_tied", config, "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false",
-         "lack tensor lm_head.weight, for which config.json calls (tie_word_embeddings is not true)"},
-        {"hf_untied", single, "model.norm.weight", "model.nor_.weight", "lack tensor model.norm.weight"},
-        {"hf_untied", single, "\"F32\"", "\"I32\"", "of type I32, expected F32 or BF16"},
-        {"hf_untied", single, "\"F32\"", "\"F16\"", "dtype 'F16', known are"},
-        {"hf_tied", part, "model.norm.weight", "model.nor_.weight", "which the index does not have"},
-        {"hf_tied", index, "model.norm.weight", "zodel.norm.weight", "'model.norm.weight', which the"},
-        {"hf_tied", index, "model.norm.weight", "aodel.norm.weight", "which does not hold it"},
-        {"hf_tied", index, "00001-of", "00003-of", "which does not hold it"},
-        {"hf_tied", index, "\"model.norm.weight\": \"model-00009", "\"model.norm.weight\": \"model-00003",
-         "is in model-00009-of-00009.safetensors, the index has it in model-00003-of"},
-        {"hf_tied", index, "model-00009", "model-00010", "cannot open"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        copy_golden(cases[i].golden);
-        replace(cases[i].file, cases[i].from, cases[i].to);
-        assert_status_fails(hf_import(hf, ckpt), ERR_USER, cases[i].message);
-        char names[64][64];
-        if (list(dir, "", names) != 1) fail_msg("case %d left %s", (int)i, names[0]);
-    }
-}
-
-static void a_damaged_directory_is_refused(void **state) {
-    (void)state;
-    char *path = mem_printf("%s/model.safetensors", hf);
-    copy_golden("hf_untied");
-    assert_int_equal(truncate(path, 100000), 0);
-    assert_status_fails(hf_import(hf, ckpt), ERR_USER, "cut short");
-    assert_int_equal(unlink(path), 0);
-    assert_status_fails(hf_import(hf, ckpt), ERR_USER, "has neither model.safetensors nor");
-    char *config = mem_printf("%s/config.json", hf);
-    assert_int_equal(truncate(config, (off_t)1 << 30), 0); /* a hole: no disk, no memory */
-    assert_status_fails(hf_import(hf, ckpt), ERR_USER, "is not a file of at most");
-    assert_int_equal(unlink(config), 0);
-    assert_status_fails(hf_import(hf, ckpt), ERR_USER, "cannot open");
-    free(path), free(config);
-}
-
 /* ---- the file system ------------------------------------------------------------------------- */
 
 static void nothing_that_exists_is_overwritten(void **state) {
@@ -605,7 +281,7 @@ static void a_killed_export_leaves_no_directory_and_does_not_hinder_the_next(voi
     import_golden(1);
     assert_status_ok(export_as(hf, DT_BF16, 1)); /* many small files, each synced */
     int killed = 0;
-    for (int delay = 0; delay < 20; delay++) {
+    for (int i = 0; i < 32; i++) {
         pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0) {
@@ -613,7 +289,7 @@ static void a_killed_export_leaves_no_directory_and_does_not_hinder_the_next(voi
             _exit(export_as(out, DT_BF16, 1) == OK ? 0 : 1);
         }
         while (!exists(tmp) && waitpid(child, NULL, WNOHANG) == 0) usleep(50);
-        usleep((unsigned)delay * 300);
+        usleep((unsigned)(i % 8) * 300);
         kill(child, SIGKILL);
         waitpid(child, NULL, 0);
         if (exists(out)) {
@@ -639,13 +315,6 @@ int main(void) {
         TEST(export_import_and_export_again_gives_equal_directories),
         TEST(a_checkpoint_made_by_import_is_that_of_a_run_at_step_0),
         TEST(bf16_is_rounded_to_the_nearest_and_ties_to_even),
-        TEST(the_forms_of_transformers_4_and_5_say_the_same),
-        TEST(what_is_missing_has_the_defaults_of_transformers),
-        TEST(numbers_are_written_as_python_writes_them),
-        TEST(a_config_of_another_model_is_refused),
-        TEST(an_index_that_is_none_is_refused),
-        TEST(a_config_that_does_not_match_the_weights_is_refused),
-        TEST(a_damaged_directory_is_refused),
         TEST(nothing_that_exists_is_overwritten),
         TEST(what_is_no_checkpoint_of_cria_is_not_exported),
         TEST(the_tokenizer_goes_along),

@@ -10,8 +10,7 @@
 /* What an import trains on is for a configuration to say. */
 #define NO_DATA "imported"
 
-/* ---- reading config.json ----------------------------------------------------------------------
- */
+/* ---- reading config.json --------------------------------------------------------------------- */
 
 /* Numbers and flags, under which keys of `model`, and what LlamaConfig takes when they are missing
  * or null. Those of a required field are the dimensions, which nobody leaves to a default. */
@@ -236,8 +235,7 @@ Status hf_config_parse(Config *out, const char *name, const char *text, int64_t 
     return st;
 }
 
-/* ---- writing -----------------------------------------------------------------------------------
- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 /* As Python's repr: the shortest text that reads back to v, and never without a point or an
  * exponent, because transformers tells floats from integers. */
@@ -309,8 +307,7 @@ void hf_generation_print(const Config *c, StrBuf *out) {
     strbuf_printf(out, "\n}\n");
 }
 
-/* ---- the index ---------------------------------------------------------------------------------
- */
+/* ---- the index ------------------------------------------------------------------------------- */
 
 static int by_key(const void *a, const void *b) {
     const SafeEntry *x = a, *y = b;

@@ -34,8 +34,7 @@ typedef struct {
     uint16_t *rounded;
 } Export;
 
-/* ---- the directory -----------------------------------------------------------------------------
- */
+/* ---- the directory --------------------------------------------------------------------------- */
 
 static Status write_fail(const Export *e, const char *what, int error) {
     return status_fail(ERR_ENV, "cannot export to %s: %s: %s", e->dir, what, file_error(error));
@@ -104,8 +103,7 @@ static Status write_text(const Export *e, const char *name, const StrBuf *text) 
     return finish_file(e, name, fd, error);
 }
 
-/* ---- weights -----------------------------------------------------------------------------------
- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 static int64_t tensor_bytes(const Export *e, const Param *p) {
     return p->rows * p->cols * dtype_bytes(e->o->dtype);
@@ -258,8 +256,7 @@ static Status write_weights(Export *e) {
     return e->n_shards > 1 ? write_index(e) : OK;
 }
 
-/* ---- the other files ---------------------------------------------------------------------------
- */
+/* ---- the other files ------------------------------------------------------------------------- */
 
 static Status write_configs(const Export *e) {
     StrBuf model = {0}, generation = {0};
@@ -316,8 +313,7 @@ static Status copy_tokenizer(const Export *e) {
         ERR_USER, "--tokenizer %s: found no file of a tokenizer, such as tokenizer.json", path);
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------
- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 static Status check_tensor(const Export *e, const Param *p) {
     const SafeTensor *t = safetensors_find(checkpoint_file(e->ck), p->name);

@@ -48,8 +48,7 @@ typedef struct {
     uint32_t crc;          /* of it */
 } Import;
 
-/* ---- reading the directory ---------------------------------------------------------------------
- */
+/* ---- reading the directory ------------------------------------------------------------------- */
 
 static Status read_text(const char *path, char **text, int64_t *len) {
     struct stat info;
@@ -120,8 +119,7 @@ static Status open_parts(Import *m) {
     return st;
 }
 
-/* ---- does everything fit together? -------------------------------------------------------------
- */
+/* ---- does everything fit together? ----------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b) {
     const Found *x = a, *y = b;
@@ -235,8 +233,7 @@ static Status check_tensors(Import *m) {
     return OK;
 }
 
-/* ---- writing -----------------------------------------------------------------------------------
- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 /* checkpoint_save takes memory. A mapped file is memory that the kernel can take back, so that
  * weights of any size and type can be given to it. */
@@ -255,11 +252,12 @@ static Status make_scratch(Import *m) {
 static Status read_values(const Import *m, const Found *f, int64_t begin, int64_t n, float *out) {
     Checkpoint *part = m->parts[f->part];
     if (f->tensor->dtype == DT_F32) return checkpoint_read(part, f->tensor->name, begin, n, out);
-    uint16_t *half = (uint16_t *)out + n;
+    const size_t size = sizeof(uint16_t);
+    char *half = (char *)out + (size_t)n * size;
     CHECK(checkpoint_read(part, f->tensor->name, begin, n, half));
     for (int64_t i = 0; i < n; i++) {
         uint16_t upper;
-        memcpy(&upper, half + i, sizeof upper);
+        memcpy(&upper, half + (size_t)i * size, size);
         uint32_t bits = (uint32_t)upper << 16;
         memcpy(&out[i], &bits, sizeof bits);
     }

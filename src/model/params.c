@@ -9,13 +9,13 @@
 static Param *add(ParamTable *t, int layer, int64_t rows, int64_t cols, int64_t rows_in_memory,
                   double init_std, const char *name) {
     Param *p = &t->params[t->n_params++];
-    *p = (Param){.ndim = init_std > 0 ? 2 : 1,
+    *p = (Param){.ndim = cols > 1 ? 2 : 1,
                  .rows = rows,
                  .cols = cols,
                  .count = rows_in_memory * cols,
                  .bucket = t->n_buckets,
                  .layer = layer,
-                 .decay = init_std > 0,
+                 .decay = cols > 1,
                  .init_std = init_std};
     if (layer >= 0)
         snprintf(p->name, sizeof p->name, "model.layers.%d.%s.weight", layer, name);
@@ -113,7 +113,7 @@ int param_table_pieces(const ParamTable *t, int rank, ParamPiece **pieces) {
 
 float param_init_value(const ParamTable *t, int i, int64_t index, uint64_t seed) {
     const Param *p = &t->params[i];
-    if (p->init_std <= 0) return 1.0f;
+    if (p->ndim == 1) return 1.0f;
     return (float)(p->init_std *
                    rng_normal(seed, rng_stream(RNG_INIT, (uint64_t)i), (uint64_t)index));
 }

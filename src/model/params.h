@@ -21,7 +21,7 @@ typedef struct {
     int64_t offset;       /* first element in the flat buffer */
     int bucket, layer;    /* layer -1: not in a layer */
     bool decay;           /* weight decay applies (matrices; not norms) */
-    double init_std;      /* normal(0, init_std); 0: all ones */
+    double init_std;      /* matrices: normal(0, init_std); norms start as ones */
 } Param;
 
 typedef struct {

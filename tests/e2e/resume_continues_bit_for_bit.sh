@@ -4,8 +4,8 @@
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname -- "$0")/lib.sh"
 
-curve_and_bits() { # RUN FILE: losses, norms and weights of every step
-    logged "$1" loss grad_norm weights_crc >"$work/$2"
+curve_and_bits() { # RUN FILE: all that is not a matter of speed
+    logged "$1" loss grad_norm lr tokens weights_crc >"$work/$2"
 }
 
 for n in 1 2; do

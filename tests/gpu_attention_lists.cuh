@@ -1,0 +1,104 @@
+/* gpu_attention_lists.cuh: the work lists of attention against the masks they came from, on the
+ * host. The lists are inside attention_work.cu, so this program is built with it rather than
+ * linked. */
+#ifndef CRIA_TESTS_GPU_ATTENTION_LISTS_CUH
+#define CRIA_TESTS_GPU_ATTENTION_LISTS_CUH
+
+#include "attention_work.cu"
+#include "gpu_attention.cuh"
+
+#define HOLDS(x)                                                                                   \
+    do {                                                                                           \
+        if (!(x)) {                                                                                \
+            printf("FAIL work lists, line %d: %s\n", __LINE__, #x);                                \
+            return false;                                                                          \
+        }                                                                                          \
+    } while (0)
+
+static bool band_has(const Band &b, int q, int k) {
+    return q >= b.q_begin && q < b.q_end && k >= b.k_begin && k < b.k_end && k - q >= b.lo &&
+           k - q <= b.hi;
+}
+
+/* Every allowed pair is walked once and no other; every row is written by one tile; longer tiles
+ * come first. With slots: steps lie on their grid, and `after` names who was there before. */
+static bool list_is_right(const HostList &list, AttnGrid grid, const Cuts *slots, int n_rows,
+                          int n_columns, const std::vector<uint8_t> &want) {
+    std::vector<uint8_t> got(want.size(), 0), written((size_t)n_rows, 0);
+    std::vector<int> last(slots ? (size_t)slots->n : 0, -1);
+    for (int64_t t = 0; t < list.n_tiles; t++) {
+        const AttnTile &tile = list.tiles[t];
+        HOLDS(tile.rows > 0 && tile.rows <= grid.rows);
+        for (int r = 0; r < tile.rows; r++) HOLDS(written[(size_t)(tile.row0 + r)]++ == 0);
+        int steps = 0;
+        for (int i = tile.run_begin; i < tile.run_end; i++) {
+            const AttnRun &run = list.runs[i];
+            HOLDS(run.n_steps > 0);
+            steps += run.n_steps;
+            for (int j = run.n_steps - 1; j >= 0; j--) {
+                int c0 = run.first + j * grid.step, slot = run.slot + j;
+                bool full = j >= run.full_begin && j < run.full_end;
+                if (slots) {
+                    HOLDS(c0 == slots->at[slot] && last[(size_t)slot] == run.after);
+                    last[(size_t)slot] = (int)t;
+                    HOLDS(run.band.k_end <= slots->at[slot + 1] ||
+                          slots->at[slot + 1] == c0 + grid.step);
+                }
+                for (int r = 0; r < (slots ? grid.rows : tile.rows); r++)
+                    for (int c = c0; c < c0 + grid.step; c++) {
+                        int row = tile.row0 + r;
+                        if (!full && !band_has(run.band, row, c)) continue;
+                        if (slots && c >= run.band.k_end) continue; /* silenced by its lse */
+                        HOLDS(r < tile.rows && c < n_columns);
+                        HOLDS(
+                            got[slots ? (size_t)c * n_rows + row : (size_t)row * n_columns + c]++ ==
+                            0);
+                    }
+            }
+        }
+        HOLDS(steps == tile.n_steps && (t < list.n_busy) == (steps > 0));
+        HOLDS(t == 0 || list.tiles[t - 1].n_steps >= steps);
+    }
+    for (uint8_t n : written) HOLDS(n == 1);
+    HOLDS(got == want);
+    return true;
+}
+
+static bool check_lists() {
+    for (int trial = 0; trial < 400; trial++) {
+        const int Sq = (int)draw(1, 700), Sk = (int)draw(1, 700);
+        const AttnGrid grid_q = {64 * (int)draw(1, 3), draw(0, 1) ? 80 : 128};
+        const AttnGrid grid_k = {128, draw(0, 1) ? 64 : 128};
+        Bands bands, transposed;
+        random_bands(bands, 0, Sq, 0, Sk, (int)draw(0, 6));
+        const int64_t n = (int64_t)bands.size();
+        std::vector<uint8_t> want((size_t)Sq * Sk, 0);
+        for (const Band &b : bands) {
+            transposed.push_back(band_transpose(b));
+            for (int q = b.q_begin; q < b.q_end; q++)
+                for (int k = b.k_begin; k < b.k_end; k++)
+                    want[(size_t)q * Sk + k] |= band_has(b, q, k);
+        }
+        std::sort(bands.begin(), bands.end(),
+                  [](const Band &a, const Band &b) { return compare_bands(&a, &b) < 0; });
+        std::sort(transposed.begin(), transposed.end(),
+                  [](const Band &a, const Band &b) { return compare_bands(&a, &b) < 0; });
+        Cuts slots = cut_rows(bands.data(), n, Sq, grid_k.step);
+        HostList by_q = build_list(bands.data(), n, Sq, grid_q, NULL);
+        HostList by_k = build_list(transposed.data(), n, Sk, grid_k, &slots);
+        bool ok = list_is_right(by_q, grid_q, NULL, Sq, Sk, want) &&
+                  list_is_right(by_k, grid_k, &slots, Sk, Sq, want);
+        for (HostList *list : {&by_q, &by_k}) {
+            free(list->tiles);
+            free(list->runs);
+        }
+        free(slots.at);
+        if (!ok) {
+            printf("  in trial %d\n", trial);
+            return false;
+        }
+    }
+    return true;
+}
+
+#endif
