@@ -55,10 +55,13 @@ static void check_and_close(Share *s, int64_t value) {
     share_close(s);
 }
 
+/* Ranks wait for each other after opening: none may wait for another to close. */
 static void one_process_computes_and_the_last_cleans_up(void **state) {
     (void)state;
     char *log = mem_strdup(in_folder("log1"));
     enum { PROCESSES = 12 };
+    int opened[2], go_on[2];
+    assert_int_equal(pipe(opened) | pipe(go_on), 0);
     for (int p = 0; p < PROCESSES; p++) {
         if (fork() != 0) continue;
         Share *s;
@@ -67,10 +70,16 @@ static void one_process_computes_and_the_last_cleans_up(void **state) {
         const int64_t *data = share_data(s);
         int bad = 0;
         for (int i = 0; i < N; i++) bad += data[i] != 5 + i;
-        usleep(200000); /* all have it by now */
+        char byte = 'x';
+        bad += write(opened[1], &byte, 1) != 1;
+        bad += read(go_on[0], &byte, 1) != 1;
         share_close(s);
         _exit(bad != 0);
     }
+    char bytes[PROCESSES];
+    for (int p = 0; p < PROCESSES; p++) assert_int_equal(read(opened[0], bytes, 1), 1);
+    assert_int_equal(files_left(), 1);
+    assert_int_equal(write(go_on[1], bytes, PROCESSES), PROCESSES);
     for (int p = 0; p < PROCESSES; p++) {
         int status;
         wait(&status);

@@ -88,29 +88,44 @@ static bool is_complete(const Share *s, const char *name) {
     return h.complete == 1 && h.bytes == s->bytes && strncmp(h.name, name, sizeof h.name) == 0;
 }
 
+/* Returns with a shared lock on complete data, or with the only lock (*fills) on a file to fill. Must
+ * not wait for the only lock: who has filled keeps a shared one as long as it runs. 0 or an errno. */
+static int take_lock(Share *s, const char *name, bool *fills) {
+    for (;;) {
+        int error = open_locked(s, LOCK_SH); /* waits for a process that is filling */
+        *fills = error == 0 && !is_complete(s, name);
+        if (!*fills) return error;
+        close(s->fd);
+        error = open_locked(s, LOCK_EX | LOCK_NB);
+        if (error == 0) *fills = !is_complete(s, name);
+        if (error != EWOULDBLOCK) return error;
+        close(s->fd);
+        usleep(1000); /* others are where this one is, or one of them has begun to fill */
+    }
+}
+
+static Status fill_file(Share *s, const char *name, Status (*fill)(void *ctx, void *data),
+                        void *ctx) {
+    Header *h = (Header *)(void *)s->map;
+    memset(s->map, 0, (size_t)(HEADER + s->bytes));
+    Status st = fill(ctx, s->data);
+    memcpy(h->name, name, strlen(name) + 1);
+    h->bytes = s->bytes;
+    h->complete = st == OK;
+    return st;
+}
+
 /* 0 when s holds the shared data; an errno when it cannot, with nothing held. *st is what fill said. */
 static int share(Share *s, const char *name, Status (*fill)(void *ctx, void *data), void *ctx,
                  Status *st) {
-    int error = open_locked(s, LOCK_SH); /* waits for a process that is filling */
-    if (error == 0 && !is_complete(s, name)) {
-        close(s->fd);
-        error = open_locked(s, LOCK_EX);
-        bool filled = error == 0 && is_complete(s, name);
-        if (error == 0) error = map_file(s);
-        if (error == 0 && !filled) {
-            Header *h = (Header *)(void *)s->map;
-            memset(s->map, 0, (size_t)(HEADER + s->bytes));
-            *st = fill(ctx, s->data);
-            memcpy(h->name, name, strlen(name) + 1);
-            h->bytes = s->bytes;
-            h->complete = *st == OK;
-        }
-        if (error == 0) lock(s->fd, LOCK_SH);
-    } else if (error == 0) {
-        error = map_file(s);
-    }
-    if (error == 0) mprotect(s->map, (size_t)(HEADER + s->bytes), PROT_READ);
-    if (error != 0 && s->fd >= 0) {
+    bool fills;
+    int error = take_lock(s, name, &fills);
+    if (error == 0) error = map_file(s);
+    if (error == 0 && fills) *st = fill_file(s, name, fill, ctx);
+    if (error == 0) {
+        lock(s->fd, LOCK_SH);
+        mprotect(s->map, (size_t)(HEADER + s->bytes), PROT_READ);
+    } else if (s->fd >= 0) {
         if (error == ENOSPC) unlink(s->path);
         close(s->fd);
         s->fd = -1;
