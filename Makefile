@@ -53,6 +53,8 @@ demo: all                   ## train the tiny model on real text on 2 ranks, sto
 	@scripts/demo.sh --no-setup
 check: all tests            ## every test that needs no GPU; T=pattern picks some
 	@BUILD="$(BUILD)" tests/run.sh $(T)
+check-long: check           ## make check, then everything again under ASan and UBSan
+	@+$(MAKE) GPU=0 CFLAGS=-O1 SANITIZE=address,undefined BUILD="$(BUILD)/asan" check
 gpu-tests: $(GPU_TESTS)     ## the test programs that need a GPU
 check-gpu: all gpu-tests    ## every test that needs a GPU, on a machine that has one
 	@BUILD="$(BUILD)" tests/run_gpu.sh
@@ -85,7 +87,7 @@ $(LIB): $(filter-out $(BUILD)/src/main.o,$(OBJ))
 $(BUILD)/src/version.o: ALL += -DCRIA_COMMIT='"$(COMMIT)"'
 $(BUILD)/src/version.o: $(BUILD)/commit
 
-$(BUILD)/src/comm/mpi.o: src/comm/mpi.c $(STAMP)
+$(BUILD)/src/comm/mpi.o $(BUILD)/src/comm/mpi_world.o: $(BUILD)/src/comm/%.o: src/comm/%.c $(STAMP)
 	@echo "  cc    $<"
 	@mkdir -p $(@D)
 	@$(MPICC) $(ALL) $(WARN) -MMD -MP -c -o $@ $<

@@ -5,11 +5,11 @@
  * walks.
  *
  * The steps of by_k lie on one grid, the slots: the query rows cut as tiles are, so that a slot of
- * dq is what two key tiles add to or neither does. Tiles are numbered in the order in which they
- * are taken; that a tile may add to a slot only after the earlier tile named in `after` makes dq
- * the same bits every time. Tiles walk their slots from the last to the first: those taken first,
- * the longest, of a causal mask reach furthest back, so all start at the same slot and nobody waits
- * for long. */
+ * dq is what two key tiles add to or neither does. The steps that add to one slot are counted, in
+ * the order in which tiles are taken and walked (a tile meets a slot once per band); that each adds
+ * only when its `turn` has come makes dq the same bits every time. Tiles walk their slots from the
+ * last to the first: those taken first, the longest, of a causal mask reach furthest back, so all
+ * start at the same slot and nobody waits for long. */
 #ifndef CRIA_CUDA_ATTENTION_H
 #define CRIA_CUDA_ATTENTION_H
 
@@ -20,8 +20,8 @@
 typedef struct {
     int32_t first, n_steps, full_begin, full_end;
     Band band; /* clipped to the tile's rows; transposed in by_k, and clipped to the run's slots */
-    int32_t slot;  /* by_k: of the first step */
-    int32_t after; /* by_k: the tile that adds to these slots of dq before this one; -1: none */
+    int32_t slot; /* by_k: of the first step */
+    int32_t turn; /* by_k: how many steps add to each of these slots of dq before this run's */
 } AttnRun;
 
 typedef struct {
@@ -53,7 +53,7 @@ struct AttnWork {
     /* Device memory, zero at rest: {next item, CTAs done} of forward, then of backward; warps that
      * have written their share of a tile's dkv, [tile][KV head]. */
     int32_t *counters, *dkv_turns;
-    int32_t *dq_turns; /* [head][slot][2]: 1 + the tile that added last; zeroed before each use */
+    int32_t *dq_turns; /* [head][slot][2]: steps that have added; zeroed before each use */
     void *memory;
     cudaStream_t stream; /* memory belongs to its order */
 };

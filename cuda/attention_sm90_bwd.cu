@@ -8,22 +8,28 @@
  * accumulators and are written once (FlashAttention-2 and -3: Dao, 2023; Shah et al., 2024). Two
  * consumer warpgroups of 64 keys compute S^T and dP^T, so that P^T and dS^T are already A operands
  * of dv and dk; only dS crosses between them through shared memory, for dq, which is staged in fp32
- * and added to global memory by the copy engine: in any order, or in turns, tile after tile
+ * and added to global memory by the copy engine: in any order, or each slot's steps in turns
  * (attention.h). Of the first warpgroup, warp 0 takes items and announces their steps, warp 3 loads
  * what a step needs, with lse and delta prepared for the exponent (rows outside the band get lse =
  * +inf, so P = 0 without a mask), and warps 1 and 2 drain dq.
  *
  * Whatever an item waits for (its turn at a slot of dq, or the part before it at dkv) belongs to an
- * item with a lower number. Items are taken in the order of their numbers, by CTAs that run and
- * that work on them in that order, so the unfinished item of the lowest number waits for nothing:
- * no hang, however few CTAs run at a time.
+ * earlier step of the same item or to an item with a lower number. Items are taken in the order of
+ * their numbers, by CTAs that run and that work on them in that order, so the unfinished item of
+ * the lowest number waits for nothing: no hang, however few CTAs run at a time.
  *
- * TFLOP/s on an H200, 2026-11-22, D = 64, 32/8 heads, calls back to back:
- *               causal 2k  4 x 2k  causal 8k  causal 32k  documents 8k
- *   any order         338     406        480         494           346
- *   in turns          270     336        352         419           285
- * Causal 2k in any order, by parts of a group: 1: 237, 2: 338, 4: 160. How many heads go side by
- * side (8 to 1000 MiB of L2) makes less than 2 % there. */
+ * compute-sanitizer's racecheck reports hazards between plan() or load() and consume(): false ones.
+ * One lane arrives for its warp after __syncwarp(), at mbarriers that the other side waits for
+ * before it touches the same words (full, empty, kv_full, kv_empty); that is not followed.
+ *
+ * TFLOP/s on one H200, 2026-11-22, back to back, in any order / in turns. Columns with a * were
+ * measured as this is, the others with dk waited for a step later (slower by up to 9 % under a *):
+ *                  causal 2k    4 x 2k *  causal 8k *  causal 32k  documents 8k
+ *   D = 64, 32/8   343 / 273   423 / 362   515 / 376   499 / 416     341 / 281
+ *   D = 128, 24/8              493 / 439   579 / 445   548 / 478     394 / 353
+ *   D = 128, 64/8  438 / 336   448 / 404   526 / 428   525 / 467     359 / 351
+ * Causal 2k in any order, by parts of a group: D = 64: 1: 237, 2: 338, 4: 160; D = 128, 24/8: 1:
+ * 278, 3: 206. How many heads go side by side (8 to 1000 MiB of L2) makes less than 2 % there. */
 #include "attention.h"
 #include "attention_sm90.cuh"
 
@@ -54,7 +60,7 @@ struct BwdItem {
 struct BwdStep {
     Step step;
     int head; /* < 0: no more steps */
-    int row_end, slot, after, tile;
+    int row_end, slot, turn;
 };
 
 template <int D> struct BwdShared {
@@ -104,8 +110,7 @@ __device__ void plan(BwdShared<D> &sm, const CUtensorMap *map_kv, const BwdParam
                     step.head = head;
                     step.row_end = run->band.k_end;
                     step.slot = run->slot + j;
-                    step.after = run->after;
-                    step.tile = at.tile;
+                    step.turn = run->turn;
                     step.step.c0 = run->first + j * Bwd<D>::ROWS;
                     step.step.masked = j < run->full_begin || j >= run->full_end;
                     if (step.step.masked) step.step.band = run->band;
@@ -162,10 +167,10 @@ __device__ void drain(BwdShared<D> &sm, const CUtensorMap *map_dq, const BwdPara
         const int row = step.step.c0 + (D == 64 ? 64 * wg : 0);
         const int column = step.head * D + (D == 128 ? 64 * wg : 0);
         int32_t *turn = NULL;
-        const int me = step.tile + 1, before = step.after + 1;
+        const int mine = step.turn;
         if (p.dq_turns) {
             turn = p.dq_turns + ((int64_t)step.head * p.n_slots + step.slot) * 2 + wg;
-            while (turn_read(turn) != before) {
+            while (turn_read(turn) != mine) {
             }
             fence_async_global();
         }
@@ -176,7 +181,7 @@ __device__ void drain(BwdShared<D> &sm, const CUtensorMap *map_dq, const BwdPara
         if (turn) {
             bulk_wait();
             fence_async_global();
-            turn_write(turn, me);
+            turn_write(turn, mine + 1);
         }
     }
     bulk_wait();
@@ -234,9 +239,6 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
                 wgmma_ss<0, 0>(s, k_desc + i / 4 * KEYS * 8 + i % 4 * 2,
                                q_desc + i / 4 * ROWS * 8 + i % 4 * 2, i > 0);
             wgmma_commit();
-            wgmma_wait<1>(); /* dk of the step before, which ran under dq's way out */
-            wgmma_pin(dk);
-            if (j > 0) release(&sm.empty[at ^ 1]);
             wgmma_fence();
 #pragma unroll
             for (int i = 0; i < D / 16; i++)
@@ -306,10 +308,10 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
                 }
             fence_async_proxy();
             release(&sm.dq_full[wg]);
+            wgmma_wait<0>(); /* dk, which ran under dq's way out; kept for the next step: slower */
+            wgmma_pin(dk);
+            release(&sm.empty[at]);
         }
-        wgmma_wait<0>();
-        wgmma_pin(dk);
-        if (n > 0) release(&sm.empty[ring_index<STAGES>(steps - 1)]);
         const BwdItem item = sm.item; /* read again rather than kept in registers */
         release(&sm.kv_empty);
 
@@ -404,8 +406,8 @@ void launch(const BwdParams &p, float *dq, const void *d_o, const void *q, const
 
 /* Into how many items a KV head's group is split: what ends first by this estimate, in steps. An SM
  * has at least the mean and at least the longest item to walk, and the parts of a group wait for
- * one another at their end (measured: about 1.5 steps an item for each part of each part's chain).
- */
+ * one another at their end (about 3 steps an item for each part of each part's chain, so that the
+ * best of the header's numbers of parts wins). */
 int parts_of(const AttnList &list, int K, int group, int sm_count) {
     int best = 1;
     double least = INFINITY, mean = (double)list.n_steps * K * group / sm_count;
@@ -413,7 +415,7 @@ int parts_of(const AttnList &list, int K, int group, int sm_count) {
         if (group % parts) continue;
         double items = (double)list.n_tiles * K * parts / sm_count;
         double cost =
-            fmax((double)list.longest * group / parts, mean) + 1.5 * parts * (parts - 1) * items;
+            fmax((double)list.longest * group / parts, mean) + 3.0 * parts * (parts - 1) * items;
         if (cost < least) {
             least = cost;
             best = parts;

@@ -15,8 +15,9 @@
  *
  * TFLOP/s on an H200, 2026-11-22, calls back to back:
  *                      causal 2k  4 x 2k  causal 8k  causal 32k  documents 8k
- *   D = 64, 32/8 heads       309     354        458         507           291
- *   D = 128, 24/8 heads      460     535        654         620           446
+ *   D = 64, 32/8 heads       310     352        455         505           289
+ *   D = 128, 24/8 heads      469     543        661         643           449
+ *   D = 128, 64/8 heads      524     563        669         612           467
  * D = 64, causal 2k, by rows x keys of a tile: 128 x 128 314, 192 x 80 285, 192 x 64 286, 192 x 128
  * without AHEAD 284, 192 x 80 with warpgroups that take turns 283. From about 4k keys a row 192 x
  * 80 is the faster one. */

@@ -120,7 +120,6 @@ static AttnRun make_run(const Reach *reach, int64_t first, int64_t n_steps, int 
     run.first = (int32_t)first;
     run.n_steps = (int32_t)n_steps;
     run.band = reach->band;
-    run.after = -1;
     int64_t begin = i64_max(0, ceil_div(reach->full_lo - first, step));
     int64_t end = reach->full_hi > first ? i64_min(n_steps, (reach->full_hi - first) / step) : 0;
     if (begin < end) {
@@ -138,14 +137,14 @@ static void add_run(HostList *list, AttnRun run) {
     list->runs[list->n_runs++] = run;
 }
 
-/* Adds a run of tile number `tile` in pieces with one predecessor each, in the order of the walk.
- * last[slot] is the tile that added to it so far. */
-static void add_ordered_run(HostList *list, AttnRun run, int step, int32_t tile, int32_t *last) {
+/* Adds a run in pieces of one turn each, in the order of the walk. turns[slot] counts the steps
+ * that added to it so far. */
+static void add_ordered_run(HostList *list, AttnRun run, int step, int32_t *turns) {
     for (int32_t begin, end = run.n_steps; end > 0; end = begin) {
         AttnRun piece = run;
-        piece.after = last[run.slot + end - 1];
-        for (begin = end; begin > 0 && last[run.slot + begin - 1] == piece.after; begin--)
-            last[run.slot + begin - 1] = tile;
+        piece.turn = turns[run.slot + end - 1];
+        for (begin = end; begin > 0 && turns[run.slot + begin - 1] == piece.turn; begin--)
+            turns[run.slot + begin - 1]++;
         piece.first += begin * step;
         piece.slot += begin;
         piece.n_steps = end - begin;
@@ -158,7 +157,7 @@ static void add_ordered_run(HostList *list, AttnRun run, int step, int32_t tile,
 /* Adds a band's runs on the grid of slots, the last first. A run ends after a slot that is shorter
  * than a step. */
 static void add_slot_runs(HostList *list, const Reach *reach, const Cuts *slots, int step,
-                          int32_t tile, int32_t *last) {
+                          int32_t *turns) {
     int64_t begin, first = piece_of(slots, (int32_t)reach->first);
     for (int64_t end = piece_of(slots, (int32_t)reach->last - 1) + 1; end > first; end = begin) {
         begin = end - 1;
@@ -166,7 +165,7 @@ static void add_slot_runs(HostList *list, const Reach *reach, const Cuts *slots,
         AttnRun run = make_run(reach, slots->at[begin], end - begin, step);
         run.slot = (int32_t)begin;
         run.band.k_end = (int32_t)i64_min(run.band.k_end, slots->at[end]);
-        add_ordered_run(list, run, step, tile, last);
+        add_ordered_run(list, run, step, turns);
     }
 }
 
@@ -210,8 +209,7 @@ static HostList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, A
     }
     qsort(list.tiles, (size_t)cuts.n, sizeof *list.tiles, compare_tiles);
 
-    int32_t *last = slots ? NEW(int32_t, slots->n + 1) : NULL;
-    for (int64_t i = 0; slots && i < slots->n; i++) last[i] = -1;
+    int32_t *turns = slots ? NEW(int32_t, slots->n + 1) : NULL;
     for (int64_t t = 0; t < cuts.n; t++) {
         AttnTile *tile = &list.tiles[t];
         int32_t first_pair = tile->run_begin, n = tile->run_end - tile->run_begin;
@@ -220,7 +218,7 @@ static HostList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, A
             const Band *band = &bands[pairs[first_pair + (slots ? n - 1 - i : i)]];
             if (!reach_of(&reach, tile, *band, grid.rows, slots != NULL)) continue;
             if (slots)
-                add_slot_runs(&list, &reach, slots, grid.step, (int32_t)t, last);
+                add_slot_runs(&list, &reach, slots, grid.step, turns);
             else
                 add_run(&list, make_run(&reach, reach.first,
                                         ceil_div(reach.last - reach.first, grid.step), grid.step));
@@ -228,7 +226,7 @@ static HostList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, A
         tile->run_end = (int32_t)list.n_runs;
         list.n_busy += tile->n_steps > 0;
     }
-    free(last);
+    free(turns);
     free(pairs);
     free(begin);
     free(cuts.at);

@@ -347,7 +347,7 @@ FORMATS = {"nanogpt": NanoGPT, "megatron": Megatron, "llmc": Llmc}
 def expand(patterns):
     paths = []
     for pattern in patterns:
-        found = sorted(glob.glob(pattern)) if not os.path.exists(pattern) else [pattern]
+        found = sorted(glob.glob(pattern, recursive=True)) if not os.path.exists(pattern) else [pattern]
         if not found:
             sys.exit(f"no file matches {pattern}")
         paths += found

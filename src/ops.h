@@ -82,7 +82,8 @@ typedef struct Ops {
                         const float *rstd, const void *dres, int64_t S, int C, Stream *stream);
 
     /* ---- linear: weights are [N,M] as in Hugging Face ---------------------------------------- */
-    /* y[S,N] = x[S,M] w[N,M]^T (+ residual[S,N] when not NULL; y may alias residual) */
+    /* y[S,N] = x[S,M] w[N,M]^T (+ residual[S,N] when not NULL; y may alias residual, at the price of one
+     * more rounding of the product in bf16) */
     void (*linear_fwd)(void *y, const void *x, const void *w, const void *residual, int64_t S,
                        int64_t N, int64_t M, Stream *stream);
     /* dx[S,M] = dy[S,N] w[N,M] (+ the old dx when accumulate) */

@@ -54,7 +54,11 @@ static bool run_random(bool portable, int D, int count, uint64_t seed) {
         Shape x = {(int)draw(1, top), (int)draw(1, top), h[0], h[1], D};
         Bands b;
         random_bands(b, 0, x.Sq, 0, x.Sk, (int)draw(0, 6));
-        ok &= run_case("random", Case{x, b, portable, (int)draw(1, 3), i % 4 == 3});
+        int stages = (int)draw(1, 3);
+        printf("  random %d: D=%d H=%d/%d %dx%d bands=%zu stages=%d\n", i, D, x.H, x.K, x.Sq, x.Sk,
+               b.size(), stages); /* before it runs: it may hang */
+        fflush(stdout);
+        ok &= run_case("random", Case{x, b, portable, stages, i % 4 == 3});
     }
     return ok;
 }

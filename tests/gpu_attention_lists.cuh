@@ -21,11 +21,11 @@ static bool band_has(const Band &b, int q, int k) {
 }
 
 /* Every allowed pair is walked once and no other; every row is written by one tile; longer tiles
- * come first. With slots: steps lie on their grid, and `after` names who was there before. */
+ * come first. With slots: steps lie on their grid, and a slot's turns count up one by one. */
 static bool list_is_right(const HostList &list, AttnGrid grid, const Cuts *slots, int n_rows,
                           int n_columns, const std::vector<uint8_t> &want) {
     std::vector<uint8_t> got(want.size(), 0), written((size_t)n_rows, 0);
-    std::vector<int> last(slots ? (size_t)slots->n : 0, -1);
+    std::vector<int> turns(slots ? (size_t)slots->n : 0, 0);
     for (int64_t t = 0; t < list.n_tiles; t++) {
         const AttnTile &tile = list.tiles[t];
         HOLDS(tile.rows > 0 && tile.rows <= grid.rows);
@@ -39,8 +39,7 @@ static bool list_is_right(const HostList &list, AttnGrid grid, const Cuts *slots
                 int c0 = run.first + j * grid.step, slot = run.slot + j;
                 bool full = j >= run.full_begin && j < run.full_end;
                 if (slots) {
-                    HOLDS(c0 == slots->at[slot] && last[(size_t)slot] == run.after);
-                    last[(size_t)slot] = (int)t;
+                    HOLDS(c0 == slots->at[slot] && turns[(size_t)slot]++ == run.turn);
                     HOLDS(run.band.k_end <= slots->at[slot + 1] ||
                           slots->at[slot + 1] == c0 + grid.step);
                 }

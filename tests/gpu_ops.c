@@ -322,13 +322,19 @@ static void set_linear_sizes(Case *c, int64_t S, int64_t N, int64_t M, int varia
     c->z[0] = S, c->z[1] = N, c->z[2] = M, c->z[3] = variant;
 }
 
+/* Where d is also c, cuBLASLt may round the product to bf16 before it adds: one more rounding, of a
+ * number that has no part in how small the sum is. */
+static double linear_slack(bool in_place) {
+    return in_place ? 5 * 0x1p-8 : 1e-4;
+}
+
 static void test_linear(int64_t S, int64_t N, int64_t M, int shift) {
     static const char *const residual[] = {"", " +residual", " +residual in y"};
     long long s = S, n = N, m = M;
     Case c;
     for (int v = 0; v < 3; v++) {
         case_begin(&c, shift, "linear_fwd S=%lld N=%lld M=%lld%s", s, n, m, residual[v]);
-        add_input(&c, "y", ACT, S * N, 1), is_output(&c, 0x1p-8 * 1.01, 1e-4);
+        add_input(&c, "y", ACT, S * N, 1), is_output(&c, 0x1p-8 * 1.01, linear_slack(v == 2));
         add_input(&c, "x", ACT, S * M, 1);
         add_input(&c, "w", ACT, N * M, 0.1);
         add_input(&c, "residual", ACT, S * N, 1);
@@ -337,7 +343,7 @@ static void test_linear(int64_t S, int64_t N, int64_t M, int shift) {
     }
     for (int v = 0; v < 2; v++) {
         case_begin(&c, shift, "linear_dgrad S=%lld N=%lld M=%lld%s", s, n, m, v ? " +dx" : "");
-        add_input(&c, "dx", ACT, S * M, 1), is_output(&c, 0x1p-8 * 1.01, 1e-4);
+        add_input(&c, "dx", ACT, S * M, 1), is_output(&c, 0x1p-8 * 1.01, linear_slack(v == 1));
         add_input(&c, "dy", ACT, S * N, 1);
         add_input(&c, "w", ACT, N * M, 0.1);
         set_linear_sizes(&c, S, N, M, v);

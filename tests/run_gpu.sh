@@ -115,8 +115,8 @@ done
 if command -v compute-sanitizer >/dev/null; then
     check 'memcheck: ops' 120 compute-sanitizer --tool memcheck --error-exitcode 1 gpu_ops S=33
     check 'racecheck: ops' 120 compute-sanitizer --tool racecheck --error-exitcode 1 gpu_ops C=200
-    check 'memcheck: attention' 120 compute-sanitizer --tool memcheck --error-exitcode 1 gpu_attention group sm90-named-64
-    check 'racecheck: attention' 120 compute-sanitizer --tool racecheck --error-exitcode 1 gpu_attention group sm90-named-128
+    # racecheck does not follow mbarriers, which order everything in the attention kernels
+    check 'memcheck: attention' 120 compute-sanitizer --tool memcheck --error-exitcode 1 gpu_attention group sm90-small-64
 fi
 echo
 echo "$passed passed, $failed failed"

@@ -71,8 +71,8 @@ static void any_range_is_read_from_one_member_or_many(void **state) {
     static const struct {
         int64_t size, member;
         int level;
-    } cases[] = {{SIZE, SIZE, 6}, {SIZE, SIZE, 1}, {SIZE, SIZE, 0}, {SIZE, 65280, 6},
-                 {SIZE, 1 << 20, 6}, {3000000, 1500000, 9}, {1, 1, 6}, {100, 7, 6}};
+    } cases[] = {{SIZE, SIZE, 6},    {SIZE, SIZE, 1},       {SIZE, SIZE, 0}, {SIZE, 65280, 6},
+                 {SIZE, 1 << 20, 6}, {3000000, 1500000, 9}, {1, 1, 6},       {100, 7, 6}};
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
         for (int again = 0; again < 2; again++) /* the second time with the saved index */
             check_reads(again ? in_folder("g.gz")

@@ -8,8 +8,8 @@ static void all_integer_codes_are_read(void **state) {
     static const struct {
         int code, bytes;
         int64_t largest;
-    } codes[] = {{1, 1, 255},          {2, 1, 127},        {3, 2, 32767},
-                 {4, 4, 2147483646},   {5, 8, 2147483646}, {8, 2, 65535}};
+    } codes[] = {{1, 1, 255},        {2, 1, 127},        {3, 2, 32767},
+                 {4, 4, 2147483646}, {5, 8, 2147483646}, {8, 2, 65535}};
     for (size_t c = 0; c < sizeof codes / sizeof *codes; c++) {
         unsigned char data[64], index[34 + 12 * 2 + 8 * 3] = "MMIDIDX\0\0", *at = index + 9;
         int bytes = codes[c].bytes;
@@ -29,8 +29,8 @@ static void all_integer_codes_are_read(void **state) {
         put_le(&at, 7, bytes);
         TokenFile *f;
         int32_t ids[3];
-        assert_status_ok(tokens_open(&f, write_bytes("c.bin", data, (size_t)(3 * bytes)),
-                                     FORMAT_AUTO));
+        assert_status_ok(
+            tokens_open(&f, write_bytes("c.bin", data, (size_t)(3 * bytes)), FORMAT_AUTO));
         assert_int_equal(tokens_format(f), FORMAT_MEGATRON);
         assert_int_equal(tokens_count(f), 3);
         assert_status_ok(tokens_read(f, 0, 3, INT32_MAX, ids));
@@ -41,8 +41,8 @@ static void all_integer_codes_are_read(void **state) {
         if (codes[c].code == 1 || codes[c].code == 8) continue;
         at = data + bytes;
         put_le(&at, UINT64_MAX, bytes);
-        assert_status_ok(tokens_open(&f, write_bytes("c.bin", data, (size_t)(3 * bytes)),
-                                     FORMAT_AUTO));
+        assert_status_ok(
+            tokens_open(&f, write_bytes("c.bin", data, (size_t)(3 * bytes)), FORMAT_AUTO));
         assert_status_fails(tokens_read(f, 0, 3, INT32_MAX, ids), ERR_USER, "has id -1 at byte");
         tokens_close(f);
     }
@@ -183,8 +183,8 @@ static void every_wrong_number_is_named_with_its_place(void **state) {
     assert_status_fails(tokens_open(&file, bin, FORMAT_AUTO), ERR_USER, "are the two swapped?");
     assert_status_fails(tokens_open(&file, write_counting("alone.bin", 0, 9), FORMAT_MEGATRON),
                         ERR_USER, "alone.idx: No such file");
-    assert_status_fails(tokens_open(&file, write_counting("alone", 0, 9), FORMAT_MEGATRON), ERR_USER,
-                        "is not named PREFIX.bin");
+    assert_status_fails(tokens_open(&file, write_counting("alone", 0, 9), FORMAT_MEGATRON),
+                        ERR_USER, "is not named PREFIX.bin");
 }
 
 int main(void) {

@@ -72,7 +72,8 @@ static void every_format_leads_back_to_the_same_bytes(void **state) {
     };
     write_source();
     for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        assert_status_ok(pack("--force --eod 3 --out @t%d_x --to %s @source.bin", (int)i, forms[i]));
+        assert_status_ok(
+            pack("--force --eod 3 --out @t%d_x --to %s @source.bin", (int)i, forms[i]));
         assert_status_ok(pack("--force --eod=3 --out=@back --to=nanogpt @t%d_x*", (int)i));
         if (!same_files("back.bin", "source.bin")) fail_msg("%s: other bytes", forms[i]);
     }

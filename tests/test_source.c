@@ -89,13 +89,10 @@ static void shares_are_cut_like_megatrons(void **state) {
         const char *split;
         int64_t n, borders[4];
     } cases[] = {
-        {"94,5,1", 100, {0, 94, 99, 100}},
-        {"949,50,1", 8013769, {0, 7605067, 8005755, 8013769}},
-        {"8,1,1", 10, {0, 8, 9, 10}},
-        {"1,1,0", 5, {0, 2, 5, 5}},  /* 2.5 is rounded to even */
-        {"1,1,0", 7, {0, 4, 7, 7}},  /* and so is 3.5 */
-        {"0.5,0.25,0.25", 2, {0, 1, 2, 2}},
-        {"1,0,0", 3, {0, 3, 3, 3}},
+        {"94,5,1", 100, {0, 94, 99, 100}},  {"949,50,1", 8013769, {0, 7605067, 8005755, 8013769}},
+        {"8,1,1", 10, {0, 8, 9, 10}},       {"1,1,0", 5, {0, 2, 5, 5}}, /* 2.5 is rounded to even */
+        {"1,1,0", 7, {0, 4, 7, 7}},                                     /* and so is 3.5 */
+        {"0.5,0.25,0.25", 2, {0, 1, 2, 2}}, {"1,0,0", 3, {0, 3, 3, 3}},
     };
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
         for (int part = 0; part < 3; part++) {
@@ -147,13 +144,15 @@ static void a_changed_file_is_named(void **state) {
     Dataset *d;
     StrBuf was = {0};
     assert_status_ok(dataset_open(&d, &o));
-    dataset_describe_files(d, &was);
+    dataset_describe(d, &was);
     assert_status_ok(dataset_compare(d, was.text));
     dataset_close(d);
     o.n_sources = 1;
     assert_status_ok(dataset_open(&d, &o));
-    assert_status_fails(dataset_compare(d, was.text), ERR_USER, "1 more token file");
-    assert_status_fails(dataset_compare(d, ""), ERR_USER, "a.bin is not what the run was trained");
+    assert_status_fails(dataset_compare(d, was.text), ERR_USER,
+                        "found nothing where it had \"b.bin 400 ");
+    assert_status_fails(dataset_compare(d, ""), ERR_USER, "found \"a.bin 200 ");
+    assert_status_fails(dataset_compare(d, "a42f074d"), ERR_USER, "where it had \"a42f074d\"");
     dataset_close(d);
     o.n_sources = 2;
     write_counting("b.bin", 1, 200);

@@ -138,9 +138,9 @@ static void bad_shards_of_llmc_are_refused_with_a_sentence(void **state) {
     assert_status_fails(
         tokens_open(&f, write_llmc("l.bin", 20240520, 2, 4, 2, ids, 4), FORMAT_LLMC), ERR_USER,
         "does not begin with llm.c's header");
-    assert_status_fails(tokens_open(&f, write_bytes("s.bin", "\x88\xd8\x34\x01\x01\0\0\0", 8),
-                                    FORMAT_AUTO),
-                        ERR_USER, "has 8 bytes");
+    assert_status_fails(
+        tokens_open(&f, write_bytes("s.bin", "\x88\xd8\x34\x01\x01\0\0\0", 8), FORMAT_AUTO),
+        ERR_USER, "has 8 bytes");
 }
 
 static void documents_are_found_by_the_id_that_ends_them(void **state) {

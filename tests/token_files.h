@@ -65,8 +65,8 @@ static inline void put_le(unsigned char **at, uint64_t v, int bytes) {
     for (int b = 0; b < bytes; b++) *(*at)++ = (unsigned char)(v >> 8 * b);
 }
 
-/* NAME.bin and NAME.idx of n sequences with these lengths, `per_document` to a document; ids in file
- * order, uint16. Returns the path of the .bin. */
+/* NAME.bin and NAME.idx of n sequences with these lengths, `per_document` to a document; ids in
+ * file order, uint16. Returns the path of the .bin. */
 static inline const char *write_megatron(const char *name, int64_t n, const int32_t *lengths,
                                          int64_t per_document, const uint16_t *ids) {
     int64_t documents = ceil_div(n, per_document), tokens = 0;
@@ -78,8 +78,7 @@ static inline const char *write_megatron(const char *name, int64_t n, const int3
     put_le(&at, (uint64_t)documents + 1, 8);
     for (int64_t i = 0; i < n; i++) put_le(&at, (uint32_t)lengths[i], 4);
     for (int64_t i = 0; i < n; tokens += lengths[i++]) put_le(&at, 2 * (uint64_t)tokens, 8);
-    for (int64_t d = 0; d <= documents; d++)
-        put_le(&at, (uint64_t)i64_min(d * per_document, n), 8);
+    for (int64_t d = 0; d <= documents; d++) put_le(&at, (uint64_t)i64_min(d * per_document, n), 8);
     char *bin = mem_printf("%s.bin", name), *idx = mem_printf("%s.idx", name);
     write_bytes(idx, index, (size_t)(at - index));
     const char *path = write_ids(bin, ids, tokens);

@@ -33,7 +33,7 @@ Status hf_export(const char *checkpoint, const char *dir, const HfExportOptions 
  * it works. */
 Status hf_import(const char *dir, const char *checkpoint);
 
-/* config.json as a configuration: `model` and data.eod are its, data.train is a placeholder, the
+/* config.json as a configuration: `model` and data.eod are its, data.train names no file, the
  * rest has defaults. Takes the forms of transformers 4 and 5. ERR_USER names the field that is
  * missing, out of bounds, or asks for what cria does not compute. *out must be freed in either
  * case. */

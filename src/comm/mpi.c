@@ -9,7 +9,6 @@
  * and the library. Every rank is sent the others' contributions to its block and adds them in rank
  * order, which moves no more bytes than a ring. So sums are reproducible, and an all-reduce has the
  * bits of a reduce-scatter followed by an all-gather: ZeRO on or off gives the same run. */
-#include <mpi.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -17,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "comm/comm.h"
+#include "comm/mpi_world.h"
 
 enum {
     MESSAGE_BYTES = 4 << 20, /* longer transfers are cut: MPI 3.1 counts with int */
@@ -25,7 +24,6 @@ enum {
     YIELDS = 200,            /* tests by a waiting caller before it starts to sleep between them */
     NAP_NS = 50 * 1000,      /* the waiter's sleep, and the progress thread's first */
     LONG_NAP_NS = 1000 * 1000,
-    ABORT_NS = 300 * 1000 * 1000,
     TAG = 0
 };
 
@@ -63,29 +61,14 @@ typedef struct {
     Batch *posted; /* groups nobody has waited for yet */
 } Mpi;
 
-/* MPI is one per process, and so is this; written once, by comm_start. */
-static struct { int rank, size, local_rank, cores; } world = {0, 1, 0, 1};
-
 /* ---- errors --------------------------------------------------------------------------------- */
-
-static const char *error_text(int code, char text[MPI_MAX_ERROR_STRING]) {
-    int length = 0;
-    return MPI_Error_string(code, text, &length) == MPI_SUCCESS ? text : "unknown error";
-}
-
-static Status check_mpi(int code, const char *what) {
-    if (code == MPI_SUCCESS) return OK;
-    char text[MPI_MAX_ERROR_STRING];
-    return status_fail(ERR_ENV, "%s failed on rank %d of %d: %s", what, world.rank, world.size,
-                       error_text(code, text));
-}
 
 static void batch_fail(Batch *b, const Message *m, const char *text) {
     static const char *const names[] = {"receive from", "send to", "broadcast from", "barrier of"};
     b->done = true;
     b->failure =
         mem_printf("MPI %s rank %d of its communicator, %d bytes, failed on rank %d of %d: %s",
-                   names[m->kind], m->peer, m->bytes, world.rank, world.size, text);
+                   names[m->kind], m->peer, m->bytes, comm_world_rank(), comm_world_size(), text);
 }
 
 /* ---- batches -------------------------------------------------------------------------------- */
@@ -128,7 +111,7 @@ static void batch_post(Batch *b, MPI_Comm comm) {
         for (int i = 0; i < b->count && !b->done; i++) {
             if ((b->messages[i].kind == RECEIVE) != (pass == 0)) continue;
             int code = message_start(&b->messages[i], comm, &b->requests[i]);
-            if (code != MPI_SUCCESS) batch_fail(b, &b->messages[i], error_text(code, text));
+            if (code != MPI_SUCCESS) batch_fail(b, &b->messages[i], mpi_error_text(code, text));
         }
     }
 }
@@ -147,7 +130,7 @@ static void batch_test(Batch *b) {
         if (each == MPI_SUCCESS && m->kind == RECEIVE)
             each = MPI_Get_count(&b->statuses[i], MPI_BYTE, &got);
         if (each != MPI_SUCCESS)
-            batch_fail(b, m, error_text(each, text));
+            batch_fail(b, m, mpi_error_text(each, text));
         else if (got != m->bytes)
             batch_fail(b, m, "a shorter message came, the ranks disagree about what to send");
     }
@@ -437,12 +420,12 @@ Status comm_mpi_split(Comm **out, int color) {
     mpi->collectives = mpi->groups = MPI_COMM_NULL;
     pthread_mutex_init(&mpi->lock, NULL);
     pthread_cond_init(&mpi->wake, NULL);
-    int code = MPI_Comm_split(MPI_COMM_WORLD, color, world.rank, &mpi->collectives);
+    int code = MPI_Comm_split(MPI_COMM_WORLD, color, comm_world_rank(), &mpi->collectives);
     Status st;
-    CHECK_GOTO(check_mpi(code, "MPI_Comm_split"), fail);
-    CHECK_GOTO(check_mpi(MPI_Comm_dup(mpi->collectives, &mpi->groups), "MPI_Comm_dup"), fail);
-    CHECK_GOTO(check_mpi(MPI_Comm_rank(mpi->collectives, &c->rank), "MPI_Comm_rank"), fail);
-    CHECK_GOTO(check_mpi(MPI_Comm_size(mpi->collectives, &c->size), "MPI_Comm_size"), fail);
+    CHECK_GOTO(mpi_check(code, "MPI_Comm_split"), fail);
+    CHECK_GOTO(mpi_check(MPI_Comm_dup(mpi->collectives, &mpi->groups), "MPI_Comm_dup"), fail);
+    CHECK_GOTO(mpi_check(MPI_Comm_rank(mpi->collectives, &c->rank), "MPI_Comm_rank"), fail);
+    CHECK_GOTO(mpi_check(MPI_Comm_size(mpi->collectives, &c->size), "MPI_Comm_size"), fail);
     *out = c;
     return OK;
 fail:
@@ -452,69 +435,4 @@ fail:
 
 Status comm_mpi_create(Comm **c) {
     return comm_mpi_split(c, 0);
-}
-
-/* Where MPI binds ranks to cores each has its own, where it does not all have all of them. */
-static Status count_cores(MPI_Comm node) {
-    cpu_set_t own, all;
-    int ranks = 1;
-    CPU_ZERO(&own);
-    sched_getaffinity(0, sizeof own, &own);
-    CHECK(check_mpi(MPI_Allreduce(&own, &all, sizeof own, MPI_BYTE, MPI_BOR, node),
-                    "MPI_Allreduce"));
-    CHECK(check_mpi(MPI_Comm_size(node, &ranks), "MPI_Comm_size"));
-    world.cores = (int)i64_max(1, i64_min(CPU_COUNT(&own), CPU_COUNT(&all) / ranks));
-    return OK;
-}
-
-Status comm_start(int *argc, char ***argv) {
-    int level = MPI_THREAD_SINGLE;
-    CHECK(check_mpi(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread"));
-    if (level < MPI_THREAD_MULTIPLE)
-        return status_fail(ERR_ENV,
-                           "this MPI library does not grant MPI_THREAD_MULTIPLE (it grants "
-                           "level %d of %d); use one built with thread support",
-                           level, MPI_THREAD_MULTIPLE);
-    MPI_Comm node;
-    CHECK(check_mpi(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN),
-                    "MPI_Comm_set_errhandler"));
-    CHECK(check_mpi(MPI_Comm_rank(MPI_COMM_WORLD, &world.rank), "MPI_Comm_rank"));
-    CHECK(check_mpi(MPI_Comm_size(MPI_COMM_WORLD, &world.size), "MPI_Comm_size"));
-    CHECK(check_mpi(
-        MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world.rank, MPI_INFO_NULL, &node),
-        "MPI_Comm_split_type"));
-    CHECK(check_mpi(MPI_Comm_rank(node, &world.local_rank), "MPI_Comm_rank"));
-    CHECK(count_cores(node));
-    return check_mpi(MPI_Comm_free(&node), "MPI_Comm_free");
-}
-
-int comm_world_rank(void) {
-    return world.rank;
-}
-int comm_world_size(void) {
-    return world.size;
-}
-int comm_local_rank(void) {
-    return world.local_rank;
-}
-int comm_local_cores(void) {
-    return world.cores;
-}
-
-static bool mpi_is_up(void) {
-    int started = 0, finished = 0;
-    MPI_Initialized(&started);
-    MPI_Finalized(&finished);
-    return started && !finished;
-}
-
-void comm_finish(void) {
-    if (mpi_is_up()) MPI_Finalize();
-}
-
-void comm_abort(int exit_code) {
-    /* mpirun may drop what it has not read yet of this rank's output, such as the reason. */
-    nanosleep(&(struct timespec){.tv_nsec = ABORT_NS}, NULL);
-    if (mpi_is_up()) MPI_Abort(MPI_COMM_WORLD, exit_code);
-    _exit(exit_code);
 }

@@ -62,10 +62,16 @@ static bool set(Arguments *a, const Option *o, const char *text) {
     case OPT_SHARE:
         *(double *)field = strtod(text, &end);
         return *text != '\0' && *end == '\0' && *(double *)field > 0 && *(double *)field < 1;
-    case OPT_FORMAT: return read_format(text, field);
-    case OPT_IDS: return read_ids(text, field);
-    case OPT_TEXT: *(const char **)field = text; return *text != '\0';
-    case OPT_FLAG: *(bool *)field = true; return true;
+    case OPT_FORMAT:
+        return read_format(text, field);
+    case OPT_IDS:
+        return read_ids(text, field);
+    case OPT_TEXT:
+        *(const char **)field = text;
+        return *text != '\0';
+    case OPT_FLAG:
+        *(bool *)field = true;
+        return true;
     }
     return false;
 }

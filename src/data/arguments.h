@@ -9,14 +9,14 @@
 typedef struct {
     char **paths; /* of the inputs; patterns are expanded */
     int n_paths;
-    DataFormat format;     /* of the inputs */
-    int64_t eod;           /* -1: not given */
-    int64_t vocab;         /* INT32_MAX: not given */
-    DataFormat to;         /* of the output; FORMAT_AUTO: not given */
-    IdType ids;            /* 0: not given */
-    const char *out;       /* prefix of the output */
-    double val;            /* share of the documents held out */
-    int64_t seed, shard;   /* of the choice of documents; tokens */
+    DataFormat format;   /* of the inputs */
+    int64_t eod;         /* -1: not given */
+    int64_t vocab;       /* INT32_MAX: not given */
+    DataFormat to;       /* of the output; FORMAT_AUTO: not given */
+    IdType ids;          /* 0: not given */
+    const char *out;     /* prefix of the output */
+    double val;          /* share of the documents held out */
+    int64_t seed, shard; /* of the choice of documents; tokens */
     bool gzip, force;
 } Arguments;
 

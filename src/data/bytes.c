@@ -18,9 +18,9 @@ struct ByteFile {
     int fd;
     int64_t disk; /* bytes of the file */
     uint32_t fingerprint;
-    Gzip *gzip;                /* NULL: plain */
-    const unsigned char *map;  /* plain, after bytes_map */
-    Share *inflated;           /* gzip, after bytes_map */
+    Gzip *gzip;               /* NULL: plain */
+    const unsigned char *map; /* plain, after bytes_map */
+    Share *inflated;          /* gzip, after bytes_map */
 };
 
 /* A corpus of a thousand shards needs more than the usual 1,024 descriptors. */
@@ -151,7 +151,8 @@ static Status inflate_all(void *ctx, void *data) {
 
 Status bytes_map(ByteFile *f, const unsigned char **data) {
     if (f->gzip != NULL && f->inflated == NULL) {
-        char *name = mem_printf("inflated %s %lld %08x", f->path, (long long)f->disk, f->fingerprint);
+        char *name =
+            mem_printf("inflated %s %lld %08x", f->path, (long long)f->disk, f->fingerprint);
         Status st = share_open(&f->inflated, name, gzip_size(f->gzip), inflate_all, f);
         free(name);
         CHECK(st);

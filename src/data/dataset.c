@@ -23,6 +23,7 @@ struct Dataset {
     int64_t seq_len, vocab;
     uint64_t seed;
     bool shuffle;
+    int64_t asked;             /* samples, ORDER_MEGATRON */
     MegatronDataset *megatron; /* NULL: cria's own order */
 };
 
@@ -49,9 +50,9 @@ static Status set_shares(Dataset *d, const DatasetOptions *o) {
                            weighted, o->n_sources);
     double unit = weighted != 0 ? pow(10, floor(15 - log10(sum))) : 0;
     for (int i = 0; i < o->n_sources; i++)
-        d->before[i + 1] = d->before[i] + (weighted != 0
-                                               ? i64_max(1, llround(o->sources[i].weight * unit))
-                                               : d->sources[i].samples);
+        d->before[i + 1] =
+            d->before[i] + (weighted != 0 ? i64_max(1, llround(o->sources[i].weight * unit))
+                                          : d->sources[i].samples);
     return OK;
 }
 
@@ -83,7 +84,8 @@ Status dataset_open(Dataset **out, const DatasetOptions *o) {
                    .seq_len = o->seq_len,
                    .vocab = o->vocab,
                    .seed = o->seed,
-                   .shuffle = o->shuffle};
+                   .shuffle = o->shuffle,
+                   .asked = o->samples};
     Status st = open_all(d, o);
     if (st != OK) {
         dataset_close(d);
@@ -144,41 +146,33 @@ static void describe_file(const TokenFile *f, StrBuf *out) {
                   (long long)tokens_bytes(f), tokens_fingerprint(f));
 }
 
-void dataset_describe_files(const Dataset *d, StrBuf *out) {
+void dataset_describe(const Dataset *d, StrBuf *out) {
     for (int i = 0; i < d->n_sources; i++)
         for (int f = 0; f < d->sources[i].n_files; f++)
             describe_file(d->sources[i].files[f].tokens, out);
+    if (d->megatron != NULL)
+        strbuf_printf(out, "data.order megatron of %lld samples, seed %lld\n", (long long)d->asked,
+                      (long long)d->seed);
 }
 
-Status dataset_compare(const Dataset *d, const char *description) {
-    Status st = OK;
+Status dataset_compare(const Dataset *d, const char *was) {
     StrBuf now = {0};
-    int left = 0;
-    for (int i = 0; i < d->n_sources && st == OK; i++)
-        for (int f = 0; f < d->sources[i].n_files && st == OK; f++) {
-            const TokenFile *file = d->sources[i].files[f].tokens;
-            int was = (int)strcspn(description, "\n");
-            strbuf_free(&now);
-            describe_file(file, &now);
-            if (was + 1 == (int)now.len && memcmp(now.text, description, (size_t)was) == 0) {
-                description += was + 1;
-                continue;
-            }
-            now.text[now.len - 1] = '\0';
-            st = status_fail(ERR_USER,
-                             "%s is not what the run was trained on: it is now \"%s\" (name, bytes, "
-                             "fingerprint), and was %s%.*s%s; put the old file back, or start a new "
-                             "run from the weights",
-                             tokens_path(file), now.text, was > 0 ? "\"" : "no file", was,
-                             description, was > 0 ? "\"" : "");
-        }
-    for (const char *c = description; st == OK && *c != '\0'; c++) left += *c == '\n';
-    if (left > 0)
-        st = status_fail(ERR_USER,
-                         "the run was trained on %d more token file%s, the first of them \"%.*s\" "
-                         "(name, bytes, fingerprint); put the old files back, or start a new run from "
-                         "the weights",
-                         left, left == 1 ? "" : "s", (int)strcspn(description, "\n"), description);
+    Status st = OK;
+    dataset_describe(d, &now);
+    const char *is = strbuf_text(&now);
+    while (*is != '\0' && strncmp(is, was, strcspn(is, "\n") + 1) == 0) {
+        was += strcspn(is, "\n") + 1;
+        is += strcspn(is, "\n") + 1;
+    }
+    int n_is = (int)strcspn(is, "\n"), n_was = (int)strcspn(was, "\n");
+    if (n_is > 0 || n_was > 0)
+        st = status_fail(
+            ERR_USER,
+            "the training data are not those of the run: found %s%.*s%s where it had "
+            "%s%.*s%s (name, bytes, fingerprint); put back what has changed, or start a "
+            "new run",
+            n_is > 0 ? "\"" : "nothing", n_is, is, n_is > 0 ? "\"" : "",
+            n_was > 0 ? "\"" : "nothing", n_was, was, n_was > 0 ? "\"" : "");
     strbuf_free(&now);
     return st;
 }
@@ -223,7 +217,8 @@ Status dataset_sample_documents(Dataset *d, int64_t n, int64_t eod, int32_t *tok
     if (begins == NULL) return OK;
     begins[0] = 0;
     *n_begins = 1;
-    if (T > 1) *n_begins += (int32_t)tokens_boundaries(f->tokens, begin, T - 1, eod, tokens, begins + 1);
+    if (T > 1)
+        *n_begins += (int32_t)tokens_boundaries(f->tokens, begin, T - 1, eod, tokens, begins + 1);
     return OK;
 }
 

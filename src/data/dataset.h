@@ -25,9 +25,9 @@ typedef struct {
     int64_t samples;   /* ORDER_MEGATRON: how many the run asks for, on which the order depends */
 } DatasetOptions;
 
-/* Opens every file and checks its size and index. ERR_USER names the file and what is wrong (missing,
- * empty, odd size, too short for one sample; a weight given to some sources only). Options are
- * copied. */
+/* Opens every file and checks its size and index. ERR_USER names the file and what is wrong
+ * (missing, empty, odd size, too short for one sample; a weight given to some sources only).
+ * Options are copied. */
 Status dataset_open(Dataset **data, const DatasetOptions *options);
 void dataset_close(Dataset *data);
 
@@ -36,14 +36,16 @@ int64_t dataset_epoch_samples(const Dataset *data); /* samples of all files, eac
 int64_t dataset_tokens(const Dataset *data);        /* that take part */
 int dataset_files(const Dataset *data);
 uint32_t dataset_fingerprint(const Dataset *data); /* of all files in order */
-/* A line for each file: name, bytes, fingerprint. For dataset_compare and for people. */
-void dataset_describe_files(const Dataset *data, StrBuf *out);
-/* ERR_USER naming the first file that is not as `description` (of an earlier run) says. */
+/* A line for each file (name, bytes, fingerprint) and for Megatron's order: to keep with a
+ * checkpoint, and for people. */
+void dataset_describe(const Dataset *data, StrBuf *out);
+/* ERR_USER naming the first thing that is not as `description` (of an earlier run) says. */
 Status dataset_compare(const Dataset *data, const char *description);
 
 /* Sample number n of the run (n >= 0, endless): copies seq_len + 1 ids. Pure function of (files,
  * options, n): files are interleaved by weight without state, and every file is walked in a fresh
- * permutation each epoch; ORDER_MEGATRON: see order.h. ERR_USER for an id >= vocab: file, offset, id. */
+ * permutation each epoch; ORDER_MEGATRON: see order.h. ERR_USER for an id >= vocab: file, offset,
+ * id. */
 Status dataset_sample(Dataset *data, int64_t n, int32_t *tokens);
 /* Also where documents begin in its first seq_len tokens: 0, then positions in begins [seq_len],
  * ascending. From the index where files have one, else from eod (-1: none). */

@@ -1,4 +1,5 @@
-/* documents.h: a token file from front to back, in pieces of documents: what `cria data` works on. */
+/* documents.h: a token file from front to back, in pieces of documents: what `cria data` works on.
+ */
 #ifndef CRIA_DATA_DOCUMENTS_H
 #define CRIA_DATA_DOCUMENTS_H
 

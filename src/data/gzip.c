@@ -28,8 +28,7 @@ struct Gzip {
 /* ---- the index ------------------------------------------------------------------------------ */
 
 static Status make_index(Gzip *g, const char *index_path, int64_t bytes, uint32_t fingerprint) {
-    if (bytes >= 1 << 28)
-        log_info("%s: reading all of it once to make %s", g->path, index_path);
+    if (bytes >= 1 << 28) log_info("%s: reading all of it once to make %s", g->path, index_path);
     CHECK(gzip_index_build(&g->index, g->fd, g->path, bytes));
     int error = gzip_index_save(&g->index, index_path, bytes, fingerprint);
     if (error != 0)
@@ -76,10 +75,11 @@ int64_t gzip_size(const Gzip *g) {
 /* ---- reading -------------------------------------------------------------------------------- */
 
 static Status damaged(const Gzip *g, const char *what) {
-    return status_fail(ERR_USER,
-                       "%s cannot be decompressed near byte %lld (%s): it is damaged, or was changed "
-                       "after its index was made; delete %s.index, or fetch the file again",
-                       g->path, (long long)(g->read_to - g->stream.avail_in), what, g->path);
+    return status_fail(
+        ERR_USER,
+        "%s cannot be decompressed near byte %lld (%s): it is damaged, or was changed "
+        "after its index was made; delete %s.index, or fetch the file again",
+        g->path, (long long)(g->read_to - g->stream.avail_in), what, g->path);
 }
 
 static Status refill(Gzip *g) {

@@ -1,7 +1,7 @@
-/* gzip.h: random access into a gzip file. Deflate can only be read from the front, so an index keeps
- * places to start from: the 32 KiB of output before a block boundary, or nothing at the start of a
- * member (after zlib's examples/zran.c, Adler 2005-2023). Making it reads the whole file once and
- * checks every CRC; it is kept beside the file as NAME.gz.index and mapped by later opens. */
+/* gzip.h: random access into a gzip file. Deflate can only be read from the front, so an index
+ * keeps places to start from: the 32 KiB of output before a block boundary, or nothing at the start
+ * of a member (after zlib's examples/zran.c, Adler 2005-2023). Making it reads the whole file once
+ * and checks every CRC; it is kept beside the file as NAME.gz.index and mapped by later opens. */
 #ifndef CRIA_DATA_GZIP_H
 #define CRIA_DATA_GZIP_H
 
@@ -9,9 +9,9 @@
 
 typedef struct Gzip Gzip;
 
-/* fd and path stay the caller's. `fingerprint` names the contents of the compressed file: an index of
- * other contents is made anew. When the index cannot be saved it is kept in memory, with a warning.
- * ERR_USER: not gzip, damaged or cut short (file, byte offset, what to do). */
+/* fd and path stay the caller's. `fingerprint` names the contents of the compressed file: an index
+ * of other contents is made anew. When the index cannot be saved it is kept in memory, with a
+ * warning. ERR_USER: not gzip, damaged or cut short (file, byte offset, what to do). */
 Status gzip_open(Gzip **gzip, int fd, const char *path, int64_t bytes, uint32_t fingerprint);
 void gzip_close(Gzip *gzip);
 int64_t gzip_size(const Gzip *gzip); /* bytes of content */

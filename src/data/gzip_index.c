@@ -87,7 +87,8 @@ static Status damaged(const char *path, int64_t at, const char *what) {
                        path, what, (long long)at);
 }
 
-static Status scan(Builder *b, z_stream *z, int fd, const char *path, int64_t bytes, int64_t *size) {
+static Status scan(Builder *b, z_stream *z, int fd, const char *path, int64_t bytes,
+                   int64_t *size) {
     unsigned char *in = NEW(unsigned char, CHUNK), ring[GZIP_WINDOW] = {0};
     int64_t read_to = 0, out = 0, last = 0;
     bool inside = false; /* a member, after its first byte */
@@ -151,14 +152,13 @@ Status gzip_index_build(GzipIndex *x, int fd, const char *path, int64_t bytes) {
         x->window_bytes += b.points[i].point.window_bytes;
     }
     x->n_points = b.n;
-    x->memory = NEW(char, b.n * (int64_t)sizeof(GzipPoint) + x->window_bytes);
+    x->memory = NEW(char, b.n *(int64_t)sizeof(GzipPoint) + x->window_bytes);
     GzipPoint *points = x->memory;
     unsigned char *windows = (unsigned char *)(points + b.n);
     for (int64_t i = 0; i < b.n; i++) {
         const NewPoint *p = &b.points[i];
         points[i] = p->point;
-        if (p->window != NULL)
-            memcpy(windows + p->point.window, p->window, p->point.window_bytes);
+        if (p->window != NULL) memcpy(windows + p->point.window, p->window, p->point.window_bytes);
         free(p->window);
     }
     free(b.points);
@@ -199,7 +199,8 @@ static bool take(GzipIndex *x, const unsigned char *map, int64_t len, int64_t by
     x->size = h.size;
     x->n_points = h.n_points;
     x->window_bytes = h.window_bytes;
-    x->points = (const void *)(map + sizeof h); /* a map starts on a page, the header has 48 bytes */
+    x->points =
+        (const void *)(map + sizeof h); /* a map starts on a page, the header has 48 bytes */
     x->windows = map + sizeof h + h.n_points * (int64_t)sizeof(GzipPoint);
     return points_are_sound(x, bytes);
 }
@@ -241,7 +242,7 @@ int gzip_index_save(const GzipIndex *x, const char *index_path, int64_t bytes,
                 .fingerprint = fingerprint,
                 .crc = (uint32_t)crc32_z(0, (const Bytef *)x->points, (size_t)rest)};
     memcpy(h.magic, magic, sizeof magic);
-    char *temporary = mem_printf("%s.tmp%lld", index_path, (long long)getpid());
+    char *temporary = mem_printf("%s.%lld.tmp", index_path, (long long)getpid());
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644), error = 0;
     if (fd < 0) error = errno;
     if (error == 0) error = write_all(fd, &h, sizeof h);

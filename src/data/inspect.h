@@ -4,7 +4,8 @@
 
 #include "base.h"
 
-/* [--eod ID] [--vocab N] [--format F] PATH...: reads every token and prints what each file holds. */
+/* [--eod ID] [--vocab N] [--format F] PATH...: reads every token and prints what each file holds.
+ */
 Status inspect_command(int argc, char **argv);
 
 #endif

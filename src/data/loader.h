@@ -18,7 +18,7 @@ typedef struct {
     int32_t *doc_begin;
     int32_t n_docs;
     int32_t *begins; /* [T] scratch: where documents begin in one sequence */
-    void *prepared; /* what LoaderOptions.prepare returned for it */
+    void *prepared;  /* what LoaderOptions.prepare returned for it */
 } MicroBatch;
 
 typedef struct {

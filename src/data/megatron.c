@@ -5,35 +5,48 @@
 int id_type_bytes(IdType type) {
     switch (type) {
     case ID_U8:
-    case ID_I8: return 1;
+    case ID_I8:
+        return 1;
     case ID_I16:
-    case ID_U16: return 2;
+    case ID_U16:
+        return 2;
     case ID_I32:
-    case ID_U32: return 4;
-    case ID_I64: return 8;
+    case ID_U32:
+        return 4;
+    case ID_I64:
+        return 8;
     }
     return 0;
 }
 
 const char *id_type_name(IdType type) {
     switch (type) {
-    case ID_U8: return "uint8";
-    case ID_I8: return "int8";
-    case ID_I16: return "int16";
-    case ID_I32: return "int32";
-    case ID_I64: return "int64";
-    case ID_U16: return "uint16";
-    case ID_U32: return "uint32";
+    case ID_U8:
+        return "uint8";
+    case ID_I8:
+        return "int8";
+    case ID_I16:
+        return "int16";
+    case ID_I32:
+        return "int32";
+    case ID_I64:
+        return "int64";
+    case ID_U16:
+        return "uint16";
+    case ID_U32:
+        return "uint32";
     }
     return "unknown";
 }
 
-static Status parse_header(MegatronIndex *x, const char *path, const unsigned char *data, int64_t n) {
+static Status parse_header(MegatronIndex *x, const char *path, const unsigned char *data,
+                           int64_t n) {
     if (n < MEGATRON_HEADER || memcmp(data, MEGATRON_MAGIC, 9) != 0)
-        return status_fail(ERR_USER,
-                           "%s does not begin with Megatron's header (MMIDIDX, %d bytes): it is not "
-                           "the index of a .bin/.idx pair, or .bin and .idx are swapped",
-                           path, MEGATRON_HEADER);
+        return status_fail(
+            ERR_USER,
+            "%s does not begin with Megatron's header (MMIDIDX, %d bytes): it is not "
+            "the index of a .bin/.idx pair, or .bin and .idx are swapped",
+            path, MEGATRON_HEADER);
     int64_t version = megatron_i64(data + 9, 0);
     if (version != 1)
         return status_fail(ERR_USER, "%s is of version %lld at byte 9, expected 1", path,
@@ -41,18 +54,19 @@ static Status parse_header(MegatronIndex *x, const char *path, const unsigned ch
     int code = data[17];
     x->type = (IdType)code;
     if (code == 6 || code == 7)
-        return status_fail(ERR_USER, "%s says at byte 17 that it holds %s, expected token ids", path,
-                           code == 6 ? "float64" : "float32");
+        return status_fail(ERR_USER, "%s says at byte 17 that it holds %s, expected token ids",
+                           path, code == 6 ? "float64" : "float32");
     if (code > 8 || id_type_bytes(x->type) == 0)
-        return status_fail(ERR_USER, "%s has type code %d at byte 17, expected 1, 2, 3, 4, 5 or 8; %s",
-                           path, code, REMEDY);
+        return status_fail(ERR_USER,
+                           "%s has type code %d at byte 17, expected 1, 2, 3, 4, 5 or 8; %s", path,
+                           code, REMEDY);
     int64_t sequences = megatron_i64(data + 18, 0), ends = megatron_i64(data + 26, 0);
     int64_t rest = n - MEGATRON_HEADER;
     if (sequences == 0)
         return status_fail(ERR_USER, "%s has no documents: nothing can be read from it", path);
     /* 12 bytes a sequence, 8 a document, and with a mode for each sequence (multimodal) 1 more */
-    bool fits = sequences > 0 && sequences <= rest / 12 && ends >= 2 &&
-                ends <= (rest - 12 * sequences) / 8;
+    bool fits =
+        sequences > 0 && sequences <= rest / 12 && ends >= 2 && ends <= (rest - 12 * sequences) / 8;
     int64_t left = fits ? rest - 12 * sequences - 8 * ends : 0;
     if (!fits || (left != 0 && left != sequences))
         return status_fail(ERR_USER,
@@ -64,7 +78,8 @@ static Status parse_header(MegatronIndex *x, const char *path, const unsigned ch
     return OK;
 }
 
-/* Lengths and pointers say the same twice: sequences lie back to back from the start of the .bin. */
+/* Lengths and pointers say the same twice: sequences lie back to back from the start of the .bin.
+ */
 static Status check_sequences(MegatronIndex *x, const char *path, const unsigned char *lengths,
                               const char *data_path, int64_t data_bytes) {
     int64_t size = id_type_bytes(x->type), at = 0;
@@ -73,11 +88,11 @@ static Status check_sequences(MegatronIndex *x, const char *path, const unsigned
         memcpy(&length, lengths + 4 * i, sizeof length);
         int64_t pointer = megatron_i64(x->pointers, i);
         if (length < 0)
-            return status_fail(ERR_USER,
-                               "%s has length %d for sequence %lld at byte %lld, expected 0 or more: "
-                               "%s",
-                               path, length, (long long)i, (long long)(MEGATRON_HEADER + 4 * i),
-                               REMEDY);
+            return status_fail(
+                ERR_USER,
+                "%s has length %d for sequence %lld at byte %lld, expected 0 or more: "
+                "%s",
+                path, length, (long long)i, (long long)(MEGATRON_HEADER + 4 * i), REMEDY);
         if (pointer != at)
             return status_fail(
                 ERR_USER,
@@ -89,11 +104,12 @@ static Status check_sequences(MegatronIndex *x, const char *path, const unsigned
     }
     x->tokens = at / size;
     if (at != data_bytes)
-        return status_fail(ERR_USER,
-                           "%s has %lld bytes, but its index %s describes %lld (%lld sequences of %s "
-                           "ids): one of the two is cut short or belongs to another pair; %s",
-                           data_path, (long long)data_bytes, path, (long long)at,
-                           (long long)x->sequences, id_type_name(x->type), REMEDY);
+        return status_fail(
+            ERR_USER,
+            "%s has %lld bytes, but its index %s describes %lld (%lld sequences of %s "
+            "ids): one of the two is cut short or belongs to another pair; %s",
+            data_path, (long long)data_bytes, path, (long long)at, (long long)x->sequences,
+            id_type_name(x->type), REMEDY);
     return OK;
 }
 

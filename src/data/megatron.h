@@ -26,8 +26,8 @@ typedef struct {
     int64_t sequences, documents;
     int64_t tokens;
     const unsigned char *pointers; /* [sequences] int64: byte offset in the .bin */
-    const unsigned char *firsts;   /* [documents + 1] int64: number of the first sequence; NULL: each
-                                    * document is one sequence */
+    const unsigned char *firsts; /* [documents + 1] int64: number of the first sequence; NULL: each
+                                  * document is one sequence */
 } MegatronIndex;
 
 enum { MEGATRON_HEADER = 34 };

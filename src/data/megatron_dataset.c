@@ -24,11 +24,12 @@ static Status take_files(MegatronDataset *m, const Source *sources, const Datase
                                s->path, s->n_files);
         for (int f = 0; f < s->n_files; f++) {
             if (tokens_index(s->files[f].tokens) == NULL)
-                return status_fail(ERR_USER,
-                                   "data.order megatron needs the document index of a Megatron "
-                                   ".bin/.idx pair, and %s has none; use data.order cria, or convert "
-                                   "it: cria data pack --to megatron",
-                                   tokens_path(s->files[f].tokens));
+                return status_fail(
+                    ERR_USER,
+                    "data.order megatron needs the document index of a Megatron "
+                    ".bin/.idx pair, and %s has none; use data.order cria, or convert "
+                    "it: cria data pack --to megatron",
+                    tokens_path(s->files[f].tokens));
             weights[m->n] = o->sources[i].weight;
             m->files[m->n++] = &s->files[f];
         }
@@ -63,15 +64,17 @@ static Status open_orders(MegatronDataset *m, const DatasetOptions *o, double *w
     if (weighted) blend_normalize(m->n, weights);
     for (int i = 0; i < m->n; i++) {
         CHECK(open_order(m, i, o, weighted ? blend_request(o->samples, weights[i], 0.5) : -1));
-        m->size += weighted ? blend_request(o->samples, weights[i], 0) : order_samples(m->orders[i]);
+        m->size +=
+            weighted ? blend_request(o->samples, weights[i], 0) : order_samples(m->orders[i]);
         if (!weighted) weights[i] = (double)order_samples(m->orders[i]);
     }
     if (!weighted && o->part == SPLIT_TRAIN && o->samples > m->size)
-        return status_fail(ERR_USER,
-                           "data.order megatron shows several files without weights once, %lld "
-                           "samples, but the run asks for %lld (run.steps x batch.global); give each "
-                           "file a weight, or use data.order cria",
-                           (long long)m->size, (long long)o->samples);
+        return status_fail(
+            ERR_USER,
+            "data.order megatron shows several files without weights once, %lld "
+            "samples, but the run asks for %lld (run.steps x batch.global); give each "
+            "file a weight, or use data.order cria",
+            (long long)m->size, (long long)o->samples);
     if (!weighted) m->size = i64_min(m->size, o->samples);
     blend_normalize(m->n, weights);
     return blend_open(&m->blend, m->n, weights, m->size);

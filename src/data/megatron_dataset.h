@@ -1,4 +1,5 @@
-/* megatron_dataset.h: private to dataset.c: the samples of ORDER_MEGATRON, from one file or a blend. */
+/* megatron_dataset.h: private to dataset.c: the samples of ORDER_MEGATRON, from one file or a
+ * blend. */
 #ifndef CRIA_DATA_MEGATRON_DATASET_H
 #define CRIA_DATA_MEGATRON_DATASET_H
 

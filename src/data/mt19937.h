@@ -1,5 +1,5 @@
-/* mt19937.h: the generator behind numpy.random.RandomState (Matsumoto and Nishimura 1998), as far as
- * Megatron-LM's data order needs it. */
+/* mt19937.h: the generator behind numpy.random.RandomState (Matsumoto and Nishimura 1998), as far
+ * as Megatron-LM's data order needs it. */
 #ifndef CRIA_DATA_MT19937_H
 #define CRIA_DATA_MT19937_H
 

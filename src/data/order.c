@@ -8,7 +8,8 @@
 
 /* ---- one file ------------------------------------------------------------------------------ */
 
-/* A sample is found by bisecting the marks, the tokens before every MARK-th position, and walking. */
+/* A sample is found by bisecting the marks, the tokens before every MARK-th position, and walking.
+ */
 enum { MARK = 32 };
 
 struct Order {
@@ -53,10 +54,11 @@ static Status count(Order *x) {
     fits = fits && checked_mul(x->epochs, o->end - o->first, &x->positions) &&
            checked_mul(x->epochs, x->epoch_tokens, &tokens);
     if (!fits || x->positions >= UINT32_MAX || (tokens - 1) / o->seq_len >= UINT32_MAX - 1)
-        return status_fail(ERR_USER,
-                           "data.order megatron: %lld epochs of %s are more sequences or samples than "
-                           "its tables hold (2^32); lower run.steps or use data.order cria",
-                           (long long)x->epochs, o->name);
+        return status_fail(
+            ERR_USER,
+            "data.order megatron: %lld epochs of %s are more sequences or samples than "
+            "its tables hold (2^32); lower run.steps or use data.order cria",
+            (long long)x->epochs, o->name);
     x->samples = (tokens - 1) / o->seq_len;
     if (x->epochs > 1) {
         int64_t before_last = ((x->epochs - 1) * x->epoch_tokens - 1) / o->seq_len;
@@ -114,10 +116,10 @@ Status order_open(Order **out, const OrderOptions *options) {
     Status st = count(x);
     if (st == OK) {
         int64_t marks, shuffle, bytes = layout(x, &marks, &shuffle);
-        char *name = mem_printf("order of %s sequences %lld %lld T %lld epochs %lld apart %d seed %u",
-                                options->name, (long long)options->first, (long long)options->end,
-                                (long long)options->seq_len, (long long)x->epochs, x->last_apart,
-                                options->seed);
+        char *name = mem_printf(
+            "order of %s sequences %lld %lld T %lld epochs %lld apart %d seed %u", options->name,
+            (long long)options->first, (long long)options->end, (long long)options->seq_len,
+            (long long)x->epochs, x->last_apart, options->seed);
         st = share_open(&x->share, name, bytes, fill, x);
         free(name);
         if (st == OK) {

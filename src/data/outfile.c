@@ -89,7 +89,7 @@ Status outfile_open(OutFile **out, const char *path, int64_t header, bool gzip, 
                    .header = header,
                    .blocks = gzip ? 2 * omp_get_max_threads() : 1};
     f->temporary = mem_printf("%s.tmp", f->path);
-    f->buf = NEW(unsigned char, f->blocks * BLOCK);
+    f->buf = NEW(unsigned char, f->blocks *BLOCK);
     f->packed = NEW(unsigned char *, f->blocks);
     f->packed_bytes = NEW(int64_t, f->blocks);
     Status st = open_temporary(f, replace);
@@ -108,8 +108,8 @@ static Status flush(OutFile *f) {
     } else {
 #pragma omp parallel for schedule(dynamic, 1)
         for (int64_t b = 0; b < n; b++)
-            f->packed_bytes[b] = pack(f->buf + b * BLOCK, i64_min(BLOCK, f->filled - b * BLOCK), 6,
-                                      &f->packed[b]);
+            f->packed_bytes[b] =
+                pack(f->buf + b * BLOCK, i64_min(BLOCK, f->filled - b * BLOCK), 6, &f->packed[b]);
         for (int64_t b = 0; b < n; b++) CHECK(write_all(f, f->packed[b], f->packed_bytes[b]));
     }
     f->filled = 0;

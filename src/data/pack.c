@@ -19,12 +19,13 @@ typedef struct {
 
 static Status check(const Arguments *a) {
     if (a->to == FORMAT_AUTO || a->out == NULL)
-        return status_fail(ERR_USER, "cria data pack needs --to nanogpt|megatron|llmc and --out PATH "
-                                     "(without .bin)");
-    static const char *const allowed[] = {
-        [FORMAT_NANOGPT] = "uint16",
-        [FORMAT_MEGATRON] = "uint8, int8, int16, uint16, int32 or int64",
-        [FORMAT_LLMC] = "uint16 or uint32"};
+        return status_fail(ERR_USER,
+                           "cria data pack needs --to nanogpt|megatron|llmc and --out PATH "
+                           "(without .bin)");
+    static const char *const allowed[] = {[FORMAT_NANOGPT] = "uint16",
+                                          [FORMAT_MEGATRON] =
+                                              "uint8, int8, int16, uint16, int32 or int64",
+                                          [FORMAT_LLMC] = "uint16 or uint32"};
     bool good = a->ids == 0 || (a->to == FORMAT_NANOGPT && a->ids == ID_U16) ||
                 (a->to == FORMAT_MEGATRON && a->ids != ID_U32) ||
                 (a->to == FORMAT_LLMC && (a->ids == ID_U16 || a->ids == ID_U32));
@@ -98,9 +99,8 @@ static Status copy_file(Pack *p, const TokenFile *file) {
     while (documents_next(r, &d, &st)) {
         if (d.begins) {
             uint64_t n = (uint64_t)p->documents++;
-            bool held_out =
-                p->val != NULL &&
-                rng_uniform((uint64_t)p->a.seed, rng_stream(RNG_ORDER, 0), n) < p->a.val;
+            bool held_out = p->val != NULL && rng_uniform((uint64_t)p->a.seed,
+                                                          rng_stream(RNG_ORDER, 0), n) < p->a.val;
             w = held_out ? p->val : p->train;
         }
         /* without the id where this format has it: the writer puts it where its own does */
@@ -119,8 +119,10 @@ static Status commit(Pack *p) {
     static const char *const names[] = {"training", "validation"};
     for (int i = 0; i < 2 && writers[i] != NULL; i++) {
         if (writer_tokens(writers[i]) == 0)
-            return status_fail(ERR_USER, "no document was drawn for the %s part; choose another --val "
-                                         "or --seed", names[i]);
+            return status_fail(ERR_USER,
+                               "no document was drawn for the %s part; choose another --val "
+                               "or --seed",
+                               names[i]);
         CHECK(writer_finish(writers[i]));
     }
     StrBuf text = {0};

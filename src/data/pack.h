@@ -5,12 +5,13 @@
 
 #include "base.h"
 
-/* --to FORMAT --out PREFIX [--format F] [--eod ID] [--vocab N] [--ids TYPE] [--val SHARE [--seed N]]
+/* --to FORMAT --out PREFIX [--format F] [--eod ID] [--vocab N] [--ids TYPE] [--val SHARE [--seed
+ * N]]
  * [--shard TOKENS] [--gzip] [--force] PATH...
- * Documents keep their order. With --eod a document is what lies between two such ids, and the id is
- * put where the output format has it; without it ids are copied as they are. --val sends each document
- * to PREFIX_val with this probability, by a draw of (seed, number of the document); the rest goes to
- * PREFIX_train. Nothing has its final name before all is written. */
+ * Documents keep their order. With --eod a document is what lies between two such ids, and the id
+ * is put where the output format has it; without it ids are copied as they are. --val sends each
+ * document to PREFIX_val with this probability, by a draw of (seed, number of the document); the
+ * rest goes to PREFIX_train. Nothing has its final name before all is written. */
 Status pack_command(int argc, char **argv);
 
 #endif

@@ -22,8 +22,8 @@ _Static_assert(sizeof(Header) == HEADER, "one page");
 
 struct Share {
     char *path;
-    int fd;      /* locked (shared) as long as it is used; -1: private memory */
-    char *map;   /* header and data; NULL: private memory */
+    int fd;    /* locked (shared) as long as it is used; -1: private memory */
+    char *map; /* header and data; NULL: private memory */
     void *data;
     int64_t bytes;
 };
@@ -88,8 +88,9 @@ static bool is_complete(const Share *s, const char *name) {
     return h.complete == 1 && h.bytes == s->bytes && strncmp(h.name, name, sizeof h.name) == 0;
 }
 
-/* Returns with a shared lock on complete data, or with the only lock (*fills) on a file to fill. Must
- * not wait for the only lock: who has filled keeps a shared one as long as it runs. 0 or an errno. */
+/* Returns with a shared lock on complete data, or with the only lock (*fills) on a file to fill.
+ * Must not wait for the only lock: who has filled keeps a shared one as long as it runs. 0 or an
+ * errno. */
 static int take_lock(Share *s, const char *name, bool *fills) {
     for (;;) {
         int error = open_locked(s, LOCK_SH); /* waits for a process that is filling */
@@ -115,7 +116,8 @@ static Status fill_file(Share *s, const char *name, Status (*fill)(void *ctx, vo
     return st;
 }
 
-/* 0 when s holds the shared data; an errno when it cannot, with nothing held. *st is what fill said. */
+/* 0 when s holds the shared data; an errno when it cannot, with nothing held. *st is what fill
+ * said. */
 static int share(Share *s, const char *name, Status (*fill)(void *ctx, void *data), void *ctx,
                  Status *st) {
     bool fills;
@@ -145,7 +147,7 @@ Status share_open(Share **out, const char *what, int64_t bytes,
     *s = (Share){.fd = -1, .bytes = bytes};
     s->path = mem_printf("%s/cria-%lld-%016llx", folder, (long long)geteuid(),
                          (unsigned long long)hash(strbuf_text(&name)));
-    int error = name.len < sizeof ((Header *)0)->name ? share(s, name.text, fill, ctx, &st) : E2BIG;
+    int error = name.len < sizeof((Header *)0)->name ? share(s, name.text, fill, ctx, &st) : E2BIG;
     if (error != 0) {
         log_warn("cannot share %lld MB through %s (%s): every rank makes its own",
                  (long long)(bytes >> 20), s->path, strerror(error));

@@ -78,8 +78,7 @@ static Status cut(SourceFile *f, const SourceOptions *o) {
 static Status too_short(const Source *s, const SourceOptions *o) {
     static const char *const parts[] = {"training", "validation", "test"};
     int64_t most = 0;
-    for (int i = 0; i < s->n_files; i++)
-        most = i64_max(most, s->files[i].end - s->files[i].begin);
+    for (int i = 0; i < s->n_files; i++) most = i64_max(most, s->files[i].end - s->files[i].begin);
     StrBuf part = {0};
     if (o->split[0] != '\0')
         strbuf_printf(&part, "the %s part (data.split %s) of ", parts[o->part], o->split);

@@ -7,7 +7,7 @@
 
 typedef struct {
     TokenFile *tokens;
-    int64_t begin, end; /* its tokens that take part */
+    int64_t begin, end;                   /* its tokens that take part */
     int64_t first_sequence, end_sequence; /* the same as sequences, when there is an index */
     int64_t samples;
     int64_t samples_before; /* of the files in front of it */
@@ -33,13 +33,14 @@ typedef struct {
 Status source_expand(const char *path, char ***paths, int *n);
 
 /* The elements [*begin, *end) of n that part `part` (SPLIT_TRAIN, ...) gets under the shares
- * "train,val,test"; "" = all of them whatever the part. Cuts where Megatron cuts: shares are normalized
- * and summed up as doubles, borders rounded half to even. The text has passed config's check. */
+ * "train,val,test"; "" = all of them whatever the part. Cuts where Megatron cuts: shares are
+ * normalized and summed up as doubles, borders rounded half to even. The text has passed config's
+ * check. */
 void split_range(const char *split, int part, int64_t n, int64_t *begin, int64_t *end);
 
-/* Sample k of a file starts at token begin + k * seq_len and has seq_len + 1 tokens. A split without
- * an index cuts at the first document that begins at or behind the share of the tokens. ERR_USER: no
- * such file, too short for a sample, a split without documents. */
+/* Sample k of a file starts at token begin + k * seq_len and has seq_len + 1 tokens. A split
+ * without an index cuts at the first document that begins at or behind the share of the tokens.
+ * ERR_USER: no such file, too short for a sample, a split without documents. */
 Status source_open(Source *source, const SourceOptions *options);
 void source_close(Source *source);
 /* The file that sample *k is of; *k becomes its number there. */

@@ -52,9 +52,12 @@ static char *index_path(const char *data_path) {
 static char *data_path(const char *path) {
     static const char *const ends[] = {".bin", ".bin.gz"};
     size_t n = strlen(path);
-    if (ends_with(path, ".idx.gz")) n -= 7;
-    else if (ends_with(path, ".idx")) n -= 4;
-    else if (exists(path)) return mem_strdup(path);
+    if (ends_with(path, ".idx.gz"))
+        n -= 7;
+    else if (ends_with(path, ".idx"))
+        n -= 4;
+    else if (exists(path))
+        return mem_strdup(path);
     for (int i = 0; i < 2; i++) {
         char *candidate = mem_printf("%.*s%s", (int)n, path, ends[i]);
         if (exists(candidate)) return candidate;
@@ -73,15 +76,16 @@ static bool megatron_recognize(const TokenFile *f) {
 static Status megatron_locate(TokenFile *f) {
     const char *path = bytes_path(f->bytes);
     if (memcmp(f->head, MEGATRON_MAGIC, 9) == 0)
-        return status_fail(ERR_USER,
-                           "%s is a Megatron index, expected token ids: name the .bin beside it (are "
-                           "the two swapped?)",
-                           path);
+        return status_fail(
+            ERR_USER,
+            "%s is a Megatron index, expected token ids: name the .bin beside it (are "
+            "the two swapped?)",
+            path);
     char *of_index = index_path(path);
     if (of_index == NULL)
-        return status_fail(ERR_USER,
-                           "%s is not named PREFIX.bin, by which Megatron's index PREFIX.idx is found",
-                           path);
+        return status_fail(
+            ERR_USER, "%s is not named PREFIX.bin, by which Megatron's index PREFIX.idx is found",
+            path);
     const unsigned char *data;
     Status st = bytes_open(&f->index_bytes, of_index);
     free(of_index);
@@ -119,21 +123,23 @@ static Status llmc_locate(TokenFile *f) {
     int32_t count;
     memcpy(&count, f->head + 8, sizeof count);
     if (kind < 0)
-        return status_fail(ERR_USER,
-                           "%s does not begin with llm.c's header (20240520 and 1, or 20240801 and 7, "
-                           "as int32): it is of another format or version; data.format auto looks",
-                           path);
+        return status_fail(
+            ERR_USER,
+            "%s does not begin with llm.c's header (20240520 and 1, or 20240801 and 7, "
+            "as int32): it is of another format or version; data.format auto looks",
+            path);
     f->type = llmc_kinds[kind].type;
     f->begin = LLMC_HEADER;
     f->count = count;
     f->eod_first = true;
     int64_t expected = LLMC_HEADER + count * (int64_t)id_type_bytes(f->type);
     if (count < 0 || bytes_size(f->bytes) != expected)
-        return status_fail(ERR_USER,
-                           "%s has %lld bytes, but its header (byte 8) speaks of %d ids of %d bytes, "
-                           "which makes %lld: it is cut short or damaged; make or fetch it again",
-                           path, (long long)bytes_size(f->bytes), count, id_type_bytes(f->type),
-                           (long long)expected);
+        return status_fail(
+            ERR_USER,
+            "%s has %lld bytes, but its header (byte 8) speaks of %d ids of %d bytes, "
+            "which makes %lld: it is cut short or damaged; make or fetch it again",
+            path, (long long)bytes_size(f->bytes), count, id_type_bytes(f->type),
+            (long long)expected);
     if (count == 0) return status_fail(ERR_USER, "%s holds no ids, only a header", path);
     return OK;
 }
@@ -197,10 +203,11 @@ static Status locate(TokenFile *f, DataFormat wanted) {
         f->format = formats[i].format;
         if (takes) return formats[i].locate(f);
     }
-    return status_fail(ERR_USER,
-                       "%s looks like %s, expected token ids (nanogpt, megatron or llmc); convert it, "
-                       "or set data.format if it is of one of them after all",
-                       bytes_path(f->bytes), foreign_content(f));
+    return status_fail(
+        ERR_USER,
+        "%s looks like %s, expected token ids (nanogpt, megatron or llmc); convert it, "
+        "or set data.format if it is of one of them after all",
+        bytes_path(f->bytes), foreign_content(f));
 }
 
 /* ---- files -------------------------------------------------------------------------------- */
@@ -277,7 +284,7 @@ uint32_t tokens_fingerprint(const TokenFile *f) {
 /* Most ids are 2 or 4 bytes: compared as 32 bits, twice as many at a time. */
 #define WIDEN32(T)                                                                                 \
     do {                                                                                           \
-        const uint32_t limit = (uint32_t)vocab;                                \
+        const uint32_t limit = (uint32_t)vocab;                                                    \
         for (int64_t i = 0; i < n; i++) {                                                          \
             T id;                                                                                  \
             memcpy(&id, raw + i * (int64_t)sizeof id, sizeof id);                                  \
@@ -290,13 +297,27 @@ static bool widen(IdType type, const unsigned char *restrict raw, int64_t n, int
                   int32_t *restrict out) {
     int bad = 0;
     switch (type) {
-    case ID_U8: WIDEN32(uint8_t); break;
-    case ID_I8: WIDEN32(int8_t); break;
-    case ID_I16: WIDEN32(int16_t); break;
-    case ID_I32: WIDEN32(int32_t); break;
-    case ID_U16: WIDEN32(uint16_t); break;
-    case ID_U32: WIDEN32(uint32_t); break;
-    case ID_I64: WIDEN(int64_t); break;
+    case ID_U8:
+        WIDEN32(uint8_t);
+        break;
+    case ID_I8:
+        WIDEN32(int8_t);
+        break;
+    case ID_I16:
+        WIDEN32(int16_t);
+        break;
+    case ID_I32:
+        WIDEN32(int32_t);
+        break;
+    case ID_U16:
+        WIDEN32(uint16_t);
+        break;
+    case ID_U32:
+        WIDEN32(uint32_t);
+        break;
+    case ID_I64:
+        WIDEN(int64_t);
+        break;
     }
     return bad == 0;
 }
@@ -313,14 +334,14 @@ static int64_t id_at(IdType type, const unsigned char *raw, int64_t i) {
 static Status bad_id(const TokenFile *f, const unsigned char *raw, int64_t begin, int64_t vocab) {
     int64_t i = 0, id;
     while (id = id_at(f->type, raw, i), id >= 0 && id < vocab) i++;
-    return status_fail(
-        ERR_USER,
-        "token file %s has id %lld at byte %lld%s (token %lld), but model.vocab is %lld: the file was "
-        "made with another tokenizer, is damaged, or does not hold %s ids",
-        tokens_path(f), (long long)id,
-        (long long)(f->begin + (begin + i) * id_type_bytes(f->type)),
-        tokens_is_gzip(f) ? " of its content" : "", (long long)(begin + i), (long long)vocab,
-        id_type_name(f->type));
+    return status_fail(ERR_USER,
+                       "token file %s has id %lld at byte %lld%s (token %lld), but model.vocab is "
+                       "%lld: the file was "
+                       "made with another tokenizer, is damaged, or does not hold %s ids",
+                       tokens_path(f), (long long)id,
+                       (long long)(f->begin + (begin + i) * id_type_bytes(f->type)),
+                       tokens_is_gzip(f) ? " of its content" : "", (long long)(begin + i),
+                       (long long)vocab, id_type_name(f->type));
 }
 
 Status tokens_read(const TokenFile *f, int64_t begin, int64_t n, int64_t vocab, int32_t *out) {

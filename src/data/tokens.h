@@ -1,5 +1,5 @@
-/* tokens.h: one file of token ids in any of the formats of data/README.md, plain or gzip. Formats are
- * rows of a table in tokens.c. */
+/* tokens.h: one file of token ids in any of the formats of data/README.md, plain or gzip. Formats
+ * are rows of a table in tokens.c. */
 #ifndef CRIA_DATA_TOKENS_H
 #define CRIA_DATA_TOKENS_H
 
@@ -27,9 +27,10 @@ uint32_t tokens_fingerprint(const TokenFile *file);
 Status tokens_read(const TokenFile *file, int64_t begin, int64_t n, int64_t vocab, int32_t *out);
 
 /* Where documents begin in a stretch of tokens that has been read: those p of 1..n, ascending, for
- * which one begins at token begin + p, into out [n]; returns how many. ids[n + 1] are the tokens from
- * `begin` on ([n] where the file ends). The index tells if there is one; otherwise eod does: in llm.c
- * shards it opens a document, elsewhere it ends one (-1: no id does, there are no boundaries). */
+ * which one begins at token begin + p, into out [n]; returns how many. ids[n + 1] are the tokens
+ * from `begin` on ([n] where the file ends). The index tells if there is one; otherwise eod does:
+ * in llm.c shards it opens a document, elsewhere it ends one (-1: no id does, there are no
+ * boundaries). */
 int64_t tokens_boundaries(const TokenFile *file, int64_t begin, int64_t n, int64_t eod,
                           const int32_t *ids, int32_t *out);
 /* The first token at or behind `token` that begins a document; the count when none does. */

@@ -17,9 +17,9 @@ struct Writer {
     char *prefix;
     Shard *shards; /* the last is being written */
     int n_shards;
-    bool in_document;   /* something of it has been written */
-    int64_t begin;      /* tokens of the shard before this document */
-    int32_t *lengths;   /* Megatron: of this shard's documents */
+    bool in_document; /* something of it has been written */
+    int64_t begin;    /* tokens of the shard before this document */
+    int32_t *lengths; /* Megatron: of this shard's documents */
     int64_t lengths_room;
     int64_t tokens, documents;
 };
@@ -28,8 +28,8 @@ struct Writer {
 
 static Status open_shard(Writer *w) {
     const WriterOptions *o = &w->o;
-    char *stem = o->shard_tokens > 0 ? mem_printf("%s_%06d", w->prefix, w->n_shards)
-                                     : mem_strdup(w->prefix);
+    char *stem =
+        o->shard_tokens > 0 ? mem_printf("%s_%06d", w->prefix, w->n_shards) : mem_strdup(w->prefix);
     char *data = mem_printf("%s.bin", stem), *index = mem_printf("%s.idx", stem);
     w->shards = mem_grow(w->shards, w->n_shards + 1, sizeof *w->shards);
     Shard *s = &w->shards[w->n_shards++];
@@ -58,8 +58,7 @@ static Status write_index(const Writer *w, const Shard *s) {
         CHECK(outfile_write(s->index, &pointer, sizeof pointer));
         pointer += (int64_t)w->lengths[d] * id_type_bytes(w->o.type);
     }
-    for (int64_t d = 0; d <= s->documents; d++)
-        CHECK(outfile_write(s->index, &d, sizeof d));
+    for (int64_t d = 0; d <= s->documents; d++) CHECK(outfile_write(s->index, &d, sizeof d));
     return outfile_finish(s->index);
 }
 
@@ -93,11 +92,12 @@ static Status write_ids(Writer *w, const int32_t *ids, int64_t n) {
         for (int64_t i = 0; i < part; i++) {
             int32_t id = ids[done + i];
             if (id < 0 || id > limit)
-                return status_fail(ERR_USER,
-                                   "id %d (token %lld of the output) does not fit %s, the ids of %s; "
-                                   "choose a wider --ids, or a format that has them (megatron, llmc)",
-                                   id, (long long)(w->tokens + done + i), id_type_name(w->o.type),
-                                   outfile_path(s->data));
+                return status_fail(
+                    ERR_USER,
+                    "id %d (token %lld of the output) does not fit %s, the ids of %s; "
+                    "choose a wider --ids, or a format that has them (megatron, llmc)",
+                    id, (long long)(w->tokens + done + i), id_type_name(w->o.type),
+                    outfile_path(s->data));
             uint64_t v = htole64((uint64_t)id);
             memcpy(raw + i * bytes, &v, (size_t)bytes);
         }
@@ -106,10 +106,11 @@ static Status write_ids(Writer *w, const int32_t *ids, int64_t n) {
     s->tokens += n;
     w->tokens += n;
     if (w->o.format == FORMAT_LLMC && s->tokens > INT32_MAX)
-        return status_fail(ERR_USER,
-                           "%s reaches 2^31 tokens, more than an llm.c shard can count; give --shard, "
-                           "for example 100000000",
-                           outfile_path(s->data));
+        return status_fail(
+            ERR_USER,
+            "%s reaches 2^31 tokens, more than an llm.c shard can count; give --shard, "
+            "for example 100000000",
+            outfile_path(s->data));
     if (s->index != NULL && s->tokens - w->begin > INT32_MAX)
         return status_fail(ERR_USER,
                            "document %lld has 2^31 tokens or more: is --eod the id that ends "
@@ -203,6 +204,6 @@ int64_t writer_documents(const Writer *w) {
 void writer_describe(const Writer *w, StrBuf *out) {
     for (int i = 0; i < w->n_shards; i++)
         strbuf_printf(out, "%s%s: %lld tokens, %lld documents\n", outfile_path(w->shards[i].data),
-                      w->shards[i].index != NULL ? " and .idx" : "",
-                      (long long)w->shards[i].tokens, (long long)w->shards[i].documents);
+                      w->shards[i].index != NULL ? " and .idx" : "", (long long)w->shards[i].tokens,
+                      (long long)w->shards[i].documents);
 }

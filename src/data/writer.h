@@ -1,6 +1,6 @@
-/* writer.h: documents into token files of any of the formats, in shards if asked. Nothing has its name
- * before writer_commit, so that an interrupted run leaves only NAME.tmp files, which the next one
- * overwrites. */
+/* writer.h: documents into token files of any of the formats, in shards if asked. Nothing has its
+ * name before writer_commit, so that an interrupted run leaves only NAME.tmp files, which the next
+ * one overwrites. */
 #ifndef CRIA_DATA_WRITER_H
 #define CRIA_DATA_WRITER_H
 
@@ -9,7 +9,8 @@
 #include "data/megatron.h"
 
 typedef struct {
-    const char *prefix; /* copied; files are PREFIX.bin (and PREFIX.idx), shards PREFIX_000000.bin ... */
+    const char
+        *prefix; /* copied; files are PREFIX.bin (and PREFIX.idx), shards PREFIX_000000.bin ... */
     DataFormat format;
     IdType type;          /* nanogpt: ID_U16; llmc: ID_U16 or ID_U32; megatron: all but ID_U32 */
     int64_t eod;          /* put behind every document, in llmc in front; -1: nothing is */

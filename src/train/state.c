@@ -76,11 +76,12 @@ Status state_save(Session *s, const TrainState *state, char **path, int64_t *byt
     char *step = mem_printf("%lld", (long long)state->step);
     char *tokens = mem_printf("%.0f", state->tokens);
     char *crc = mem_printf("%08x", *weights_crc);
-    char *data = mem_printf("%08x", dataset_fingerprint(s->train_data));
+    StrBuf data = {0};
+    dataset_describe(s->train_data, &data);
     char *hash = mem_printf("%08x", config_hash(s->config));
     const CkptEntry entries[] = {{"cria.version", cria_version}, {"cria.step", step},
                                  {"cria.tokens", tokens},        {"cria.weights_crc", crc},
-                                 {"cria.dataset", data},         {"cria.config_hash", hash},
+                                 {"cria.dataset", data.text},    {"cria.config_hash", hash},
                                  {"cria.config", strbuf_text(&config)}};
     char *name = checkpoint_path(s->config->run.dir, state->step);
     if (st == OK)
@@ -91,7 +92,7 @@ Status state_save(Session *s, const TrainState *state, char **path, int64_t *byt
         *path = name;
         name = NULL;
     }
-    char *texts[] = {step, tokens, crc, data, hash, name};
+    char *texts[] = {step, tokens, crc, data.text, hash, name};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) free(texts[i]);
     for (int i = 0; i < t->n_params * OPTIM_STATES; i++) free(tensors[i].name);
     free(tensors);
@@ -208,10 +209,10 @@ static Status read_state(const Checkpoint *ck, const char *path, TrainState *sta
 static void warn_of_changes(const Session *s, const Checkpoint *ck, const char *path) {
     const char *data = checkpoint_entry(ck, "cria.dataset");
     const char *hash = checkpoint_entry(ck, "cria.config_hash");
-    if (data == NULL || strtoul(data, NULL, 16) != dataset_fingerprint(s->train_data))
-        log_warn("the training data are not those of %s (fingerprint %s there, %08x now): the run "
-                 "goes on with the new ones", path, data != NULL ? data : "missing",
-                 dataset_fingerprint(s->train_data));
+    if (dataset_compare(s->train_data, data != NULL ? data : "") != OK) {
+        log_warn("%s: %s: the run goes on with the new ones", path, status_message());
+        status_clear();
+    }
     if (hash == NULL || strtoul(hash, NULL, 16) != config_hash(s->config))
         log_warn("the configuration is not that of %s: the run goes on with the new one", path);
 }

@@ -70,7 +70,7 @@ circle=$(echo "$between" | cut -d ' ' -f 1,2 | sort -u | tsort 2>&1 >/dev/null)
 cuda=$(grep -nE '# *include *[<"](cuda|cublas|nccl|nvml|nvToolsExt|\.\./cuda/)' src/*.[ch] src/*/*.[ch])
 [ -z "$cuda" ] || problem "CUDA headers in src/: $cuda"
 mpi=$(grep -lE '# *include <mpi.h>' src/*.[ch] src/*/*.[ch])
-[ "$mpi" = src/comm/mpi.c ] || problem "mpi.h: found in '$mpi', expected in src/comm/mpi.c"
+[ "$mpi" = src/comm/mpi_world.h ] || problem "mpi.h: found in '$mpi', expected in src/comm/mpi_world.h"
 yaml=$(grep -lE '# *include <yaml.h>' src/*.[ch] src/*/*.[ch])
 [ "$yaml" = src/config.c ] || problem "yaml.h: found in '$yaml', expected in src/config.c"
 # base.c's is for memory that has run out

@@ -1,4 +1,5 @@
-/* fuzz_file.h: the input of a fuzz target as a file in a folder of its own, and what lies beside it. */
+/* fuzz_file.h: the input of a fuzz target as a file in a folder of its own, and what lies beside
+ * it. */
 #ifndef CRIA_TESTS_FUZZ_FILE_H
 #define CRIA_TESTS_FUZZ_FILE_H
 

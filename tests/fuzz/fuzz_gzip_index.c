@@ -1,6 +1,6 @@
-/* Arbitrary bytes as the saved index of a gzip file that is sound. Its header is made to fit, so that
- * the numbers behind it are looked at: they are taken or not, and reading then gives the content or a
- * sentence, never anything else outside the range asked for. */
+/* Arbitrary bytes as the saved index of a gzip file that is sound. Its header is made to fit, so
+ * that the numbers behind it are looked at: they are taken or not, and reading then gives the
+ * content or a sentence, never anything else outside the range asked for. */
 #include "fuzz_file.h"
 
 #include <string.h>

@@ -1,5 +1,6 @@
 /* Arbitrary bytes as a Megatron index. The first 4 bytes are the size of the .bin; what is accepted
- * must describe exactly that many bytes, without gaps, and documents must be found where they are. */
+ * must describe exactly that many bytes, without gaps, and documents must be found where they are.
+ */
 #include <stdlib.h>
 #include <string.h>
 

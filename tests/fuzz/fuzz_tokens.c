@@ -10,8 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void check(const TokenFile *file, const uint8_t *data, size_t size, int64_t vocab) {
     int64_t n = tokens_count(file), bytes = id_type_bytes(tokens_id_type(file));
     bool plain = !tokens_is_gzip(file);
-    REQUIRE(n > 0 && (!plain || n * bytes == (int64_t)size ||
-                      n * bytes + 1024 == (int64_t)size));
+    REQUIRE(n > 0 && (!plain || n * bytes == (int64_t)size || n * bytes + 1024 == (int64_t)size));
     const uint8_t *ids = data + size - n * bytes;
     int32_t *out = NEW(int32_t, n), *begins = NEW(int32_t, n);
     for (int64_t begin = 0; begin < n; begin += 1 + n / 3) {
@@ -19,8 +18,7 @@ static void check(const TokenFile *file, const uint8_t *data, size_t size, int64
         bool outside = false;
         for (int64_t i = begin; plain && i < n; i++) {
             uint32_t id = ids[bytes * i] | (uint32_t)ids[bytes * i + 1] << 8;
-            if (bytes == 4)
-                id |= (uint32_t)ids[4 * i + 2] << 16 | (uint32_t)ids[4 * i + 3] << 24;
+            if (bytes == 4) id |= (uint32_t)ids[4 * i + 2] << 16 | (uint32_t)ids[4 * i + 3] << 24;
             outside = outside || id >= vocab;
             REQUIRE(outside || out[i - begin] == (int32_t)id);
         }
