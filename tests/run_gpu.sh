@@ -58,8 +58,9 @@ train() {
 losses() { sed -n 's/.*"kind":"step","step":\([0-9]*\),"loss":\([^,]*\),.*/\1 \2/p' "$work/$1/log.jsonl"; }
 checksums() { sed -n 's/.*"kind":"step","step":\([0-9]*\),.*"weights_crc":"\([0-9a-f]*\)".*/\1 \2/p' "$work/$1/log.jsonl"; }
 
-# agrees TITLE NAME RANKS key=value...: its losses against those of one rank. Rounding of bf16 grows along a
-# run: 1e-3 in the first 20 steps, 1e-2 later.
+# agrees TITLE NAME RANKS key=value...: its losses against those of one rank, within 1e-3 over 50 steps. At a
+# tenth of the demo's learning rate: there a model whose weights differ by one rounding of bf16 stays within
+# 5e-5 (CPU), at the demo's own it drifts off by 1e-2.
 agrees() {
     title=$1 name=$2 begin=$(date +%s)
     shift
@@ -68,7 +69,7 @@ agrees() {
     losses "$name" >"$work/found"
     worst=$(losses "one_$mask" | paste -d ' ' - "$work/found" | awk 'NF == 4 && $1 == $3 { d = $4 / $2 - 1; d = d < 0 ? -d : d
         if ($1 <= 20 && d > early) early = d; if (d > all) all = d; n++ }
-        END { printf "%d %.1e %.1e %d", n, early, all, n == 50 && early <= 1e-3 && all <= 1e-2 }')
+        END { printf "%d %.1e %.1e %d", n, early, all, n == 50 && all <= 1e-3 }')
     # shellcheck disable=SC2086 # four words
     set -- $worst
     ok=$(($4 == 1 && status == 0))
@@ -99,16 +100,20 @@ train part 1 --resume auto
 same_bits 'resumed at step 20, to the bit' one part 50
 train recompute 1 memory.recompute=layer
 same_bits 'layers computed again, to the bit' one recompute 50
+gentle='optim.lr=2e-4 optim.min_lr=2e-5'
 for mask in causal document; do
-    train "one" 1 "data.mask=$mask" "run.dir=$work/one_$mask"
+    # shellcheck disable=SC2086 # two words
+    train "one" 1 "data.mask=$mask" "run.dir=$work/one_$mask" $gentle
     for n in 2 4 8; do
         [ "$n" -le "$gpus" ] || continue
-        agrees "$mask mask, dp $n" "$mask-dp$n" "$n" "data.mask=$mask"
+        # shellcheck disable=SC2086
+        agrees "$mask mask, dp $n" "$mask-dp$n" "$n" "data.mask=$mask" $gentle
         for backend in ring magi allgather ulysses; do
             # the model has 2 kv heads for ulysses to share out
             [ $backend != ulysses ] || [ "$n" = 2 ] || continue
+            # shellcheck disable=SC2086
             agrees "$mask mask, cp $n $backend" "$mask-$backend$n" "$n" "data.mask=$mask" "parallel.cp=$n" \
-                "parallel.backend=$backend"
+                "parallel.backend=$backend" $gentle
         done
     done
 done
