@@ -17,6 +17,9 @@ export OMPI_MCA_odls_base_sigkill_timeout=60 PRTE_MCA_odls_base_sigkill_timeout=
 # Ranks in a container may not read each other's memory; Open MPI prints an error for every try.
 export OMPI_MCA_btl_vader_single_copy_mechanism=none
 
+# MPICH's hwloc complains on stderr where a container shows it no /sys.
+export HWLOC_HIDE_ERRORS="${HWLOC_HIDE_ERRORS:-2}"
+
 # One sentence, then the exit status of a failing environment.
 fail() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
