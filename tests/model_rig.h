@@ -28,6 +28,22 @@ typedef struct {
     MicroBatch mb;
 } Rig;
 
+/* Two layers, grouped heads, a vocabulary that is padded; sequences of seq_len tokens. */
+static inline ModelConfig rig_model(int64_t seq_len) {
+    return (ModelConfig){.layers = 2,
+                         .hidden = 24,
+                         .heads = 6,
+                         .kv_heads = 2,
+                         .head_dim = 8,
+                         .ffn = 40,
+                         .vocab = 61,
+                         .seq_len = seq_len,
+                         .norm_eps = 1e-5,
+                         .init_std = 0.3,
+                         .rope_theta = 10000,
+                         .rope_scaling = {1, 1, 4, 8192}};
+}
+
 static inline void rig_open(Rig *r, int64_t B, int64_t T, Recompute recompute, int64_t head_chunk) {
     r->ops = cpu_ops();
     r->comm = comm_self_create();

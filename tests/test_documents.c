@@ -4,19 +4,6 @@
 
 #include <math.h>
 
-static const ModelConfig small = {.layers = 2,
-                                  .hidden = 24,
-                                  .heads = 6,
-                                  .kv_heads = 2,
-                                  .head_dim = 8,
-                                  .ffn = 40,
-                                  .vocab = 61,
-                                  .seq_len = 24,
-                                  .norm_eps = 1e-5,
-                                  .init_std = 0.3,
-                                  .rope_theta = 10000,
-                                  .rope_scaling = {1, 1, 4, 8192}};
-
 enum { T = 24, MAX_DOCUMENTS = T };
 
 typedef struct {
@@ -36,7 +23,7 @@ static const Layout layouts[] = {
 enum { N_LAYOUTS = sizeof layouts / sizeof layouts[0] };
 
 static void open_stream(Rig *r, const Layout *layout, MaskKind mask, int64_t window, bool reset) {
-    *r = (Rig){.model = small};
+    *r = (Rig){.model = rig_model(T)};
     rig_open(r, layout->B, T, RECOMPUTE_NONE, 0);
     r->cp_options.mask = mask;
     r->cp_options.window = window;
@@ -55,7 +42,7 @@ static void open_stream(Rig *r, const Layout *layout, MaskKind mask, int64_t win
 
 /* Tokens [begin, begin + n) of the stream as a sequence of their own. */
 static void open_alone(Rig *r, const Rig *stream, int32_t begin, int32_t n) {
-    *r = (Rig){.model = small};
+    *r = (Rig){.model = rig_model(T)};
     rig_open(r, 1, n, RECOMPUTE_NONE, 0);
     r->cp_options.window = stream->cp_options.window;
     memcpy(r->mb.tokens, stream->mb.tokens + begin, (size_t)n * sizeof(int32_t));

@@ -4,23 +4,16 @@
 #include <math.h>
 #include <omp.h>
 
-static const ModelConfig small = {.layers = 2,
-                                  .hidden = 24,
-                                  .heads = 6,
-                                  .kv_heads = 2,
-                                  .head_dim = 8,
-                                  .ffn = 40,
-                                  .vocab = 61,
-                                  .seq_len = 12,
-                                  .norm_eps = 1e-5,
-                                  .init_std = 0.3,
-                                  .rope_theta = 10000,
-                                  .rope_scaling = {8, 1, 4, 16}};
+static ModelConfig small(void) {
+    ModelConfig m = rig_model(12);
+    m.rope_scaling.factor = 8, m.rope_scaling.original = 16; /* all kinds of frequencies */
+    return m;
+}
 
 /* g . d against (8 (L(e) - L(-e)) - (L(2e) - L(-2e))) / 12e along random directions d, one tensor at a
  * time, so that no tensor's error hides behind another's. */
 static void gradients_match(bool tied, Recompute recompute, int64_t head_chunk) {
-    Rig r = {.model = small};
+    Rig r = {.model = small()};
     r.model.tie_embeddings = tied;
     rig_open(&r, 2, 12, recompute, head_chunk);
     for (int i = 0; i < r.table->n_params; i++) { /* norms away from 1, so that dw and w matter */
@@ -87,7 +80,7 @@ static void every_gradient_matches_with_a_tied_head(void **state) {
 static void run_once(bool tied, Recompute recompute, int64_t head_chunk, int threads, double *loss,
                      float **grads, int64_t *n) {
     omp_set_num_threads(threads);
-    Rig r = {.model = small};
+    Rig r = {.model = small()};
     r.model.tie_embeddings = tied;
     rig_open(&r, 2, 12, recompute, head_chunk);
     *loss = rig_run(&r, true);
@@ -137,7 +130,7 @@ static void head_chunks_change_the_loss_by_rounding_only(void **state) {
 
 static void a_fresh_model_knows_nothing(void **state) {
     (void)state;
-    Rig r = {.model = small};
+    Rig r = {.model = small()};
     r.model.init_std = 0.02;
     rig_open(&r, 2, 12, RECOMPUTE_NONE, 0);
     double count = 0;
@@ -149,7 +142,7 @@ static void a_fresh_model_knows_nothing(void **state) {
 
 static void the_first_bad_layer_is_found(void **state) {
     (void)state;
-    Rig r = {.model = small};
+    Rig r = {.model = small()};
     rig_open(&r, 2, 12, RECOMPUTE_NONE, 0);
     int layer;
     rig_run(&r, false);

@@ -197,9 +197,6 @@ void writer_free(Writer *w) {
 int64_t writer_tokens(const Writer *w) {
     return w->tokens;
 }
-int64_t writer_documents(const Writer *w) {
-    return w->documents;
-}
 
 void writer_describe(const Writer *w, StrBuf *out) {
     for (int i = 0; i < w->n_shards; i++)

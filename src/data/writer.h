@@ -30,7 +30,6 @@ Status writer_finish(Writer *writer);
 Status writer_commit(Writer *writer);
 void writer_free(Writer *writer); /* without writer_commit: deletes what was written */
 int64_t writer_tokens(const Writer *writer);
-int64_t writer_documents(const Writer *writer);
 void writer_describe(const Writer *writer, StrBuf *out); /* a line for each file */
 
 #endif

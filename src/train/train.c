@@ -1,14 +1,7 @@
 #include "train/train.h"
 
-#include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <fcntl.h>
 
 #include "ckpt/checkpoint.h"
 #include "log.h"
@@ -40,7 +33,7 @@ typedef struct {
 } Train;
 
 typedef struct {
-    double loss, count, grad_norm, lr;
+    double loss, grad_norm, lr;
     bool stop, save; /* asked for by any rank */
 } StepResult;
 
@@ -82,7 +75,6 @@ static Status step(Train *t, StepResult *r) {
     CHECK(optimizer_grad_norm(s->optimizer, &norm, s->stream));
     double count = sums[COUNT] > 0 ? sums[COUNT] : 1; /* a batch of ignored labels changes nothing */
     *r = (StepResult){.loss = sums[LOSS] / count,
-                      .count = sums[COUNT],
                       .grad_norm = norm / count,
                       .lr = schedule_lr(&c->optim, c->run.steps, t->state.step + 1),
                       .stop = sums[STOP] > 0,
