@@ -87,7 +87,9 @@ check 'every op against the CPU' 180 gpu_ops
 check 'whole model against the CPU' 180 gpu_model
 check 'band attention against fp64' 300 gpu_attention test
 for n in 1 2 4 8; do
-    [ "$n" -gt "$gpus" ] || check "NCCL on $n" 120 "$run" -n "$n" gpu_comm
+    [ "$n" -le "$gpus" ] || continue
+    check "NCCL on $n" 120 "$run" -n "$n" gpu_comm
+    check "runtimes against dense attention on $n" 300 "$run" -n "$n" gpu_cp
 done
 
 train one 1
