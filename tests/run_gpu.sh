@@ -84,6 +84,8 @@ same_bits() {
 }
 
 check 'every op against the CPU' 180 gpu_ops
+check 'every op, compiled by the driver as for other GPUs' 180 env CUDA_FORCE_PTX_JIT=1 gpu_ops
+check 'portable attention, compiled likewise' 180 env CUDA_FORCE_PTX_JIT=1 gpu_attention test portable
 check 'whole model against the CPU' 180 gpu_model
 check 'band attention against fp64' 300 gpu_attention test
 for n in 1 2 4 8; do
