@@ -169,8 +169,10 @@ static inline void compare(Side *side, const Problem *p, const CpOptions *o, con
 
 /* Forward and backward of one runtime, compared, and a second time to the bit, now with a prefetch.
  */
-static inline void dense_run(Side *side, const Problem *p, CpBackend backend, int degree) {
+static inline void dense_run(Side *side, const Problem *p, CpBackend backend, int degree,
+                             RingAccum accum) {
     CpOptions o = {.backend = backend,
+                   .ring_accum = accum,
                    .rank = side->comm->rank,
                    .size = side->comm->size,
                    .overlap_degree = degree,
@@ -255,12 +257,13 @@ static inline void dense_run_all(Side *side, const char *name, int32_t S, const 
     int group = groups[seed % 3];
     Problem p;
     problem_open(&p, name, S, bands, n, 1 + (int)(seed % 2), group, side->D, seed);
-    dense_run(side, &p, BACKEND_RING, 0);
-    dense_run(side, &p, BACKEND_ALLGATHER, 0);
-    for (int i = 0; i < 5; i++) dense_run(side, &p, BACKEND_MAGI, degrees[i]);
+    dense_run(side, &p, BACKEND_RING, 0, ACCUM_FP32);
+    dense_run(side, &p, BACKEND_RING, 0, ACCUM_BF16);
+    dense_run(side, &p, BACKEND_ALLGATHER, 0, ACCUM_FP32);
+    for (int i = 0; i < 5; i++) dense_run(side, &p, BACKEND_MAGI, degrees[i], ACCUM_FP32);
     problem_close(&p);
     problem_open(&p, name, S, bands, n, side->comm->size, group, side->D, seed);
-    dense_run(side, &p, BACKEND_ULYSSES, 0);
+    dense_run(side, &p, BACKEND_ULYSSES, 0, ACCUM_FP32);
     problem_close(&p);
 }
 
