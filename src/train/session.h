@@ -30,6 +30,9 @@ typedef struct {
     Comm *planned; /* of session_plan: a world and a cp group that only have sizes */
 } Session;
 
+/* The backend that `want` names, on this rank's device; auto: the CPU where there is no GPU. */
+Status session_open_backend(const Ops **ops, DeviceKind want);
+
 /* Opens backend, communicators and data, and reserves (not yet allocates) all memory. Collective:
  * every rank gets the same Status, rank 0 the sentence. */
 Status session_open(Session *s, const Config *config);
@@ -47,6 +50,5 @@ Status session_run_micro(Session *s, const MicroBatch *mb, bool train, LlamaBuck
                          void *ctx);
 /* Reads s->loss into *sum and sets it to zero. Waits for the stream. */
 Status session_take_loss(Session *s, double *sum);
-
 
 #endif

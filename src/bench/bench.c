@@ -1,0 +1,166 @@
+#include "bench/bench.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "rng.h"
+#include "train/session.h"
+
+/* How many calls are measured: as many as fit, within these bounds. */
+enum { MIN_CALLS = 3, MAX_SINGLE = 10, MAX_STREAM = 20, SKIPPED = 2, WARM_CALLS = 3 };
+static const double budget_ms[] = {[false] = 500, [true] = 20}; /* by host_memory */
+
+enum { BLOCK_BYTES = 512 << 20, HOLDS = 100, CPU_BLOCK_BYTES = 1 << 20 };
+
+static int64_t block_bytes(const Bench *b) {
+    return b->ops->host_memory ? CPU_BLOCK_BYTES : BLOCK_BYTES;
+}
+
+Status bench_open(Bench *b, const char *what, const BenchArguments *a) {
+    b->json = a->json;
+    CHECK(session_open_backend(&b->ops, a->device));
+    CHECK(b->ops->stream_create(&b->stream));
+    for (int i = 0; i < BENCH_EVENTS; i++) CHECK(b->ops->event_create(&b->events[i]));
+    CHECK(b->ops->mem_alloc(&b->block, block_bytes(b), "memory of the benchmark"));
+    int64_t side = b->ops->host_memory ? 512 : 8192;
+    CHECK(bench_gemm_rate(b, side, &b->gemm_rate));
+    b->members = mem_printf("\"bench\":\"%s\",\"device\":\"%s\",\"gemm_tflops\":%.4g", what,
+                            b->ops->device_name, b->gemm_rate / 1e12);
+    if (!b->json)
+        log_info("%s; a product of %d x %d x %d runs at %.4g TFLOP/s", b->ops->device_name,
+                 (int)side, (int)side, (int)side, b->gemm_rate / 1e12);
+    return OK;
+}
+
+void bench_close(Bench *b) {
+    if (b->ops != NULL) {
+        for (int i = 0; i < BENCH_EVENTS; i++) b->ops->event_free(b->events[i]);
+        if (b->stream != NULL) b->ops->stream_free(b->stream);
+        b->ops->mem_free(b->block);
+    }
+    free(b->members);
+    *b = (Bench){0};
+}
+
+/* ---- time ---------------------------------------------------------------------------------- */
+
+void bench_hold(Bench *b) {
+    for (int i = 0; i < HOLDS && !b->ops->host_memory; i++)
+        b->ops->mem_zero(b->block, block_bytes(b), b->stream);
+}
+
+static int compare_doubles(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *x, int n) {
+    qsort(x, (size_t)n, sizeof *x, compare_doubles);
+    return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
+}
+
+static Status together(Bench *b) {
+    return b->host != NULL ? comm_barrier(b->host) : OK;
+}
+
+static Status time_single(Bench *b, BenchCall call, void *ctx, int n, double *out) {
+    double ms[MAX_SINGLE];
+    for (int i = 0; i < n; i++) {
+        CHECK(together(b));
+        b->ops->event_record(b->events[0], b->stream);
+        CHECK(call(ctx));
+        b->ops->event_record(b->events[1], b->stream);
+        CHECK(b->ops->stream_sync(b->stream));
+        ms[i] = b->ops->event_ms(b->events[0], b->events[1]);
+    }
+    *out = median(ms, n);
+    return OK;
+}
+
+/* The first calls may still find the device in another state: they do not count. */
+static Status time_stream(Bench *b, BenchCall call, void *ctx, int n, double *out) {
+    double ms[MAX_STREAM];
+    CHECK(together(b));
+    bench_hold(b);
+    b->ops->event_record(b->events[0], b->stream);
+    for (int i = 1; i <= n; i++) {
+        CHECK(call(ctx));
+        b->ops->event_record(b->events[i], b->stream);
+    }
+    CHECK(b->ops->stream_sync(b->stream));
+    for (int i = SKIPPED; i < n; i++)
+        ms[i - SKIPPED] = b->ops->event_ms(b->events[i], b->events[i + 1]);
+    *out = median(ms, n - SKIPPED);
+    return OK;
+}
+
+Status bench_time(Bench *b, BenchCall call, void *ctx, BenchTimes *out) {
+    CHECK(call(ctx)); /* may choose algorithms */
+    CHECK(b->ops->stream_sync(b->stream));
+    double once;
+    CHECK(time_single(b, call, ctx, 1, &once));
+    if (b->host != NULL) CHECK(comm_all_reduce(b->host, &once, 1, DT_F64, COMM_MAX, NULL));
+    double fit = budget_ms[b->ops->host_memory] / fmax(once, 1e-3);
+    int n = (int)fmax(MIN_CALLS, fmin(fit, MAX_STREAM));
+    for (int i = 0; i < WARM_CALLS && n > MIN_CALLS; i++) CHECK(call(ctx));
+    CHECK(b->ops->stream_sync(b->stream));
+    CHECK(time_single(b, call, ctx, n < MAX_SINGLE ? n : MAX_SINGLE, &out->single));
+    return time_stream(b, call, ctx, n, &out->stream);
+}
+
+/* ---- inputs -------------------------------------------------------------------------------- */
+
+void bench_fill(Bench *b, void *x, int64_t n, uint64_t which) {
+    int64_t most = i64_min(n, 1 << 20), act = b->ops->act_bytes; /* then they repeat */
+    float *numbers = NEW(float, most);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < most; i++)
+        numbers[i] = (float)rng_normal(1, rng_stream(RNG_TEST, which), (uint64_t)i);
+    int64_t step = i64_min(most, block_bytes(b) / (int64_t)sizeof(float));
+    for (int64_t at = 0; at < most; at += step) {
+        int64_t count = i64_min(step, most - at);
+        b->ops->mem_copy(b->block, numbers + at, count * (int64_t)sizeof(float), b->stream);
+        b->ops->cast_f32((char *)x + at * act, b->block, count, b->stream);
+    }
+    for (int64_t have = most, more; have < n; have += more) {
+        more = i64_min(have, n - have);
+        b->ops->mem_copy((char *)x + have * act, x, more * act, b->stream);
+    }
+    b->ops->stream_sync(b->stream); /* numbers was read; a failure shows again where it matters */
+    free(numbers);
+}
+
+/* ---- the commands -------------------------------------------------------------------------- */
+
+void bench_print_help(const char *what, const char *text, const Setting *settings) {
+    StrBuf out = {0};
+    strbuf_printf(&out,
+                  "usage: cria bench %s%s\nkey=value[,value ...] replaces the values of a "
+                  "setting:\n",
+                  what, text);
+    bench_settings_print(settings, &out);
+    strbuf_printf(&out, "  %-16s auto, cpu or cuda\n--json prints a JSON object a line", "device");
+    log_info("%s", strbuf_text(&out));
+    strbuf_free(&out);
+}
+
+static const struct {
+    const char *name;
+    Status (*run)(int argc, char **argv);
+    bool together; /* all ranks take part; else rank 0 measures while the others wait */
+} commands[] = {{"attention", bench_attention, false}, {"gemm", bench_gemm, false}};
+
+Status bench_command(int argc, char **argv) {
+    CHECK(comm_start(&argc, &argv));
+    log_init(comm_world_rank(), comm_world_size());
+    size_t i = 0, n = sizeof commands / sizeof *commands;
+    while (i < n && (argc < 1 || strcmp(commands[i].name, argv[0]) != 0)) i++;
+    if (i == n)
+        return status_fail(ERR_USER, "cria bench: found '%s', expected attention, gemm, cp or step",
+                           argc > 0 ? argv[0] : "nothing");
+    if (!commands[i].together && comm_world_rank() != 0) return OK;
+    return commands[i].run(argc - 1, argv + 1);
+}
