@@ -36,6 +36,7 @@ typedef struct {
     Transfer *transfers; /* of the open group */
     int64_t count, capacity;
     bool open;
+    Event *trace[2]; /* of the next group; NULL: none */
     int32_t *word; /* device memory for the barrier */
 } Nccl;
 
@@ -170,7 +171,10 @@ static Status nccl_group_end(Comm *c, Stream *stream, CommTicket *ticket) {
     ticket->id = 0;
     if (x->count == 0) return OK;
     enter(x, stream);
+    if (x->trace[0] != NULL) CUDA_NOTE(cudaEventRecord(x->trace[0]->e, x->stream));
     CHECK(check(x, run_transfers(x), "send and receive"));
+    if (x->trace[1] != NULL) CUDA_NOTE(cudaEventRecord(x->trace[1]->e, x->stream));
+    x->trace[0] = x->trace[1] = NULL;
     ticket->id = ++x->groups;
     CUDA_NOTE(cudaEventRecord(x->ended[ticket->id % TICKETS], x->stream));
     return OK;
@@ -181,6 +185,11 @@ static Status nccl_wait(Comm *c, CommTicket ticket, Stream *stream) {
     REQUIRE(ticket.id > 0 && ticket.id <= x->groups);
     CUDA_NOTE(cudaStreamWaitEvent(stream->s, x->ended[ticket.id % TICKETS], 0));
     return check_late(x, "send and receive");
+}
+
+static void nccl_trace(Comm *c, Event *begin, Event *end) {
+    nccl_of(c)->trace[0] = begin;
+    nccl_of(c)->trace[1] = end;
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */
@@ -237,7 +246,7 @@ extern "C" Status comm_nccl_create(Comm **out, Comm *host, const Ops *ops) {
     static const CommTable table = {
         nccl_all_reduce, nccl_reduce_scatter, nccl_all_gather, nccl_broadcast,
         nccl_barrier,    nccl_group_begin,    nccl_send,       nccl_recv,
-        nccl_group_end,  nccl_wait,           nccl_free};
+        nccl_group_end,  nccl_wait,           nccl_free,           nccl_trace};
     REQUIRE(!ops->host_memory);
     /* The order in which switches add (NVLink SHARP) is not specified: runs could differ. */
     setenv("NCCL_NVLS_ENABLE", "0", 0);

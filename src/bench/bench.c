@@ -45,6 +45,20 @@ void bench_close(Bench *b) {
     *b = (Bench){0};
 }
 
+Status bench_agree(Status mine) {
+    Comm *host;
+    CHECK(comm_mpi_create(&host));
+    Status st = comm_agree(host, mine);
+    comm_free(host);
+    return st;
+}
+
+Status bench_finish(Status mine) {
+    if (mine == OK || comm_agreed()) return mine;
+    log_error("%s", status_message());
+    comm_abort(status_exit_code(mine));
+}
+
 /* ---- time ---------------------------------------------------------------------------------- */
 
 void bench_hold(Bench *b) {
@@ -151,7 +165,8 @@ static const struct {
     const char *name;
     Status (*run)(int argc, char **argv);
     bool together; /* all ranks take part; else rank 0 measures while the others wait */
-} commands[] = {{"attention", bench_attention, false}, {"gemm", bench_gemm, false}};
+} commands[] = {
+    {"attention", bench_attention, false}, {"gemm", bench_gemm, false}, {"step", bench_step, true}};
 
 Status bench_command(int argc, char **argv) {
     CHECK(comm_start(&argc, &argv));

@@ -31,12 +31,18 @@ typedef struct {
 Status bench_command(int argc, char **argv);
 Status bench_gemm(int argc, char **argv);
 Status bench_attention(int argc, char **argv);
+Status bench_step(int argc, char **argv);
 
 /* Opens the backend and measures gemm_rate. Frees nothing on failure: bench_close does. */
 Status bench_open(Bench *b, const char *what, const BenchArguments *a);
 void bench_close(Bench *b);
 /* The text that --help prints. */
 void bench_print_help(const char *what, const char *text, const Setting *settings);
+
+/* For commands in which all ranks take part. Before they start: all get the worst Status. After
+ * they have: a rank that failed alone ends the job, because the others wait for it. */
+Status bench_agree(Status mine);
+Status bench_finish(Status mine);
 
 typedef Status (*BenchCall)(void *ctx);
 typedef struct {

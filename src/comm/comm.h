@@ -40,6 +40,9 @@ typedef struct {
     Status (*group_end)(Comm *c, Stream *stream, CommTicket *ticket);
     Status (*wait)(Comm *c, CommTicket ticket, Stream *stream);
     void (*free)(Comm *c);
+    /* For measuring: the next group that is not empty records these events where its transfers run,
+     * before and behind them. NULL: this row runs them nowhere that an event can be recorded. */
+    void (*trace)(Comm *c, Event *begin, Event *end);
 } CommTable;
 
 struct Comm {

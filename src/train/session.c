@@ -107,10 +107,10 @@ static void set_options(Session *s, int rank, int world) {
 }
 
 /* What one rank alone can find wrong. */
-static Status open_alone(Session *s) {
+static Status open_alone(Session *s, bool data) {
     CHECK(config_check_world(s->config, comm_world_size()));
     CHECK(session_open_backend(&s->ops, s->config->device));
-    return open_data(s);
+    return data ? open_data(s) : OK;
 }
 
 static Status reserve(Session *s) {
@@ -133,14 +133,17 @@ static Status reserve(Session *s) {
     return OK;
 }
 
-Status session_open(Session *s, const Config *config) {
+Status session_open(Session *s, const Config *config, const SessionOptions *options) {
+    static const SessionOptions none = {0};
+    if (options == NULL) options = &none;
     *s = (Session){.config = config};
     Comm *host;
     CHECK(comm_mpi_create(&host));
-    Status st = comm_agree(host, open_alone(s));
+    Status st = comm_agree(host, open_alone(s, !options->without_data));
     comm_free(host);
     CHECK(st);
     CHECK(comm_open(&s->comm, s->ops, config->parallel.cp));
+    if (options->wrap != NULL) options->wrap(options->ctx, &s->ops, &s->comm);
     set_options(s, s->comm.host->rank, s->comm.host->size);
     return comm_agree(s->comm.host, reserve(s));
 }
