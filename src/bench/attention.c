@@ -33,7 +33,7 @@ static Status backward(void *ctx) {
     return OK;
 }
 
-static Status open_attention(Attention *a, const Mask *mask) {
+static Status open_attention(Attention *a, const Mask *mask, bool *fits) {
     Bench *b = a->b;
     int64_t act = b->ops->act_bytes, rows = a->shape.Sq * a->shape.H;
     int64_t q = rows * a->shape.D, kv = 2 * a->shape.Sk * a->shape.K * a->shape.D;
@@ -45,7 +45,11 @@ static Status open_attention(Attention *a, const Mask *mask) {
     arena_reserve(&a->arena, "attention", "delta", rows * 4, (void **)&a->delta);
     arena_reserve(&a->arena, "attention", "dq", q * 4, (void **)&a->dq);
     arena_reserve(&a->arena, "attention", "dkv", kv * 4, (void **)&a->dkv);
-    CHECK(arena_commit(&a->arena, b->ops));
+    if (arena_commit(&a->arena, b->ops) != OK) {
+        *fits = false;
+        status_clear();
+        return OK;
+    }
     bench_fill(b, a->q, q, 1);
     bench_fill(b, a->kv, kv, 2);
     bench_fill(b, a->d_o, q, 3);
@@ -54,9 +58,11 @@ static Status open_attention(Attention *a, const Mask *mask) {
 
 Status bench_attention_times(Bench *b, const Mask *mask, int H, int K, int D, AttentionTimes *out) {
     Attention a = {.b = b, .shape = {mask->S, mask->S, H, K, D, 1 / sqrtf((float)D)}};
-    *out = (AttentionTimes){.area = (double)mask_area(mask)};
+    BenchTimes unknown = {NAN, NAN};
+    *out = (AttentionTimes){(double)mask_area(mask), true, unknown, unknown};
     Status st;
-    CHECK_GOTO(open_attention(&a, mask), done);
+    CHECK_GOTO(open_attention(&a, mask, &out->fits), done);
+    if (!out->fits) goto done;
     CHECK_GOTO(bench_time(b, forward, &a, &out->fwd), done);
     CHECK_GOTO(bench_time(b, backward, &a, &out->bwd), done);
 done:

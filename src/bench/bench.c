@@ -165,8 +165,10 @@ static const struct {
     const char *name;
     Status (*run)(int argc, char **argv);
     bool together; /* all ranks take part; else rank 0 measures while the others wait */
-} commands[] = {
-    {"attention", bench_attention, false}, {"gemm", bench_gemm, false}, {"step", bench_step, true}};
+} commands[] = {{"attention", bench_attention, false},
+                {"gemm", bench_gemm, false},
+                {"cp", bench_cp, true},
+                {"step", bench_step, true}};
 
 Status bench_command(int argc, char **argv) {
     CHECK(comm_start(&argc, &argv));

@@ -31,6 +31,7 @@ typedef struct {
 Status bench_command(int argc, char **argv);
 Status bench_gemm(int argc, char **argv);
 Status bench_attention(int argc, char **argv);
+Status bench_cp(int argc, char **argv);
 Status bench_step(int argc, char **argv);
 
 /* Opens the backend and measures gemm_rate. Frees nothing on failure: bench_close does. */
@@ -61,10 +62,11 @@ Status bench_gemm_rate(Bench *b, int64_t side, double *rate);
 
 typedef struct {
     double area; /* allowed pairs */
+    bool fits;   /* false: there is no memory for it */
     BenchTimes fwd, bwd;
 } AttentionTimes;
 /* Attention over the whole mask on this rank's device: forward, and backward with what it needs
- * before (delta). ERR_ENV when it does not fit. */
+ * before (delta). */
 Status bench_attention_times(Bench *b, const Mask *mask, int H, int K, int D, AttentionTimes *out);
 
 #endif
