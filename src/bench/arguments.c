@@ -149,8 +149,10 @@ static Status take_setting(const char *what, int takes, Setting *settings, Bench
     size_t length = strcspn(text, "=");
     if (strncmp(text, "device=", length + 1) == 0) return take_device(a, text);
     for (Setting *s = settings; s->key != NULL; s++)
-        if (strlen(s->key) == length && strncmp(s->key, text, length) == 0)
+        if (strlen(s->key) == length && strncmp(s->key, text, length) == 0) {
+            s->given = true;
             return set_values(s, text + length + 1);
+        }
     bool key = memchr(text, '.', length) != NULL; /* of a configuration */
     return key && takes & BENCH_CONFIG ? take_override(a, text)
                                        : unknown(what, text, takes, settings);
@@ -184,7 +186,7 @@ Status bench_arguments_parse(BenchArguments *a, const char *what, int takes, Set
 void bench_settings_fill(Setting *settings, bool gpu) {
     for (Setting *s = settings; s->key != NULL; s++) {
         const char *preset = gpu ? s->gpu : s->cpu;
-        if (s->n == 0 && preset != NULL) REQUIRE(set_values(s, preset) == OK);
+        if (!s->given && preset != NULL) REQUIRE(set_values(s, preset) == OK);
     }
 }
 

@@ -26,7 +26,8 @@ typedef struct {
     const char *gpu, *cpu; /* the values when none are given, by backend; NULL: no values */
     const char *help;
     const char *const *names; /* ends with NULL */
-    int n;                    /* 0: not given */
+    bool given;               /* on the command line */
+    int n;
     SettingValue values[SETTING_VALUES];
 } Setting;
 #define SETTING(key_, kind_, gpu_, cpu_, help_, names_)                                            \
@@ -49,8 +50,8 @@ typedef struct {
 /* Which of the optional parts a benchmark takes. */
 typedef enum { BENCH_CONFIG = 1, BENCH_TIMELINE = 2 } BenchTakes;
 
-/* ERR_USER with a sentence that says what would do. `settings` ends with a NULL key; of those that
- * are not given n stays 0. */
+/* ERR_USER with a sentence that says what would do. `settings` ends with a NULL key; those that are
+ * not given stay empty. */
 Status bench_arguments_parse(BenchArguments *a, const char *what, int takes, Setting *settings,
                              int argc, char **argv);
 /* Gives the others their values. */

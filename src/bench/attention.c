@@ -128,8 +128,8 @@ static Status measure_all(Bench *b, const Setting *s, const BenchCase *cases, in
 
 Status bench_attention(int argc, char **argv) {
     static const char *const no_yes[] = {"false", "true", NULL};
-    Setting s[SETTINGS + 1] = {[DETERMINISTIC] = SETTING("deterministic", NAME, "false,true",
-                                                         "true", "as run.deterministic", no_yes)};
+    Setting s[SETTINGS + 1] = {[DETERMINISTIC] = SETTING("deterministic", NAME, "false", "true",
+                                                         "as run.deterministic", no_yes)};
     bench_case_settings(s, "2k,4k,8k,4x2k,32k,128k", "256,2x128,512",
                         "causal,full,document,window");
     BenchArguments a;

@@ -76,14 +76,9 @@ static double median(double *x, int n) {
     return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
 }
 
-static Status together(Bench *b) {
-    return b->host != NULL ? comm_barrier(b->host) : OK;
-}
-
 static Status time_single(Bench *b, BenchCall call, void *ctx, int n, double *out) {
     double ms[MAX_SINGLE];
     for (int i = 0; i < n; i++) {
-        CHECK(together(b));
         b->ops->event_record(b->events[0], b->stream);
         CHECK(call(ctx));
         b->ops->event_record(b->events[1], b->stream);
@@ -97,7 +92,7 @@ static Status time_single(Bench *b, BenchCall call, void *ctx, int n, double *ou
 /* The first calls may still find the device in another state: they do not count. */
 static Status time_stream(Bench *b, BenchCall call, void *ctx, int n, double *out) {
     double ms[MAX_STREAM];
-    CHECK(together(b));
+    if (b->host != NULL) CHECK(comm_barrier(b->host));
     bench_hold(b);
     b->ops->event_record(b->events[0], b->stream);
     for (int i = 1; i <= n; i++) {
@@ -121,7 +116,9 @@ Status bench_time(Bench *b, BenchCall call, void *ctx, BenchTimes *out) {
     int n = (int)fmax(MIN_CALLS, fmin(fit, MAX_STREAM));
     for (int i = 0; i < WARM_CALLS && n > MIN_CALLS; i++) CHECK(call(ctx));
     CHECK(b->ops->stream_sync(b->stream));
-    CHECK(time_single(b, call, ctx, n < MAX_SINGLE ? n : MAX_SINGLE, &out->single));
+    out->single = NAN;
+    if (b->host == NULL)
+        CHECK(time_single(b, call, ctx, n < MAX_SINGLE ? n : MAX_SINGLE, &out->single));
     return time_stream(b, call, ctx, n, &out->stream);
 }
 

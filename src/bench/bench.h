@@ -49,7 +49,8 @@ typedef Status (*BenchCall)(void *ctx);
 typedef struct {
     double single, stream; /* ms */
 } BenchTimes;
-/* With b->host the ranks measure together (collective) and each gets its own times. */
+/* With b->host the ranks measure together (collective): "stream" only (single is NaN), each gets
+ * its own time. */
 Status bench_time(Bench *b, BenchCall call, void *ctx, BenchTimes *out);
 /* Keeps the device busy for some 20 ms, so that the host gets ahead of it. */
 void bench_hold(Bench *b);

@@ -68,13 +68,18 @@ void bench_case_settings(Setting *s, const char *gpu_tokens, const char *cpu_tok
         SETTING("window", COUNT, "1024", "64", "previous tokens that mask=window sees", NULL);
 }
 
+/* Full attention over a long stream takes minutes: only when asked for. */
+static bool too_long(const Setting *s, const BenchCase *c) {
+    return !s[CASE_TOKENS].given && c->mask == BENCH_FULL && c->T > 32768;
+}
+
 /* The heads that go with a width when none are given: Llama-3.2 1B's, 3B's, and MagiAttention's
  * published benchmark's. */
 static int heads_of(const Setting *s, int64_t D, bool gpu, const SettingValue **out) {
     static const SettingValue narrow[] = {{32, 8}}, wide[] = {{24, 8}, {64, 8}}, small[] = {{4, 2}};
     bool two = gpu && D == 128;
-    *out = s->n > 0 ? s->values : !gpu ? small : two ? wide : narrow;
-    return s->n > 0 ? s->n : two ? 2 : 1;
+    *out = s->given ? s->values : !gpu ? small : two ? wide : narrow;
+    return s->given ? s->n : two ? 2 : 1;
 }
 
 int bench_cases(BenchCase **out, const Setting *s, bool gpu) {
@@ -99,6 +104,7 @@ int bench_cases(BenchCase **out, const Setting *s, bool gpu) {
                 snprintf(c.tokens, sizeof c.tokens, "%dx%d", (int)c.B, (int)c.T);
             else
                 snprintf(c.tokens, sizeof c.tokens, "%d", (int)c.T);
+            if (too_long(s, &c)) continue;
             cases = mem_grow(cases, n + 1, sizeof *cases);
             cases[n++] = c;
         }

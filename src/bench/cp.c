@@ -17,7 +17,7 @@
 #include "cp/cp.h"
 
 enum { RUNTIME = CASE_SETTINGS, CP, DEGREE, CHUNK, SETTINGS };
-enum { METERED_CALLS = 5 };
+enum { METERED_CALLS = 3 };
 
 /* From BACKEND_RING on. */
 static const char *const backends[] = {"ring", "magi", "allgather", "ulysses", NULL};
@@ -351,7 +351,7 @@ static Status measure_all(CpBench *x, const Setting *s) {
 /* ---- the command --------------------------------------------------------------------------- */
 
 static Status check_world(const Setting *cp) {
-    int64_t n = cp->n > 0 ? cp->values[0].a : 1;
+    int64_t n = cp->given ? cp->values[0].a : 1;
     if (cp->n <= 1 && comm_world_size() % n == 0) return OK;
     return status_fail(ERR_USER,
                        "cp: found %d values, the first %lld, expected one that divides the "
@@ -365,7 +365,7 @@ static Status open_alone(CpBench *x, const BenchArguments *a, const Setting *cp)
 }
 
 static Status run(CpBench *x, Setting *s) {
-    int cp = s[CP].n > 0 ? (int)s[CP].values[0].a : comm_world_size();
+    int cp = s[CP].given ? (int)s[CP].values[0].a : comm_world_size();
     CHECK(comm_open(&x->comm, x->b.ops, cp));
     x->b.host = x->comm.host;
     x->meter = meter_create(x->b.ops);

@@ -139,7 +139,7 @@ static Status measure_all(Bench *b, const Setting *s, const Shape *shapes, int n
         {"shape", "shape", 8, TABLE_TEXT},    {"pass", "pass", 5, TABLE_TEXT},
         {"T", "T", 7, TABLE_COUNT},           {"N", "N", 7, TABLE_COUNT},
         {"M", "M", 6, TABLE_COUNT},           {"ms", "ms", 9, TABLE_RATE},
-        {"tflops", "TFLOP/s", 8, TABLE_RATE}, {"gbytes_s", "GB/s", 7, TABLE_COUNT},
+        {"tflops", "TFLOP/s", 8, TABLE_RATE}, {"gbytes_s", "GB/s", 7, TABLE_RATE},
         {"of_peak", "% peak", 7, TABLE_RATE}, {"stream_tflops", "back to back", 12, TABLE_RATE}};
     Table t = {columns, sizeof columns / sizeof *columns, b->json, b->members};
     table_begin(&t);
@@ -174,8 +174,10 @@ Status bench_gemm(int argc, char **argv) {
         CHECK_GOTO(config_load(&config, a.config, a.n_overrides, a.overrides), done);
         a.device = config.device;
         n = model_shapes(&config.model, shapes);
-        if (s[TOKENS].n == 0)
+        if (!s[TOKENS].given) {
             s[TOKENS].values[s[TOKENS].n++].a = config.batch.micro * config.model.seq_len;
+            s[TOKENS].given = true;
+        }
     }
     CHECK_GOTO(bench_open(&b, "gemm", &a), done);
     bench_settings_fill(s, !b.ops->host_memory);

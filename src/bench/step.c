@@ -272,7 +272,7 @@ static void wrap(void *ctx, const Ops **ops, CommSet *comm) {
 static void set_micro_steps(Config *c, const Setting *s) {
     int64_t dp = i64_max(1, comm_world_size() / c->parallel.cp), n = s->values[0].a;
     int64_t have = i64_max(1, c->batch.global / (c->batch.micro * dp));
-    if (s->n == 0) n = i64_min(have, 4);
+    if (!s->given) n = i64_min(have, 4);
     c->batch.global = n * c->batch.micro * dp;
 }
 
