@@ -13,10 +13,25 @@
 enum { MIN_CALLS = 3, MAX_SINGLE = 10, MAX_STREAM = 20, SKIPPED = 2, WARM_CALLS = 3 };
 static const double budget_ms[] = {[false] = 500, [true] = 20}; /* by host_memory */
 
-enum { BLOCK_BYTES = 512 << 20, HOLDS = 100, CPU_BLOCK_BYTES = 1 << 20 };
+/* What holds the device; numbers drawn, after which they repeat. */
+enum { BLOCK_BYTES = 512 << 20, HOLDS = 100, NORMALS = 1 << 24, CPU_NORMALS = 1 << 18 };
 
-static int64_t block_bytes(const Bench *b) {
-    return b->ops->host_memory ? CPU_BLOCK_BYTES : BLOCK_BYTES;
+static Status make_normals(Bench *b) {
+    b->n_normals = b->ops->host_memory ? CPU_NORMALS : NORMALS;
+    int64_t bytes = b->n_normals * (int64_t)sizeof(float);
+    CHECK(b->ops->mem_alloc(&b->block, i64_max(bytes, b->ops->host_memory ? 0 : BLOCK_BYTES),
+                            "memory of the benchmark"));
+    CHECK(b->ops->mem_alloc(&b->normals, b->n_normals * b->ops->act_bytes,
+                            "random numbers of the benchmark"));
+    float *numbers = NEW(float, b->n_normals);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < b->n_normals; i++)
+        numbers[i] = (float)rng_normal(1, rng_stream(RNG_TEST, 0), (uint64_t)i);
+    b->ops->mem_copy(b->block, numbers, bytes, b->stream);
+    b->ops->cast_f32(b->normals, b->block, b->n_normals, b->stream);
+    Status st = b->ops->stream_sync(b->stream);
+    free(numbers);
+    return st;
 }
 
 Status bench_open(Bench *b, const char *what, const BenchArguments *a) {
@@ -24,7 +39,7 @@ Status bench_open(Bench *b, const char *what, const BenchArguments *a) {
     CHECK(session_open_backend(&b->ops, a->device));
     CHECK(b->ops->stream_create(&b->stream));
     for (int i = 0; i < BENCH_EVENTS; i++) CHECK(b->ops->event_create(&b->events[i]));
-    CHECK(b->ops->mem_alloc(&b->block, block_bytes(b), "memory of the benchmark"));
+    CHECK(make_normals(b));
     int64_t side = b->ops->host_memory ? 512 : 8192;
     CHECK(bench_gemm_rate(b, side, &b->gemm_rate));
     b->members = mem_printf("\"bench\":\"%s\",\"device\":\"%s\",\"gemm_tflops\":%.4g", what,
@@ -40,9 +55,20 @@ void bench_close(Bench *b) {
         for (int i = 0; i < BENCH_EVENTS; i++) b->ops->event_free(b->events[i]);
         if (b->stream != NULL) b->ops->stream_free(b->stream);
         b->ops->mem_free(b->block);
+        b->ops->mem_free(b->normals);
     }
     free(b->members);
     *b = (Bench){0};
+}
+
+void bench_fill(Bench *b, void *x, int64_t n, int which) {
+    const int64_t stride = 100003; /* tensors start at different numbers */
+    int64_t act = b->ops->act_bytes, from = which * stride % b->n_normals;
+    for (int64_t at = 0, count; at < n; at += count, from = 0) {
+        count = i64_min(n - at, b->n_normals - from);
+        b->ops->mem_copy((char *)x + at * act, (char *)b->normals + from * act, count * act,
+                         b->stream);
+    }
 }
 
 Status bench_agree(Status mine) {
@@ -63,7 +89,7 @@ Status bench_finish(Status mine) {
 
 void bench_hold(Bench *b) {
     for (int i = 0; i < HOLDS && !b->ops->host_memory; i++)
-        b->ops->mem_zero(b->block, block_bytes(b), b->stream);
+        b->ops->mem_zero(b->block, BLOCK_BYTES, b->stream);
 }
 
 static int compare_doubles(const void *a, const void *b) {
@@ -120,28 +146,6 @@ Status bench_time(Bench *b, BenchCall call, void *ctx, BenchTimes *out) {
     if (b->host == NULL)
         CHECK(time_single(b, call, ctx, n < MAX_SINGLE ? n : MAX_SINGLE, &out->single));
     return time_stream(b, call, ctx, n, &out->stream);
-}
-
-/* ---- inputs -------------------------------------------------------------------------------- */
-
-void bench_fill(Bench *b, void *x, int64_t n, uint64_t which) {
-    int64_t most = i64_min(n, 1 << 20), act = b->ops->act_bytes; /* then they repeat */
-    float *numbers = NEW(float, most);
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < most; i++)
-        numbers[i] = (float)rng_normal(1, rng_stream(RNG_TEST, which), (uint64_t)i);
-    int64_t step = i64_min(most, block_bytes(b) / (int64_t)sizeof(float));
-    for (int64_t at = 0; at < most; at += step) {
-        int64_t count = i64_min(step, most - at);
-        b->ops->mem_copy(b->block, numbers + at, count * (int64_t)sizeof(float), b->stream);
-        b->ops->cast_f32((char *)x + at * act, b->block, count, b->stream);
-    }
-    for (int64_t have = most, more; have < n; have += more) {
-        more = i64_min(have, n - have);
-        b->ops->mem_copy((char *)x + have * act, x, more * act, b->stream);
-    }
-    b->ops->stream_sync(b->stream); /* numbers was read; a failure shows again where it matters */
-    free(numbers);
 }
 
 /* ---- the commands -------------------------------------------------------------------------- */

@@ -24,7 +24,8 @@ typedef struct {
     char *members;    /* of every JSON row */
     /* private */
     Event *events[BENCH_EVENTS];
-    void *block; /* what holds the device, and normal numbers on their way */
+    void *block, *normals;
+    int64_t n_normals;
 } Bench;
 
 /* The commands; `cria bench NAME ...` picks one. ERR_USER: nothing was measured. */
@@ -56,7 +57,7 @@ Status bench_time(Bench *b, BenchCall call, void *ctx, BenchTimes *out);
 void bench_hold(Bench *b);
 
 /* n normal numbers in the activation type; `which` names the tensor. */
-void bench_fill(Bench *b, void *x, int64_t n, uint64_t which);
+void bench_fill(Bench *b, void *x, int64_t n, int which);
 
 /* FLOP/s of a square product of `side`. */
 Status bench_gemm_rate(Bench *b, int64_t side, double *rate);

@@ -122,7 +122,7 @@ static Status start(Layer *l) {
     l->batch = make_batch(&l->options, &x->mask);
     int64_t q = l->batch->S * l->options.H * l->options.D;
     int64_t kv = 2 * l->batch->S * l->options.K * l->options.D;
-    uint64_t which = 10 * (uint64_t)l->options.rank;
+    int which = 10 * l->options.rank;
     bench_fill(&x->b, l->q, q, which + 1);
     bench_fill(&x->b, l->kv, kv, which + 2);
     bench_fill(&x->b, l->d_o, q, which + 3);
