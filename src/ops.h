@@ -52,7 +52,7 @@ typedef struct Ops {
     void (*mem_copy)(void *dst, const void *src, int64_t bytes, Stream *stream);
     int64_t (*mem_peak)(void); /* bytes of device memory this process has held at most */
     /* false (the start): the fastest kernels, some of which add in any order. true: the same inputs
-     * give the same bits in every run. The CPU always does. Before the first numeric op. */
+     * give the same bits in every run. The CPU always does. While no numeric op is under way. */
     void (*set_deterministic)(bool on);
 
     Status (*stream_create)(Stream **stream);

@@ -13,17 +13,16 @@ static void release(void *ctx, void *prepared) {
     cp_batch_free(prepared);
 }
 
-static Status open_backend(Session *s) {
-    DeviceKind want = s->config->device;
+Status session_open_backend(const Ops **ops, DeviceKind want) {
     if (want != DEVICE_CPU) {
-        Status st = cuda_ops_open(&s->ops, comm_local_rank());
+        Status st = cuda_ops_open(ops, comm_local_rank());
         if (st == OK || want == DEVICE_CUDA) {
             if (st != OK) status_suffix("; device=cpu runs without a GPU");
             return st;
         }
         status_clear(); /* auto: the CPU will do */
     }
-    s->ops = cpu_ops();
+    *ops = cpu_ops();
     /* OpenMP's default is all cores for every rank, whose threads then wait for each other. */
     if (getenv("OMP_NUM_THREADS") == NULL) omp_set_num_threads(comm_local_cores());
     return OK;
@@ -108,10 +107,10 @@ static void set_options(Session *s, int rank, int world) {
 }
 
 /* What one rank alone can find wrong. */
-static Status open_alone(Session *s) {
+static Status open_alone(Session *s, bool data) {
     CHECK(config_check_world(s->config, comm_world_size()));
-    CHECK(open_backend(s));
-    return open_data(s);
+    CHECK(session_open_backend(&s->ops, s->config->device));
+    return data ? open_data(s) : OK;
 }
 
 static Status reserve(Session *s) {
@@ -134,14 +133,17 @@ static Status reserve(Session *s) {
     return OK;
 }
 
-Status session_open(Session *s, const Config *config) {
+Status session_open(Session *s, const Config *config, const SessionOptions *options) {
+    static const SessionOptions none = {0};
+    if (options == NULL) options = &none;
     *s = (Session){.config = config};
     Comm *host;
     CHECK(comm_mpi_create(&host));
-    Status st = comm_agree(host, open_alone(s));
+    Status st = comm_agree(host, open_alone(s, !options->without_data));
     comm_free(host);
     CHECK(st);
     CHECK(comm_open(&s->comm, s->ops, config->parallel.cp));
+    if (options->wrap != NULL) options->wrap(options->ctx, &s->ops, &s->comm);
     set_options(s, s->comm.host->rank, s->comm.host->size);
     return comm_agree(s->comm.host, reserve(s));
 }

@@ -30,9 +30,20 @@ typedef struct {
     Comm *planned; /* of session_plan: a world and a cp group that only have sizes */
 } Session;
 
+/* The backend that `want` names, on this rank's device; auto: the CPU where there is no GPU. */
+Status session_open_backend(const Ops **ops, DeviceKind want);
+
+/* For benchmarks. */
+typedef struct {
+    bool without_data; /* train_data and val_data stay NULL */
+    /* May replace backend and communicators before anything is built on them; NULL: as they are. */
+    void (*wrap)(void *ctx, const Ops **ops, CommSet *comm);
+    void *ctx;
+} SessionOptions;
+
 /* Opens backend, communicators and data, and reserves (not yet allocates) all memory. Collective:
- * every rank gets the same Status, rank 0 the sentence. */
-Status session_open(Session *s, const Config *config);
+ * every rank gets the same Status, rank 0 the sentence. options NULL: none. */
+Status session_open(Session *s, const Config *config, const SessionOptions *options);
 /* Allocates, uploads constants. Weights are not set yet. Collective. */
 Status session_start(Session *s);
 void session_close(Session *s);
@@ -47,6 +58,5 @@ Status session_run_micro(Session *s, const MicroBatch *mb, bool train, LlamaBuck
                          void *ctx);
 /* Reads s->loss into *sum and sets it to zero. Waits for the stream. */
 Status session_take_loss(Session *s, double *sum);
-
 
 #endif

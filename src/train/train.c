@@ -280,7 +280,7 @@ Status train_run(const Config *config, const TrainOptions *options) {
     Train t = {0};
     RunDir dir = {.lock = -1};
     stop_install(config->run.time_limit_minutes);
-    Status st = session_open(&t.s, config);
+    Status st = session_open(&t.s, config, NULL);
     if (st != OK) goto done;
     StrBuf text = {0};
     session_describe(&t.s, &text);
