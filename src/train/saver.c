@@ -96,8 +96,11 @@ static Status alloc_copy(Saver *v, int64_t bytes) {
     ops->host_free(v->copy);
     v->copy = NULL;
     v->capacity = bytes;
-    return ops->host_alloc((void **)&v->copy, i64_max(bytes, 1),
-                           "the copy of the state that checkpoints are written from");
+    CHECK(ops->host_alloc((void **)&v->copy, i64_max(bytes, 1),
+                          "the copy of the state that checkpoints are written from"));
+    /* What is not page-locked comes page by page when it is touched: now, not in the first save. */
+    if (ops->host_memory) memset(v->copy, 0, (size_t)bytes);
+    return OK;
 }
 
 /* A copy of everything if wanted and possible, else a small one, which must be. */
