@@ -52,7 +52,7 @@ typedef struct {
         int64_t seed, steps, log_every, eval_every, eval_sequences, save_every, keep_last;
         double time_limit_minutes; /* 0 = none */
         double watchdog_seconds;   /* 0 = off */
-        bool deterministic;
+        bool save_async, deterministic;
     } run;
     DeviceKind device;
     ModelConfig model;
