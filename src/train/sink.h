@@ -33,11 +33,23 @@ typedef struct {
     uint32_t weights_crc;
 } SaveRecord;
 
+/* A step that the guard did not let pass (guard.h). */
+typedef struct {
+    const char *kind;  /* "spike", "redo", "skip", "stop"; NULL: none */
+    char *sentence;    /* what was found and done */
+    int64_t step;      /* as in StepRecord */
+    double loss, grad_norm;
+    double z, mean;    /* standard deviations above the running mean; z NAN: a loss not finite */
+    double again_loss, again_norm;  /* of the second run; NAN: none */
+    int64_t first_sample, samples;  /* of the global batch */
+} GuardRecord;
+
 typedef struct Sink Sink;
 struct Sink {
     void (*step)(Sink *s, const StepRecord *r);
     void (*eval)(Sink *s, const EvalRecord *r);
     void (*save)(Sink *s, const SaveRecord *r);
+    void (*guard)(Sink *s, const GuardRecord *r);
     void (*free)(Sink *s);
 };
 

@@ -1,8 +1,10 @@
 /* One line a step, and on a terminal a progress bar that the next line replaces. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
+#include "log.h"
 #include "train/sink.h"
 
 typedef struct {
@@ -64,6 +66,13 @@ static void console_save(Sink *s, const SaveRecord *r) {
     fflush(stdout);
 }
 
+/* "stop" is told by who ends the run. */
+static void console_guard(Sink *s, const GuardRecord *r) {
+    clear_bar((ConsoleSink *)s);
+    fflush(stdout);
+    if (strcmp(r->kind, "stop") != 0) log_warn("%s", r->sentence);
+}
+
 static void console_free(Sink *s) {
     clear_bar((ConsoleSink *)s);
     fflush(stdout);
@@ -72,7 +81,7 @@ static void console_free(Sink *s) {
 
 Sink *sink_console_create(void) {
     ConsoleSink *c = NEW(ConsoleSink, 1);
-    c->sink = (Sink){console_step, console_eval, console_save, console_free};
+    c->sink = (Sink){console_step, console_eval, console_save, console_guard, console_free};
     c->terminal = isatty(STDOUT_FILENO) == 1;
     return &c->sink;
 }

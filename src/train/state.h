@@ -3,11 +3,13 @@
 #ifndef CRIA_TRAIN_STATE_H
 #define CRIA_TRAIN_STATE_H
 
+#include "train/guard.h"
 #include "train/session.h"
 
 typedef struct {
     int64_t step;  /* updates done; the next global batch is number `step` */
     double tokens; /* seen so far */
+    GuardState guard;
 } TrainState;
 
 /* Writes run.dir/step_%08d.safetensors (collective); *path is the caller's to free. */

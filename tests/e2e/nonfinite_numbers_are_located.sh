@@ -12,7 +12,7 @@ for n in 1 4; do
     [ $n = 1 ] || rank='rank [0-3]: '
     expect "$n ranks: lines on stderr" "$(grep -c '' "$work/err")" 1
     expect "$n ranks: sentence ($(cat "$work/err"))" "$(grep -cE "^cria: error: step $step: loss \
-[a-z0-9.]+, gradient norm [a-z0-9.]+; nothing was written: ${rank}the (output of layer [01] is the \
+[a-z0-9.]+, gradient norm [a-z0-9.]+, and the same when run again; nothing was written: ${rank}the (output of layer [01] is the \
 first tensor that is not finite|gradient of model\.[a-z0-9._]+ is not finite), \
 samples [0-9]+, [0-9]+\$" "$work/err")" 1
     expect "$n ranks: steps logged" "$(steps_logged)" $((step - 1))
