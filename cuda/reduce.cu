@@ -60,12 +60,12 @@ template <bool WIDE>
 static __device__ ulonglong2 load_words(const unsigned char *x, int64_t bytes, int64_t pair) {
     if (WIDE && 16 * (pair + 1) <= bytes) return reinterpret_cast<const ulonglong2 *>(x)[pair];
     unsigned long long word[2] = {};
-    for (int64_t b = 16 * pair; b < i64_min(bytes, 16 * (pair + 1)); b++)
+    for (int64_t b = 16 * pair; b < bytes && b < 16 * (pair + 1); b++)
         word[b / 8 % 2] |= (unsigned long long)x[b] << b % 8 * 8;
     return make_ulonglong2(word[0], word[1]);
 }
 
-/* Reads x once, 16 bytes a thread at a time; the sum is of integers, so that atomics keep it exact. */
+/* Reads x once, 16 bytes a thread at a time. The sum is of integers: atomics keep it exact. */
 template <bool WIDE>
 static __global__ void checksum_kernel(unsigned long long *out, const unsigned char *x,
                                        int64_t bytes) {

@@ -1,7 +1,6 @@
 #include "train/guard.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,57 +8,61 @@
 #include "train/nonfinite.h"
 #include "train/watchdog.h"
 
-enum {
-    WINDOW = 100,
-    FEWEST = 20
-}; /* steps that mean and variance are over; before any is a spike */
+enum { FEWEST = 20 }; /* steps before any loss is a spike */
 
-/* ---- the running mean and variance (West, 1979, with a weight that stops shrinking) -----------
- */
+/* ---- the losses of the last steps ----------------------------------------------------------- */
+
+static int64_t remembered(const GuardState *g) { return i64_min(g->seen, GUARD_WINDOW); }
 
 static void learn(GuardState *g, double loss) {
-    double share = 1 / (double)i64_min(g->seen + 1, WINDOW), d = loss - g->mean;
-    g->mean += share * d;
-    g->variance = (1 - share) * (g->variance + share * d * d);
-    g->seen++;
+    g->losses[g->seen++ % GUARD_WINDOW] = loss;
     g->in_a_row = 0;
 }
 
-/* A loss that hardly varies has no spikes of a thousandth. */
-static double deviation(const GuardState *g) {
-    return fmax(sqrt(g->variance), 1e-3 * fabs(g->mean));
-}
-
-static double deviations_above(const GuardState *g, double loss) {
-    return g->seen < FEWEST ? 0 : (loss - g->mean) / deviation(g);
+/* Standard deviations of `loss` above the mean. Losses that hardly vary have no spikes of a
+ * thousandth. */
+static double deviations_above(const GuardState *g, double loss, double *mean) {
+    int64_t n = remembered(g);
+    double sum = 0, squares = 0;
+    if (n < FEWEST) return 0;
+    for (int64_t i = 0; i < n; i++) sum += g->losses[i];
+    *mean = sum / (double)n;
+    for (int64_t i = 0; i < n; i++) squares += pow(g->losses[i] - *mean, 2);
+    return (loss - *mean) / fmax(sqrt(squares / (double)n), 1e-3 * fabs(*mean));
 }
 
 void guard_print(const GuardState *g, StrBuf *out) {
-    strbuf_printf(out, "%lld %.17g %.17g %lld %lld", (long long)g->seen, g->mean, g->variance,
-                  (long long)g->skipped, (long long)g->in_a_row);
+    strbuf_printf(out, "%lld %lld %lld", (long long)g->skipped, (long long)g->in_a_row,
+                  (long long)g->seen);
+    for (int64_t i = 0; i < remembered(g); i++) strbuf_printf(out, " %.17g", g->losses[i]);
 }
 
 Status guard_parse(GuardState *g, const char *text) {
-    long long seen, skipped, in_a_row;
-    int end = 0;
-    if (sscanf(text, "%lld %lf %lf %lld %lld%n", &seen, &g->mean, &g->variance, &skipped, &in_a_row,
-               &end) != 5 ||
-        text[end] != '\0' || seen < 0 || skipped < 0 || in_a_row < 0)
-        return status_fail(ERR_USER, "cria.guard is '%s', expected five numbers", text);
-    g->seen = seen;
-    g->skipped = skipped;
-    g->in_a_row = in_a_row;
-    return OK;
+    int64_t *const counts[] = {&g->skipped, &g->in_a_row, &g->seen};
+    const char *at = text;
+    char *end = NULL;
+    bool good = true;
+    *g = (GuardState){0};
+    for (int i = 0; i < 3 && good; i++, at = end) {
+        *counts[i] = strtoll(at, &end, 10);
+        good = end != at && *counts[i] >= 0;
+    }
+    for (int64_t i = 0; i < remembered(g) && good; i++, at = end) {
+        g->losses[i] = strtod(at, &end);
+        good = end != at;
+    }
+    if (good && *at == '\0') return OK;
+    return status_fail(ERR_USER, "cria.guard is '%.60s', expected three counts and the losses of the "
+                                 "last steps", text);
 }
 
 /* ---- the second run ------------------------------------------------------------------------- */
 
-static bool is_finite(const StepNumbers *n) {
-    return isfinite(n->loss) && isfinite(n->grad_norm);
-}
+static bool is_finite(const StepNumbers *n) { return isfinite(n->loss) && isfinite(n->grad_norm); }
 
 static bool is_spike(const GuardState *g, const Config *c, const StepNumbers *n) {
-    return c->run.spike_z > 0 && deviations_above(g, n->loss) > c->run.spike_z;
+    double mean;
+    return c->run.spike_z > 0 && deviations_above(g, n->loss, &mean) > c->run.spike_z;
 }
 
 /* This rank's micro-batch with the highest mean loss. */
@@ -204,12 +207,12 @@ Status guard_step(GuardState *g, Session *s, int64_t step, StepNumbers *n, bool 
                             .step = step + 1,
                             .loss = n->loss,
                             .grad_norm = n->grad_norm,
-                            .z = spike ? deviations_above(g, n->loss) : NAN,
-                            .mean = g->mean,
+                            .z = NAN,
                             .again_loss = NAN,
                             .again_norm = NAN,
                             .first_sample = step * c->batch.global,
                             .samples = c->batch.global};
+    if (spike) record->z = deviations_above(g, n->loss, &record->mean);
     GuardAction action = spike ? c->run.on_spike : c->run.on_nonfinite;
     StrBuf sentence = {0};
     describe(record, &sentence);

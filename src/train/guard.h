@@ -7,11 +7,13 @@
 #include "train/session.h"
 #include "train/sink.h"
 
+enum { GUARD_WINDOW = 100 };
+
 /* Kept in checkpoints, so that a resumed run decides as an uninterrupted one. */
 typedef struct {
-    int64_t seen;              /* losses that mean and variance are of, the last about 100 of them */
-    double mean, variance;
-    int64_t skipped, in_a_row; /* updates left out so far, and those just before this step */
+    int64_t skipped, in_a_row;   /* updates left out so far, and those just before this step */
+    int64_t seen;                /* losses, of which the last GUARD_WINDOW are kept: */
+    double losses[GUARD_WINDOW]; /* number i at i % GUARD_WINDOW */
 } GuardState;
 
 /* One line, and back. ERR_USER when it is not one. */

@@ -39,7 +39,7 @@ typedef struct {
     char *sentence;    /* what was found and done */
     int64_t step;      /* as in StepRecord */
     double loss, grad_norm;
-    double z, mean;    /* standard deviations above the running mean; z NAN: a loss not finite */
+    double z, mean;    /* standard deviations above the mean of the last steps; z NAN: a loss not finite */
     double again_loss, again_norm;  /* of the second run; NAN: none */
     int64_t first_sample, samples;  /* of the global batch */
 } GuardRecord;

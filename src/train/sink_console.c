@@ -1,4 +1,5 @@
 /* One line a step, and on a terminal a progress bar that the next line replaces. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,8 +47,8 @@ static void console_step(Sink *s, const StepRecord *r) {
     printf("step %*lld/%lld | loss %7.4f | norm %7.4f | lr %.2e | %7.1f ms | %.0f tok/s | %.0f "
            "tok/s/gpu%s | %.2f GiB | eta %s\n",
            (int)(snprintf(NULL, 0, "%lld", (long long)r->steps)), (long long)r->step,
-           (long long)r->steps, r->loss, r->grad_norm, r->lr, r->ms, r->tok_s, r->tok_s_gpu, mfu,
-           r->mem_gib, eta);
+           (long long)r->steps, fabs(r->loss), fabs(r->grad_norm) /* not "-nan" */, r->lr, r->ms,
+           r->tok_s, r->tok_s_gpu, mfu, r->mem_gib, eta);
     if (c->terminal) show_bar(c, r);
     fflush(stdout);
 }

@@ -20,3 +20,13 @@ samples [0-9]+, [0-9]+\$" "$work/err")" 1
     run "$cria" check "$(newest)"
     expect_status "$n ranks: the last checkpoint" 0
 done
+
+# With skip the weights stay as they were, but a run that is lost still ends.
+train 2 lost run.steps=1000 model.init_std=10 optim.lr=100 optim.clip=0 run.on_nonfinite=skip \
+    run.max_skips=3
+expect_error 'skip, numbers that grow without limit' 3 \
+    '4 updates in a row would be left out, run.max_skips is 3'
+expect 'skip: records' "$(grep -c '"kind":"skip".*"found":"step.*samples [0-9]*, [0-9]*"' \
+    "$run/log.jsonl")" 3
+expect 'skip: weights of the last four steps' "$(logged lost weights_crc | tail -n 4 | cut -d ' ' -f 2 |
+    uniq | wc -l)" 1
