@@ -26,7 +26,6 @@ typedef struct {
     Sink *sinks[MAX_SINKS];
     int n_sinks;
     int64_t saved_step; /* of the newest checkpoint this run wrote or resumed */
-    int64_t checked_step;
     double peak_flops;
     /* since the last step record */
     double since, waited, area;
@@ -145,13 +144,6 @@ static Status evaluate(Train *t) {
     return OK;
 }
 
-static Status check(Train *t) {
-    if (t->checked_step == t->state.step || t->s.config->run.check_every == 0) return OK;
-    watchdog_beat(t->state.step, "comparing the ranks' weights");
-    t->checked_step = t->state.step;
-    return agree_weights(&t->s, &t->state);
-}
-
 static Status save(Train *t) {
     if (t->saved_step == t->state.step) return OK;
     const Config *c = t->s.config;
@@ -192,9 +184,12 @@ static Status loop(Train *t) {
             CHECK(evaluate(t));
             pause = true;
         }
-        if (due(t->state.step, c->run.check_every)) CHECK(check(t));
-        if (last || r.stop || r.save || due(t->state.step, c->run.save_every)) {
-            CHECK(check(t)); /* only what the ranks agree on is saved */
+        bool saves = last || r.stop || r.save || due(t->state.step, c->run.save_every);
+        if (c->run.check_every > 0 && (saves || due(t->state.step, c->run.check_every))) {
+            watchdog_beat(t->state.step, "comparing the ranks' weights");
+            CHECK(agree_weights(&t->s, &t->state)); /* nothing else is saved */
+        }
+        if (saves) {
             CHECK(save(t));
             pause = true;
         }
