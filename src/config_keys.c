@@ -72,6 +72,7 @@ const ConfigKey config_keys[] = {
     NUM(run.save_every, "0", 0, COUNT_MAX, "steps",
         "Steps between checkpoints; 0 = only when the run ends or is stopped."),
     NUM(run.keep_last, "0", 0, COUNT_MAX, "checkpoints", "Newest checkpoints kept; 0 = all."),
+    FLAG(run.save_async, "true", "Training goes on while a copy of its state is written."),
     NUM(run.time_limit_minutes, "0", 0, 1e6, "minutes",
         "Save and stop (exit 4) after this long; 0 = no limit."),
     NUM(run.watchdog_seconds, "600", 0, 1e6, "seconds",

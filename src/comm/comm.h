@@ -62,6 +62,7 @@ Status comm_start(int *argc, char ***argv);
 int comm_world_rank(void);
 int comm_world_size(void);
 int comm_local_rank(void);
+int comm_local_size(void); /* ranks of this host */
 int comm_local_cores(void); /* this rank's share of the cores of its host, at least 1 */
 void comm_finish(void);
 /* Ends every rank of the job at once with this exit code; for a failure on one rank only. */

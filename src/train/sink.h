@@ -29,7 +29,8 @@ typedef struct {
     int64_t step;
     const char *path;
     int64_t bytes;
-    double seconds;
+    double snapshot_seconds; /* that training stood still */
+    double seconds;          /* from the begin until the file was on disk */
     uint32_t weights_crc;
 } SaveRecord;
 
@@ -48,6 +49,8 @@ typedef struct Sink Sink;
 struct Sink {
     void (*step)(Sink *s, const StepRecord *r);
     void (*eval)(Sink *s, const EvalRecord *r);
+    /* The state of a step is copied and training goes on: what follows from the copy is not known. */
+    void (*snapshot)(Sink *s, const SaveRecord *r);
     void (*save)(Sink *s, const SaveRecord *r);
     void (*guard)(Sink *s, const GuardRecord *r);
     void (*free)(Sink *s);

@@ -60,6 +60,13 @@ static void console_eval(Sink *s, const EvalRecord *r) {
     fflush(stdout);
 }
 
+static void console_snapshot(Sink *s, const SaveRecord *r) {
+    clear_bar((ConsoleSink *)s);
+    printf("snapshot of step %lld | training waited %.3f s\n", (long long)r->step,
+           r->snapshot_seconds);
+    fflush(stdout);
+}
+
 static void console_save(Sink *s, const SaveRecord *r) {
     clear_bar((ConsoleSink *)s);
     printf("saved %s | %.1f MiB in %.2f s | weights %08x\n", r->path,
@@ -82,7 +89,8 @@ static void console_free(Sink *s) {
 
 Sink *sink_console_create(void) {
     ConsoleSink *c = NEW(ConsoleSink, 1);
-    c->sink = (Sink){console_step, console_eval, console_save, console_guard, console_free};
+    c->sink = (Sink){console_step, console_eval,  console_snapshot,
+                     console_save, console_guard, console_free};
     c->terminal = isatty(STDOUT_FILENO) == 1;
     return &c->sink;
 }

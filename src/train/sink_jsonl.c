@@ -74,12 +74,20 @@ static void jsonl_eval(Sink *s, const EvalRecord *r) {
     put(s, &b);
 }
 
+static void jsonl_snapshot(Sink *s, const SaveRecord *r) {
+    StrBuf b = {0};
+    strbuf_printf(&b, "{\"kind\":\"snapshot\",\"step\":%lld,\"seconds\":%.3f}", (long long)r->step,
+                  r->snapshot_seconds);
+    put(s, &b);
+}
+
 static void jsonl_save(Sink *s, const SaveRecord *r) {
     StrBuf b = {0};
     strbuf_printf(&b, "{\"kind\":\"save\",\"step\":%lld,\"path\":", (long long)r->step);
     strbuf_json_string(&b, r->path);
-    strbuf_printf(&b, ",\"bytes\":%lld,\"seconds\":%.3f,\"weights_crc\":\"%08x\"}",
-                  (long long)r->bytes, r->seconds, r->weights_crc);
+    strbuf_printf(&b, ",\"bytes\":%lld,\"seconds\":%.3f,\"snapshot_seconds\":%.3f,"
+                      "\"weights_crc\":\"%08x\"}",
+                  (long long)r->bytes, r->seconds, r->snapshot_seconds, r->weights_crc);
     put(s, &b);
 }
 
@@ -111,7 +119,8 @@ Status sink_jsonl_create(Sink **s, const char *path, const char *head) {
     if (f == NULL)
         return status_fail(ERR_ENV, "cannot write the log %s: %s", path, strerror(errno));
     JsonlSink *j = NEW(JsonlSink, 1);
-    j->sink = (Sink){jsonl_step, jsonl_eval, jsonl_save, jsonl_guard, jsonl_free};
+    j->sink = (Sink){jsonl_step, jsonl_eval,  jsonl_snapshot,
+                     jsonl_save, jsonl_guard, jsonl_free};
     j->file = f;
     StrBuf line = {0};
     strbuf_printf(&line, "%s%s", whole ? "" : "\n", head);
