@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "train/agree.h"
 
 /* The loader's thread turns a micro-batch into this rank's part of it. */
 static void *prepare(void *ctx, const MicroBatch *mb) { return cp_batch_create(ctx, mb); }
@@ -106,6 +107,17 @@ static void set_options(Session *s, int rank, int world) {
                                 .ctx = &s->cp_options};
 }
 
+/* A copy of the data that is another one, or a node whose GPU is not seen. */
+static Status agree_inputs(const Session *s, Comm *host) {
+    StrBuf text = {0};
+    strbuf_printf(&text, "device %s\n", s->ops->name);
+    dataset_describe(s->train_data, &text);
+    if (s->val_data != NULL) dataset_describe(s->val_data, &text);
+    Status st = agree_text(host, "what is used", strbuf_text(&text));
+    strbuf_free(&text);
+    return st;
+}
+
 /* What one rank alone can find wrong. */
 static Status open_alone(Session *s, bool data) {
     CHECK(config_check_world(s->config, comm_world_size()));
@@ -139,7 +151,9 @@ Status session_open(Session *s, const Config *config, const SessionOptions *opti
     *s = (Session){.config = config};
     Comm *host;
     CHECK(comm_mpi_create(&host));
-    Status st = comm_agree(host, open_alone(s, !options->without_data));
+    bool data = !options->without_data;
+    Status st = comm_agree(host, open_alone(s, data));
+    if (st == OK && data) st = agree_inputs(s, host);
     comm_free(host);
     CHECK(st);
     CHECK(comm_open(&s->comm, s->ops, config->parallel.cp));
@@ -212,6 +226,11 @@ Status session_run_micro(Session *s, const MicroBatch *mb, bool train, LlamaBuck
     const CpBatch *batch = mb->prepared;
     CHECK(cp_begin(s->cp, batch, s->stream));
     return llama_run(s->llama, batch, train, s->loss, ready, ctx, s->stream);
+}
+
+Status session_reduce_bucket(void *session, int bucket) {
+    Session *s = session;
+    return optimizer_reduce_bucket(s->optimizer, bucket, s->stream);
 }
 
 Status session_take_loss(Session *s, double *sum) {

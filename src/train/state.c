@@ -56,9 +56,12 @@ Status state_begin_save(Session *s, const TrainState *state, CkptSave **file, ch
     char *step = mem_printf("%lld", (long long)state->step);
     char *tokens = mem_printf("%.0f", state->tokens);
     char *hash = mem_printf("%08x", config_hash(s->config));
+    StrBuf guard = {0};
+    guard_print(&state->guard, &guard);
     const CkptEntry entries[] = {{"cria.version", cria_version}, {"cria.step", step},
                                  {"cria.tokens", tokens},        {"cria.weights_crc", NULL},
                                  {"cria.dataset", data.text},    {"cria.config_hash", hash},
+                                 {"cria.guard", guard.text},
                                  {"cria.config", strbuf_text(&config)}};
     *path = checkpoint_path(s->config->run.dir, state->step);
     Status st = checkpoint_begin(file, *path, tensors, n_tensors, entries,
@@ -67,7 +70,7 @@ Status state_begin_save(Session *s, const TrainState *state, CkptSave **file, ch
         free(*path);
         *path = NULL;
     }
-    char *texts[] = {step, tokens, data.text, hash, config.text};
+    char *texts[] = {step, tokens, data.text, hash, guard.text, config.text};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) free(texts[i]);
     for (int i = 0; i < n_tensors; i++) free(tensors[i].name);
     free(tensors);
@@ -174,16 +177,28 @@ static Status read_state(const Checkpoint *ck, const char *path, TrainState *sta
     state->tokens = strtod(tokens, NULL);
     if (*end != '\0' || state->step < 0)
         return status_fail(ERR_USER, "%s: cria.step is '%s', expected a number", path, step);
+    const char *guard = checkpoint_entry(ck, "cria.guard"); /* imported weights have none */
+    Status st = guard != NULL ? guard_parse(&state->guard, guard) : OK;
+    if (st != OK) status_prefix("%s", path);
+    return st;
+}
+
+/* With other data, be they the same files with more in them, every later batch is another one. */
+static Status check_data(const Session *s, const Checkpoint *ck, const char *path) {
+    const char *data = checkpoint_entry(ck, "cria.dataset"); /* imported weights have none */
+    if (data == NULL || dataset_compare(s->train_data, data) == OK) return OK;
+    if (!s->config->run.allow_data_change) {
+        status_prefix("%s", path);
+        status_suffix(", or set run.allow_data_change=true to go on with what is there now");
+        return ERR_USER;
+    }
+    log_warn("%s: %s: the run goes on with the new ones", path, status_message());
+    status_clear();
     return OK;
 }
 
 static void warn_of_changes(const Session *s, const Checkpoint *ck, const char *path) {
-    const char *data = checkpoint_entry(ck, "cria.dataset");
     const char *hash = checkpoint_entry(ck, "cria.config_hash");
-    if (dataset_compare(s->train_data, data != NULL ? data : "") != OK) {
-        log_warn("%s: %s: the run goes on with the new ones", path, status_message());
-        status_clear();
-    }
     if (hash == NULL || strtoul(hash, NULL, 16) != config_hash(s->config))
         log_warn("the configuration is not that of %s: the run goes on with the new one", path);
 }
@@ -192,6 +207,7 @@ Status state_load(Session *s, const char *path, TrainState *state) {
     Checkpoint *ck = NULL;
     Status st = checkpoint_open(&ck, path);
     if (st == OK) st = read_state(ck, path, state);
+    if (st == OK && s->rank == 0) st = check_data(s, ck, path);
     if (st == OK) st = load_alone(s, ck, path);
     if (st == OK && s->rank == 0) warn_of_changes(s, ck, path);
     checkpoint_close(ck);

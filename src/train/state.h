@@ -4,11 +4,13 @@
 #define CRIA_TRAIN_STATE_H
 
 #include "ckpt/checkpoint.h"
+#include "train/guard.h"
 #include "train/session.h"
 
 typedef struct {
     int64_t step;  /* updates done; the next global batch is number `step` */
     double tokens; /* seen so far */
+    GuardState guard;
 } TrainState;
 
 /* Begins run.dir/step_%08d.safetensors (collective), which state_pieces() of all ranks fill. Both

@@ -6,9 +6,9 @@
 #include "log.h"
 #include "model/flops.h"
 #include "optim/schedule.h"
+#include "train/agree.h"
 #include "train/describe.h"
 #include "train/eval.h"
-#include "train/nonfinite.h"
 #include "train/rundir.h"
 #include "train/saver.h"
 #include "train/sink.h"
@@ -38,11 +38,6 @@ typedef struct {
     bool written;    /* every rank's saver has something done */
 } StepResult;
 
-static Status reduce_bucket(void *ctx, int bucket) {
-    Train *t = ctx;
-    return optimizer_reduce_bucket(t->s.optimizer, bucket, t->s.stream);
-}
-
 static Status run_micro_batches(Train *t, double *count) {
     Session *s = &t->s;
     llama_zero_gradients(s->llama, s->stream);
@@ -55,9 +50,18 @@ static Status run_micro_batches(Train *t, double *count) {
         t->area += batch->area * s->dp;
         watchdog_beat(t->state.step + 1, "forward and backward");
         bool last = j + 1 == s->micro_steps;
-        CHECK(session_run_micro(s, mb, true, last ? reduce_bucket : NULL, t));
+        CHECK(session_run_micro(s, mb, true, last ? session_reduce_bucket : NULL, s));
     }
     return OK;
+}
+
+static Status guard(Train *t, StepNumbers *n, bool *update) {
+    GuardRecord record;
+    Status st = guard_step(&t->state.guard, &t->s, t->state.step, n, update, &record);
+    for (int i = 0; i < t->n_sinks && record.kind != NULL; i++)
+        t->sinks[i]->guard(t->sinks[i], &record);
+    free(record.sentence);
+    return st;
 }
 
 /* One update. Loss and gradient are sums over the whole global batch divided by its token count. */
@@ -76,19 +80,21 @@ static Status step(Train *t, StepResult *r) {
     double norm;
     CHECK(optimizer_grad_norm(s->optimizer, &norm, s->stream));
     double count = sums[COUNT] > 0 ? sums[COUNT] : 1; /* a batch of ignored labels changes nothing */
-    *r = (StepResult){.loss = sums[LOSS] / count,
-                      .grad_norm = norm / count,
+    StepNumbers n = {.loss = sums[LOSS] / count, .grad_norm = norm / count, .count = count};
+    bool update;
+    CHECK(guard(t, &n, &update));
+    *r = (StepResult){.loss = n.loss,
+                      .grad_norm = n.grad_norm,
                       .lr = schedule_lr(&c->optim, c->run.steps, t->state.step + 1),
                       .stop = sums[STOP] > 0,
                       .save = sums[SAVE] > 0,
                       .written = sums[WRITTEN] == s->world};
-    if (!isfinite(r->loss) || !isfinite(r->grad_norm))
-        return nonfinite_locate(s, t->state.step, r->loss, r->grad_norm);
-    double scale = 1 / count;
+    double scale = 1 / n.count;
     if (c->optim.clip > 0) scale *= fmin(1, c->optim.clip / (r->grad_norm + 1e-6));
     CHECK(saver_release(t->saver));
     watchdog_beat(t->state.step + 1, "optimizer");
-    CHECK(optimizer_step(s->optimizer, t->state.step + 1, r->lr, scale, s->stream));
+    int64_t updates = t->state.step - t->state.guard.skipped;
+    if (update) CHECK(optimizer_step(s->optimizer, updates + 1, r->lr, scale, s->stream));
     t->state.step++;
     t->state.tokens += s->step_tokens;
     return OK;
@@ -170,7 +176,12 @@ static Status loop(Train *t) {
             CHECK(evaluate(t));
             pause = true;
         }
-        if (last || r.stop || r.save || due(t->state.step, c->run.save_every)) {
+        bool saves = last || r.stop || r.save || due(t->state.step, c->run.save_every);
+        if (c->run.check_every > 0 && (saves || due(t->state.step, c->run.check_every))) {
+            watchdog_beat(t->state.step, "comparing the ranks' weights");
+            CHECK(agree_weights(&t->s, &t->state)); /* nothing else is saved */
+        }
+        if (saves) {
             CHECK(save(t, last || r.stop));
             pause = true;
         }
@@ -293,8 +304,9 @@ Status train_run(const Config *config, const TrainOptions *options) {
     Train t = {0};
     RunDir dir = {.lock = -1};
     stop_install(config->run.time_limit_minutes);
-    Status st = session_open(&t.s, config, NULL);
-    if (st != OK) goto done;
+    Status st;
+    CHECK_GOTO(agree_start(config, options->resume, options->dry_run), done);
+    CHECK_GOTO(session_open(&t.s, config, NULL), done);
     StrBuf text = {0};
     session_describe(&t.s, &text);
     log_info("%s", strbuf_text(&text));

@@ -31,7 +31,7 @@ checked() { # WHAT: every checkpoint of the run is whole
 content() { # FILE
     header=$(od -An -t u8 -N 8 "$1") || return
     head -c $((header + 8)) "$1" | tail -c +9 | tr -s ' ' | tr ',' '\n' |
-        sed 's/save_async: [a-z]*/save_async: ./; s/"header_crc":"[0-9a-f]*"//'
+        sed 's/save_async: [a-z]*/save_async: ./; s/"header_crc":"[0-9a-f]*"//; s/ *$//'
     tail -c "+$((header + 9))" "$1" | cksum
 }
 crcs() { # KIND: of the weights, at the steps that are saved
