@@ -75,6 +75,10 @@ static Meter *current;
       (dst, src, n, stream))                                                                       \
     X(add_f32, OTHER, (float *dst, const float *src, int64_t n, Stream *stream),                   \
       (dst, src, n, stream))                                                                       \
+    X(widen, OTHER, (float *dst, const void *src, bool add, int64_t n, Stream *stream),            \
+      (dst, src, add, n, stream))                                                                  \
+    X(checksum, OTHER, (uint64_t *out, const void *x, int64_t bytes, Stream *stream),              \
+      (out, x, bytes, stream))                                                                     \
     X(sum_f32, OTHER, (double *out, const float *x, int64_t n, Stream *stream),                    \
       (out, x, n, stream))                                                                         \
     X(sum_squares, OPTIMIZER, (double *out, const float *x, int64_t n, Stream *stream),            \
