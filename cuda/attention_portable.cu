@@ -23,6 +23,7 @@ struct Params {
     const bf16 *q, *kv, *d_o;
     const float *lse, *delta;
     AttnList list;
+    AttnArrival arrival;
     int Sq, Sk, H, K, D;
     float scale;
     bool resume, accumulate;
@@ -190,7 +191,12 @@ template <int DP> __global__ void __launch_bounds__(THREADS) fwd_kernel(const Pa
         }
     }
 
+    bool arrived = false;
     auto load_kv = [&](const Walk &at, int stage) {
+        if (!arrived && at.column() >= p.arrival.first) {
+            wait_for_arrival(p.arrival.flag);
+            arrived = true;
+        }
         load_tile<DP>(sk + stage * TILE * DP, k, kv_stride, at.column(), p.Sk, p.D);
         load_tile<DP>(sv + stage * TILE * DP, v, kv_stride, at.column(), p.Sk, p.D);
         load_commit();
@@ -436,6 +442,7 @@ Params params_of(const AttnWork *work, const void *q, const void *kv) {
     p.K = s.K;
     p.D = s.D;
     p.scale = s.scale;
+    p.arrival = work->arrival;
     return p;
 }
 

@@ -50,6 +50,7 @@ struct FwdParams {
     int Sq, H, K;
     float scale;
     bool resume;
+    AttnArrival arrival;
 };
 
 struct Item {
@@ -73,6 +74,7 @@ __device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const CUt
     using C = Fwd<D, W>;
     constexpr int ST = C::STAGES;
     uint32_t tiles = 0, steps = 0; /* produced so far */
+    bool arrived = false;
     int item;
     while ((item = atomicAdd(&p.counters[0], 1)) < p.order.n_items) {
         HeadItem hi = item_decode(item, p.order);
@@ -101,6 +103,12 @@ __device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const CUt
         for (int r = tile->run_begin; r < tile->run_end; r++) {
             const AttnRun *run = &p.list.runs[r];
             int c0 = run->first;
+            if (!arrived && c0 >= p.arrival.first) {
+                load_v(); /* what is here already need not wait */
+                last = -1;
+                wait_for_arrival(p.arrival.flag);
+                arrived = true;
+            }
             for (int j = 0; j < run->n_steps; j++, c0 += C::STEP) {
                 const int i = ring_index<ST>(steps);
                 mbar_wait(&sm.k_empty[i], ring_parity<ST>(steps) ^ 1);
@@ -438,7 +446,8 @@ void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void 
                    s.H,
                    s.K,
                    s.scale,
-                   resume};
+                   resume,
+                   work->arrival};
     if (s.D == 128)
         launch<128, 0>(p, q, kv, s.Sk, work->sm_count, stream);
     else if (work->wide)

@@ -29,6 +29,8 @@ static int compare_int32(const void *a, const void *b) {
 
 static int compare_tiles(const void *a, const void *b) {
     const AttnTile *x = (const AttnTile *)a, *y = (const AttnTile *)b;
+    if ((x->n_steps == 0) != (y->n_steps == 0)) return x->n_steps == 0 ? 1 : -1;
+    if (x->waits != y->waits) return x->waits - y->waits;
     if (x->n_steps != y->n_steps) return x->n_steps > y->n_steps ? -1 : 1;
     return (x->row0 > y->row0) - (x->row0 < y->row0);
 }
@@ -169,9 +171,10 @@ static void add_slot_runs(HostList *list, const Reach *reach, const Cuts *slots,
     }
 }
 
-/* `slots`: the grid of the steps of by_k; NULL for by_q, whose steps start where each band does. */
+/* `slots`: the grid of the steps of by_k; NULL for by_q, whose steps start where each band does and
+ * whose tiles wait for columns from `arriving` on. */
 static HostList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, AttnGrid grid,
-                           const Cuts *slots) {
+                           const Cuts *slots, int64_t arriving) {
     HostList list = {};
     Cuts cuts = cut_rows(bands, n_bands, n_rows, grid.rows);
     list.n_tiles = cuts.n;
@@ -202,6 +205,7 @@ static HostList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, A
         tile->run_end = (int32_t)begin[t];
         for (int32_t i = tile->run_begin; i < tile->run_end; i++) {
             if (!reach_of(&reach, tile, bands[pairs[i]], grid.rows, slots != NULL)) continue;
+            if (slots == NULL && reach.first >= arriving) tile->waits = 1;
             tile->n_steps += (int32_t)(slots ? piece_of(slots, (int32_t)reach.last - 1) + 1 -
                                                    piece_of(slots, (int32_t)reach.first)
                                              : ceil_div(reach.last - reach.first, grid.step));
@@ -246,8 +250,11 @@ static int64_t list_place(AttnList *out, const HostList *list, char *image, char
     out->runs = (const AttnRun *)(device + tiles);
     out->n_tiles = (int32_t)list->n_tiles;
     out->n_busy = (int32_t)list->n_busy;
-    out->longest = list->n_tiles ? list->tiles[0].n_steps : 0;
-    for (int64_t i = 0; i < list->n_tiles; i++) out->n_steps += list->tiles[i].n_steps;
+    for (int64_t i = 0; i < list->n_tiles; i++) {
+        out->n_steps += list->tiles[i].n_steps;
+        out->longest =
+            list->tiles[i].n_steps > out->longest ? list->tiles[i].n_steps : out->longest;
+    }
     return list_bytes(list);
 }
 
@@ -262,7 +269,7 @@ static void upload(char *to, const char *from, int64_t bytes, cudaStream_t strea
 }
 
 static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, AttnShape shape,
-                          cudaStream_t stream, bool portable) {
+                          const AttnArrival *arrival, cudaStream_t stream, bool portable) {
     REQUIRE(shape.H % shape.K == 0 && shape.D % 16 == 0 && shape.D <= 128);
     AttnWork *work = NEW(AttnWork, 1);
     int device = 0, major = 0;
@@ -271,6 +278,7 @@ static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, At
     cudaDeviceGetAttribute(&work->sm_count, cudaDevAttrMultiProcessorCount, device);
     work->shape = shape;
     work->stream = stream;
+    work->arrival = arrival != NULL ? *arrival : AttnArrival{shape.Sk, NULL};
     work->sm90 = !portable && major == 9 && (shape.D == 64 || shape.D == 128);
 
     Band *sorted = NEW(Band, n_bands + 1), *transposed = NEW(Band, n_bands + 1);
@@ -291,8 +299,10 @@ static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, At
     else
         attn_portable_grids(&grid_q, &grid_k);
     Cuts slots = cut_rows(sorted, n_bands, (int32_t)shape.Sq, grid_k.step);
-    HostList by_q = build_list(sorted, n_bands, (int32_t)shape.Sq, grid_q, NULL);
-    HostList by_k = build_list(transposed, n_bands, (int32_t)shape.Sk, grid_k, &slots);
+    HostList by_q =
+        build_list(sorted, n_bands, (int32_t)shape.Sq, grid_q, NULL, work->arrival.first);
+    HostList by_k =
+        build_list(transposed, arrival != NULL ? 0 : n_bands, (int32_t)shape.Sk, grid_k, &slots, 0);
     work->n_slots = (int32_t)slots.n;
 
     const int64_t counters = 4, dkv_turns = by_k.n_tiles * shape.K;
@@ -329,13 +339,15 @@ static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, At
 }
 
 extern "C" Status cuda_attn_work_create(AttnWork **work, const Band *bands, int64_t n_bands,
-                                        AttnShape shape, Stream *stream) {
-    return work_create(work, bands, n_bands, shape, stream->s, false);
+                                        AttnShape shape, const AttnArrival *arrival,
+                                        Stream *stream) {
+    return work_create(work, bands, n_bands, shape, arrival, stream->s, false);
 }
 
 extern "C" Status cuda_attn_work_create_portable(AttnWork **work, const Band *bands,
-                                                 int64_t n_bands, AttnShape shape, Stream *stream) {
-    return work_create(work, bands, n_bands, shape, stream->s, true);
+                                                 int64_t n_bands, AttnShape shape,
+                                                 const AttnArrival *arrival, Stream *stream) {
+    return work_create(work, bands, n_bands, shape, arrival, stream->s, true);
 }
 
 extern "C" void cuda_attn_work_free(AttnWork *work) {

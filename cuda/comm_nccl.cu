@@ -7,6 +7,8 @@
  * for a collective and in comm_wait() for a group. */
 #include "comm_peer.h"
 
+#include <cuda.h>
+#include <cudaTypedefs.h>
 #include <nccl.h>
 #include <stdlib.h>
 
@@ -25,10 +27,11 @@ typedef struct {
     Transfer *transfers; /* of the open group */
     int64_t count, capacity;
     bool open;
-    Event *trace[2]; /* of the next group; NULL: none */
-    int32_t *word;   /* device memory for the barrier */
-    Comm *host;      /* the same ranks in host memory; owned */
-    Peers *peers;    /* NULL: everything goes through NCCL */
+    Event *trace[2];  /* of the next group; NULL: none */
+    int32_t *word;    /* device memory for the barrier */
+    Comm *host;       /* the same ranks in host memory; owned */
+    Peers *peers;     /* NULL: everything goes through NCCL */
+    uint32_t *signal; /* of the open group; NULL: none */
 } Nccl;
 
 static ncclDataType_t type_of(Dtype t) {
@@ -121,7 +124,27 @@ static Status nccl_group_begin(Comm *c) {
     REQUIRE(!x->open);
     x->open = true;
     x->count = 0;
+    x->signal = NULL;
     return OK;
+}
+
+static Status nccl_group_signal(Comm *c, uint32_t *flag) {
+    nccl_of(c)->signal = flag;
+    return OK;
+}
+
+/* By the stream itself: a kernel might find no room beside the one that waits. */
+static Status raise(uint32_t *flag, cudaStream_t stream) {
+    static const PFN_cuStreamWriteValue32_v11070 write = [] {
+        void *entry = NULL;
+        cudaDriverEntryPointQueryResult found;
+        cudaGetDriverEntryPointByVersion("cuStreamWriteValue32", &entry, 11070, cudaEnableDefault,
+                                         &found);
+        return (PFN_cuStreamWriteValue32_v11070)entry;
+    }();
+    if (write != NULL && write(stream, (CUdeviceptr)flag, 1, 0) == CUDA_SUCCESS) return OK;
+    return status_fail(ERR_ENV, "the driver cannot write a flag from a stream: set "
+                                "parallel.transport: nccl");
 }
 
 static Status add(Comm *c, Transfer transfer) {
@@ -169,11 +192,12 @@ static Status nccl_group_end(Comm *c, Stream *stream, CommTicket *ticket) {
     ticket->id = ++x->groups;
     int64_t direct = 0;
     for (int64_t i = 0; i < x->count; i++) direct += goes_direct(x, &x->transfers[i]);
-    if (direct < x->count || x->trace[0] != NULL) enter(x, stream);
+    if (direct < x->count || x->trace[0] != NULL || x->signal != NULL) enter(x, stream);
     if (x->trace[0] != NULL) CUDA_NOTE(cudaEventRecord(x->trace[0]->e, x->stream));
     if (direct < x->count) CHECK(check(x, run_transfers(x), "send and receive"));
     if (x->peers != NULL)
         CHECK(peers_group(x->peers, ticket->id, x->transfers, x->count, stream->s, x->stream));
+    if (x->signal != NULL) CHECK(raise(x->signal, x->stream));
     if (x->trace[1] != NULL) CUDA_NOTE(cudaEventRecord(x->trace[1]->e, x->stream));
     x->trace[0] = x->trace[1] = NULL;
     CUDA_NOTE(cudaEventRecord(x->ended[ticket->id % TICKETS], x->stream));
@@ -194,7 +218,9 @@ static Status nccl_expose(Comm *c, void *base, int64_t bytes) {
     peers_close(x->peers);
     x->peers = NULL;
     x->groups = 0; /* counted alike on every rank from here on */
-    return base == NULL ? OK : peers_open(&x->peers, base, bytes, x->host);
+    if (base != NULL) CHECK(peers_open(&x->peers, base, bytes, x->host));
+    c->signals = x->peers != NULL && peers_reach_all(x->peers);
+    return OK;
 }
 
 static void nccl_trace(Comm *c, Event *begin, Event *end) {
@@ -259,7 +285,7 @@ extern "C" Status comm_nccl_create(Comm **out, Comm *host, const Ops *ops) {
     static const CommTable table = {
         nccl_all_reduce,  nccl_reduce_scatter, nccl_all_gather, nccl_broadcast, nccl_barrier,
         nccl_group_begin, nccl_send,           nccl_recv,       nccl_group_end, nccl_wait,
-        nccl_expose,      nccl_free,           nccl_trace};
+        nccl_expose,      nccl_group_signal,   nccl_free,       nccl_trace};
     REQUIRE(!ops->host_memory);
     /* The order in which switches add (NVLink SHARP) is not specified: runs could differ. */
     setenv("NCCL_NVLS_ENABLE", "0", 0);

@@ -53,6 +53,7 @@ struct Peers {
     char *base;
     int64_t bytes, latest; /* group */
     Peer *peers;           /* [size] */
+    bool all;              /* every rank reaches every rank */
     cudaStream_t posts;
     cudaEvent_t handed; /* the caller's stream has come this far */
     /* of the batch of copies from one peer */
@@ -84,6 +85,10 @@ static void wait_for(const int64_t *counter, int64_t value) {
 
 bool peers_reach(const Peers *p, int rank) {
     return p->peers[rank].reached;
+}
+
+bool peers_reach_all(const Peers *p) {
+    return p->all;
 }
 
 /* Until the others have read what this rank posted RING groups ago. */
@@ -235,6 +240,8 @@ static Status agree(Peers *p, const bool *opened, Comm *host) {
     uint8_t *all = NEW(uint8_t, size * size);
     for (int r = 0; r < size; r++) all[p->rank * size + r] = opened[r];
     Status st = comm_all_gather(host, all, size, DT_U8, COMM_KIND_OTHER, NULL);
+    p->all = st == OK;
+    for (int i = 0; i < size * size; i++) p->all = p->all && all[i];
     for (int r = 0; r < size && st == OK; r++)
         p->peers[r].reached = all[p->rank * size + r] && all[r * size + p->rank];
     free(all);

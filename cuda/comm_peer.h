@@ -18,18 +18,21 @@ typedef struct {
 
 typedef struct Peers Peers;
 
-/* Collective over `host`. Maps the memory [base, base + bytes) of this rank, an allocation of its own,
- * into the ranks of this machine whose GPUs can reach it, and theirs here. *out NULL when there is
- * none but this one. */
+/* Collective over `host`. Maps the memory [base, base + bytes) of this rank, an allocation of its
+ * own, into the ranks of this machine whose GPUs can reach it, and theirs here. *out NULL when
+ * there is none but this one. */
 Status peers_open(Peers **out, void *base, int64_t bytes, Comm *host);
 void peers_close(Peers *p);
 
 /* Is this rank (the own one too) reached directly? The same on both sides. */
 bool peers_reach(const Peers *p, int rank);
+/* Is every rank reached, by every rank? */
+bool peers_reach_all(const Peers *p);
 
-/* Group number 1, 2, ... of every rank alike: runs those transfers whose peer is reached, after what
- * `after` holds now; `joined` then waits for what this rank receives. Sends must lie in the memory
- * given to peers_open. Waits for the hosts of the peers to come this far, never for a GPU. */
+/* Group number 1, 2, ... of every rank alike: runs those transfers whose peer is reached, after
+ * what `after` holds now; `joined` then waits for what this rank receives. Sends must lie in the
+ * memory given to peers_open. Waits for the hosts of the peers to come this far, never for a GPU.
+ */
 Status peers_group(Peers *p, int64_t group, const Transfer *transfers, int64_t n,
                    cudaStream_t after, cudaStream_t joined);
 /* Makes `stream` wait until others have taken what this rank sent in the group. */

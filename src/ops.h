@@ -34,6 +34,15 @@ typedef struct {
     float scale;    /* of the scores, 1 / sqrt(D) */
 } AttnShape;
 
+/* Keys that may still be on their way while attention_fwd() runs: those from `first` on are there
+ * once *flag (device memory) is not 0. No band has keys on both sides of `first`, and the rows before
+ * it that no band touches, at least ATTN_GAP of them, hold finite numbers. */
+typedef struct {
+    int64_t first;
+    const uint32_t *flag;
+} AttnArrival;
+enum { ATTN_GAP = 256 };
+
 typedef struct Ops {
     const char *name; /* "cpu", "cuda" */
     const char *device_name; /* of the GPU, as its driver calls it; "cpu" on the CPU */
@@ -105,9 +114,10 @@ typedef struct Ops {
     /* ---- attention over a band list ---------------------------------------------------------- */
     /* Prepares bands (host memory, copied) in coordinates of the q and kv buffers of the calls they
      * are for: rows in [0,Sq), keys in [0,Sk). No (row, key) pair may be covered twice. Device
-     * arrays are uploaded on `stream`. */
+     * arrays are uploaded on `stream`. `arrival` NULL: all keys are there when a call begins.
+     * Work with one is for attention_fwd only, and not for backends with host_memory. */
     Status (*attn_work_create)(AttnWork **work, const Band *bands, int64_t n_bands, AttnShape shape,
-                               Stream *stream);
+                               const AttnArrival *arrival, Stream *stream);
     void (*attn_work_free)(AttnWork *work);
     /* One online softmax over every band that touches a row. q[Sq,H,D], kv[Sk,2,K,D].
      *   resume false: o_acc[Sq,H,D] and lse[H,Sq] are written whole; rows that no band touches get

@@ -82,7 +82,7 @@ static AttnWork *make_work(const Bands &bands, Shape x, bool portable) {
     AttnShape s = {x.Sq, x.Sk, x.H, x.K, x.D, (float)(1 / sqrt((double)x.D))};
     AttnWork *work = NULL;
     Status st = (portable ? cuda_attn_work_create_portable : cuda_attn_work_create)(
-        &work, bands.data(), (int64_t)bands.size(), s, &test_stream);
+        &work, bands.data(), (int64_t)bands.size(), s, NULL, &test_stream);
     REQUIRE(st == OK);
     return work;
 }

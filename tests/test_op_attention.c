@@ -150,7 +150,7 @@ static Result run_stages(AttnShape z, const Mask *m, const float *q, const float
         for (int64_t i = 0; i < m->n; i++) {
             if (random_in(99, (uint64_t)i, 0, stages) == s) bands[n++] = m->bands[i];
         }
-        assert_status_ok(ops->attn_work_create(&work[s], bands, n, z, NULL));
+        assert_status_ok(ops->attn_work_create(&work[s], bands, n, z, NULL, NULL));
         ops->attention_fwd(s == stages - 1 ? r.o : NULL, r.o_acc, r.lse, q, kv, work[s], s > 0,
                            NULL);
     }
@@ -259,9 +259,9 @@ static void rows_without_keys_give_zero_and_minus_infinity_also_when_resumed(voi
     float *q = tensor_random(80, 1, 1), *kv = tensor_random(64, 2, 1);
     float *o = tensor_new(80), *acc = tensor_new(80), *lse = tensor_new(10);
     AttnWork *none, *one, *other;
-    assert_status_ok(ops->attn_work_create(&none, NULL, 0, z, NULL));
-    assert_status_ok(ops->attn_work_create(&one, &first, 1, z, NULL));
-    assert_status_ok(ops->attn_work_create(&other, &second, 1, z, NULL));
+    assert_status_ok(ops->attn_work_create(&none, NULL, 0, z, NULL, NULL));
+    assert_status_ok(ops->attn_work_create(&one, &first, 1, z, NULL, NULL));
+    assert_status_ok(ops->attn_work_create(&other, &second, 1, z, NULL, NULL));
     ops->attention_fwd(NULL, acc, lse, q, kv, none, false, NULL);
     for (int i = 0; i < 10; i++) assert_true(lse[i] == -INFINITY);
     for (int i = 0; i < 80; i++) assert_true(acc[i] == 0);
@@ -295,10 +295,10 @@ static void bands_beyond_the_buffers_are_cut_and_o_acc_is_optional(void **state)
     float *a = tensor_new(1600), *b = tensor_new(1600), *acc = tensor_new(1600);
     float *lse = tensor_new(100), *lse2 = tensor_new(100);
     AttnWork *work;
-    assert_status_ok(ops->attn_work_create(&work, &wide, 1, z, NULL));
+    assert_status_ok(ops->attn_work_create(&work, &wide, 1, z, NULL, NULL));
     ops->attention_fwd(a, NULL, lse, q, kv, work, false, NULL);
     ops->attn_work_free(work);
-    assert_status_ok(ops->attn_work_create(&work, &exact, 1, z, NULL));
+    assert_status_ok(ops->attn_work_create(&work, &exact, 1, z, NULL, NULL));
     ops->attention_fwd(b, acc, lse2, q, kv, work, false, NULL);
     ops->attn_work_free(work);
     assert_bits("o", a, b, 1600);
@@ -313,7 +313,7 @@ static void scores_far_beyond_the_range_of_exp_are_fine(void **state) {
     const Band band = {0, 1, 0, 3, BAND_NO_LO, BAND_NO_HI};
     float q[] = {1000, 0}, kv[] = {-1, 0, 1, 2, 1, 0, 3, 4, 1, 0, 5, 6}, o[2], lse[1];
     AttnWork *work;
-    assert_status_ok(cpu_ops()->attn_work_create(&work, &band, 1, z, NULL));
+    assert_status_ok(cpu_ops()->attn_work_create(&work, &band, 1, z, NULL, NULL));
     cpu_ops()->attention_fwd(o, NULL, lse, q, kv, work, false, NULL);
     cpu_ops()->attn_work_free(work);
     assert_float_equal(o[0], 4, 1e-6);

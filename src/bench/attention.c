@@ -53,7 +53,7 @@ static Status open_attention(Attention *a, const Mask *mask, bool *fits) {
     bench_fill(b, a->q, q, 1);
     bench_fill(b, a->kv, kv, 2);
     bench_fill(b, a->d_o, q, 3);
-    return b->ops->attn_work_create(&a->work, mask->bands, mask->n, a->shape, b->stream);
+    return b->ops->attn_work_create(&a->work, mask->bands, mask->n, a->shape, NULL, b->stream);
 }
 
 Status bench_attention_times(Bench *b, const Mask *mask, int H, int K, int D, AttentionTimes *out) {

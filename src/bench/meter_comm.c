@@ -83,7 +83,14 @@ static Status metered_wait(Comm *c, CommTicket ticket, Stream *stream) {
 }
 
 static Status metered_expose(Comm *c, void *base, int64_t bytes) {
-    return comm_expose(of(c)->inner, base, bytes);
+    Comm *inner = of(c)->inner;
+    CHECK(comm_expose(inner, base, bytes));
+    c->signals = inner->signals;
+    return OK;
+}
+
+static Status metered_group_signal(Comm *c, uint32_t *flag) {
+    return comm_group_signal(of(c)->inner, flag);
 }
 
 static void metered_free(Comm *c) {
@@ -104,6 +111,7 @@ Comm *meter_comm(Meter *m, Comm *inner) {
                                     .group_end = metered_group_end,
                                     .wait = metered_wait,
                                     .expose = metered_expose,
+                                    .group_signal = metered_group_signal,
                                     .free = metered_free};
     Comm *c = NEW(Comm, 1);
     Metered *x = NEW(Metered, 1);

@@ -77,7 +77,7 @@ static Meter *current;
       (dst, src, n, stream))                                                                       \
     X(widen, OTHER, (float *dst, const void *src, bool add, int64_t n, Stream *stream),            \
       (dst, src, add, n, stream))                                                                  \
-    X(checksum, OTHER, (uint64_t *out, const void *x, int64_t bytes, Stream *stream),              \
+    X(checksum, OTHER, (uint64_t * out, const void *x, int64_t bytes, Stream *stream),             \
       (out, x, bytes, stream))                                                                     \
     X(sum_f32, OTHER, (double *out, const float *x, int64_t n, Stream *stream),                    \
       (out, x, n, stream))                                                                         \
@@ -107,10 +107,10 @@ METERED(X)
 #undef X
 
 static Status metered_work(AttnWork **work, const Band *bands, int64_t n_bands, AttnShape shape,
-                           Stream *stream) {
+                           const AttnArrival *arrival, Stream *stream) {
     bool noted = stream == current->stream;
     int64_t mark = noted ? meter_open(current, METER_DATA, "attn_work_create", stream) : -1;
-    Status st = current->ops->attn_work_create(work, bands, n_bands, shape, stream);
+    Status st = current->ops->attn_work_create(work, bands, n_bands, shape, arrival, stream);
     meter_close(current, mark, stream);
     return st;
 }

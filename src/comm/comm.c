@@ -112,6 +112,11 @@ Status comm_wait(Comm *c, CommTicket ticket, Stream *stream) {
     return ticket.id == 0 ? OK : c->table->wait(c, ticket, stream);
 }
 
+Status comm_group_signal(Comm *c, uint32_t *flag) {
+    REQUIRE(c->signals);
+    return c->table->group_signal(c, flag);
+}
+
 Status comm_expose(Comm *c, void *base, int64_t bytes) {
     return c->size == 1 || c->table->expose == NULL ? OK : c->table->expose(c, base, bytes);
 }

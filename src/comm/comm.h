@@ -40,6 +40,7 @@ typedef struct {
     Status (*group_end)(Comm *c, Stream *stream, CommTicket *ticket);
     Status (*wait)(Comm *c, CommTicket ticket, Stream *stream);
     Status (*expose)(Comm *c, void *base, int64_t bytes); /* NULL: no use for it */
+    Status (*group_signal)(Comm *c, uint32_t *flag);      /* NULL: never `signals` */
     void (*free)(Comm *c);
     /* For measuring: the next group that is not empty records these events where its transfers run,
      * before and behind them. NULL: this row runs them nowhere that an event can be recorded. */
@@ -48,6 +49,7 @@ typedef struct {
 
 struct Comm {
     int rank, size;
+    bool signals; /* comm_group_signal() works; the same on all ranks */
     const CommTable *table;
     void *impl;
     int64_t bytes_sent[COMM_KINDS]; /* by this rank, since the start */
@@ -95,6 +97,10 @@ Status comm_barrier(Comm *c);
 Status comm_group_begin(Comm *c);
 Status comm_send(Comm *c, const void *buf, int64_t n, Dtype t, int peer, CommKind kind);
 Status comm_recv(Comm *c, void *buf, int64_t n, Dtype t, int peer);
+/* Between begin and end, when c->signals: once everything that this rank receives in the group has
+ * arrived, *flag (device memory) becomes 1, and no kernel is needed for that or for the transfers: a
+ * kernel that fills the device may wait for it. */
+Status comm_group_signal(Comm *c, uint32_t *flag);
 Status comm_group_end(Comm *c, Stream *stream, CommTicket *ticket);
 Status comm_wait(Comm *c, CommTicket ticket, Stream *stream);
 /* Collective, with no group under way: an allocation that everything lies in that groups will send, in

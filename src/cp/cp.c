@@ -2,7 +2,8 @@
 
 #include <stdlib.h>
 
-/* ---- batches: mask, plan, dispatch ------------------------------------------------------------ */
+/* ---- batches: mask, plan, dispatch ------------------------------------------------------------
+ */
 
 static PlanOptions plan_options(const CpOptions *o) {
     return (PlanOptions){.backend = o->size > 1 ? o->backend : BACKEND_NONE,
@@ -33,8 +34,9 @@ Status cp_plan(AttnPlan *plan, const CpOptions *o, const Mask *mask) {
 
 Status cp_tokens(const CpOptions *o, int64_t *S) {
     if (o->size > 1 && o->backend == BACKEND_ULYSSES && o->K % o->size != 0)
-        return status_fail(ERR_USER, "parallel.backend ulysses splits heads: parallel.cp = %d must "
-                                     "divide model.kv_heads = %d; take another backend or cp",
+        return status_fail(ERR_USER,
+                           "parallel.backend ulysses splits heads: parallel.cp = %d must "
+                           "divide model.kv_heads = %d; take another backend or cp",
                            o->size, o->K);
     int32_t *begin = NEW(int32_t, o->tokens / o->seq_len);
     for (int64_t b = 0; b < o->tokens / o->seq_len; b++) begin[b] = (int32_t)(b * o->seq_len);
@@ -96,7 +98,8 @@ void cp_batch_free(CpBatch *b) {
     free(b);
 }
 
-/* ---- the runtime ------------------------------------------------------------------------------ */
+/* ---- the runtime ------------------------------------------------------------------------------
+ */
 
 static const CpTable *const tables[] = {[BACKEND_NONE] = &cp_none,
                                         [BACKEND_RING] = &cp_ring,
@@ -129,6 +132,8 @@ Status cp_create(CpRuntime **out, const CpOptions *o, const Ops *ops, Comm *comm
 static void free_work(CpRuntime *rt) {
     for (int i = 0; i < rt->n_work; i++) rt->ops->attn_work_free(rt->work[i]);
     free(rt->work);
+    rt->ops->attn_work_free(rt->whole);
+    rt->whole = NULL;
     rt->work = NULL;
     rt->n_work = 0;
 }
@@ -157,9 +162,9 @@ Status cp_begin(CpRuntime *rt, const CpBatch *batch, Stream *stream) {
                            .D = rt->opt.D,
                            .scale = 1.0f / __builtin_sqrtf((float)rt->opt.D)};
         CHECK(rt->ops->attn_work_create(&rt->work[rt->n_work], stage->bands, stage->n_bands, shape,
-                                        stream));
+                                        NULL, stream));
     }
-    return OK;
+    return rt->table->plan != NULL ? rt->table->plan(rt, stream) : OK;
 }
 
 Status cp_prefetch(CpRuntime *rt, const void *kv, Stream *stream) {
@@ -181,7 +186,8 @@ Status cp_backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const 
     return rt->table->backward(rt, dq, dkv, d_o, o, lse, q, kv, stream);
 }
 
-/* ---- shared by the runtimes ------------------------------------------------------------------- */
+/* ---- shared by the runtimes -------------------------------------------------------------------
+ */
 
 void cp_reserve_kv(CpRuntime *rt, Arena *a, const char *name, int64_t rows, void **slot) {
     arena_reserve(a, "cp", name, rows * cp_kv_width(rt) * rt->ops->act_bytes, slot);

@@ -1,22 +1,30 @@
-/* magi: MagiAttention's scheme. The plan says which remote KV rows this rank's bands touch; GroupCast
- * moves those and no others, in stages: stage i + 1's rows travel while stage i computes, and stage 0
- * is the local part. In the backward GroupReduce returns partial dKV rows to their owner under the
- * next stage, the local part comes last to hide the tail, and the owner adds what it received in fixed
- * order (stage, rank, position), so the result is the same bits every time. Degree 0 is one call over
- * [own | remote] rows. */
+/* magi: MagiAttention's scheme. The plan says which remote KV rows this rank's bands touch;
+ * GroupCast moves those and no others, in stages: stage i + 1's rows travel while stage i computes,
+ * and stage 0 is the local part. In the backward GroupReduce returns partial dKV rows to their
+ * owner under the next stage, the local part comes last to hide the tail, and the owner adds what
+ * it received in fixed order (stage, rank, position), so the result is the same bits every time.
+ * Degree 0 is one call over [own | remote] rows.
+ *
+ * Where transfers need no kernel (comm->signals) and the degree is left to choose, the forward is
+ * one call over [own | gap | remote] rows that starts at once: it walks own keys first and waits
+ * for the remote ones when it gets to them. Nothing is split, merged or carried between stages. */
 #include "cp/runtime.h"
+
+#include <stdlib.h>
 
 enum { MAX_STAGES = 16 };
 
 /* All remote rows of a layer are distinct rows of the other P - 1 shards, and so are the rows that
- * others send back for the own shard counted per sender: one buffer of that size holds every stage. */
+ * others send back for the own shard counted per sender: one buffer of that size holds every stage.
+ */
 static Status create(CpRuntime *rt, Arena *arena) {
     int64_t remote = (rt->opt.size - 1) * rt->S;
     arena_reserve(arena, "cp", "o accumulator",
                   rt->S * rt->heads * rt->opt.D * (int64_t)sizeof(float), (void **)&rt->o_acc);
-    cp_reserve_kv(rt, arena, "kv gathered", rt->S + remote, &rt->kv[0]);
+    cp_reserve_kv(rt, arena, "kv gathered", rt->S + ATTN_GAP + remote, &rt->kv[0]);
     cp_reserve_dkv(rt, arena, "dkv partial", rt->S + remote, &rt->dkv_part[0]);
     cp_reserve_dkv(rt, arena, "dkv received", remote, &rt->dkv_in);
+    arena_reserve(arena, "cp", "arrival flag", sizeof *rt->arrived, (void **)&rt->arrived);
     return OK;
 }
 
@@ -41,17 +49,23 @@ static float *dkv_row(const CpRuntime *rt, float *dkv, int64_t row) {
     return dkv + row * cp_kv_width(rt);
 }
 
-static Status group_cast(CpRuntime *rt, int stage, const void *kv, Stream *stream,
-                         CommTicket *ticket) {
+/* Adds a stage's rows to the open group; its buffer begins at row `base` of the gathered one. */
+static Status add_cast(CpRuntime *rt, int stage, const void *kv, int64_t base) {
     const PlanStage *s = &rt->plan->stages[stage];
-    int64_t width = cp_kv_width(rt), base = kv_base(rt, stage);
-    CHECK(comm_group_begin(rt->comm));
+    int64_t width = cp_kv_width(rt);
     for (int i = 0; i < s->n_send; i++)
         CHECK(comm_send(rt->comm, cp_kv_row(rt, kv, s->send[i].row), s->send[i].rows * width,
                         rt->ops->act_dtype, s->send[i].peer, COMM_KIND_KV));
     for (int i = 0; i < s->n_recv; i++)
         CHECK(comm_recv(rt->comm, cp_kv_row(rt, rt->kv[0], base + s->recv[i].row),
                         s->recv[i].rows * width, rt->ops->act_dtype, s->recv[i].peer));
+    return OK;
+}
+
+static Status group_cast(CpRuntime *rt, int stage, const void *kv, Stream *stream,
+                         CommTicket *ticket) {
+    CHECK(comm_group_begin(rt->comm));
+    CHECK(add_cast(rt, stage, kv, kv_base(rt, stage)));
     return comm_group_end(rt->comm, stream, ticket);
 }
 
@@ -86,8 +100,62 @@ static void copy_own(CpRuntime *rt, const void *kv, Stream *stream) {
     rt->ops->mem_copy(rt->kv[0], kv, rt->S * cp_kv_width(rt) * rt->ops->act_bytes, stream);
 }
 
+/* Where the rows of a stage's remote keys lie in the one call's buffer, less where they lie in the
+ * stage's own. */
+static int64_t whole_base(const CpRuntime *rt, int stage) {
+    return ATTN_GAP + (first_remote(rt) == 0 ? 0 : rt->S + kv_base(rt, stage));
+}
+
+static Status plan_whole(CpRuntime *rt, Stream *stream) {
+    const RankPlan *plan = rt->plan;
+    if (!rt->comm->signals || rt->opt.overlap_degree >= 0) return OK;
+    int64_t n = 0, keys = rt->S + ATTN_GAP;
+    int32_t S = (int32_t)rt->S;
+    for (int i = 0; i < plan->n_stages; i++) n += plan->stages[i].n_bands;
+    Band *bands = NEW(Band, 2 * n);
+    n = 0;
+    for (int i = 0; i < plan->n_stages; i++) {
+        const PlanStage *s = &plan->stages[i];
+        int32_t own = s->own_row >= 0 ? S : 0, base = (int32_t)whole_base(rt, i);
+        for (int j = 0; j < s->n_bands; j++) { /* a band of degree 0 may reach from own to remote */
+            Band near = band_cut_k(s->bands[j], (Range){0, own});
+            Band far = band_cut_k(s->bands[j], (Range){own, s->kv_rows});
+            if (!band_is_empty(near)) bands[n++] = near;
+            if (!band_is_empty(far)) bands[n++] = band_shift(far, 0, base);
+        }
+        if (i >= first_remote(rt)) keys = base + s->kv_rows;
+    }
+    AttnShape shape = {.Sq = plan->q_rows,
+                       .Sk = keys,
+                       .H = rt->heads,
+                       .K = rt->kv_heads,
+                       .D = rt->opt.D,
+                       .scale = 1.0f / __builtin_sqrtf((float)rt->opt.D)};
+    AttnArrival arrival = {.first = rt->S + ATTN_GAP, .flag = rt->arrived};
+    rt->ops->mem_zero(cp_kv_row(rt, rt->kv[0], rt->S),
+                      ATTN_GAP * cp_kv_width(rt) * rt->ops->act_bytes, stream);
+    Status st = rt->ops->attn_work_create(&rt->whole, bands, n, shape, &arrival, stream);
+    free(bands);
+    return st;
+}
+
+static Status forward_whole(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
+                            Stream *stream) {
+    CommTicket ticket;
+    rt->ops->mem_zero(rt->arrived, sizeof *rt->arrived, stream);
+    CHECK(comm_group_begin(rt->comm));
+    for (int i = first_remote(rt); i < rt->plan->n_stages; i++)
+        CHECK(add_cast(rt, i, kv, whole_base(rt, i)));
+    CHECK(comm_group_signal(rt->comm, rt->arrived));
+    CHECK(comm_group_end(rt->comm, stream, &ticket));
+    copy_own(rt, kv, stream);
+    rt->ops->attention_fwd(o, NULL, lse, q, rt->kv[0], rt->whole, false, stream);
+    return comm_wait(rt->comm, ticket, stream);
+}
+
 static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
                       Stream *stream) {
+    if (rt->whole != NULL) return forward_whole(rt, o, lse, q, kv, stream);
     CommTicket ticket = {0};
     int remote = first_remote(rt);
     if (remote == 0) {
@@ -138,5 +206,8 @@ static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, co
     return OK;
 }
 
-const CpTable cp_magi = {
-    .create = create, .forward = forward, .backward = backward, .prefetch = prefetch};
+const CpTable cp_magi = {.create = create,
+                         .forward = forward,
+                         .backward = backward,
+                         .prefetch = prefetch,
+                         .plan = plan_whole};

@@ -13,6 +13,7 @@ typedef struct {
                        const float *lse, const void *q, const void *kv, Stream *stream);
     Status (*prefetch)(CpRuntime *rt, const void *kv, Stream *stream); /* may be NULL */
     Status (*start)(CpRuntime *rt, Stream *stream); /* once, before the first batch; may be NULL */
+    Status (*plan)(CpRuntime *rt, Stream *stream);  /* at each new plan; may be NULL */
 } CpTable;
 
 extern const CpTable cp_none, cp_ring, cp_magi, cp_allgather, cp_ulysses;
@@ -27,6 +28,7 @@ struct CpRuntime {
     const RankPlan *plan; /* of the current batch */
     AttnWork **work;      /* [n_work] one per stage */
     int n_work;
+    AttnWork *whole;      /* magi: all stages in one call, whose remote keys arrive as it runs; or NULL */
     uint64_t work_hash;   /* of the plan they were made for */
 
     /* Buffers; each runtime reserves those it needs. */
@@ -38,6 +40,7 @@ struct CpRuntime {
     void *q_full, *o_full, *do_full;
     float *dq_full;
     int32_t *index_q, *index_kv;
+    uint32_t *arrived;
 
     bool started;
     bool prefetched; /* the first transfer of the backward is under way */
