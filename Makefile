@@ -18,13 +18,16 @@ OPT       := $(if $(filter 1,$(DEBUG)),-O0,-O3)
 SAN       := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 DEFINES   := $(if $(filter 1,$(GPU)),-DCRIA_CUDA)
 ALL       := $(BASE) $(OPT) $(SAN) $(DEFINES) $(CFLAGS)
-LIBS      := -lyaml -lz -lm
+LIBS      := -lyaml -lz -lm -lrt
 COMMIT    := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 CUDA_HOME ?= $(patsubst %/bin/,%,$(dir $(realpath $(shell command -v $(NVCC)))))
-NVFLAGS   := -std=c++17 -Isrc -Icuda -lineinfo $(if $(filter 1,$(DEBUG)),-O0,-O3) \
-             -gencode arch=compute_90a,code=sm_90a --compress-mode=size \
-             -Werror all-warnings -Xptxas -warn-spills
+# Machine code for Hopper; for every other GPU from Ampere on PTX, which its driver compiles, of all but
+# the kernels that only Hopper can run.
+HOPPER    := -gencode arch=compute_90a,code=sm_90a
+OTHERS    := -gencode arch=compute_80,code=compute_80
+NVFLAGS   := -std=c++17 -Isrc -Icuda -lineinfo $(if $(filter 1,$(DEBUG)),-O0,-O3) --compress-mode=size \
+             -Werror all-warnings -Xptxas -warn-spills $(HOPPER)
 CUDA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -lcublasLt -lnccl -lstdc++ -ldl -lrt
 
 # mpicc calls the compiler chosen above, whichever MPI it belongs to.
@@ -71,8 +74,8 @@ help:                       ## this list
 STAMP := $(BUILD)/flags
 $(STAMP): FORCE
 	@mkdir -p $(BUILD)
-	@echo '$(CC) $(ALL) $(WARN) $(NVCC) $(NVFLAGS)' | cmp -s - $@ || \
-	  echo '$(CC) $(ALL) $(WARN) $(NVCC) $(NVFLAGS)' > $@
+	@echo '$(CC) $(ALL) $(WARN) $(NVCC) $(NVFLAGS) $(OTHERS)' | cmp -s - $@ || \
+	  echo '$(CC) $(ALL) $(WARN) $(NVCC) $(NVFLAGS) $(OTHERS)' > $@
 $(BUILD)/commit: FORCE
 	@mkdir -p $(BUILD)
 	@echo '$(COMMIT)' | cmp -s - $@ || echo '$(COMMIT)' > $@
@@ -100,7 +103,7 @@ $(BUILD)/src/%.o: src/%.c $(STAMP)
 $(BUILD)/cuda/%.o: cuda/%.cu $(STAMP)
 	@echo "  nvcc  $<"
 	@mkdir -p $(@D)
-	@$(NVCC) $(NVFLAGS) -MMD -MP -c -o $@ $<
+	@$(NVCC) $(NVFLAGS) $(if $(findstring sm90,$<),,$(OTHERS)) -MMD -MP -c -o $@ $<
 
 $(BUILD)/tests/replay_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(LIB)
 	@echo "  link  $@"

@@ -1,25 +1,14 @@
-/* comm_nccl.cu: the Comm row for device memory, over NCCL.
+/* comm_nccl.cu: the Comm row for device memory, over NCCL; what groups send between GPUs of one
+ * machine goes another way once comm_expose() has been called (comm_peer.cu).
  *
  * Each communicator runs all of its operations, in the order of the calls, on one stream of its own
  * with high priority, so that a transfer need not wait for the blocks of a running attention.
  * Events hand over: its stream waits for the caller's, and the caller's for the operation, at once
  * for a collective and in comm_wait() for a group. */
-#include "device.h"
+#include "comm_peer.h"
 
 #include <nccl.h>
 #include <stdlib.h>
-
-extern "C" {
-#include "comm/comm.h"
-}
-
-typedef struct {
-    void *buf;
-    int64_t n;
-    Dtype type;
-    int peer;
-    bool send;
-} Transfer;
 
 enum { TICKETS = 16 };
 
@@ -37,6 +26,8 @@ typedef struct {
     int64_t count, capacity;
     bool open;
     int32_t *word; /* device memory for the barrier */
+    Comm *host;    /* the same ranks in host memory; owned */
+    Peers *peers;  /* NULL: everything goes through NCCL */
 } Nccl;
 
 static ncclDataType_t type_of(Dtype t) {
@@ -151,10 +142,15 @@ static Status nccl_recv(Comm *c, void *buf, int64_t n, Dtype t, int peer) {
     return add(c, Transfer{buf, n, t, peer, false});
 }
 
+static bool goes_direct(const Nccl *x, const Transfer *t) {
+    return x->peers != NULL && peers_reach(x->peers, t->peer);
+}
+
 static ncclResult_t run_transfers(const Nccl *x) {
     ncclResult_t result = ncclGroupStart();
     for (int64_t i = 0; i < x->count && result == ncclSuccess; i++) {
         const Transfer *t = &x->transfers[i];
+        if (goes_direct(x, t)) continue;
         size_t n = (size_t)t->n;
         result = t->send ? ncclSend(t->buf, n, type_of(t->type), t->peer, x->comm, x->stream)
                          : ncclRecv(t->buf, n, type_of(t->type), t->peer, x->comm, x->stream);
@@ -168,10 +164,16 @@ static Status nccl_group_end(Comm *c, Stream *stream, CommTicket *ticket) {
     REQUIRE(x->open);
     x->open = false;
     ticket->id = 0;
-    if (x->count == 0) return OK;
-    enter(x, stream);
-    CHECK(check(x, run_transfers(x), "send and receive"));
+    if (x->count == 0 && x->peers == NULL) return OK;
     ticket->id = ++x->groups;
+    int64_t direct = 0;
+    for (int64_t i = 0; i < x->count; i++) direct += goes_direct(x, &x->transfers[i]);
+    if (direct < x->count) {
+        enter(x, stream);
+        CHECK(check(x, run_transfers(x), "send and receive"));
+    }
+    if (x->peers != NULL)
+        CHECK(peers_group(x->peers, ticket->id, x->transfers, x->count, stream->s, x->stream));
     CUDA_NOTE(cudaEventRecord(x->ended[ticket->id % TICKETS], x->stream));
     return OK;
 }
@@ -180,7 +182,14 @@ static Status nccl_wait(Comm *c, CommTicket ticket, Stream *stream) {
     Nccl *x = nccl_of(c);
     REQUIRE(ticket.id > 0 && ticket.id <= x->groups);
     CUDA_NOTE(cudaStreamWaitEvent(stream->s, x->ended[ticket.id % TICKETS], 0));
+    if (x->peers != NULL) peers_wait(x->peers, ticket.id, stream->s);
     return check_late(x, "send and receive");
+}
+
+static Status nccl_expose(Comm *c, void *base, int64_t bytes) {
+    Nccl *x = nccl_of(c);
+    REQUIRE(x->peers == NULL && x->groups == 0);
+    return peers_open(&x->peers, base, bytes, x->host);
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */
@@ -203,7 +212,9 @@ static void nccl_free(Comm *c) {
     if (x->handed != NULL) cudaEventDestroy(x->handed);
     if (x->done != NULL) cudaEventDestroy(x->done);
     if (x->stream != NULL) cudaStreamDestroy(x->stream);
+    peers_close(x->peers);
     cudaFree(x->word);
+    comm_free(x->host);
     free(x->transfers);
     free(x);
     free(c);
@@ -222,8 +233,9 @@ static Status make_streams(Nccl *x) {
     return cuda_fault();
 }
 
-static Status join(Comm *c, Comm *host) {
+static Status join(Comm *c) {
     Nccl *x = nccl_of(c);
+    Comm *host = x->host;
     ncclUniqueId id = {};
     Status st = make_streams(x);
     if (st == OK && c->rank == 0) st = check(x, ncclGetUniqueId(&id), "ncclGetUniqueId");
@@ -234,10 +246,10 @@ static Status join(Comm *c, Comm *host) {
 }
 
 extern "C" Status comm_nccl_create(Comm **out, Comm *host, const Ops *ops) {
-    static const CommTable table = {
-        nccl_all_reduce, nccl_reduce_scatter, nccl_all_gather, nccl_broadcast,
-        nccl_barrier,    nccl_group_begin,    nccl_send,       nccl_recv,
-        nccl_group_end,  nccl_wait,           nccl_free};
+    static const CommTable table = {nccl_all_reduce, nccl_reduce_scatter, nccl_all_gather,
+                                    nccl_broadcast,  nccl_barrier,        nccl_group_begin,
+                                    nccl_send,       nccl_recv,           nccl_group_end,
+                                    nccl_wait,       nccl_expose,         nccl_free};
     REQUIRE(!ops->host_memory);
     /* The order in which switches add (NVLink SHARP) is not specified: runs could differ. */
     setenv("NCCL_NVLS_ENABLE", "0", 0);
@@ -246,7 +258,8 @@ extern "C" Status comm_nccl_create(Comm **out, Comm *host, const Ops *ops) {
     c->size = host->size;
     c->table = &table;
     c->impl = NEW(Nccl, 1);
-    Status st = join(c, host);
+    nccl_of(c)->host = host;
+    Status st = join(c);
     if (st == OK)
         *out = c;
     else

@@ -30,6 +30,7 @@ typedef __nv_bfloat16 bf16;
     X(adamw)                                                                                       \
     X(cast_f32)                                                                                    \
     X(add_f32)                                                                                     \
+    X(widen)                                                                                       \
     X(sum_f32)                                                                                     \
     X(sum_squares)                                                                                 \
     X(gather_rows)                                                                                 \

@@ -56,8 +56,8 @@ void cuda_sum_squares(double *out, const float *x, int64_t n, Stream *stream) {
 }
 
 /* W elements a thread; what is left of n, one each */
-template <int W, bool ADD, class T>
-static __global__ void map_kernel(T *dst, const float *src, int64_t n) {
+template <int W, bool ADD, class T, class U>
+static __global__ void map_kernel(T *dst, const U *src, int64_t n) {
     int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * W, whole = n - n % W;
     if (i < whole) {
         float v[W], old[W] = {};
@@ -75,8 +75,8 @@ static __global__ void map_kernel(T *dst, const float *src, int64_t n) {
     }
 }
 
-template <bool ADD, class T>
-static void map(T *dst, const float *src, int64_t n, cudaStream_t stream) {
+template <bool ADD, class T, class U>
+static void map(T *dst, const U *src, int64_t n, cudaStream_t stream) {
     if (n == 0) return;
     with_width(aligned16({dst, src}), [&](auto width) {
         constexpr int W = decltype(width)::value;
@@ -93,4 +93,9 @@ void cuda_cast_f32(void *dst, const float *src, int64_t n, Stream *stream) {
 void cuda_add_f32(float *dst, const float *src, int64_t n, Stream *stream) {
     map<true>(dst, src, n, stream->s);
     CUDA_LAUNCHED("add_f32");
+}
+
+void cuda_widen(float *dst, const void *src, bool add, int64_t n, Stream *stream) {
+    (add ? map<true, float, bf16> : map<false, float, bf16>)(dst, (const bf16 *)src, n, stream->s);
+    CUDA_LAUNCHED("widen");
 }

@@ -13,6 +13,7 @@ typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD
 typedef enum { BACKEND_NONE, BACKEND_RING, BACKEND_MAGI, BACKEND_ALLGATHER, BACKEND_ULYSSES }
     CpBackend;
 typedef enum { ACCUM_FP32, ACCUM_BF16 } RingAccum;
+typedef enum { TRANSPORT_AUTO, TRANSPORT_NCCL } Transport;
 typedef enum { RECOMPUTE_NONE, RECOMPUTE_LAYER } Recompute;
 
 typedef struct {
@@ -76,6 +77,7 @@ typedef struct {
         int64_t chunk_size;  /* tokens; 0 = chosen by the planner */
         int overlap_degree;  /* -1 = auto */
         RingAccum ring_accum;
+        Transport transport;
         int zero; /* 0 | 1 */
     } parallel;
     struct {

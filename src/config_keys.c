@@ -29,6 +29,8 @@ static const char *const backend_names[] = {
     [BACKEND_NONE] = "none",           [BACKEND_RING] = "ring",       [BACKEND_MAGI] = "magi",
     [BACKEND_ALLGATHER] = "allgather", [BACKEND_ULYSSES] = "ulysses", NULL};
 static const char *const accum_names[] = {[ACCUM_FP32] = "fp32", [ACCUM_BF16] = "bf16", NULL};
+static const char *const transport_names[] = {
+    [TRANSPORT_AUTO] = "auto", [TRANSPORT_NCCL] = "nccl", NULL};
 static const char *const recompute_names[] = {
     [RECOMPUTE_NONE] = "none", [RECOMPUTE_LAYER] = "layer", NULL};
 static const char *const auto_name[] = {"auto", NULL};
@@ -132,6 +134,8 @@ const ConfigKey config_keys[] = {
         "magi: stages that overlap transfers with attention; 0 = no overlap, auto = by cost "
         "model."),
     NAMED(parallel.ring_accum, "fp32", accum_names, "ring: type of the partial sums."),
+    NAMED(parallel.transport, "auto", transport_names,
+          "How keys and values travel between GPUs of a host; auto = copied from memory to memory."),
     NUM(parallel.zero, "1", 0, 1, "", "1 = optimizer state is sharded over all ranks (ZeRO-1)."),
     NAMED(memory.recompute, "none", recompute_names,
           "layer = recompute each layer's activations in the backward pass."),

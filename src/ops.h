@@ -145,6 +145,8 @@ typedef struct Ops {
                   const AdamwStep *step, int64_t n, Stream *stream);
     void (*cast_f32)(void *dst, const float *src, int64_t n, Stream *stream); /* round to act */
     void (*add_f32)(float *dst, const float *src, int64_t n, Stream *stream); /* dst += src */
+    /* dst = src, or dst += src, from the activation type */
+    void (*widen)(float *dst, const void *src, bool add, int64_t n, Stream *stream);
     /* *out += sum of x (of x^2), in double, in a fixed order; out is device memory. */
     void (*sum_f32)(double *out, const float *x, int64_t n, Stream *stream);
     void (*sum_squares)(double *out, const float *x, int64_t n, Stream *stream);

@@ -19,8 +19,16 @@
 static const Ops *gpu;
 static Stream *stream;
 
+/* Memory that was exposed, which what groups send must lie in; NULL: each buffer is its own. */
+static char *pool;
+enum { POOL_BYTES = 128 << 20 };
+
 static void *device_new(int64_t bytes) {
     void *p;
+    if (pool != NULL) {
+        EXPECT_EQ(bytes <= POOL_BYTES, true);
+        return pool;
+    }
     EXPECT_OK(gpu->mem_alloc(&p, bytes, "buffer of the test"));
     return p;
 }
@@ -101,7 +109,7 @@ static void test_collectives(Comm *c, int64_t n) {
 static void test_groups(Comm *c, int64_t n) {
     enum { GROUPS = 40 };
     int64_t row = n * c->size, bytes = GROUPS * row;
-    char *out = device_new(bytes), *in = device_new(bytes), *host = NEW(char, bytes);
+    char *out = device_new(2 * bytes), *in = out + bytes, *host = NEW(char, bytes);
     char *want = NEW(char, bytes);
     CommTicket tickets[GROUPS];
     gpu->mem_zero(in, bytes, stream);
@@ -128,8 +136,7 @@ static void test_groups(Comm *c, int64_t n) {
     EXPECT_OK(comm_group_begin(c));
     EXPECT_OK(comm_group_end(c, stream, &tickets[0])); /* nothing in it, nothing to wait for */
     EXPECT_OK(comm_wait(c, tickets[0], stream));
-    gpu->mem_free(out);
-    gpu->mem_free(in);
+    if (pool == NULL) gpu->mem_free(out);
     free(host);
     free(want);
 }
@@ -141,6 +148,27 @@ static void print_time(Comm *c, const char *what, int64_t bytes, double factor, 
     if (c->rank == 0)
         printf("%-16s %10lld bytes on %d ranks: %8.3f ms %7.1f GB/s\n", what, (long long)bytes,
                c->size, ms, 1e-6 * factor * (double)bytes / ms);
+}
+
+static void print_group_times(Comm *c) {
+    int64_t most = POOL_BYTES / 2;
+    char *buf = device_new(2 * most);
+    int left = (c->rank + c->size - 1) % c->size, right = (c->rank + 1) % c->size;
+    for (int64_t bytes = 1 << 18; bytes <= most; bytes <<= 4) {
+        double begin = 0;
+        for (int i = -3; i < 20; i++) {
+            CommTicket ticket;
+            if (i == 0) EXPECT_OK(gpu->stream_sync(stream));
+            if (i == 0) begin = time_now();
+            EXPECT_OK(comm_group_begin(c));
+            EXPECT_OK(comm_recv(c, buf + most, bytes, DT_U8, left));
+            EXPECT_OK(comm_send(c, buf, bytes, DT_U8, right, COMM_KIND_KV));
+            EXPECT_OK(comm_group_end(c, stream, &ticket));
+            EXPECT_OK(comm_wait(c, ticket, stream));
+        }
+        print_time(c, pool != NULL ? "ring, direct" : "ring, NCCL", bytes, 1, 20, begin);
+    }
+    if (pool == NULL) gpu->mem_free(buf);
 }
 
 static void print_times(Comm *c) {
@@ -164,22 +192,8 @@ static void print_times(Comm *c) {
             print_time(c, names[what], bytes, what == 0 ? 2 * share : share, 10, begin);
         }
     }
-    int left = (c->rank + c->size - 1) % c->size, right = (c->rank + 1) % c->size;
-    for (int64_t bytes = 1 << 18; bytes <= 1 << 26; bytes <<= 4) {
-        double begin = 0;
-        for (int i = -3; i < 20; i++) {
-            CommTicket ticket;
-            if (i == 0) EXPECT_OK(gpu->stream_sync(stream));
-            if (i == 0) begin = time_now();
-            EXPECT_OK(comm_group_begin(c));
-            EXPECT_OK(comm_recv(c, buf + most, bytes, DT_U8, left));
-            EXPECT_OK(comm_send(c, buf, bytes, DT_U8, right, COMM_KIND_KV));
-            EXPECT_OK(comm_group_end(c, stream, &ticket));
-            EXPECT_OK(comm_wait(c, ticket, stream));
-        }
-        print_time(c, "ring step", bytes, 1, 20, begin);
-    }
     gpu->mem_free(buf);
+    print_group_times(c);
 }
 
 int main(int argc, char **argv) {
@@ -205,6 +219,15 @@ int main(int argc, char **argv) {
         if (cp == size && argc > 1 && strcmp(argv[1], "time") == 0) print_times(set.world);
         EXPECT_OK(gpu->stream_sync(stream));
         comm_close(&set);
+        EXPECT_OK(comm_open(&set, gpu, cp));
+        EXPECT_OK(gpu->mem_alloc((void **)&pool, POOL_BYTES, "pool of the test"));
+        EXPECT_OK(comm_expose(set.cp, pool, POOL_BYTES));
+        test_groups(set.cp, 1);
+        test_groups(set.cp, 100003);
+        if (cp == size && argc > 1 && strcmp(argv[1], "time") == 0) print_group_times(set.cp);
+        comm_close(&set);
+        gpu->mem_free(pool);
+        pool = NULL;
     }
     gpu->stream_free(stream);
     comm_finish();

@@ -456,6 +456,9 @@ CALL(cast_f32) {
 CALL(add_f32) {
     o->add_f32(p[0], p[1], z[0], s);
 }
+CALL(widen) {
+    o->widen(p[0], p[1], z[1], z[0], s);
+}
 CALL(sum_f32) {
     o->sum_f32(p[0], p[1], z[0], s);
 }
@@ -485,6 +488,13 @@ static void test_flat(int64_t n, int shift) {
     add_input(&c, "src", F32, n, 1);
     c.z[0] = n;
     case_run(&c, add_f32);
+    for (int adds = 0; adds < 2; adds++) {
+        case_begin(&c, shift, "widen n=%lld add=%d", (long long)n, adds);
+        add_input(&c, "dst", F32, n, 1), is_output(&c, EXACT);
+        add_input(&c, "src", ACT, n, 1);
+        c.z[0] = n, c.z[1] = adds;
+        case_run(&c, widen);
+    }
     for (int squares = 0; squares < 2; squares++) {
         case_begin(&c, shift, "%s n=%lld", squares ? "sum_squares" : "sum_f32", (long long)n);
         *(double *)add(&c, "out", F64, 1) = 0.25;

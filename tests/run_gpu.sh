@@ -84,10 +84,14 @@ same_bits() {
 }
 
 check 'every op against the CPU' 180 gpu_ops
+check 'every op, compiled by the driver as for other GPUs' 180 env CUDA_FORCE_PTX_JIT=1 gpu_ops
+check 'portable attention, compiled likewise' 180 env CUDA_FORCE_PTX_JIT=1 gpu_attention test portable
 check 'whole model against the CPU' 180 gpu_model
 check 'band attention against fp64' 300 gpu_attention test
 for n in 1 2 4 8; do
-    [ "$n" -gt "$gpus" ] || check "NCCL on $n" 120 "$run" -n "$n" gpu_comm
+    [ "$n" -le "$gpus" ] || continue
+    check "NCCL on $n" 120 "$run" -n "$n" gpu_comm
+    check "runtimes against dense attention on $n" 300 "$run" -n "$n" gpu_cp
 done
 
 train one 1

@@ -76,6 +76,11 @@ static void add_and_cast_touch_exactly_n_elements(void **state) {
         assert_bits("cast", cast, b, n);
         cpu_ops()->cast_f32(b, b, n, NULL);
         assert_bits("cast in place", b, cast, n);
+        cpu_ops()->widen(cast, a, false, n, NULL);
+        assert_bits("widen", cast, a, n);
+        cpu_ops()->widen(cast, b, true, n, NULL);
+        for (int64_t j = 0; j < n; j++) a[j] += b[j];
+        assert_bits("widen and add", cast, a, n);
         tensor_free(a);
         tensor_free(b);
         tensor_free(sum);

@@ -17,9 +17,7 @@ static Status open_split(Comm **c, const Ops *ops, int color) {
     if (!ops->host_memory) {
         Comm *host = *c;
         *c = NULL;
-        Status st = comm_nccl_create(c, host, ops);
-        comm_free(host);
-        return st;
+        return comm_nccl_create(c, host, ops);
     }
 #endif
     REQUIRE(ops->host_memory);
@@ -112,6 +110,10 @@ Status comm_group_end(Comm *c, Stream *stream, CommTicket *ticket) {
 
 Status comm_wait(Comm *c, CommTicket ticket, Stream *stream) {
     return ticket.id == 0 ? OK : c->table->wait(c, ticket, stream);
+}
+
+Status comm_expose(Comm *c, void *base, int64_t bytes) {
+    return c->size == 1 || c->table->expose == NULL ? OK : c->table->expose(c, base, bytes);
 }
 
 /* ---- agreement ---------------------------------------------------------------------------- */

@@ -39,6 +39,7 @@ typedef struct {
     Status (*recv)(Comm *c, void *buf, int64_t n, Dtype t, int peer);
     Status (*group_end)(Comm *c, Stream *stream, CommTicket *ticket);
     Status (*wait)(Comm *c, CommTicket ticket, Stream *stream);
+    Status (*expose)(Comm *c, void *base, int64_t bytes); /* NULL: no use for it */
     void (*free)(Comm *c);
 } CommTable;
 
@@ -76,8 +77,8 @@ void comm_close(CommSet *set);
 Comm *comm_self_create(void);
 Status comm_mpi_create(Comm **c);
 Status comm_mpi_split(Comm **c, int color);
-/* Over the ranks of `host`, on this rank's current GPU (cuda/comm_nccl.cu); host is needed only during
- * the call. */
+/* Over the ranks of `host`, which it takes over (also when it fails), on this rank's current GPU
+ * (cuda/comm_nccl.cu). */
 Status comm_nccl_create(Comm **c, Comm *host, const Ops *ops);
 void comm_free(Comm *c);
 
@@ -92,6 +93,11 @@ Status comm_send(Comm *c, const void *buf, int64_t n, Dtype t, int peer, CommKin
 Status comm_recv(Comm *c, void *buf, int64_t n, Dtype t, int peer);
 Status comm_group_end(Comm *c, Stream *stream, CommTicket *ticket);
 Status comm_wait(Comm *c, CommTicket ticket, Stream *stream);
+/* Collective, at most once and before the first group: an allocation that everything lies in that
+ * groups will send. Ranks that can then read each other's memory do so, and from here on groups are
+ * collective: every rank opens the same ones, empty where it has nothing to move. The memory must
+ * outlive the communicator. */
+Status comm_expose(Comm *c, void *base, int64_t bytes);
 
 /* Host-side agreement: every rank passes its own Status; all get the worst (ERR_ENV, ERR_USER,
  * ERR_STOPPED, OK) and, as their status_message, the sentence of the lowest rank that has it, with

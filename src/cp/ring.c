@@ -1,10 +1,16 @@
 /* ring: TransformerEngine's p2p scheme. Each rank holds two chunks of the zigzag; KV shards travel
- * r -> r + 1, stage i works on the shard of rank r - i, and the transfer of stage i + 1 overlaps the
- * attention of stage i (double buffered). The backward goes round the other way, r -> r - 1, starting
- * with the shard of rank r + 1 and ending with the own one; each shard's dKV follows it one step
- * behind and comes home complete. Under masks other than causal the same ring runs with each
- * sub-block clipped to the mask. O, dQ and dKV accumulate in fp32. */
+ * r -> r + 1, stage i works on the shard of rank r - i, and the transfer of stage i + 1 overlaps
+ * the attention of stage i (double buffered). The backward goes round the other way, r -> r - 1,
+ * starting with the shard of rank r + 1 and ending with the own one; each shard's dKV follows it
+ * one step behind and comes home complete. Under masks other than causal the same ring runs with
+ * each sub-block clipped to the mask. O, dQ and dKV accumulate in fp32, or, with
+ * parallel.ring_accum bf16, are rounded to the activation type after every step, and dKV travels
+ * so: what TransformerEngine does. */
 #include "cp/runtime.h"
+
+static bool rounds(const CpRuntime *rt) {
+    return rt->opt.ring_accum == ACCUM_BF16;
+}
 
 static Status create(CpRuntime *rt, Arena *arena) {
     arena_reserve(arena, "cp", "o accumulator",
@@ -13,7 +19,13 @@ static Status create(CpRuntime *rt, Arena *arena) {
     cp_reserve_kv(rt, arena, "kv 1", rt->S, &rt->kv[1]);
     cp_reserve_dkv(rt, arena, "dkv partial 0", rt->S, &rt->dkv_part[0]);
     cp_reserve_dkv(rt, arena, "dkv partial 1", rt->S, &rt->dkv_part[1]);
-    cp_reserve_dkv(rt, arena, "dkv received", rt->S, &rt->dkv_in);
+    if (!rounds(rt)) {
+        cp_reserve_dkv(rt, arena, "dkv received", rt->S, &rt->dkv_in);
+        return OK;
+    }
+    cp_reserve_kv(rt, arena, "dkv received and sent", 2 * rt->S, (void **)&rt->dkv_in);
+    arena_reserve(arena, "cp", "rounded", rt->S * rt->heads * rt->opt.D * rt->ops->act_bytes,
+                  &rt->pack);
     return OK;
 }
 
@@ -31,6 +43,13 @@ static Status hop(CpRuntime *rt, int step, const void *send, void *recv, Dtype t
     return comm_group_end(rt->comm, stream, ticket);
 }
 
+/* x as the activation type holds it. */
+static void round_acc(CpRuntime *rt, float *x, int64_t n, Stream *stream) {
+    if (!rounds(rt)) return;
+    rt->ops->cast_f32(rt->pack, x, n, stream);
+    rt->ops->widen(x, rt->pack, false, n, stream);
+}
+
 static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
                       Stream *stream) {
     CommTicket ticket = {0};
@@ -42,6 +61,7 @@ static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const v
             CHECK(hop(rt, 1, now, rt->kv[(i + 1) % 2], rt->ops->act_dtype, COMM_KIND_KV, stream,
                       &ticket));
         cp_stage_forward(rt, i, o, lse, q, now, stream);
+        if (i + 1 < rt->opt.size) round_acc(rt, rt->o_acc, rt->S * rt->heads * rt->opt.D, stream);
     }
     return OK;
 }
@@ -51,10 +71,26 @@ static Status prefetch(CpRuntime *rt, const void *kv, Stream *stream) {
     return hop(rt, -1, kv, rt->kv[0], rt->ops->act_dtype, COMM_KIND_KV, stream, &rt->ticket);
 }
 
+/* Adds what the ranks before this one found for the shard, and passes the sum on. */
+static Status pass_dkv(CpRuntime *rt, float *part, bool first, bool last, CommTicket *ticket,
+                       Stream *stream) {
+    int64_t n = rt->S * cp_kv_width(rt);
+    void *in = rt->dkv_in, *rounded = cp_kv_row(rt, in, rt->S);
+    CHECK(comm_wait(rt->comm, *ticket, stream));
+    if (!rounds(rt)) {
+        if (!first) rt->ops->add_f32(part, in, n, stream);
+        return last ? OK : hop(rt, -1, part, in, DT_F32, COMM_KIND_DKV, stream, ticket);
+    }
+    if (!first) rt->ops->widen(part, in, true, n, stream);
+    rt->ops->cast_f32(rounded, part, n, stream);
+    if (!last) return hop(rt, -1, rounded, in, rt->ops->act_dtype, COMM_KIND_DKV, stream, ticket);
+    rt->ops->widen(part, rounded, false, n, stream);
+    return OK;
+}
+
 static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
                        const float *lse, const void *q, const void *kv, Stream *stream) {
     int P = rt->opt.size;
-    int64_t n = rt->S * cp_kv_width(rt);
     CommTicket kv_ticket = rt->ticket, dkv_ticket = {0};
     rt->ops->attention_delta(rt->delta, d_o, o, rt->S, rt->heads, rt->opt.D, stream);
     for (int j = 0; j < P; j++) {
@@ -69,11 +105,8 @@ static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, co
                       &kv_ticket));
         rt->ops->attention_bwd(dq, part, d_o, q, now, lse, rt->delta, rt->work[stage], j > 0, false,
                                stream);
-        /* What the ranks before this one found for the same shard. */
-        CHECK(comm_wait(rt->comm, dkv_ticket, stream));
-        if (j > 0) rt->ops->add_f32(part, rt->dkv_in, n, stream);
-        if (!own)
-            CHECK(hop(rt, -1, part, rt->dkv_in, DT_F32, COMM_KIND_DKV, stream, &dkv_ticket));
+        round_acc(rt, dq, rt->S * rt->heads * rt->opt.D, stream);
+        CHECK(pass_dkv(rt, part, j == 0, own, &dkv_ticket, stream));
     }
     return OK;
 }

@@ -47,6 +47,13 @@ void cpu_add_f32(float *dst, const float *src, int64_t n, Stream *stream) {
     for (int64_t i = 0; i < n; i++) dst[i] += src[i];
 }
 
+void cpu_widen(float *dst, const void *src, bool add, int64_t n, Stream *stream) {
+    if (add)
+        cpu_add_f32(dst, src, n, stream);
+    else
+        cpu_cast_f32(dst, src, n, stream);
+}
+
 void cpu_cast_f32(void *dst, const float *src, int64_t n, Stream *stream) {
     (void)stream;
     if (n > 0 && dst != src) memcpy(dst, src, (size_t)n * sizeof(float)); /* fp32 is the type */

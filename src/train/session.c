@@ -185,7 +185,11 @@ static Status start_alone(Session *s) {
     return llama_start(s->llama, s->stream);
 }
 
-Status session_start(Session *s) { return comm_agree(s->comm.host, start_alone(s)); }
+Status session_start(Session *s) {
+    CHECK(comm_agree(s->comm.host, start_alone(s)));
+    if (s->config->parallel.transport == TRANSPORT_NCCL) return OK;
+    return comm_agree(s->comm.host, comm_expose(s->comm.cp, s->arena.base, s->arena.bytes));
+}
 
 void session_close(Session *s) {
     dataset_close(s->train_data);
@@ -195,8 +199,8 @@ void session_close(Session *s) {
     cp_free(s->cp);
     param_table_free(s->table);
     if (s->stream != NULL) s->ops->stream_free(s->stream);
+    if (s->comm.host != NULL) comm_close(&s->comm); /* it may use the arena */
     arena_free(&s->arena);
-    if (s->comm.host != NULL) comm_close(&s->comm);
     free(s->planned);
     *s = (Session){0};
 }

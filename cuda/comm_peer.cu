@@ -1,0 +1,316 @@
+/* comm_peer.cu: the receiver pulls. Every rank's memory is mapped into its peers through CUDA IPC;
+ * a group's messages are copied by the copy engines from the sender's buffer to the receiver's,
+ * without packing, without a kernel that takes multiprocessors from the attention, and without
+ * NCCL.
+ *
+ * What a rank sends in a group it posts on a board in shared host memory: where each message lies.
+ * GPUs order themselves by interprocess events, two of each rank for each of the last RING groups:
+ *   ready   what this rank sends is there (recorded after the work of the caller's stream)
+ *   pulled  this rank has received everything
+ * A wait for such an event means its latest record at the time of the call, so hosts follow each
+ * other through the board: a receiver enqueues its wait after the sender's post, a sender its own
+ * after the receiver has enqueued its copies. Later records of an event come later in the same
+ * stream, which makes them safe to wait for too. Hosts run ahead of their GPUs by much more than
+ * they wait here for each other. */
+#include "comm_peer.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+extern "C" {
+#include "comm/shared.h"
+}
+
+enum { RING = 16, POSTS = 8192 };
+
+typedef struct {
+    int64_t offset, bytes;
+    int64_t to;
+} Post;
+
+typedef struct {                /* written by its rank, read by the others */
+    alignas(64) int64_t posted; /* groups whose posts can be read */
+    alignas(64) int64_t pulled; /* groups whose copies and `pulled` events are enqueued */
+    alignas(64) int64_t closed;
+    int64_t n[RING];
+    Post posts[RING][POSTS];
+} Board;
+
+typedef struct { /* of another rank, as seen from here */
+    bool reached;
+    char *base; /* its memory */
+    cudaEvent_t ready[RING], pulled[RING];
+    cudaStream_t copies;
+    cudaEvent_t copied;
+    bool sent[RING]; /* did this rank send to it? */
+} Peer;
+
+struct Peers {
+    int rank, size;
+    Board *boards; /* [size] */
+    int64_t board_bytes;
+    char *base;
+    int64_t bytes, latest; /* group */
+    Peer *peers;           /* [size] */
+    cudaStream_t posts;
+    cudaEvent_t handed; /* the caller's stream has come this far */
+    /* of the batch of copies from one peer */
+    void **to;
+    const void **from;
+    size_t *sizes;
+    int64_t room;
+};
+
+typedef struct { /* what ranks tell each other to begin with */
+    cudaIpcMemHandle_t memory;
+    cudaIpcEventHandle_t ready[RING], pulled[RING];
+    int64_t sound;
+} Handles;
+
+/* ---- hosts ---------------------------------------------------------------------------------- */
+
+static void publish(int64_t *counter, int64_t value) {
+    __atomic_store_n(counter, value, __ATOMIC_RELEASE);
+}
+
+/* A rank that is gone is the watchdog's business. */
+static void wait_for(const int64_t *counter, int64_t value) {
+    for (int64_t spins = 0; __atomic_load_n(counter, __ATOMIC_ACQUIRE) < value; spins++)
+        if (spins > 1000) sched_yield();
+}
+
+/* ---- groups --------------------------------------------------------------------------------- */
+
+bool peers_reach(const Peers *p, int rank) {
+    return p->peers[rank].reached;
+}
+
+/* Until the others have read what this rank posted RING groups ago. */
+static void wait_for_slot(Peers *p, int64_t group) {
+    for (int r = 0; r < p->size; r++)
+        if (p->peers[r].reached) wait_for(&p->boards[r].pulled, group - RING);
+}
+
+static Status post(Peers *p, int64_t group, const Transfer *transfers, int64_t n) {
+    int slot = (int)(group % RING);
+    Board *mine = &p->boards[p->rank];
+    int64_t used = 0;
+    for (int r = 0; r < p->size; r++) p->peers[r].sent[slot] = false;
+    for (int64_t i = 0; i < n; i++) {
+        const Transfer *t = &transfers[i];
+        if (!t->send || !p->peers[t->peer].reached) continue;
+        int64_t offset = (char *)t->buf - p->base, bytes = t->n * dtype_bytes(t->type);
+        REQUIRE(offset >= 0 && offset + bytes <= p->bytes);
+        if (used == POSTS)
+            return status_fail(ERR_ENV,
+                               "more than %d pieces are sent at once: raise "
+                               "parallel.chunk_size or set parallel.transport: nccl",
+                               (int)POSTS);
+        mine->posts[slot][used++] = Post{offset, bytes, t->peer};
+        p->peers[t->peer].sent[slot] = true;
+    }
+    mine->n[slot] = used;
+    publish(&mine->posted, group);
+    return OK;
+}
+
+static void grow(Peers *p, int64_t n) {
+    if (n <= p->room) return;
+    p->room = i64_max(64, 2 * n);
+    p->to = (void **)mem_grow(p->to, p->room, sizeof *p->to);
+    p->from = (const void **)mem_grow(p->from, p->room, sizeof *p->from);
+    p->sizes = (size_t *)mem_grow(p->sizes, p->room, sizeof *p->sizes);
+}
+
+/* Collects what this rank receives from r, the i-th message of r to this rank being the i-th here.
+ */
+static int64_t match(Peers *p, int64_t group, int r, const Transfer *transfers, int64_t n) {
+    int slot = (int)(group % RING);
+    const Board *board = &p->boards[r];
+    int64_t found = 0, at = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const Transfer *t = &transfers[i];
+        if (t->send || t->peer != r) continue;
+        if (found == 0) wait_for(&board->posted, group);
+        while (at < board->n[slot] && board->posts[slot][at].to != p->rank) at++;
+        REQUIRE(at < board->n[slot] && board->posts[slot][at].bytes == t->n * dtype_bytes(t->type));
+        grow(p, found + 1);
+        p->to[found] = t->buf;
+        p->from[found] = p->peers[r].base + board->posts[slot][at].offset;
+        p->sizes[found++] = (size_t)board->posts[slot][at++].bytes;
+    }
+    return found;
+}
+
+static void copy(Peers *p, int64_t n, cudaStream_t stream) {
+    if (n > 2) {
+        cudaMemcpyAttributes how = {};
+        size_t first = 0;
+        how.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
+        how.flags = cudaMemcpyFlagPreferOverlapWithCompute;
+        CUDA_NOTE(
+            cudaMemcpyBatchAsync(p->to, p->from, p->sizes, (size_t)n, &how, &first, 1, stream));
+        return;
+    }
+    for (int64_t i = 0; i < n; i++)
+        CUDA_NOTE(cudaMemcpyAsync(p->to[i], p->from[i], p->sizes[i], cudaMemcpyDefault, stream));
+}
+
+Status peers_group(Peers *p, int64_t group, const Transfer *transfers, int64_t n,
+                   cudaStream_t after, cudaStream_t joined) {
+    int slot = (int)(group % RING);
+    p->latest = group;
+    wait_for_slot(p, group);
+    CUDA_NOTE(cudaEventRecord(p->handed, after));
+    CUDA_NOTE(cudaStreamWaitEvent(p->posts, p->handed, 0));
+    CUDA_NOTE(cudaEventRecord(p->peers[p->rank].ready[slot], p->posts));
+    CHECK(post(p, group, transfers, n));
+    for (int step = 1; step <= p->size; step++) { /* each rank begins with another one */
+        int r = (p->rank + step) % p->size;
+        Peer *peer = &p->peers[r];
+        if (!peer->reached) continue;
+        int64_t found = match(p, group, r, transfers, n);
+        if (found == 0) continue;
+        CUDA_NOTE(cudaStreamWaitEvent(peer->copies, p->handed, 0)); /* the destination is free */
+        CUDA_NOTE(cudaStreamWaitEvent(peer->copies, peer->ready[slot], 0));
+        copy(p, found, peer->copies);
+        CUDA_NOTE(cudaEventRecord(peer->copied, peer->copies));
+        CUDA_NOTE(cudaStreamWaitEvent(joined, peer->copied, 0));
+    }
+    CUDA_NOTE(cudaEventRecord(p->peers[p->rank].pulled[slot], joined));
+    publish(&p->boards[p->rank].pulled, group);
+    return cuda_fault();
+}
+
+void peers_wait(Peers *p, int64_t group, cudaStream_t stream) {
+    int slot = (int)(group % RING);
+    bool known = group + RING > p->latest; /* else the slot speaks of a later group */
+    for (int r = 0; r < p->size; r++) {
+        const Peer *peer = &p->peers[r];
+        if (r == p->rank || !(known ? peer->sent[slot] : peer->reached)) continue;
+        wait_for(&p->boards[r].pulled, group);
+        CUDA_NOTE(cudaStreamWaitEvent(stream, peer->pulled[slot], 0));
+    }
+}
+
+/* ---- life ----------------------------------------------------------------------------------- */
+
+static bool make_own(Peers *p, Handles *h) {
+    Peer *own = &p->peers[p->rank];
+    bool ok = CUDA_NOTE(cudaStreamCreateWithFlags(&p->posts, cudaStreamNonBlocking)) &&
+              CUDA_NOTE(cudaEventCreateWithFlags(&p->handed, cudaEventDisableTiming)) &&
+              cudaIpcGetMemHandle(&h->memory, p->base) == cudaSuccess;
+    for (int i = 0; i < RING && ok; i++) {
+        const unsigned flags = cudaEventDisableTiming | cudaEventInterprocess;
+        ok = cudaEventCreateWithFlags(&own->ready[i], flags) == cudaSuccess &&
+             cudaEventCreateWithFlags(&own->pulled[i], flags) == cudaSuccess &&
+             cudaIpcGetEventHandle(&h->ready[i], own->ready[i]) == cudaSuccess &&
+             cudaIpcGetEventHandle(&h->pulled[i], own->pulled[i]) == cudaSuccess;
+    }
+    cudaGetLastError(); /* such GPUs use NCCL */
+    return ok;
+}
+
+static bool open_peer(Peers *p, int r, const Handles *h) {
+    Peer *peer = &p->peers[r];
+    void *base = p->base;
+    bool ok = CUDA_NOTE(cudaStreamCreateWithFlags(&peer->copies, cudaStreamNonBlocking)) &&
+              CUDA_NOTE(cudaEventCreateWithFlags(&peer->copied, cudaEventDisableTiming));
+    if (r != p->rank) {
+        ok = ok &&
+             cudaIpcOpenMemHandle(&base, h->memory, cudaIpcMemLazyEnablePeerAccess) == cudaSuccess;
+        for (int i = 0; i < RING && ok; i++)
+            ok = cudaIpcOpenEventHandle(&peer->ready[i], h->ready[i]) == cudaSuccess &&
+                 cudaIpcOpenEventHandle(&peer->pulled[i], h->pulled[i]) == cudaSuccess;
+    }
+    cudaGetLastError();
+    peer->base = ok ? (char *)base : NULL;
+    return ok;
+}
+
+/* A pair is reached when both sides have opened each other. */
+static Status agree(Peers *p, const bool *opened, Comm *host) {
+    int size = p->size;
+    uint8_t *all = NEW(uint8_t, size * size);
+    for (int r = 0; r < size; r++) all[p->rank * size + r] = opened[r];
+    Status st = comm_all_gather(host, all, size, DT_U8, COMM_KIND_OTHER, NULL);
+    for (int r = 0; r < size && st == OK; r++)
+        p->peers[r].reached = all[p->rank * size + r] && all[r * size + p->rank];
+    free(all);
+    return st;
+}
+
+static bool reaches_any(const Peers *p) {
+    for (int r = 0; r < p->size; r++)
+        if (r != p->rank && p->peers[r].reached) return true;
+    return false;
+}
+
+Status peers_open(Peers **out, void *base, int64_t bytes, Comm *host) {
+    *out = NULL;
+    int size = host->size;
+    Peers *p = NEW(Peers, 1);
+    bool *here = NEW(bool, size), *opened = NEW(bool, size);
+    Handles *handles = NEW(Handles, size);
+    p->rank = host->rank;
+    p->size = size;
+    p->base = (char *)base;
+    p->bytes = bytes;
+    p->peers = NEW(Peer, size);
+    p->board_bytes = (int64_t)sizeof(Board) * size;
+    Status st = comm_shared_open((void **)&p->boards, p->board_bytes, here, host);
+    if (st == OK) {
+        handles[p->rank].sound = make_own(p, &handles[p->rank]);
+        st = comm_all_gather(host, handles, sizeof(Handles), DT_U8, COMM_KIND_OTHER, NULL);
+    }
+    for (int r = 0; r < size && st == OK; r++)
+        opened[r] =
+            here[r] && handles[r].sound && handles[p->rank].sound && open_peer(p, r, &handles[r]);
+    if (st == OK) st = agree(p, opened, host);
+    if (st == OK) st = cuda_fault();
+    if (st == OK && reaches_any(p))
+        *out = p;
+    else
+        peers_close(p);
+    free(here);
+    free(opened);
+    free(handles);
+    return st;
+}
+
+/* Nobody gives memory back while another rank still has it mapped, unless that one is gone. */
+static void leave_together(Peers *p) {
+    double limit = time_now() + 2;
+    publish(&p->boards[p->rank].closed, 1);
+    for (int r = 0; r < p->size; r++)
+        while (p->peers[r].reached && time_now() < limit &&
+               __atomic_load_n(&p->boards[r].closed, __ATOMIC_ACQUIRE) == 0)
+            sched_yield();
+}
+
+void peers_close(Peers *p) {
+    if (p == NULL) return;
+    for (int r = 0; r < p->size; r++) {
+        Peer *peer = &p->peers[r];
+        if (peer->copies != NULL) {
+            cudaStreamSynchronize(peer->copies);
+            cudaStreamDestroy(peer->copies);
+        }
+        if (peer->copied != NULL) cudaEventDestroy(peer->copied);
+        for (int i = 0; i < RING; i++) {
+            if (peer->ready[i] != NULL) cudaEventDestroy(peer->ready[i]);
+            if (peer->pulled[i] != NULL) cudaEventDestroy(peer->pulled[i]);
+        }
+        if (r != p->rank && peer->base != NULL) cudaIpcCloseMemHandle(peer->base);
+    }
+    if (p->boards != NULL) leave_together(p);
+    if (p->posts != NULL) cudaStreamDestroy(p->posts);
+    if (p->handed != NULL) cudaEventDestroy(p->handed);
+    comm_shared_close(p->boards, p->board_bytes);
+    free(p->peers);
+    free(p->to);
+    free((void *)p->from);
+    free(p->sizes);
+    free(p);
+}

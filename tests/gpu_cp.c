@@ -1,0 +1,56 @@
+/* gpu_cp.c: every runtime on GPUs against dense attention in fp64: mpiexec -n {1,2,4,8} gpu_cp [N],
+ * a GPU for each rank. MagiAttention's mask cases (scaled down) and N random band lists (default
+ * 20), forward and backward, with head dims of the portable and of the sm_90a kernels, by NCCL and
+ * from memory to memory. */
+#include "cp_dense.h"
+
+/* Every arena of a test is the same exposed memory. */
+enum { POOL_BYTES = 256 << 20 };
+static void *pool;
+static Status pool_alloc(void **ptr, int64_t bytes, const char *what) {
+    EXPECT(bytes <= POOL_BYTES, "%s needs %lld bytes", what, (long long)bytes);
+    *ptr = pool;
+    return OK;
+}
+static void pool_free(void *ptr) {
+    (void)ptr;
+}
+
+static void run_side(Side *side, uint64_t lists, bool direct) {
+    static const int dims[] = {32, 64, 128};
+    CommSet set;
+    EXPECT_OK(comm_open(&set, side->ops, comm_world_size()));
+    side->comm = set.cp;
+    if (direct) EXPECT_OK(comm_expose(set.cp, pool, POOL_BYTES));
+    for (int i = 0; i < 3; i++) {
+        side->D = dims[i];
+        side->worst = 0;
+        dense_run_cases(side, lists);
+        if (set.cp->rank == 0)
+            printf("%s, D = %d: within %.1e of dense attention\n", direct ? "direct" : "NCCL",
+                   side->D, side->worst);
+    }
+    comm_close(&set);
+}
+
+int main(int argc, char **argv) {
+    uint64_t lists = argc > 1 ? strtoull(argv[1], NULL, 10) : 20;
+    const Ops *gpu;
+    EXPECT_OK(comm_start(&argc, &argv));
+    EXPECT_OK(cuda_ops_open(&gpu, comm_local_rank()));
+    EXPECT_OK(gpu->mem_alloc(&pool, POOL_BYTES, "pool of the test"));
+    Ops ops = *gpu;
+    ops.mem_alloc = pool_alloc;
+    ops.mem_free = pool_free;
+    ops.set_deterministic(true);
+    /* P and dS are rounded to bf16, o too: 2^-9 each, times sums of a few terms of size 1 to 10 */
+    Side side = {.ops = &ops, .tolerance = 4e-2};
+    EXPECT_OK(ops.stream_create(&side.stream));
+    run_side(&side, lists, false);
+    run_side(&side, lists, true);
+    if (comm_world_rank() == 0) printf("%lld passed, 0 failed\n", (long long)side.runs);
+    ops.stream_free(side.stream);
+    gpu->mem_free(pool);
+    comm_finish();
+    return 0;
+}
