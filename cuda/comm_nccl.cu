@@ -25,9 +25,10 @@ typedef struct {
     Transfer *transfers; /* of the open group */
     int64_t count, capacity;
     bool open;
-    int32_t *word; /* device memory for the barrier */
-    Comm *host;    /* the same ranks in host memory; owned */
-    Peers *peers;  /* NULL: everything goes through NCCL */
+    Event *trace[2]; /* of the next group; NULL: none */
+    int32_t *word;   /* device memory for the barrier */
+    Comm *host;      /* the same ranks in host memory; owned */
+    Peers *peers;    /* NULL: everything goes through NCCL */
 } Nccl;
 
 static ncclDataType_t type_of(Dtype t) {
@@ -168,12 +169,13 @@ static Status nccl_group_end(Comm *c, Stream *stream, CommTicket *ticket) {
     ticket->id = ++x->groups;
     int64_t direct = 0;
     for (int64_t i = 0; i < x->count; i++) direct += goes_direct(x, &x->transfers[i]);
-    if (direct < x->count) {
-        enter(x, stream);
-        CHECK(check(x, run_transfers(x), "send and receive"));
-    }
+    if (direct < x->count || x->trace[0] != NULL) enter(x, stream);
+    if (x->trace[0] != NULL) CUDA_NOTE(cudaEventRecord(x->trace[0]->e, x->stream));
+    if (direct < x->count) CHECK(check(x, run_transfers(x), "send and receive"));
     if (x->peers != NULL)
         CHECK(peers_group(x->peers, ticket->id, x->transfers, x->count, stream->s, x->stream));
+    if (x->trace[1] != NULL) CUDA_NOTE(cudaEventRecord(x->trace[1]->e, x->stream));
+    x->trace[0] = x->trace[1] = NULL;
     CUDA_NOTE(cudaEventRecord(x->ended[ticket->id % TICKETS], x->stream));
     return OK;
 }
@@ -188,8 +190,16 @@ static Status nccl_wait(Comm *c, CommTicket ticket, Stream *stream) {
 
 static Status nccl_expose(Comm *c, void *base, int64_t bytes) {
     Nccl *x = nccl_of(c);
-    REQUIRE(x->peers == NULL && x->groups == 0);
-    return peers_open(&x->peers, base, bytes, x->host);
+    REQUIRE(!x->open);
+    peers_close(x->peers);
+    x->peers = NULL;
+    x->groups = 0; /* counted alike on every rank from here on */
+    return base == NULL ? OK : peers_open(&x->peers, base, bytes, x->host);
+}
+
+static void nccl_trace(Comm *c, Event *begin, Event *end) {
+    nccl_of(c)->trace[0] = begin;
+    nccl_of(c)->trace[1] = end;
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */
@@ -246,10 +256,10 @@ static Status join(Comm *c) {
 }
 
 extern "C" Status comm_nccl_create(Comm **out, Comm *host, const Ops *ops) {
-    static const CommTable table = {nccl_all_reduce, nccl_reduce_scatter, nccl_all_gather,
-                                    nccl_broadcast,  nccl_barrier,        nccl_group_begin,
-                                    nccl_send,       nccl_recv,           nccl_group_end,
-                                    nccl_wait,       nccl_expose,         nccl_free};
+    static const CommTable table = {
+        nccl_all_reduce,  nccl_reduce_scatter, nccl_all_gather, nccl_broadcast, nccl_barrier,
+        nccl_group_begin, nccl_send,           nccl_recv,       nccl_group_end, nccl_wait,
+        nccl_expose,      nccl_free,           nccl_trace};
     REQUIRE(!ops->host_memory);
     /* The order in which switches add (NVLink SHARP) is not specified: runs could differ. */
     setenv("NCCL_NVLS_ENABLE", "0", 0);

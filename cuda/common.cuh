@@ -33,6 +33,7 @@ typedef __nv_bfloat16 bf16;
     X(widen)                                                                                       \
     X(sum_f32)                                                                                     \
     X(sum_squares)                                                                                 \
+    X(checksum)                                                                                    \
     X(gather_rows)                                                                                 \
     X(scatter_rows)                                                                                \
     X(scatter_add_rows)

@@ -55,6 +55,41 @@ void cuda_sum_squares(double *out, const float *x, int64_t n, Stream *stream) {
     add_sum<true>(out, x, n, "sum_squares", stream->s);
 }
 
+/* Words `pair` * 2 and the next of x; zeros behind the end. */
+template <bool WIDE>
+static __device__ ulonglong2 load_words(const unsigned char *x, int64_t bytes, int64_t pair) {
+    if (WIDE && 16 * (pair + 1) <= bytes) return reinterpret_cast<const ulonglong2 *>(x)[pair];
+    unsigned long long word[2] = {};
+    for (int64_t b = 16 * pair; b < bytes && b < 16 * (pair + 1); b++)
+        word[b / 8 % 2] |= (unsigned long long)x[b] << b % 8 * 8;
+    return make_ulonglong2(word[0], word[1]);
+}
+
+/* Reads x once, 16 bytes a thread at a time. The sum is of integers: atomics keep it exact. */
+template <bool WIDE>
+static __global__ void checksum_kernel(unsigned long long *out, const unsigned char *x,
+                                       int64_t bytes) {
+    unsigned long long sum = 0;
+    int64_t stride = (int64_t)gridDim.x * THREADS, words = (bytes + 7) / 8;
+#pragma unroll 4
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; 2 * i < words; i += stride) {
+        ulonglong2 v = load_words<WIDE>(x, bytes, i);
+        sum += checksum_mix(v.x, 2 * i);
+        if (2 * i + 1 < words) sum += checksum_mix(v.y, 2 * i + 1);
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) atomicAdd(out, sum);
+}
+
+void cuda_checksum(uint64_t *out, const void *x, int64_t bytes, Stream *stream) {
+    if (bytes == 0) return;
+    int blocks = (int)i64_min(PARTS, ceil_div(bytes, THREADS * 16));
+    auto kernel = aligned16({x}) ? checksum_kernel<true> : checksum_kernel<false>;
+    kernel<<<blocks, THREADS, 0, stream->s>>>((unsigned long long *)out, (const unsigned char *)x,
+                                              bytes);
+    CUDA_LAUNCHED("checksum");
+}
+
 /* W elements a thread; what is left of n, one each */
 template <int W, bool ADD, class T, class U>
 static __global__ void map_kernel(T *dst, const U *src, int64_t n) {

@@ -14,6 +14,7 @@ typedef enum { BACKEND_NONE, BACKEND_RING, BACKEND_MAGI, BACKEND_ALLGATHER, BACK
     CpBackend;
 typedef enum { ACCUM_FP32, ACCUM_BF16 } RingAccum;
 typedef enum { TRANSPORT_AUTO, TRANSPORT_NCCL } Transport;
+typedef enum { GUARD_STOP, GUARD_SKIP, GUARD_WARN } GuardAction;
 typedef enum { RECOMPUTE_NONE, RECOMPUTE_LAYER } Recompute;
 
 typedef struct {
@@ -52,7 +53,11 @@ typedef struct {
         int64_t seed, steps, log_every, eval_every, eval_sequences, save_every, keep_last;
         double time_limit_minutes; /* 0 = none */
         double watchdog_seconds;   /* 0 = off */
-        bool deterministic;
+        bool save_async, deterministic, allow_data_change;
+        int64_t check_every; /* steps between comparisons of the ranks' weights; 0 = never */
+        GuardAction on_nonfinite, on_spike;
+        double spike_z;    /* deviations above the running mean; 0 = off */
+        int64_t max_skips; /* in a row */
     } run;
     DeviceKind device;
     ModelConfig model;
@@ -106,6 +111,8 @@ void config_print(const Config *c, StrBuf *out);
 void config_print_json(const Config *c, StrBuf *out);
 /* `cria config`: every key with type, default, bounds and help. */
 void config_print_help(StrBuf *out);
+/* A line "section.key=value" for every key, to compare two of them. */
+void config_print_lines(const Config *c, StrBuf *out);
 /* CRC-32 over the keys that change results (model, data, batch, optim, seed), for resume checks. */
 uint32_t config_hash(const Config *c);
 

@@ -31,6 +31,11 @@ static const char *const backend_names[] = {
 static const char *const accum_names[] = {[ACCUM_FP32] = "fp32", [ACCUM_BF16] = "bf16", NULL};
 static const char *const transport_names[] = {
     [TRANSPORT_AUTO] = "auto", [TRANSPORT_NCCL] = "nccl", NULL};
+/* After a loss that is not finite there is nothing to go on with: no warn. */
+static const char *const nonfinite_names[] = {
+    [GUARD_STOP] = "stop", [GUARD_SKIP] = "skip", NULL};
+static const char *const spike_names[] = {
+    [GUARD_STOP] = "stop", [GUARD_SKIP] = "skip", [GUARD_WARN] = "warn", NULL};
 static const char *const recompute_names[] = {
     [RECOMPUTE_NONE] = "none", [RECOMPUTE_LAYER] = "layer", NULL};
 static const char *const auto_name[] = {"auto", NULL};
@@ -69,11 +74,24 @@ const ConfigKey config_keys[] = {
     NUM(run.save_every, "0", 0, COUNT_MAX, "steps",
         "Steps between checkpoints; 0 = only when the run ends or is stopped."),
     NUM(run.keep_last, "0", 0, COUNT_MAX, "checkpoints", "Newest checkpoints kept; 0 = all."),
+    FLAG(run.save_async, "true", "Training goes on while a copy of its state is written."),
     NUM(run.time_limit_minutes, "0", 0, 1e6, "minutes",
         "Save and stop (exit 4) after this long; 0 = no limit."),
     NUM(run.watchdog_seconds, "600", 0, 1e6, "seconds",
         "End the job when a step takes longer; 0 = off."),
     FLAG(run.deterministic, "false", "The same run gives the same bits, at some cost in speed."),
+    NUM(run.check_every, "100", 0, COUNT_MAX, "steps",
+        "Compare all ranks' weights, and before every save; 0 = never."),
+    NAMED(run.on_nonfinite, "stop", nonfinite_names,
+          "A NaN or infinite loss or gradient: exit 3, or leave the update out."),
+    NUM(run.spike_z, "0", 0, 1e6, "standard deviations",
+        "A loss this far above the mean of the last 100 steps is a spike; 0 = none is."),
+    NAMED(run.on_spike, "warn", spike_names,
+          "A spike: exit 3, leave the update out, or only tell."),
+    NUM(run.max_skips, "10", 1, COUNT_MAX, "steps",
+        "Exit 3 when more updates in a row would be left out."),
+    FLAG(run.allow_data_change, "false",
+         "Resume although the training data are not those of the checkpoint."),
     NAMED(device, "auto", device_names, "auto = cuda where there is a GPU, else cpu."),
     NUM(model.layers, NULL, 1, 1024, "", "Transformer layers."),
     NUM(model.hidden, NULL, 1, 65536, "", "Width of the residual stream."),

@@ -27,7 +27,7 @@ typedef struct {
     const char *unit, *help;
 } ConfigKey;
 
-enum { CONFIG_KEYS_MAX = 64, CONFIG_LIST_MAX = 40 };
+enum { CONFIG_KEYS_MAX = 80, CONFIG_LIST_MAX = 40 };
 
 extern const ConfigKey config_keys[];
 extern const int config_n_keys; /* <= CONFIG_KEYS_MAX */

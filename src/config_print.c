@@ -63,6 +63,14 @@ void config_print_json(const Config *c, StrBuf *out) {
     strbuf_printf(out, "}");
 }
 
+void config_print_lines(const Config *c, StrBuf *out) {
+    for (int i = 0; i < config_n_keys; i++) {
+        strbuf_printf(out, "%s=", config_keys[i].name);
+        config_value_print(&config_keys[i], c, false, out);
+        strbuf_printf(out, "\n");
+    }
+}
+
 void config_print_help(StrBuf *out) {
     strbuf_printf(out, "Keys of a configuration file, and of key=value on the command line.\n"
                        "The value of key=value is YAML: data.train=a.bin, data.train='[a.bin, "

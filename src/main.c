@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench/bench.h"
 #include "ckpt/checkpoint.h"
 #include "ckpt/hf.h"
 #include "comm/comm.h"
@@ -30,6 +31,8 @@ static const char usage[] =
     "       cria data pack --to nanogpt|megatron|llmc --out PATH [--eod ID] [--vocab N] [--ids TYPE]\n"
     "                 [--val SHARE [--seed N]] [--shard TOKENS] [--gzip] [--force] FILE...\n"
     "                                 converts, shards, compresses them, cuts a validation part\n"
+    "       cria bench attention|gemm|cp|step ...\n"
+    "                                 what the machine and cria give; --help says more\n"
     "       cria config               every configuration key: type, default, bounds, help\n"
     "       cria version\n"
     "\n"
@@ -246,6 +249,7 @@ static const struct {
                 {"export", command_export},
                 {"import", command_import},
                 {"data", command_data},
+                {"bench", bench_command},
                 {"config", command_config},
                 {"version", command_version}};
 

@@ -52,7 +52,7 @@ typedef struct Ops {
     void (*mem_copy)(void *dst, const void *src, int64_t bytes, Stream *stream);
     int64_t (*mem_peak)(void); /* bytes of device memory this process has held at most */
     /* false (the start): the fastest kernels, some of which add in any order. true: the same inputs
-     * give the same bits in every run. The CPU always does. Before the first numeric op. */
+     * give the same bits in every run. The CPU always does. While no numeric op is under way. */
     void (*set_deterministic)(bool on);
 
     Status (*stream_create)(Stream **stream);
@@ -150,6 +150,10 @@ typedef struct Ops {
     /* *out += sum of x (of x^2), in double, in a fixed order; out is device memory. */
     void (*sum_f32)(double *out, const float *x, int64_t n, Stream *stream);
     void (*sum_squares)(double *out, const float *x, int64_t n, Stream *stream);
+    /* *out += sum over the 8-byte words i of x of checksum_mix(word, i), modulo 2^64; the last word is
+     * filled up with zeros. Integers: the same for every order and backend. A change within one word
+     * always shows, others but for one in 2^64. out is device memory. */
+    void (*checksum)(uint64_t *out, const void *x, int64_t bytes, Stream *stream);
 
     /* ---- rows by index, for packing what context parallelism sends ----------------------------- */
     /* dst[i] = src[index[i]] for n rows of row_bytes (a multiple of 4); index in device memory */
@@ -162,6 +166,17 @@ typedef struct Ops {
     void (*scatter_add_rows)(float *dst, const float *src, const int32_t *index, int64_t n,
                              int64_t row_floats, Stream *stream);
 } Ops;
+
+/* One to one for every i. (The finisher of splitmix64; Steele et al., 2014) */
+#ifdef __CUDACC__
+__host__ __device__
+#endif
+static inline uint64_t checksum_mix(uint64_t word, int64_t i) {
+    uint64_t x = word + ((uint64_t)i + 1) * 0x9E3779B97F4A7C15u;
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
+    return x ^ x >> 31;
+}
 
 const Ops *cpu_ops(void);
 

@@ -1,9 +1,8 @@
-/* gpu_attention.cu: the attention kernels of cuda/ against a dense double-precision reference, and
- * their speed. Needs a GPU, but for the work lists.
+/* gpu_attention.cu: the attention kernels of cuda/ against a dense double-precision reference.
+ * Needs a GPU, but for the work lists. How fast they are: cria bench attention.
  *
  *   gpu_attention test [filter]   every case, in child processes: a hang or a crash costs one group
  *   gpu_attention lists           the work lists (on the host)
- *   gpu_attention bench [filter]  ms and TFLOP/s over allowed pairs: back to back, and alone
  *   gpu_attention once WHAT D S   one call (for a profiler): WHAT = fwd | bwd */
 #include "gpu_attention_case.cuh"
 #include "gpu_attention_lists.cuh"
@@ -87,7 +86,7 @@ __global__ void count_differences(unsigned long long *count, const uint32_t *a, 
     if (mine) atomicAdd(count, mine);
 }
 
-struct Bench {
+struct Inputs {
     Buffer<bf16> q, kv, d_o, o;
     Buffer<float> lse, delta, dq, dkv;
     AttnWork *work;
@@ -129,7 +128,17 @@ struct Bench {
     }
 };
 
-static Bands named_bands(const char *mask, int S);
+static Bands named_bands(const char *mask, int S) {
+    if (!strcmp(mask, "causal")) return one_band(S, S, BAND_NO_LO, 0);
+    if (!strcmp(mask, "full")) return one_band(S, S, BAND_NO_LO, BAND_NO_HI);
+    if (!strcmp(mask, "window")) return one_band(S, S, -1023, 0);
+    std::vector<int32_t> begin((size_t)S + 1);
+    int64_t n = bench_documents(0, S, begin.data());
+    begin[(size_t)n] = S;
+    std::vector<int> lengths;
+    for (size_t i = 0; i < (size_t)n; i++) lengths.push_back(begin[i + 1] - begin[i]);
+    return documents_bands(lengths);
+}
 
 static bool run_repeat(int D) {
     static const struct {
@@ -141,7 +150,7 @@ static bool run_repeat(int D) {
     bool ok = true;
     cuda_attention_deterministic(true);
     for (auto &c : cases) {
-        Bench b;
+        Inputs b;
         b.create(Shape{c.S, c.S, D == 64 ? 32 : 24, 8, D}, named_bands(c.mask, c.S), false);
         Buffer<float> dq, dkv;
         Buffer<bf16> o;
@@ -210,95 +219,6 @@ static bool run_group(const char *group) {
     return false;
 }
 
-/* ---- speed ----------------------------------------------------------------------------------- */
-
-/* Median ms between consecutive calls issued back to back. */
-template <class F> static double time_stream(F call, int repeats) {
-    for (int i = 0; i < 2; i++) call();
-    CU(cudaStreamSynchronize(test_stream.s));
-    std::vector<cudaEvent_t> events((size_t)repeats + 1);
-    for (cudaEvent_t &e : events) CU(cudaEventCreate(&e));
-    call(); /* the host runs ahead of this one */
-    CU(cudaEventRecord(events[0], test_stream.s));
-    for (int i = 0; i < repeats; i++) {
-        call();
-        CU(cudaEventRecord(events[(size_t)i + 1], test_stream.s));
-    }
-    CU(cudaStreamSynchronize(test_stream.s));
-    std::vector<float> ms((size_t)repeats);
-    for (size_t i = 0; i < ms.size(); i++)
-        CU(cudaEventElapsedTime(&ms[i], events[i], events[i + 1]));
-    for (cudaEvent_t &e : events) CU(cudaEventDestroy(e));
-    std::sort(ms.begin(), ms.end());
-    return (double)ms[ms.size() / 2];
-}
-
-/* Median ms of a call that finds the device idle, until the host has waited for it. */
-template <class F> static double time_single(F call, int repeats) {
-    std::vector<double> ms;
-    for (int i = 0; i < repeats; i++) {
-        double t0 = time_now();
-        call();
-        CU(cudaStreamSynchronize(test_stream.s));
-        ms.push_back((time_now() - t0) * 1e3);
-    }
-    std::sort(ms.begin(), ms.end());
-    return ms[ms.size() / 2];
-}
-
-static Bands named_bands(const char *mask, int S) {
-    if (!strcmp(mask, "causal")) return one_band(S, S, BAND_NO_LO, 0);
-    if (!strcmp(mask, "full")) return one_band(S, S, BAND_NO_LO, BAND_NO_HI);
-    if (!strcmp(mask, "window")) return one_band(S, S, -1023, 0);
-    if (!strcmp(mask, "4x2k")) return documents_bands({2048, 2048, 2048, 2048});
-    return documents_bands(document_lengths(S));
-}
-
-static void bench_one(const char *mask, int S, int D, int H, int K, bool portable) {
-    Shape x = {S, S, H, K, D};
-    Bands bands = named_bands(mask, S);
-    double area = bands_area(bands), flops = 4 * area * H * D;
-    Bench b;
-    b.create(x, bands, portable);
-    b.prepare();
-    CU(cudaStreamSynchronize(test_stream.s));
-    int repeats = (int)std::min(50.0, std::max(3.0, 1e13 / flops));
-    double fwd = time_stream([&] { b.fwd(); }, repeats);
-    double fwd1 = time_single([&] { b.fwd(); }, std::min(repeats, 11));
-    repeats = std::max(3, repeats / 2);
-    cuda_attention_deterministic(false);
-    double bwd = time_stream([&] { b.bwd(); }, repeats);
-    double bwd1 = time_single([&] { b.bwd(); }, std::min(repeats, 11));
-    for (int i = 0; i < 3; i++) b.bwd(); /* the host must not wait for these */
-    double t0 = time_now();
-    enum { PLANS = 10 };
-    AttnWork *works[PLANS];
-    for (AttnWork *&w : works) w = make_work(bands, x, portable);
-    double plan = (time_now() - t0) / PLANS;
-    for (AttnWork *w : works) cuda_attn_work_free(w);
-    CU(cudaStreamSynchronize(test_stream.s));
-    auto rate = [&](double factor, double ms) { return factor * flops / ms / 1e9; };
-    printf("%-8s %-6s D=%-3d H=%d/%d S=%-5d fwd %7.3f ms %4.0f TFLOP/s (single %4.0f)   "
-           "bwd %7.3f ms %4.0f (single %4.0f)   work list %.0f us   ",
-           portable ? "portable" : "sm90", mask, D, H, K, S, fwd, rate(1, fwd), rate(1, fwd1), bwd,
-           rate(2.5, bwd), rate(2.5, bwd1), plan * 1e6);
-    fflush(stdout);
-    cuda_attention_deterministic(true);
-    double same = time_stream([&] { b.bwd(); }, repeats);
-    printf("deterministic bwd %4.0f\n", rate(2.5, same));
-    b.destroy();
-}
-
-static bool run_bench(const char *which) {
-    CU(cudaStreamCreateWithFlags(&test_stream.s, cudaStreamNonBlocking));
-    int D = 0, H = 0, K = 0, S = 0;
-    char mask[16], kind[16];
-    if (sscanf(which, "%15[a-z0-9]-%15[a-z0-9]-%d-%d-%d-%d", kind, mask, &S, &D, &H, &K) != 6)
-        return false;
-    bench_one(mask, S, D, H, K, !strcmp(kind, "portable"));
-    return true;
-}
-
 /* ---- children -------------------------------------------------------------------------------- */
 
 static char *own_path;
@@ -332,7 +252,6 @@ int main(int argc, char **argv) {
     own_path = (char *)"/proc/self/exe";
     const char *mode = argc > 1 ? argv[1] : "test";
     if (!strcmp(mode, "group") && argc > 2) return run_group(argv[2]) ? 0 : 1;
-    if (!strcmp(mode, "measure") && argc > 2) return run_bench(argv[2]) ? 0 : 1;
     if (!strcmp(mode, "lists")) {
         bool ok = check_lists();
         printf("%d passed, %d failed\n", ok, !ok);
@@ -342,7 +261,7 @@ int main(int argc, char **argv) {
         CU(cudaStreamCreateWithFlags(&test_stream.s, cudaStreamNonBlocking));
         int D = atoi(argv[3]), S = atoi(argv[4]);
         Shape x = {S, S, D == 64 ? 32 : 24, 8, D};
-        Bench b;
+        Inputs b;
         b.create(x, named_bands("causal", S), false);
         b.prepare();
         if (!strcmp(argv[2], "bwd")) b.bwd();
@@ -368,24 +287,8 @@ int main(int argc, char **argv) {
             total++;
         }
     }
-    if (!strcmp(mode, "bench")) {
-        static const char *const heads[] = {"64-32-8", "128-24-8", "128-64-8"};
-        static const char *const masks[] = {"causal-2048",  "4x2k-8192",   "causal-8192",
-                                            "causal-32768", "full-8192",   "docs-8192",
-                                            "docs-32768",   "window-32768"};
-        std::vector<std::string> lines;
-        for (const char *h : heads)
-            for (const char *m : masks) lines.push_back(std::string("sm90-") + m + "-" + h);
-        lines.push_back("portable-causal-8192-64-32-8");
-        lines.push_back("portable-causal-8192-128-24-8");
-        for (const std::string &l : lines)
-            if (argc <= 2 || l.find(argv[2]) != std::string::npos) {
-                failed += !in_child("measure", l.c_str(), 10);
-                total++;
-            }
-    }
     if (total == 0) {
-        printf("usage: gpu_attention test|bench [filter] | lists | once fwd|bwd D S\n");
+        printf("usage: gpu_attention test [filter] | lists | once fwd|bwd D S\n");
         return 2;
     }
     printf("%d passed, %d failed\n", total - failed, failed);

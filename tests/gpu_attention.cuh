@@ -5,6 +5,7 @@
 
 #include "attention.h"
 extern "C" {
+#include "bench/cases.h"
 #include "rng.h"
 }
 
@@ -95,27 +96,6 @@ static Bands documents_bands(const std::vector<int> &lengths) {
         at += n;
     }
     return out;
-}
-
-/* Log-uniform in [100, 4000], packed to S. */
-static std::vector<int> document_lengths(int S) {
-    std::vector<int> out;
-    for (int n = 0; n < S; n += out.back()) {
-        double u = rng_uniform(0, rng_stream(RNG_TEST, 1), out.size());
-        out.push_back(std::min((int)(100 * pow(40, u)), S - n));
-    }
-    return out;
-}
-
-static double bands_area(const Bands &bands) {
-    double sum = 0;
-    for (const Band &b : bands)
-        for (int64_t q = b.q_begin; q < b.q_end; q++) {
-            int64_t lo = std::max<int64_t>(b.k_begin, q + b.lo);
-            int64_t hi = std::min<int64_t>(b.k_end, q + b.hi + 1);
-            if (hi > lo) sum += (double)(hi - lo);
-        }
-    return sum;
 }
 
 /* ---- device buffers with sentinels ----------------------------------------------------------- */

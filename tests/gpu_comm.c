@@ -141,6 +141,34 @@ static void test_groups(Comm *c, int64_t n) {
     free(want);
 }
 
+/* Events around the next group that is not empty lie between the work before it and after it. */
+static void test_trace(Comm *c, int64_t n) {
+    char *out = device_new(n * c->size), *in = device_new(n * c->size);
+    Event *at[4];
+    CommTicket ticket;
+    for (int i = 0; i < 4; i++) EXPECT_OK(gpu->event_create(&at[i]));
+    gpu->mem_zero(out, n * c->size, stream);
+    gpu->event_record(at[0], stream);
+    c->table->trace(c, at[1], at[2]);
+    EXPECT_OK(comm_group_begin(c));
+    EXPECT_OK(comm_group_end(c, stream, &ticket));
+    EXPECT_OK(comm_group_begin(c));
+    for (int p = 0; p < c->size; p++) {
+        EXPECT_OK(comm_send(c, out + p * n, n, DT_U8, p, COMM_KIND_KV));
+        EXPECT_OK(comm_recv(c, in + p * n, n, DT_U8, p));
+    }
+    EXPECT_OK(comm_group_end(c, stream, &ticket));
+    EXPECT_OK(comm_wait(c, ticket, stream));
+    gpu->event_record(at[3], stream);
+    EXPECT_OK(gpu->stream_sync(stream));
+    EXPECT_EQ(gpu->event_ms(at[0], at[1]) >= 0, 1);
+    EXPECT_EQ(gpu->event_ms(at[1], at[2]) > 0, 1);
+    EXPECT_EQ(gpu->event_ms(at[2], at[3]) >= 0, 1);
+    for (int i = 0; i < 4; i++) gpu->event_free(at[i]);
+    gpu->mem_free(out);
+    gpu->mem_free(in);
+}
+
 static void print_time(Comm *c, const char *what, int64_t bytes, double factor, int times,
                        double begin) {
     EXPECT_OK(gpu->stream_sync(stream));
@@ -214,6 +242,7 @@ int main(int argc, char **argv) {
             test_collectives(comms[i], 4099);
             test_groups(comms[i], 1);
             test_groups(comms[i], 100003);
+            if (comms[i]->table->trace != NULL) test_trace(comms[i], 1 << 20);
         }
         if (cp == size) test_collectives(set.world, (1 << 20) + 5);
         if (cp == size && argc > 1 && strcmp(argv[1], "time") == 0) print_times(set.world);

@@ -466,6 +466,10 @@ CALL(sum_squares) {
     o->sum_squares(p[0], p[1], z[0], s);
 }
 
+CALL(checksum) {
+    o->checksum(p[0], p[1], z[0], s);
+}
+
 static void test_flat(int64_t n, int shift) {
     Case c;
     case_begin(&c, shift, "adamw n=%lld", (long long)n);
@@ -502,6 +506,14 @@ static void test_flat(int64_t n, int shift) {
         add_input(&c, "x", F32, n, 1);
         c.z[0] = n;
         case_run(&c, squares ? sum_squares : sum_f32);
+    }
+    for (int64_t cut = 0; cut < 8 && cut <= 4 * n; cut += 3) {
+        case_begin(&c, shift, "checksum of %lld bytes", (long long)(4 * n - cut));
+        *(double *)add(&c, "out", F64, 1) = 0.25; /* 64 bits that are a number */
+        is_output(&c, EXACT);
+        add_input(&c, "x", F32, n, 1);
+        c.z[0] = 4 * n - cut;
+        case_run(&c, checksum);
     }
 }
 

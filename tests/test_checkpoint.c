@@ -297,6 +297,15 @@ static void a_save_that_fails_leaves_the_old_file(void **state) {
     assert_status_fails(checkpoint_save(path, NULL, 0, &twice, 1, NULL, 0, self, &size), ERR_USER,
                         "'format' appears twice");
     assert_only(old, n);
+
+    CkptSave *given_up; /* as by a run that ends in the middle of a save */
+    const CkptPiece piece = {.tensor = 3, .count = 2, .data = "1234"};
+    assert_status_ok(
+        checkpoint_begin(&given_up, path, tensors, N_TENSORS, entries, N_ENTRIES, self));
+    assert_status_ok(checkpoint_write(given_up, &piece));
+    assert_true(exists(tmp));
+    checkpoint_end(given_up);
+    assert_only(old, n);
     comm_free(self);
 
     assert_status_fails(save("/no/such/dir/x.safetensors", 1), ERR_ENV, "No such file");
@@ -310,6 +319,26 @@ static void a_save_that_fails_leaves_the_old_file(void **state) {
     assert_false(exists(tmp));
     assert_status_ok(verify(path));
     free(old);
+}
+
+static void an_entry_gets_the_crc_of_all_weights(void **state) {
+    (void)state;
+    static const SafeTensor list[] = {
+        {.name = "model.a", .dtype = DT_U8, .ndim = 1, .shape = {5}},
+        {.name = "optim.m.a", .dtype = DT_U8, .ndim = 1, .shape = {2}},
+        {.name = "model.b", .dtype = DT_U8, .ndim = 1, .shape = {4}}};
+    const CkptPiece pieces[] = {
+        {0, 0, 3, "123"}, {0, 3, 2, "45"}, {1, 0, 2, "xy"}, {2, 0, 4, "6789"}};
+    const CkptEntry asked = {"weights", NULL};
+    int64_t size;
+    Comm *self = comm_self_create();
+    Checkpoint *ck;
+    assert_status_ok(checkpoint_save(path, list, 3, &asked, 1, pieces, 4, self, &size));
+    assert_status_ok(checkpoint_open(&ck, path));
+    assert_status_ok(checkpoint_verify(ck));
+    assert_string_equal(checkpoint_entry(ck, "weights"), "cbf43926"); /* CRC-32's check value */
+    checkpoint_close(ck);
+    comm_free(self);
 }
 
 static void an_empty_checkpoint_is_one_too(void **state) {
@@ -454,6 +483,7 @@ int main(void) {
         TEST(damage_is_reported_with_its_place),
         TEST(files_of_others_can_be_read_but_not_verified),
         TEST(a_save_that_fails_leaves_the_old_file),
+        TEST(an_entry_gets_the_crc_of_all_weights),
         TEST(an_empty_checkpoint_is_one_too),
         TEST(the_latest_is_the_newest_that_verifies),
         TEST(pruning_keeps_the_newest_and_the_current),

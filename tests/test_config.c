@@ -148,7 +148,7 @@ static void json_nests_as_the_sections_do(void **state) {
     assert_status_ok(parse(&c, LEAST));
     config_print_json(&c, &json);
     assert_non_null(strstr(
-        json.text, "\"deterministic\": false}, \"device\": \"auto\", \"model\": {\"layers\": 2,"));
+        json.text, "\"allow_data_change\": false}, \"device\": \"auto\", \"model\": {\"layers\": 2,"));
     assert_non_null(strstr(json.text, "\"rope_scaling\": {\"factor\": 1, \"low\": 1, \"high\": 4, "
                                       "\"original\": 8192}}, \"data\": {\"train\": [\"a.bin\"], "
                                       "\"val\": []"));

@@ -88,6 +88,52 @@ static void add_and_cast_touch_exactly_n_elements(void **state) {
     }
 }
 
+/* The definition, word for word. */
+static uint64_t checksum_of(const unsigned char *x, int64_t bytes) {
+    uint64_t sum = 0;
+    for (int64_t i = 0; 8 * i < bytes; i++) {
+        uint64_t word = 0;
+        memcpy(&word, x + 8 * i, (size_t)i64_min(8, bytes - 8 * i));
+        sum += checksum_mix(word, i);
+    }
+    return sum;
+}
+
+static void a_checksum_is_added_and_shows_any_change(void **state) {
+    (void)state;
+    enum { N = 100 };
+    float *x = tensor_random(N, 1, 1);
+    unsigned char *bytes = (unsigned char *)x;
+    for (int64_t n = 0; n <= 4 * N; n++) {
+        uint64_t sum = 77;
+        cpu_ops()->checksum(&sum, x, n, NULL);
+        assert_true(sum == checksum_of(bytes, n) + 77);
+    }
+    uint64_t whole = 0, swapped = 0, words[2];
+    cpu_ops()->checksum(&whole, x, 4 * N, NULL);
+    for (int bit = 0; bit < 32 * N; bit++) {
+        uint64_t sum = 0;
+        bytes[bit / 8] ^= (unsigned char)(1 << bit % 8);
+        cpu_ops()->checksum(&sum, x, 4 * N, NULL);
+        bytes[bit / 8] ^= (unsigned char)(1 << bit % 8);
+        assert_true(sum != whole);
+    }
+    memcpy(words, bytes, sizeof words);
+    memcpy(bytes, &words[1], 8);
+    memcpy(bytes + 8, &words[0], 8);
+    cpu_ops()->checksum(&swapped, x, 4 * N, NULL);
+    assert_true(swapped != whole);
+    tensor_free(x);
+    float *large = tensor_random(100001, 2, 1);
+    for (int threads = 1; threads <= 5; threads++) {
+        uint64_t sum = 0;
+        omp_set_num_threads(threads);
+        cpu_ops()->checksum(&sum, large, 4 * 100001, NULL);
+        assert_true(sum == checksum_of((unsigned char *)large, 4 * 100001));
+    }
+    tensor_free(large);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sums_are_added_to_the_output_in_double),
@@ -95,6 +141,7 @@ int main(void) {
         cmocka_unit_test(sums_do_not_depend_on_where_the_array_lies_in_memory),
         cmocka_unit_test(a_nan_anywhere_makes_the_sum_of_squares_nan),
         cmocka_unit_test(add_and_cast_touch_exactly_n_elements),
+        cmocka_unit_test(a_checksum_is_added_and_shows_any_change),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

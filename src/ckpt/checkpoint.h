@@ -24,7 +24,8 @@ typedef struct {
 } CkptPiece;
 
 typedef struct {
-    const char *key, *value;
+    const char *key;
+    const char *value; /* NULL, at one of them: the digits of checkpoint_weights_crc() */
 } CkptEntry;
 
 /* Collective over `host`. tensors and entries (names, shapes, metadata) are equal on every rank;
@@ -35,6 +36,30 @@ typedef struct {
 Status checkpoint_save(const char *path, const SafeTensor *tensors, int n_tensors,
                        const CkptEntry *entries, int n_entries, const CkptPiece *pieces,
                        int n_pieces, Comm *host, int64_t *bytes);
+
+/* ---- the same in steps, for who does something else meanwhile --------------------------------
+ * begin, any number of writes, flush, gather, publish on rank 0, end. write, flush and publish are
+ * local and may run on another thread than the others, one at a time. */
+typedef struct CkptSave CkptSave;
+
+/* Collective: lays the file out, sees that there is space for it, makes PATH.tmp. Copies what it is
+ * given. */
+Status checkpoint_begin(CkptSave **save, const char *path, const SafeTensor *tensors, int n_tensors,
+                        const CkptEntry *entries, int n_entries, Comm *host);
+Status checkpoint_write(CkptSave *s, const CkptPiece *piece);
+/* This rank's pieces are on disk when it returns. */
+Status checkpoint_flush(CkptSave *s);
+/* Collective, when every rank's flush has succeeded. */
+Status checkpoint_gather(CkptSave *s, Comm *host);
+/* Rank 0, after the gather: header, rename, all on disk when it returns. */
+Status checkpoint_publish(CkptSave *s);
+/* Frees; on rank 0 removes the .tmp of a file that was not published. s may be NULL. */
+void checkpoint_end(CkptSave *s);
+
+int64_t checkpoint_size(const CkptSave *s); /* bytes of the whole file */
+/* On rank 0, after the gather: CRC-32 of all tensors that are not "optim.*", one behind the other.
+ */
+uint32_t checkpoint_weights_crc(const CkptSave *s);
 
 typedef struct Checkpoint Checkpoint;
 

@@ -13,20 +13,38 @@
 
 #include "ckpt/file.h"
 
+/* Written but not yet on disk at most: the last flush is short, and who watches the writes sees
+ * that a slow disk moves. */
+enum { UNSYNCED_BYTES = 256 << 20 };
+
+static const char NO_DIGITS[] = "00000000";
+
 typedef struct {
-    const char *path;
-    char *tmp;
+    int64_t tensor, begin, count, crc; /* count 0: nothing */
+} PieceCrc;
+
+struct CkptSave {
+    int rank;
+    char *path, *tmp;
     SafeTensor *tensors; /* with their places in the file */
     int n_tensors;
-    SafeEntry *entries;
+    SafeEntry *entries; /* two, the caller's, and one per tensor */
     int n_entries;
-    char (*crcs)[9]; /* per tensor; zeros until all pieces are written */
+    int weights_crc; /* the entry that is to get it; 0: none */
+    uint32_t *crcs;  /* per tensor, on rank 0 from the gather on */
     StrBuf header;   /* the length and the JSON text, as in the file */
     int64_t size;    /* of the whole file */
-} Save;
+    int fd;          /* -1: this rank has not written yet */
+    int64_t unsynced;
+    PieceCrc *written; /* this rank's */
+    int64_t n_written, cap_written;
+    bool published;
+};
+
+/* ---- the header ------------------------------------------------------------------------------ */
 
 /* Names and CRCs have fixed lengths, so the header's size is known before the CRCs are. */
-static void build_header(Save *s) {
+static void build_header(CkptSave *s) {
     s->header.len = 0;
     safetensors_header(&s->header, s->tensors, s->n_tensors, s->entries, s->n_entries);
     size_t digits = 8 + strlen(CKPT_HEADER_START);
@@ -38,52 +56,81 @@ static void build_header(Save *s) {
     memcpy(s->header.text + digits, hex, 8);
 }
 
-static void save_init(Save *s, const char *path, const SafeTensor *tensors, int n_tensors,
-                      const CkptEntry *entries, int n_entries) {
-    *s = (Save){.path = path, .tmp = mem_printf("%s.tmp", path), .n_tensors = n_tensors};
+static void add_entry(CkptSave *s, char *key, const char *value) {
+    s->entries[s->n_entries++] = (SafeEntry){key, mem_strdup(value)};
+}
+
+static CkptSave *save_create(const char *path, const SafeTensor *tensors, int n_tensors,
+                             const CkptEntry *entries, int n_entries, int rank) {
+    CkptSave *s = NEW(CkptSave, 1);
+    *s = (CkptSave){.rank = rank,
+                    .path = mem_strdup(path),
+                    .tmp = mem_printf("%s.tmp", path),
+                    .n_tensors = n_tensors,
+                    .fd = -1};
     s->tensors = NEW(SafeTensor, n_tensors);
-    s->crcs = mem_new(n_tensors, sizeof *s->crcs);
+    s->crcs = NEW(uint32_t, n_tensors);
     s->entries = NEW(SafeEntry, 2 + (int64_t)n_entries + n_tensors);
-    s->entries[s->n_entries++] = (SafeEntry){mem_strdup("header_crc"), "00000000"};
-    s->entries[s->n_entries++] = (SafeEntry){mem_strdup("format"), "pt"};
-    for (int i = 0; i < n_entries; i++)
-        s->entries[s->n_entries++] =
-            (SafeEntry){mem_strdup(entries[i].key), (char *)entries[i].value};
+    add_entry(s, mem_strdup("header_crc"), NO_DIGITS);
+    add_entry(s, mem_strdup("format"), "pt");
+    for (int i = 0; i < n_entries; i++) {
+        const char *value = entries[i].value;
+        REQUIRE(value != NULL || s->weights_crc == 0);
+        if (value == NULL) s->weights_crc = s->n_entries;
+        add_entry(s, mem_strdup(entries[i].key), value != NULL ? value : NO_DIGITS);
+    }
     for (int i = 0; i < n_tensors; i++) {
         s->tensors[i] = tensors[i];
-        memcpy(s->crcs[i], "00000000", 9);
-        s->entries[s->n_entries++] = (SafeEntry){mem_printf("crc.%s", tensors[i].name), s->crcs[i]};
+        s->tensors[i].name = mem_strdup(tensors[i].name);
+        add_entry(s, mem_printf("crc.%s", tensors[i].name), NO_DIGITS);
     }
     safetensors_layout(s->tensors, n_tensors);
     build_header(s);
     s->size = (int64_t)s->header.len + (n_tensors > 0 ? s->tensors[n_tensors - 1].end : 0);
+    return s;
 }
 
-static void save_free(Save *s) {
-    for (int i = 0; i < s->n_entries; i++) free(s->entries[i].key);
+void checkpoint_end(CkptSave *s) {
+    if (s == NULL) return;
+    if (s->fd >= 0) close(s->fd);
+    if (s->rank == 0 && !s->published) unlink(s->tmp);
+    for (int i = 0; i < s->n_entries; i++) {
+        free(s->entries[i].key);
+        free(s->entries[i].value);
+    }
+    for (int i = 0; i < s->n_tensors; i++) free(s->tensors[i].name);
+    strbuf_free(&s->header);
     free(s->entries);
     free(s->crcs);
     free(s->tensors);
+    free(s->written);
+    free(s->path);
     free(s->tmp);
-    strbuf_free(&s->header);
+    free(s);
+}
+
+int64_t checkpoint_size(const CkptSave *s) {
+    return s->size;
 }
 
 /* Whatever the tensors and entries hold, what is written must be readable. */
-static Status check_header(const Save *s) {
+static Status check_header(const CkptSave *s) {
     SafeFile f;
     CHECK(safetensors_parse(&f, s->path, s->header.text + 8, (int64_t)s->header.len - 8, s->size));
     safetensors_free(&f);
     return OK;
 }
 
-static Status write_fail(const Save *s, const char *what, int error) {
+/* ---- the file -------------------------------------------------------------------------------- */
+
+static Status write_fail(const CkptSave *s, const char *what, int error) {
     return status_fail(ERR_ENV,
                        "cannot save %s (%" PRId64 " bytes): %s: %s; earlier checkpoints are "
                        "untouched",
                        s->path, s->size, what, file_error(error));
 }
 
-static Status check_space(const Save *s) {
+static Status check_space(const CkptSave *s) {
     struct statvfs fs;
     char *dir = file_parent(s->path);
     Status st = OK;
@@ -101,55 +148,84 @@ static Status check_space(const Save *s) {
     return st;
 }
 
-/* Rank 0: an empty file of the final size, with its blocks reserved where the file system can. */
-static Status create_tmp(const Save *s) {
+/* Rank 0: an empty file of the final size. */
+static Status create_tmp(const CkptSave *s) {
     unlink(s->tmp); /* what an interrupted save left; its space counts again */
     CHECK(check_space(s));
     int fd = open(s->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) return write_fail(s, "creating its .tmp", errno);
-    int error;
-    do error = fallocate(fd, 0, 0, (off_t)s->size) != 0 ? errno : 0;
-    while (error == EINTR);
-    if (error == EOPNOTSUPP || error == ENOSYS)
-        error = ftruncate(fd, (off_t)s->size) != 0 ? errno : 0;
+    int error = ftruncate(fd, (off_t)s->size) != 0 ? errno : 0;
     if (close(fd) != 0 && error == 0) error = errno;
+    return error != 0 ? write_fail(s, "making its .tmp as long", error) : OK;
+}
+
+Status checkpoint_begin(CkptSave **save, const char *path, const SafeTensor *tensors, int n_tensors,
+                        const CkptEntry *entries, int n_entries, Comm *host) {
+    Status st;
+    CkptSave *s = save_create(path, tensors, n_tensors, entries, n_entries, host->rank);
+    uint32_t header = (uint32_t)crc32_z(0, (const Bytef *)s->header.text, (z_size_t)s->header.len);
+    CHECK_GOTO(comm_agree_equal(host, header, "the checkpoint's header"), fail);
+    CHECK_GOTO(comm_agree(host, check_header(s)), fail);
+    CHECK_GOTO(comm_agree(host, host->rank == 0 ? create_tmp(s) : OK), fail);
+    *save = s;
+    return OK;
+fail:
+    checkpoint_end(s);
+    *save = NULL;
+    return st;
+}
+
+static int reserve_blocks(int fd, int64_t size) {
+    int error;
+    do error = fallocate(fd, 0, 0, (off_t)size) != 0 ? errno : 0;
+    while (error == EINTR);
+    return error == EOPNOTSUPP || error == ENOSYS ? 0 : error;
+}
+
+/* Before its first write. Rank 0 reserves the whole file's blocks where the file system can: here
+ * and not in checkpoint_begin, because some take seconds for it. */
+static Status open_tmp(CkptSave *s) {
+    s->fd = open(s->tmp, O_WRONLY | O_CLOEXEC);
+    if (s->fd < 0)
+        return write_fail(s, "opening its .tmp (is the directory shared by all ranks?)", errno);
+    int error = s->rank == 0 ? reserve_blocks(s->fd, s->size) : 0;
     return error != 0 ? write_fail(s, "reserving its space", error) : OK;
 }
 
-/* This rank's pieces, on disk when it returns; crcs[i] is the CRC of pieces[i]. */
-static Status write_pieces(const Save *s, const CkptPiece *pieces, int n_pieces, uint32_t *crcs) {
-    int fd = open(s->tmp, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return write_fail(s, "opening its .tmp (is the directory shared by all ranks?)", errno);
-    int error = 0;
-    for (int i = 0; i < n_pieces && error == 0; i++) {
-        const SafeTensor *t = &s->tensors[pieces[i].tensor];
-        int64_t size = dtype_bytes(t->dtype);
-        int64_t at = (int64_t)s->header.len + t->begin + pieces[i].begin * size;
-        error = file_write_crc(fd, pieces[i].data, pieces[i].count * size, at, &crcs[i]);
+static int sync_data(CkptSave *s) {
+    s->unsynced = 0;
+    return fdatasync(s->fd) != 0 ? errno : 0;
+}
+
+Status checkpoint_write(CkptSave *s, const CkptPiece *p) {
+    REQUIRE(p->tensor >= 0 && p->tensor < s->n_tensors);
+    const SafeTensor *t = &s->tensors[p->tensor];
+    REQUIRE(p->begin >= 0 && p->count >= 0 && p->begin <= safetensors_count(t) - p->count);
+    if (s->fd < 0) CHECK(open_tmp(s));
+    int64_t size = dtype_bytes(t->dtype), bytes = p->count * size;
+    int64_t at = (int64_t)s->header.len + t->begin + p->begin * size;
+    uint32_t crc;
+    int error = file_write_crc(s->fd, p->data, bytes, at, &crc);
+    s->unsynced += bytes;
+    if (error == 0 && s->unsynced >= UNSYNCED_BYTES) error = sync_data(s);
+    if (error != 0) return write_fail(s, "writing", error);
+    if (s->n_written == s->cap_written) {
+        s->cap_written = 2 * s->cap_written + 16;
+        s->written = mem_grow(s->written, s->cap_written, sizeof *s->written);
     }
-    if (error == 0 && fsync(fd) != 0) error = errno;
-    if (close(fd) != 0 && error == 0) error = errno;
+    s->written[s->n_written++] = (PieceCrc){p->tensor, p->begin, p->count, crc};
+    return OK;
+}
+
+Status checkpoint_flush(CkptSave *s) {
+    if (s->fd < 0) return OK;
+    int error = sync_data(s);
+    if (close(s->fd) != 0 && error == 0) error = errno;
+    s->fd = -1;
     return error != 0 ? write_fail(s, "writing", error) : OK;
 }
 
-typedef struct {
-    int64_t tensor, begin, count, crc; /* count 0: nothing */
-} PieceCrc;
-
-/* Every rank's pieces to all ranks. */
-static Status gather_crcs(const CkptPiece *pieces, const uint32_t *crcs, int n_pieces, Comm *host,
-                          PieceCrc **all, int64_t *n) {
-    const int64_t fields = sizeof(PieceCrc) / sizeof(int64_t);
-    int64_t most = n_pieces;
-    CHECK(comm_all_reduce(host, &most, 1, DT_I64, COMM_MAX, NULL));
-    *n = most * host->size;
-    *all = NEW(PieceCrc, *n);
-    for (int i = 0; i < n_pieces; i++)
-        (*all)[most * host->rank + i] =
-            (PieceCrc){pieces[i].tensor, pieces[i].begin, pieces[i].count, crcs[i]};
-    return comm_all_gather(host, *all, most * fields, DT_I64, COMM_KIND_OTHER, NULL);
-}
+/* ---- the CRCs -------------------------------------------------------------------------------- */
 
 static int by_place(const void *a, const void *b) {
     const PieceCrc *x = a, *y = b;
@@ -158,7 +234,7 @@ static int by_place(const void *a, const void *b) {
 }
 
 /* The CRC of each tensor from those of its pieces, which must cover it exactly once. */
-static void combine_crcs(Save *s, PieceCrc *all, int64_t n) {
+static void combine_crcs(CkptSave *s, PieceCrc *all, int64_t n) {
     if (n > 0) qsort(all, (size_t)n, sizeof *all, by_place);
     const PieceCrc *p = all, *end = all + n;
     for (int i = 0; i < s->n_tensors; i++) {
@@ -172,13 +248,44 @@ static void combine_crcs(Save *s, PieceCrc *all, int64_t n) {
             covered += p->count;
         }
         REQUIRE(covered == safetensors_count(t));
-        snprintf(s->crcs[i], sizeof s->crcs[i], "%08" PRIx32, crc);
+        s->crcs[i] = crc;
     }
 }
 
-/* Rank 0: the header last, so that a .tmp is a readable file only when it is complete. */
-static Status publish(Save *s, PieceCrc *all, int64_t n) {
-    combine_crcs(s, all, n);
+uint32_t checkpoint_weights_crc(const CkptSave *s) {
+    uint32_t crc = 0;
+    for (int i = 0; i < s->n_tensors; i++) {
+        const SafeTensor *t = &s->tensors[i];
+        if (strncmp(t->name, "optim.", 6) != 0)
+            crc = (uint32_t)crc32_combine(crc, s->crcs[i], t->end - t->begin);
+    }
+    return crc;
+}
+
+Status checkpoint_gather(CkptSave *s, Comm *host) {
+    const int64_t fields = sizeof(PieceCrc) / sizeof(int64_t);
+    int64_t most = s->n_written;
+    CHECK(comm_all_reduce(host, &most, 1, DT_I64, COMM_MAX, NULL));
+    PieceCrc *all = NEW(PieceCrc, most * host->size);
+    if (s->n_written > 0)
+        memcpy(all + most * s->rank, s->written, (size_t)s->n_written * sizeof *all);
+    Status st = comm_all_gather(host, all, most * fields, DT_I64, COMM_KIND_OTHER, NULL);
+    if (st == OK && s->rank == 0) combine_crcs(s, all, most * host->size);
+    free(all);
+    return st;
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+static void set_digits(SafeEntry *e, uint32_t crc) {
+    snprintf(e->value, sizeof NO_DIGITS, "%08" PRIx32, crc);
+}
+
+/* The header last, so that a .tmp is a readable file only when it is complete. */
+Status checkpoint_publish(CkptSave *s) {
+    SafeEntry *crcs = s->entries + s->n_entries - s->n_tensors;
+    for (int i = 0; i < s->n_tensors; i++) set_digits(&crcs[i], s->crcs[i]);
+    if (s->weights_crc > 0) set_digits(&s->entries[s->weights_crc], checkpoint_weights_crc(s));
     build_header(s);
     int fd = open(s->tmp, O_WRONLY | O_CLOEXEC);
     if (fd < 0) return write_fail(s, "opening its .tmp", errno);
@@ -187,40 +294,23 @@ static Status publish(Save *s, PieceCrc *all, int64_t n) {
     if (close(fd) != 0 && error == 0) error = errno;
     if (error != 0) return write_fail(s, "writing its header", error);
     if (rename(s->tmp, s->path) != 0) return write_fail(s, "renaming its .tmp", errno);
+    s->published = true;
     error = file_sync_parent(s->path);
     return error != 0 ? write_fail(s, "syncing its directory", error) : OK;
-}
-
-static Status save(Save *s, const CkptPiece *pieces, int n_pieces, uint32_t *crcs, Comm *host) {
-    PieceCrc *all = NULL;
-    int64_t n = 0;
-    uint32_t header = (uint32_t)crc32_z(0, (const Bytef *)s->header.text, (z_size_t)s->header.len);
-    CHECK(comm_agree_equal(host, header, "the checkpoint's header"));
-    CHECK(check_header(s));
-    CHECK(comm_agree(host, host->rank == 0 ? create_tmp(s) : OK));
-    CHECK(comm_agree(host, write_pieces(s, pieces, n_pieces, crcs)));
-    Status st = gather_crcs(pieces, crcs, n_pieces, host, &all, &n);
-    if (st == OK) st = comm_agree(host, host->rank == 0 ? publish(s, all, n) : OK);
-    free(all);
-    return st;
 }
 
 Status checkpoint_save(const char *path, const SafeTensor *tensors, int n_tensors,
                        const CkptEntry *entries, int n_entries, const CkptPiece *pieces,
                        int n_pieces, Comm *host, int64_t *bytes) {
-    for (int i = 0; i < n_pieces; i++) {
-        const CkptPiece *p = &pieces[i];
-        REQUIRE(p->tensor >= 0 && p->tensor < n_tensors);
-        int64_t total = safetensors_count(&tensors[p->tensor]);
-        REQUIRE(p->begin >= 0 && p->count >= 0 && p->begin <= total - p->count);
-    }
-    Save s;
-    save_init(&s, path, tensors, n_tensors, entries, n_entries);
-    uint32_t *crcs = NEW(uint32_t, n_pieces);
-    Status st = save(&s, pieces, n_pieces, crcs, host);
-    if (st != OK && host->rank == 0) unlink(s.tmp);
-    *bytes = s.size;
-    free(crcs);
-    save_free(&s);
+    CkptSave *s;
+    CHECK(checkpoint_begin(&s, path, tensors, n_tensors, entries, n_entries, host));
+    Status st = OK;
+    for (int i = 0; i < n_pieces && st == OK; i++) st = checkpoint_write(s, &pieces[i]);
+    if (st == OK) st = checkpoint_flush(s);
+    st = comm_agree(host, st);
+    if (st == OK) st = checkpoint_gather(s, host);
+    if (st == OK) st = comm_agree(host, s->rank == 0 ? checkpoint_publish(s) : OK);
+    *bytes = s->size;
+    checkpoint_end(s);
     return st;
 }

@@ -10,7 +10,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include "ckpt/checkpoint.h"
 #include "ckpt/file.h"
@@ -45,7 +44,6 @@ typedef struct {
     int scratch;           /* an unlinked file: all weights in fp32, in the table's order */
     float *weights;        /* the same, mapped */
     int64_t bytes;         /* of it */
-    uint32_t crc;          /* of it */
 } Import;
 
 /* ---- reading the directory ------------------------------------------------------------------- */
@@ -275,7 +273,6 @@ static Status fill_scratch(Import *m, float *block) {
             if (error != 0)
                 return status_fail(ERR_ENV, "cannot write beside %s: %s", m->checkpoint,
                                    file_error(error));
-            m->crc = (uint32_t)crc32_z(m->crc, (const Bytef *)block, (z_size_t)bytes);
             m->bytes += bytes;
         }
     }
@@ -310,12 +307,11 @@ static Status save(const Import *m, int64_t *bytes) {
     }
     StrBuf config = {0};
     config_print(&m->config, &config);
-    char crc[9], hash[9];
-    snprintf(crc, sizeof crc, "%08" PRIx32, m->crc);
+    char hash[9];
     snprintf(hash, sizeof hash, "%08" PRIx32, config_hash(&m->config));
     const CkptEntry entries[] = {
         {"cria.version", cria_version}, {"cria.step", "0"},
-        {"cria.tokens", "0"},           {"cria.weights_crc", crc},
+        {"cria.tokens", "0"},           {"cria.weights_crc", NULL},
         {"cria.config_hash", hash},     {"cria.config", strbuf_text(&config)}};
     Comm *self = comm_self_create();
     Status st = checkpoint_save(m->checkpoint, tensors, STATES * t->n_params, entries,

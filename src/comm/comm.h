@@ -41,6 +41,9 @@ typedef struct {
     Status (*wait)(Comm *c, CommTicket ticket, Stream *stream);
     Status (*expose)(Comm *c, void *base, int64_t bytes); /* NULL: no use for it */
     void (*free)(Comm *c);
+    /* For measuring: the next group that is not empty records these events where its transfers run,
+     * before and behind them. NULL: this row runs them nowhere that an event can be recorded. */
+    void (*trace)(Comm *c, Event *begin, Event *end);
 } CommTable;
 
 struct Comm {
@@ -63,6 +66,7 @@ Status comm_start(int *argc, char ***argv);
 int comm_world_rank(void);
 int comm_world_size(void);
 int comm_local_rank(void);
+int comm_local_size(void); /* ranks of this host */
 int comm_local_cores(void); /* this rank's share of the cores of its host, at least 1 */
 void comm_finish(void);
 /* Ends every rank of the job at once with this exit code; for a failure on one rank only. */
@@ -93,10 +97,10 @@ Status comm_send(Comm *c, const void *buf, int64_t n, Dtype t, int peer, CommKin
 Status comm_recv(Comm *c, void *buf, int64_t n, Dtype t, int peer);
 Status comm_group_end(Comm *c, Stream *stream, CommTicket *ticket);
 Status comm_wait(Comm *c, CommTicket ticket, Stream *stream);
-/* Collective, at most once and before the first group: an allocation that everything lies in that
- * groups will send. Ranks that can then read each other's memory do so, and from here on groups are
- * collective: every rank opens the same ones, empty where it has nothing to move. The memory must
- * outlive the communicator. */
+/* Collective, with no group under way: an allocation that everything lies in that groups will send, in
+ * place of the one named before; NULL when that is to be freed. Ranks that can then read each
+ * other's memory do so, and from here on groups are collective: every rank opens the same ones,
+ * empty where it has nothing to move. */
 Status comm_expose(Comm *c, void *base, int64_t bytes);
 
 /* Host-side agreement: every rank passes its own Status; all get the worst (ERR_ENV, ERR_USER,

@@ -8,7 +8,7 @@
 enum { ABORT_NS = 300 * 1000 * 1000 };
 
 /* MPI is one per process, and so is this; written once, by comm_start. */
-static struct { int rank, size, local_rank, cores; } world = {0, 1, 0, 1};
+static struct { int rank, size, local_rank, local_size, cores; } world = {0, 1, 0, 1, 1};
 
 const char *mpi_error_text(int code, char text[MPI_MAX_ERROR_STRING]) {
     int length = 0;
@@ -25,13 +25,11 @@ Status mpi_check(int code, const char *what) {
 /* Where MPI binds ranks to cores each has its own, where it does not all have all of them. */
 static Status count_cores(MPI_Comm node) {
     cpu_set_t own, all;
-    int ranks = 1;
     CPU_ZERO(&own);
     sched_getaffinity(0, sizeof own, &own);
     CHECK(
         mpi_check(MPI_Allreduce(&own, &all, sizeof own, MPI_BYTE, MPI_BOR, node), "MPI_Allreduce"));
-    CHECK(mpi_check(MPI_Comm_size(node, &ranks), "MPI_Comm_size"));
-    world.cores = (int)i64_max(1, i64_min(CPU_COUNT(&own), CPU_COUNT(&all) / ranks));
+    world.cores = (int)i64_max(1, i64_min(CPU_COUNT(&own), CPU_COUNT(&all) / world.local_size));
     return OK;
 }
 
@@ -52,6 +50,7 @@ Status comm_start(int *argc, char ***argv) {
         MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world.rank, MPI_INFO_NULL, &node),
         "MPI_Comm_split_type"));
     CHECK(mpi_check(MPI_Comm_rank(node, &world.local_rank), "MPI_Comm_rank"));
+    CHECK(mpi_check(MPI_Comm_size(node, &world.local_size), "MPI_Comm_size"));
     CHECK(count_cores(node));
     return mpi_check(MPI_Comm_free(&node), "MPI_Comm_free");
 }
@@ -64,6 +63,9 @@ int comm_world_size(void) {
 }
 int comm_local_rank(void) {
     return world.local_rank;
+}
+int comm_local_size(void) {
+    return world.local_size;
 }
 int comm_local_cores(void) {
     return world.cores;

@@ -30,7 +30,7 @@
     X(attn_work_create) X(attn_work_free)                                                          \
     X(attention_fwd) X(attention_delta) X(attention_bwd)                                           \
     X(swiglu_fwd) X(swiglu_bwd) X(cross_entropy) X(adamw)                                          \
-    X(cast_f32) X(add_f32) X(widen) X(sum_f32) X(sum_squares)                                               \
+    X(cast_f32) X(add_f32) X(widen) X(sum_f32) X(sum_squares) X(checksum)                          \
     X(gather_rows) X(scatter_rows) X(scatter_add_rows)
 /* clang-format on */
 

@@ -41,6 +41,21 @@ void cpu_sum_squares(double *out, const float *x, int64_t n, Stream *stream) {
     add_sum(out, x, n, chunk_sum_squares);
 }
 
+void cpu_checksum(uint64_t *out, const void *x, int64_t bytes, Stream *stream) {
+    (void)stream;
+    const unsigned char *at = x;
+    int64_t words = bytes / 8;
+    uint64_t sum = 0, word;
+#pragma omp parallel for schedule(static) reduction(+ : sum) private(word)
+    for (int64_t i = 0; i < words; i++) {
+        memcpy(&word, at + 8 * i, 8);
+        sum += checksum_mix(word, i);
+    }
+    word = 0;
+    memcpy(&word, at + 8 * words, (size_t)(bytes % 8));
+    *out += sum + (bytes % 8 != 0 ? checksum_mix(word, words) : 0);
+}
+
 void cpu_add_f32(float *dst, const float *src, int64_t n, Stream *stream) {
     (void)stream;
 #pragma omp parallel for simd schedule(static)

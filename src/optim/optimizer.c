@@ -18,9 +18,14 @@ struct Optimizer {
     float *master; /* NULL: the weights themselves */
     float *m, *v;
     double *sums; /* [world] partial sums of squares, device */
+    uint64_t *checksums; /* [OPTIM_REPLICAS][n_params], device */
     Stream *side; /* reductions run here */
     Event *ready, *reduced;
 };
+
+static int64_t checksums_bytes(const Optimizer *o) {
+    return (int64_t)OPTIM_REPLICAS * o->table->n_params * (int64_t)sizeof(uint64_t);
+}
 
 Optimizer *optimizer_create(const OptimConfig *config, int zero, const ParamTable *table,
                             const Ops *ops, Comm *comm, Arena *arena) {
@@ -37,6 +42,7 @@ Optimizer *optimizer_create(const OptimConfig *config, int zero, const ParamTabl
     arena_reserve(arena, "optimizer", "second moments", bytes, (void **)&o->v);
     arena_reserve(arena, "optimizer", "norm", comm->size * (int64_t)sizeof(double),
                   (void **)&o->sums);
+    arena_reserve(arena, "optimizer", "checksums", checksums_bytes(o), (void **)&o->checksums);
     return o;
 }
 
@@ -195,6 +201,23 @@ Status optimizer_step(Optimizer *o, int64_t t, double lr, double grad_scale, Str
         free(pieces);
     }
     return OK;
+}
+
+Status optimizer_checksums(Optimizer *o, uint64_t *sums, Stream *stream) {
+    const ParamTable *t = o->table;
+    const float *states[] = {o->master, o->m, o->v};
+    o->ops->mem_zero(o->checksums, checksums_bytes(o), stream);
+    for (int i = 0; i < t->n_params; i++) {
+        const Param *p = &t->params[i];
+        int64_t n = p->rows * p->cols; /* not the padding */
+        o->ops->checksum(o->checksums + i, weight_at(o, p->offset), n * o->ops->act_bytes, stream);
+        for (int s = 0; s < OPTIM_STATES && !o->sharded; s++)
+            if (states[s] != NULL)
+                o->ops->checksum(o->checksums + (1 + s) * t->n_params + i, states[s] + p->offset,
+                                 n * (int64_t)sizeof(float), stream);
+    }
+    o->ops->mem_copy(sums, o->checksums, checksums_bytes(o), stream);
+    return o->ops->stream_sync(stream);
 }
 
 /* CRC-32 and length in bytes of this rank's part of a bucket. */

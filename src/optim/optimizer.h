@@ -39,6 +39,12 @@ Status optimizer_step(Optimizer *o, int64_t t, double lr, double grad_scale, Str
 enum { OPTIM_WEIGHT, OPTIM_M, OPTIM_V, OPTIM_STATES };
 float *optimizer_state(Optimizer *o, int which, const ParamPiece *piece);
 
+/* A checksum of each tensor that every rank holds whole: sums[which * n_params + i]
+ * is of tensor i's weights (which = 0) and of its master weights and moments (1 + OPTIM_WEIGHT, ...),
+ * which are 0 where ranks hold only their own. sums is host memory; waits for the stream. */
+enum { OPTIM_REPLICAS = 1 + OPTIM_STATES };
+Status optimizer_checksums(Optimizer *o, uint64_t *sums, Stream *stream);
+
 /* CRC-32 of all master weights in file order (little-endian fp32), the same for any world size;
  * collective over `host`. */
 Status optimizer_weights_crc(Optimizer *o, Comm *host, Stream *stream, uint32_t *crc);

@@ -3,91 +3,98 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "train/agree.h"
+#include "train/watchdog.h"
+
 static Status sum_of_squares(Session *s, const float *x, int64_t n, double *sum) {
     CHECK(session_take_loss(s, sum)); /* the accumulator is free between micro-batches */
     s->ops->sum_squares(s->loss, x, n, s->stream);
     return session_take_loss(s, sum);
 }
 
-static Status check_weights(Session *s) {
+static Status check_weights(Session *s, char **found) {
     ParamPiece *own;
     int n = param_table_pieces(s->table, s->rank, &own);
     Status st = OK;
-    for (int i = 0; i < n && st == OK; i++) {
+    for (int i = 0; i < n && st == OK && *found == NULL; i++) {
         double sum;
         st = sum_of_squares(s, optimizer_state(s->optimizer, OPTIM_WEIGHT, &own[i]), own[i].count,
                             &sum);
         if (st == OK && !isfinite(sum))
-            st = status_fail(ERR_ENV, "weights of %s were already not finite before the step",
-                             s->table->params[own[i].param].name);
+            *found = mem_printf("weights of %s were already not finite before the step",
+                                s->table->params[own[i].param].name);
     }
     free(own);
     return st;
 }
 
 /* In the order in which the backward makes them: head, layers from the last down, embedding. */
-static Status check_gradients(Session *s, const char *samples) {
-    for (int i = s->table->n_params - 1; i >= 0; i--) {
+static Status check_gradients(Session *s, const char *samples, char **found) {
+    for (int i = s->table->n_params - 1; i >= 0 && *found == NULL; i--) {
         const Param *p = &s->table->params[i];
         double sum;
         CHECK(sum_of_squares(s, llama_gradients(s->llama) + p->offset, p->count, &sum));
         if (!isfinite(sum))
-            return status_fail(ERR_ENV, "the gradient of %s is not finite, samples %s", p->name,
-                               samples);
+            *found = mem_printf("the gradient of %s is not finite, samples %s", p->name, samples);
     }
     return OK;
 }
 
-static Status check_micro(Session *s, const MicroBatch *mb) {
-    StrBuf samples = {0};
+static Status check_activations(Session *s, const MicroBatch *mb, const char *samples,
+                                char **found) {
+    int layer = -1;
+    CHECK(llama_first_nonfinite(s->llama, ((const CpBatch *)mb->prepared)->S, s->stream, &layer));
+    if (layer == 0)
+        *found = mem_printf("the embedding's output is not finite, samples %s", samples);
+    else if (layer > 0)
+        *found =
+            mem_printf("the output of layer %d is the first tensor that is not finite, samples "
+                       "%s",
+                       layer - 1, samples);
+    else
+        *found = mem_printf("the loss is not finite although every layer's output is, samples %s",
+                            samples);
+    return OK;
+}
+
+void print_samples(const MicroBatch *mb, StrBuf *out) {
     for (int64_t b = 0; b < mb->B; b++)
-        strbuf_printf(&samples, "%s%lld", b > 0 ? ", " : "", (long long)mb->samples[b]);
+        strbuf_printf(out, "%s%lld", b > 0 ? ", " : "", (long long)mb->samples[b]);
+}
+
+static Status check_micro(Session *s, const MicroBatch *mb, char **found) {
+    StrBuf samples = {0};
+    print_samples(mb, &samples);
     llama_zero_gradients(s->llama, s->stream);
     double loss;
     Status st = session_run_micro(s, mb, true, NULL, NULL);
     if (st == OK) st = session_take_loss(s, &loss);
-    int layer = -1;
-    if (st == OK && !isfinite(loss)) {
-        st = llama_first_nonfinite(s->llama, ((const CpBatch *)mb->prepared)->S, s->stream, &layer);
-        if (st == OK && layer == 0)
-            st = status_fail(ERR_ENV, "the embedding's output is not finite, samples %s",
-                             strbuf_text(&samples));
-        if (st == OK && layer > 0)
-            st = status_fail(ERR_ENV, "the output of layer %d is the first tensor that is not "
-                                      "finite, samples %s", layer - 1, strbuf_text(&samples));
-        if (st == OK)
-            st = status_fail(ERR_ENV, "the loss is not finite although every layer's output is, "
-                                      "samples %s", strbuf_text(&samples));
-    }
-    if (st == OK) st = check_gradients(s, strbuf_text(&samples));
+    if (st == OK && !isfinite(loss)) st = check_activations(s, mb, strbuf_text(&samples), found);
+    if (st == OK) st = check_gradients(s, strbuf_text(&samples), found);
     strbuf_free(&samples);
     return st;
 }
 
-/* Only the first rank that found something reports it, so that comm_agree names that rank. */
-static Status agree_first(Session *s, Status mine) {
-    int32_t first = mine != OK ? s->rank : s->world;
-    CHECK(comm_all_reduce(s->comm.host, &first, 1, DT_I32, COMM_MIN, NULL));
-    if (mine != OK && first != s->rank) {
-        status_clear();
-        mine = OK;
-    }
-    return comm_agree(s->comm.host, mine);
+Status nonfinite_weights(Session *s, char **found) {
+    *found = NULL;
+    CHECK(comm_agree(s->comm.host, check_weights(s, found)));
+    return agree_first(s, found);
 }
 
-Status nonfinite_locate(Session *s, int64_t step, double loss, double grad_norm) {
-    Status st = agree_first(s, check_weights(s));
-    for (int64_t j = 0; st == OK && j < s->micro_steps; j++) {
+Status nonfinite_locate(Session *s, int64_t step, char **found) {
+    *found = NULL;
+    for (int64_t j = 0; j < s->micro_steps && *found == NULL; j++) {
+        watchdog_beat(step + 1, "search for a number that is not finite");
         MicroBatch mb;
-        st = loader_batch(&mb, s->train_data, &s->loader, step, j);
-        if (st == OK) st = check_micro(s, &mb);
+        Status st = loader_batch(&mb, s->train_data, &s->loader, step, j);
+        if (st == OK) st = check_micro(s, &mb, found);
         loader_batch_free(&mb, &s->loader);
-        st = agree_first(s, st);
+        CHECK(comm_agree(s->comm.host, st));
+        CHECK(agree_first(s, found));
     }
-    if (st == OK)
-        st = status_fail(ERR_ENV, "its micro-batches run again one by one gave finite numbers: "
-                                  "their sum overflows, or the hardware fails");
-    status_prefix("step %lld: loss %g, gradient norm %g; nothing was written", (long long)step + 1,
-                  fabs(loss), fabs(grad_norm)); /* not "-nan" */
-    return st;
+    if (*found == NULL)
+        *found =
+            mem_strdup("its micro-batches one by one gave finite numbers: their sum overflows, "
+                       "or what sums it up fails");
+    return OK;
 }

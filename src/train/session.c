@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "train/agree.h"
 
 /* The loader's thread turns a micro-batch into this rank's part of it. */
 static void *prepare(void *ctx, const MicroBatch *mb) { return cp_batch_create(ctx, mb); }
@@ -13,17 +14,16 @@ static void release(void *ctx, void *prepared) {
     cp_batch_free(prepared);
 }
 
-static Status open_backend(Session *s) {
-    DeviceKind want = s->config->device;
+Status session_open_backend(const Ops **ops, DeviceKind want) {
     if (want != DEVICE_CPU) {
-        Status st = cuda_ops_open(&s->ops, comm_local_rank());
+        Status st = cuda_ops_open(ops, comm_local_rank());
         if (st == OK || want == DEVICE_CUDA) {
             if (st != OK) status_suffix("; device=cpu runs without a GPU");
             return st;
         }
         status_clear(); /* auto: the CPU will do */
     }
-    s->ops = cpu_ops();
+    *ops = cpu_ops();
     /* OpenMP's default is all cores for every rank, whose threads then wait for each other. */
     if (getenv("OMP_NUM_THREADS") == NULL) omp_set_num_threads(comm_local_cores());
     return OK;
@@ -107,11 +107,22 @@ static void set_options(Session *s, int rank, int world) {
                                 .ctx = &s->cp_options};
 }
 
+/* A copy of the data that is another one, or a node whose GPU is not seen. */
+static Status agree_inputs(const Session *s, Comm *host) {
+    StrBuf text = {0};
+    strbuf_printf(&text, "device %s\n", s->ops->name);
+    dataset_describe(s->train_data, &text);
+    if (s->val_data != NULL) dataset_describe(s->val_data, &text);
+    Status st = agree_text(host, "what is used", strbuf_text(&text));
+    strbuf_free(&text);
+    return st;
+}
+
 /* What one rank alone can find wrong. */
-static Status open_alone(Session *s) {
+static Status open_alone(Session *s, bool data) {
     CHECK(config_check_world(s->config, comm_world_size()));
-    CHECK(open_backend(s));
-    return open_data(s);
+    CHECK(session_open_backend(&s->ops, s->config->device));
+    return data ? open_data(s) : OK;
 }
 
 static Status reserve(Session *s) {
@@ -134,14 +145,19 @@ static Status reserve(Session *s) {
     return OK;
 }
 
-Status session_open(Session *s, const Config *config) {
+Status session_open(Session *s, const Config *config, const SessionOptions *options) {
+    static const SessionOptions none = {0};
+    if (options == NULL) options = &none;
     *s = (Session){.config = config};
     Comm *host;
     CHECK(comm_mpi_create(&host));
-    Status st = comm_agree(host, open_alone(s));
+    bool data = !options->without_data;
+    Status st = comm_agree(host, open_alone(s, data));
+    if (st == OK && data) st = agree_inputs(s, host);
     comm_free(host);
     CHECK(st);
     CHECK(comm_open(&s->comm, s->ops, config->parallel.cp));
+    if (options->wrap != NULL) options->wrap(options->ctx, &s->ops, &s->comm);
     set_options(s, s->comm.host->rank, s->comm.host->size);
     return comm_agree(s->comm.host, reserve(s));
 }
@@ -210,6 +226,11 @@ Status session_run_micro(Session *s, const MicroBatch *mb, bool train, LlamaBuck
     const CpBatch *batch = mb->prepared;
     CHECK(cp_begin(s->cp, batch, s->stream));
     return llama_run(s->llama, batch, train, s->loss, ready, ctx, s->stream);
+}
+
+Status session_reduce_bucket(void *session, int bucket) {
+    Session *s = session;
+    return optimizer_reduce_bucket(s->optimizer, bucket, s->stream);
 }
 
 Status session_take_loss(Session *s, double *sum) {

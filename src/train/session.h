@@ -30,9 +30,20 @@ typedef struct {
     Comm *planned; /* of session_plan: a world and a cp group that only have sizes */
 } Session;
 
+/* The backend that `want` names, on this rank's device; auto: the CPU where there is no GPU. */
+Status session_open_backend(const Ops **ops, DeviceKind want);
+
+/* For benchmarks. */
+typedef struct {
+    bool without_data; /* train_data and val_data stay NULL */
+    /* May replace backend and communicators before anything is built on them; NULL: as they are. */
+    void (*wrap)(void *ctx, const Ops **ops, CommSet *comm);
+    void *ctx;
+} SessionOptions;
+
 /* Opens backend, communicators and data, and reserves (not yet allocates) all memory. Collective:
- * every rank gets the same Status, rank 0 the sentence. */
-Status session_open(Session *s, const Config *config);
+ * every rank gets the same Status, rank 0 the sentence. options NULL: none. */
+Status session_open(Session *s, const Config *config, const SessionOptions *options);
 /* Allocates, uploads constants. Weights are not set yet. Collective. */
 Status session_start(Session *s);
 void session_close(Session *s);
@@ -45,8 +56,9 @@ Status session_plan(Session *s, const Config *config, int world, char **no_data)
 /* Runs one micro-batch (loss is added to s->loss). */
 Status session_run_micro(Session *s, const MicroBatch *mb, bool train, LlamaBucketReady ready,
                          void *ctx);
+/* The LlamaBucketReady of training: reduces the bucket's gradients. ctx is the Session. */
+Status session_reduce_bucket(void *session, int bucket);
 /* Reads s->loss into *sum and sets it to zero. Waits for the stream. */
 Status session_take_loss(Session *s, double *sum);
-
 
 #endif

@@ -29,15 +29,30 @@ typedef struct {
     int64_t step;
     const char *path;
     int64_t bytes;
-    double seconds;
+    double snapshot_seconds; /* that training stood still */
+    double seconds;          /* from the begin until the file was on disk */
     uint32_t weights_crc;
 } SaveRecord;
+
+/* A step that the guard did not let pass (guard.h). */
+typedef struct {
+    const char *kind;  /* "spike", "redo", "skip", "stop"; NULL: none */
+    char *sentence;    /* what was found and done */
+    int64_t step;      /* as in StepRecord */
+    double loss, grad_norm;
+    double z, mean;    /* standard deviations above the mean of the last steps; z NAN: a loss not finite */
+    double again_loss, again_norm;  /* of the second run; NAN: none */
+    int64_t first_sample, samples;  /* of the global batch */
+} GuardRecord;
 
 typedef struct Sink Sink;
 struct Sink {
     void (*step)(Sink *s, const StepRecord *r);
     void (*eval)(Sink *s, const EvalRecord *r);
+    /* The state of a step is copied and training goes on: what follows from the copy is not known. */
+    void (*snapshot)(Sink *s, const SaveRecord *r);
     void (*save)(Sink *s, const SaveRecord *r);
+    void (*guard)(Sink *s, const GuardRecord *r);
     void (*free)(Sink *s);
 };
 

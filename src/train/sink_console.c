@@ -1,8 +1,11 @@
 /* One line a step, and on a terminal a progress bar that the next line replaces. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
+#include "log.h"
 #include "train/sink.h"
 
 typedef struct {
@@ -44,8 +47,8 @@ static void console_step(Sink *s, const StepRecord *r) {
     printf("step %*lld/%lld | loss %7.4f | norm %7.4f | lr %.2e | %7.1f ms | %.0f tok/s | %.0f "
            "tok/s/gpu%s | %.2f GiB | eta %s\n",
            (int)(snprintf(NULL, 0, "%lld", (long long)r->steps)), (long long)r->step,
-           (long long)r->steps, r->loss, r->grad_norm, r->lr, r->ms, r->tok_s, r->tok_s_gpu, mfu,
-           r->mem_gib, eta);
+           (long long)r->steps, fabs(r->loss), fabs(r->grad_norm) /* not "-nan" */, r->lr, r->ms,
+           r->tok_s, r->tok_s_gpu, mfu, r->mem_gib, eta);
     if (c->terminal) show_bar(c, r);
     fflush(stdout);
 }
@@ -57,11 +60,25 @@ static void console_eval(Sink *s, const EvalRecord *r) {
     fflush(stdout);
 }
 
+static void console_snapshot(Sink *s, const SaveRecord *r) {
+    clear_bar((ConsoleSink *)s);
+    printf("snapshot of step %lld | training waited %.3f s\n", (long long)r->step,
+           r->snapshot_seconds);
+    fflush(stdout);
+}
+
 static void console_save(Sink *s, const SaveRecord *r) {
     clear_bar((ConsoleSink *)s);
     printf("saved %s | %.1f MiB in %.2f s | weights %08x\n", r->path,
            (double)r->bytes / (1024.0 * 1024.0), r->seconds, r->weights_crc);
     fflush(stdout);
+}
+
+/* "stop" is told by who ends the run. */
+static void console_guard(Sink *s, const GuardRecord *r) {
+    clear_bar((ConsoleSink *)s);
+    fflush(stdout);
+    if (strcmp(r->kind, "stop") != 0) log_warn("%s", r->sentence);
 }
 
 static void console_free(Sink *s) {
@@ -72,7 +89,8 @@ static void console_free(Sink *s) {
 
 Sink *sink_console_create(void) {
     ConsoleSink *c = NEW(ConsoleSink, 1);
-    c->sink = (Sink){console_step, console_eval, console_save, console_free};
+    c->sink = (Sink){console_step, console_eval,  console_snapshot,
+                     console_save, console_guard, console_free};
     c->terminal = isatty(STDOUT_FILENO) == 1;
     return &c->sink;
 }

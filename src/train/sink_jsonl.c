@@ -74,12 +74,37 @@ static void jsonl_eval(Sink *s, const EvalRecord *r) {
     put(s, &b);
 }
 
+static void jsonl_snapshot(Sink *s, const SaveRecord *r) {
+    StrBuf b = {0};
+    strbuf_printf(&b, "{\"kind\":\"snapshot\",\"step\":%lld,\"seconds\":%.3f}", (long long)r->step,
+                  r->snapshot_seconds);
+    put(s, &b);
+}
+
 static void jsonl_save(Sink *s, const SaveRecord *r) {
     StrBuf b = {0};
     strbuf_printf(&b, "{\"kind\":\"save\",\"step\":%lld,\"path\":", (long long)r->step);
     strbuf_json_string(&b, r->path);
-    strbuf_printf(&b, ",\"bytes\":%lld,\"seconds\":%.3f,\"weights_crc\":\"%08x\"}",
-                  (long long)r->bytes, r->seconds, r->weights_crc);
+    strbuf_printf(&b, ",\"bytes\":%lld,\"seconds\":%.3f,\"snapshot_seconds\":%.3f,"
+                      "\"weights_crc\":\"%08x\"}",
+                  (long long)r->bytes, r->seconds, r->snapshot_seconds, r->weights_crc);
+    put(s, &b);
+}
+
+static void jsonl_guard(Sink *s, const GuardRecord *r) {
+    StrBuf b = {0};
+    strbuf_printf(&b, "{\"kind\":\"%s\",\"step\":%lld", r->kind, (long long)r->step);
+    number(&b, "loss", r->loss, 17);
+    number(&b, "grad_norm", r->grad_norm, 17);
+    number(&b, "z", r->z, 5);
+    number(&b, "again_loss", r->again_loss, 17);
+    number(&b, "again_grad_norm", r->again_norm, 17);
+    strbuf_printf(&b, ",\"samples\":[");
+    for (int64_t i = 0; i < r->samples; i++)
+        strbuf_printf(&b, "%s%lld", i > 0 ? "," : "", (long long)(r->first_sample + i));
+    strbuf_printf(&b, "],\"found\":");
+    strbuf_json_string(&b, r->sentence);
+    strbuf_printf(&b, "}");
     put(s, &b);
 }
 
@@ -94,7 +119,8 @@ Status sink_jsonl_create(Sink **s, const char *path, const char *head) {
     if (f == NULL)
         return status_fail(ERR_ENV, "cannot write the log %s: %s", path, strerror(errno));
     JsonlSink *j = NEW(JsonlSink, 1);
-    j->sink = (Sink){jsonl_step, jsonl_eval, jsonl_save, jsonl_free};
+    j->sink = (Sink){jsonl_step, jsonl_eval,  jsonl_snapshot,
+                     jsonl_save, jsonl_guard, jsonl_free};
     j->file = f;
     StrBuf line = {0};
     strbuf_printf(&line, "%s%s", whole ? "" : "\n", head);

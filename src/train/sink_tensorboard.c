@@ -97,7 +97,9 @@ static void tensorboard_eval(Sink *s, const EvalRecord *r) {
     put_summary(s, r->step, &b);
 }
 
-static void tensorboard_save(Sink *s, const SaveRecord *r) { (void)s, (void)r; }
+static void tensorboard_no_save(Sink *s, const SaveRecord *r) { (void)s, (void)r; }
+
+static void tensorboard_guard(Sink *s, const GuardRecord *r) { (void)s, (void)r; }
 
 static void tensorboard_free(Sink *s) {
     fclose(((TensorboardSink *)s)->file);
@@ -115,7 +117,8 @@ Status sink_tensorboard_create(Sink **s, const char *dir) {
     free(path);
     if (f == NULL) return ERR_ENV;
     TensorboardSink *t = NEW(TensorboardSink, 1);
-    t->sink = (Sink){tensorboard_step, tensorboard_eval, tensorboard_save, tensorboard_free};
+    t->sink = (Sink){tensorboard_step,    tensorboard_eval,  tensorboard_no_save,
+                     tensorboard_no_save, tensorboard_guard, tensorboard_free};
     t->file = f;
     StrBuf event = {0};
     begin_event(&event, 0);

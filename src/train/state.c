@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ckpt/checkpoint.h"
 #include "log.h"
 #include "version.h"
 
@@ -28,78 +27,53 @@ static SafeTensor *list_tensors(const ParamTable *t) {
     return list;
 }
 
-/* This rank's pieces in host memory. Where the device's memory is not the host's, `copy` receives
- * them. */
-static CkptPiece *list_pieces(Session *s, const ParamPiece *own, int n_own, float *copy) {
-    CkptPiece *pieces = NEW(CkptPiece, (int64_t)n_own * OPTIM_STATES);
+CkptPiece *state_pieces(Session *s, int64_t most, int *n) {
+    ParamPiece *own;
+    CkptPiece *pieces = NULL;
+    int n_own = param_table_pieces(s->table, s->rank, &own);
+    int64_t cap = *n = 0;
     for (int which = 0; which < OPTIM_STATES; which++)
         for (int i = 0; i < n_own; i++) {
             const float *data = optimizer_state(s->optimizer, which, &own[i]);
-            if (copy != NULL) {
-                s->ops->mem_copy(copy, data, own[i].count * (int64_t)sizeof *copy, s->stream);
-                data = copy;
-                copy += own[i].count;
+            for (int64_t at = 0; at < own[i].count; at += most) {
+                if (*n == cap) pieces = mem_grow(pieces, cap = 2 * cap + 64, sizeof *pieces);
+                pieces[(*n)++] = (CkptPiece){.tensor = which * s->table->n_params + own[i].param,
+                                             .begin = own[i].begin + at,
+                                             .count = i64_min(most, own[i].count - at),
+                                             .data = data + at};
             }
-            pieces[which * n_own + i] =
-                (CkptPiece){.tensor = which * s->table->n_params + own[i].param,
-                            .begin = own[i].begin,
-                            .count = own[i].count,
-                            .data = data};
         }
+    free(own);
     return pieces;
 }
 
-Status state_save(Session *s, const TrainState *state, char **path, int64_t *bytes,
-                  uint32_t *weights_crc) {
-    const ParamTable *t = s->table;
-    *path = NULL;
-    CHECK(optimizer_weights_crc(s->optimizer, s->comm.host, s->stream, weights_crc));
-    ParamPiece *own;
-    int n_own = param_table_pieces(t, s->rank, &own);
-    void *copy = NULL;
-    int64_t elements = 0;
-    for (int i = 0; i < n_own; i++) elements += own[i].count;
-    Status st = OK;
-    if (!s->ops->host_memory)
-        st = s->ops->host_alloc(&copy, elements * OPTIM_STATES * (int64_t)sizeof(float),
-                                "the copy of the state that a checkpoint is written from");
-    CkptPiece *pieces = NULL;
-    if (st == OK) {
-        pieces = list_pieces(s, own, n_own, copy);
-        st = s->ops->stream_sync(s->stream);
-    }
-    st = comm_agree(s->comm.host, st);
-
-    SafeTensor *tensors = list_tensors(t);
-    StrBuf config = {0};
+Status state_begin_save(Session *s, const TrainState *state, CkptSave **file, char **path) {
+    int n_tensors = s->table->n_params * OPTIM_STATES;
+    SafeTensor *tensors = list_tensors(s->table);
+    StrBuf config = {0}, data = {0};
     config_print(s->config, &config);
+    dataset_describe(s->train_data, &data);
     char *step = mem_printf("%lld", (long long)state->step);
     char *tokens = mem_printf("%.0f", state->tokens);
-    char *crc = mem_printf("%08x", *weights_crc);
-    StrBuf data = {0};
-    dataset_describe(s->train_data, &data);
     char *hash = mem_printf("%08x", config_hash(s->config));
+    StrBuf guard = {0};
+    guard_print(&state->guard, &guard);
     const CkptEntry entries[] = {{"cria.version", cria_version}, {"cria.step", step},
-                                 {"cria.tokens", tokens},        {"cria.weights_crc", crc},
+                                 {"cria.tokens", tokens},        {"cria.weights_crc", NULL},
                                  {"cria.dataset", data.text},    {"cria.config_hash", hash},
+                                 {"cria.guard", guard.text},
                                  {"cria.config", strbuf_text(&config)}};
-    char *name = checkpoint_path(s->config->run.dir, state->step);
-    if (st == OK)
-        st = checkpoint_save(name, tensors, t->n_params * OPTIM_STATES, entries,
-                             (int)(sizeof entries / sizeof *entries), pieces, n_own * OPTIM_STATES,
-                             s->comm.host, bytes);
-    if (st == OK) {
-        *path = name;
-        name = NULL;
+    *path = checkpoint_path(s->config->run.dir, state->step);
+    Status st = checkpoint_begin(file, *path, tensors, n_tensors, entries,
+                                 (int)(sizeof entries / sizeof *entries), s->comm.host);
+    if (st != OK) {
+        free(*path);
+        *path = NULL;
     }
-    char *texts[] = {step, tokens, crc, data.text, hash, name};
+    char *texts[] = {step, tokens, data.text, hash, guard.text, config.text};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) free(texts[i]);
-    for (int i = 0; i < t->n_params * OPTIM_STATES; i++) free(tensors[i].name);
+    for (int i = 0; i < n_tensors; i++) free(tensors[i].name);
     free(tensors);
-    strbuf_free(&config);
-    free(pieces);
-    free(own);
-    if (copy != NULL) s->ops->host_free(copy);
     return st;
 }
 
@@ -203,16 +177,28 @@ static Status read_state(const Checkpoint *ck, const char *path, TrainState *sta
     state->tokens = strtod(tokens, NULL);
     if (*end != '\0' || state->step < 0)
         return status_fail(ERR_USER, "%s: cria.step is '%s', expected a number", path, step);
+    const char *guard = checkpoint_entry(ck, "cria.guard"); /* imported weights have none */
+    Status st = guard != NULL ? guard_parse(&state->guard, guard) : OK;
+    if (st != OK) status_prefix("%s", path);
+    return st;
+}
+
+/* With other data, be they the same files with more in them, every later batch is another one. */
+static Status check_data(const Session *s, const Checkpoint *ck, const char *path) {
+    const char *data = checkpoint_entry(ck, "cria.dataset"); /* imported weights have none */
+    if (data == NULL || dataset_compare(s->train_data, data) == OK) return OK;
+    if (!s->config->run.allow_data_change) {
+        status_prefix("%s", path);
+        status_suffix(", or set run.allow_data_change=true to go on with what is there now");
+        return ERR_USER;
+    }
+    log_warn("%s: %s: the run goes on with the new ones", path, status_message());
+    status_clear();
     return OK;
 }
 
 static void warn_of_changes(const Session *s, const Checkpoint *ck, const char *path) {
-    const char *data = checkpoint_entry(ck, "cria.dataset");
     const char *hash = checkpoint_entry(ck, "cria.config_hash");
-    if (dataset_compare(s->train_data, data != NULL ? data : "") != OK) {
-        log_warn("%s: %s: the run goes on with the new ones", path, status_message());
-        status_clear();
-    }
     if (hash == NULL || strtoul(hash, NULL, 16) != config_hash(s->config))
         log_warn("the configuration is not that of %s: the run goes on with the new one", path);
 }
@@ -221,6 +207,7 @@ Status state_load(Session *s, const char *path, TrainState *state) {
     Checkpoint *ck = NULL;
     Status st = checkpoint_open(&ck, path);
     if (st == OK) st = read_state(ck, path, state);
+    if (st == OK && s->rank == 0) st = check_data(s, ck, path);
     if (st == OK) st = load_alone(s, ck, path);
     if (st == OK && s->rank == 0) warn_of_changes(s, ck, path);
     checkpoint_close(ck);

@@ -3,16 +3,22 @@
 #ifndef CRIA_TRAIN_STATE_H
 #define CRIA_TRAIN_STATE_H
 
+#include "ckpt/checkpoint.h"
+#include "train/guard.h"
 #include "train/session.h"
 
 typedef struct {
     int64_t step;  /* updates done; the next global batch is number `step` */
     double tokens; /* seen so far */
+    GuardState guard;
 } TrainState;
 
-/* Writes run.dir/step_%08d.safetensors (collective); *path is the caller's to free. */
-Status state_save(Session *s, const TrainState *state, char **path, int64_t *bytes,
-                  uint32_t *weights_crc);
+/* Begins run.dir/step_%08d.safetensors (collective), which state_pieces() of all ranks fill. Both
+ * *file and *path are the caller's to end and to free. */
+Status state_begin_save(Session *s, const TrainState *state, CkptSave **file, char **path);
+/* This rank's part of weights and moments, in pieces of at most `most` elements, which the caller
+ * frees; their data are where the optimizer has them, in device memory. */
+CkptPiece *state_pieces(Session *s, int64_t most, int *n);
 
 /* Finds the checkpoint that `resume` names: a path, or "auto" for the newest valid one of run.dir
  * (*path NULL when there is none). Verified by rank 0, agreed by all. *path is the caller's to free. */

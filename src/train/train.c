@@ -3,16 +3,15 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "ckpt/checkpoint.h"
 #include "log.h"
 #include "model/flops.h"
 #include "optim/schedule.h"
+#include "train/agree.h"
 #include "train/describe.h"
 #include "train/eval.h"
-#include "train/nonfinite.h"
 #include "train/rundir.h"
+#include "train/saver.h"
 #include "train/sink.h"
-#include "train/state.h"
 #include "train/stop.h"
 #include "train/watchdog.h"
 #include "version.h"
@@ -25,7 +24,8 @@ typedef struct {
     Loader *loader;
     Sink *sinks[MAX_SINKS];
     int n_sinks;
-    int64_t saved_step; /* of the newest checkpoint this run wrote or resumed */
+    Saver *saver;
+    int64_t saved_step; /* of the newest checkpoint this run began or resumed */
     double peak_flops;
     /* since the last step record */
     double since, waited, area;
@@ -35,12 +35,8 @@ typedef struct {
 typedef struct {
     double loss, grad_norm, lr;
     bool stop, save; /* asked for by any rank */
+    bool written;    /* every rank's saver has something done */
 } StepResult;
-
-static Status reduce_bucket(void *ctx, int bucket) {
-    Train *t = ctx;
-    return optimizer_reduce_bucket(t->s.optimizer, bucket, t->s.stream);
-}
 
 static Status run_micro_batches(Train *t, double *count) {
     Session *s = &t->s;
@@ -54,37 +50,51 @@ static Status run_micro_batches(Train *t, double *count) {
         t->area += batch->area * s->dp;
         watchdog_beat(t->state.step + 1, "forward and backward");
         bool last = j + 1 == s->micro_steps;
-        CHECK(session_run_micro(s, mb, true, last ? reduce_bucket : NULL, t));
+        CHECK(session_run_micro(s, mb, true, last ? session_reduce_bucket : NULL, s));
     }
     return OK;
+}
+
+static Status guard(Train *t, StepNumbers *n, bool *update) {
+    GuardRecord record;
+    Status st = guard_step(&t->state.guard, &t->s, t->state.step, n, update, &record);
+    for (int i = 0; i < t->n_sinks && record.kind != NULL; i++)
+        t->sinks[i]->guard(t->sinks[i], &record);
+    free(record.sentence);
+    return st;
 }
 
 /* One update. Loss and gradient are sums over the whole global batch divided by its token count. */
 static Status step(Train *t, StepResult *r) {
     Session *s = &t->s;
     const Config *c = s->config;
-    enum { LOSS, COUNT, STOP, SAVE, SUMS };
+    enum { LOSS, COUNT, STOP, SAVE, WRITTEN, SUMS };
     double sums[SUMS] = {0};
     CHECK(run_micro_batches(t, &sums[COUNT]));
     watchdog_beat(t->state.step + 1, "gradient norm");
     CHECK(session_take_loss(s, &sums[LOSS]));
     sums[STOP] = stop_requested() || stop_time_is_up();
     sums[SAVE] = stop_take_save_request();
+    sums[WRITTEN] = saver_ready(t->saver);
     CHECK(comm_all_reduce(s->comm.host, sums, SUMS, DT_F64, COMM_SUM, NULL));
     double norm;
     CHECK(optimizer_grad_norm(s->optimizer, &norm, s->stream));
     double count = sums[COUNT] > 0 ? sums[COUNT] : 1; /* a batch of ignored labels changes nothing */
-    *r = (StepResult){.loss = sums[LOSS] / count,
-                      .grad_norm = norm / count,
+    StepNumbers n = {.loss = sums[LOSS] / count, .grad_norm = norm / count, .count = count};
+    bool update;
+    CHECK(guard(t, &n, &update));
+    *r = (StepResult){.loss = n.loss,
+                      .grad_norm = n.grad_norm,
                       .lr = schedule_lr(&c->optim, c->run.steps, t->state.step + 1),
                       .stop = sums[STOP] > 0,
-                      .save = sums[SAVE] > 0};
-    if (!isfinite(r->loss) || !isfinite(r->grad_norm))
-        return nonfinite_locate(s, t->state.step, r->loss, r->grad_norm);
-    double scale = 1 / count;
+                      .save = sums[SAVE] > 0,
+                      .written = sums[WRITTEN] == s->world};
+    double scale = 1 / n.count;
     if (c->optim.clip > 0) scale *= fmin(1, c->optim.clip / (r->grad_norm + 1e-6));
+    CHECK(saver_release(t->saver));
     watchdog_beat(t->state.step + 1, "optimizer");
-    CHECK(optimizer_step(s->optimizer, t->state.step + 1, r->lr, scale, s->stream));
+    int64_t updates = t->state.step - t->state.guard.skipped;
+    if (update) CHECK(optimizer_step(s->optimizer, updates + 1, r->lr, scale, s->stream));
     t->state.step++;
     t->state.tokens += s->step_tokens;
     return OK;
@@ -138,23 +148,10 @@ static Status evaluate(Train *t) {
     return OK;
 }
 
-static Status save(Train *t) {
+static Status save(Train *t, bool wait) {
     if (t->saved_step == t->state.step) return OK;
-    const Config *c = t->s.config;
-    double begin = time_now();
-    watchdog_beat(t->state.step, "checkpoint");
-    char *path;
-    SaveRecord record = {.step = t->state.step};
-    CHECK(state_save(&t->s, &t->state, &path, &record.bytes, &record.weights_crc));
-    watchdog_beat(t->state.step, "checkpoint written");
     t->saved_step = t->state.step;
-    record.path = path;
-    record.seconds = time_now() - begin;
-    for (int i = 0; i < t->n_sinks; i++) t->sinks[i]->save(t->sinks[i], &record);
-    Status st = OK;
-    if (t->s.rank == 0) st = checkpoint_prune(c->run.dir, c->run.keep_last, path);
-    free(path);
-    return comm_agree(t->s.comm.host, st);
+    return saver_save(t->saver, &t->state, wait);
 }
 
 /* True when `step` is a multiple of `every`; 0 means never. */
@@ -168,6 +165,7 @@ static Status loop(Train *t) {
     while (t->state.step < c->run.steps) {
         StepResult r;
         CHECK(step(t, &r));
+        if (r.written) CHECK(saver_advance(t->saver));
         bool last = t->state.step == c->run.steps;
         bool pause = false; /* time spent on evaluation and saving is not the step's */
         if (last || r.stop || t->state.step == 1 || due(t->state.step, c->run.log_every)) {
@@ -178,8 +176,13 @@ static Status loop(Train *t) {
             CHECK(evaluate(t));
             pause = true;
         }
-        if (last || r.stop || r.save || due(t->state.step, c->run.save_every)) {
-            CHECK(save(t));
+        bool saves = last || r.stop || r.save || due(t->state.step, c->run.save_every);
+        if (c->run.check_every > 0 && (saves || due(t->state.step, c->run.check_every))) {
+            watchdog_beat(t->state.step, "comparing the ranks' weights");
+            CHECK(agree_weights(&t->s, &t->state)); /* nothing else is saved */
+        }
+        if (saves) {
+            CHECK(save(t, last || r.stop));
             pause = true;
         }
         if (pause) reset_meter(t);
@@ -263,6 +266,7 @@ static Status begin(Train *t, const TrainOptions *options) {
     st = s->rank == 0 ? rundir_write_config(s->config) : OK;
     if (st == OK) st = open_sinks(t, resumed);
     CHECK_GOTO(comm_agree(s->comm.host, st), done);
+    CHECK_GOTO(saver_create(&t->saver, s, t->sinks, t->n_sinks), done);
     st = comm_agree(s->comm.host,
                     loader_create(&t->loader, s->train_data, &s->loader, t->state.step));
 done:
@@ -273,15 +277,36 @@ done:
 static void end(Train *t) {
     for (int i = t->n_sinks - 1; i >= 0; i--) t->sinks[i]->free(t->sinks[i]);
     loader_free(t->loader);
+    saver_free(t->saver);
     session_close(&t->s);
+}
+
+/* Ends the job when this rank alone has failed, as the others wait for it. */
+static void abort_alone(Status st) {
+    if (st == OK || st == ERR_STOPPED || comm_agreed()) return;
+    log_error("%s", status_message());
+    comm_abort(status_exit_code(st));
+}
+
+/* A run that fails on every rank still completes the checkpoint that it is writing. */
+static void join_saver(Train *t, Status failure) {
+    char *sentence = mem_strdup(status_message());
+    status_clear();
+    Status st = saver_join(t->saver);
+    abort_alone(st);
+    if (st != OK && t->s.rank == 0) log_warn("%s", status_message());
+    status_clear();
+    status_fail(failure, "%s", sentence);
+    free(sentence);
 }
 
 Status train_run(const Config *config, const TrainOptions *options) {
     Train t = {0};
     RunDir dir = {.lock = -1};
     stop_install(config->run.time_limit_minutes);
-    Status st = session_open(&t.s, config);
-    if (st != OK) goto done;
+    Status st;
+    CHECK_GOTO(agree_start(config, options->resume, options->dry_run), done);
+    CHECK_GOTO(session_open(&t.s, config, NULL), done);
     StrBuf text = {0};
     session_describe(&t.s, &text);
     log_info("%s", strbuf_text(&text));
@@ -296,10 +321,8 @@ Status train_run(const Config *config, const TrainOptions *options) {
     CHECK_GOTO(begin(&t, options), done);
     st = loop(&t);
 done:
-    if (st != OK && st != ERR_STOPPED && !comm_agreed()) { /* the other ranks wait for this one */
-        log_error("%s", status_message());
-        comm_abort(status_exit_code(st));
-    }
+    abort_alone(st);
+    if (st != OK) join_saver(&t, st);
     watchdog_stop();
     end(&t);
     rundir_close(&dir);

@@ -29,7 +29,8 @@ level() {
         arena | data | attn | cpu) echo 3 ;;
         cp | model | optim | ckpt) echo 4 ;;
         train) echo 5 ;;
-        main) echo 6 ;;
+        bench) echo 6 ;;
+        main) echo 7 ;;
         *) echo unknown ;;
     esac
 }

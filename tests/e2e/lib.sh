@@ -164,6 +164,19 @@ expect_close() {
     [ -z "$message" ] || problem "$1: $message"
 }
 
+# expect_error WHAT STATUS TEXT: the last command ended with this status and one sentence, beside what
+# warnings there are, that holds TEXT
+expect_error() {
+    before=$failures
+    expect "$1: exit status" "$status" "$2"
+    expect "$1: 'cria: error: ...$3...' on stderr" "$(grep -c '^cria: error' "$work/err") $(
+        grep '^cria: error: ' "$work/err" | grep -cF -- "$3")" '1 1'
+    [ $failures = "$before" ] || show_output
+}
+
+# expect_warning WHAT PATTERN: the last command printed one warning that matches
+expect_warning() { expect "$1: warning '$2'" "$(grep '^cria: warning' "$work/err" | grep -cE -- "$2")" 1; }
+
 # expect_refused WHAT STATUS TEXT: the last command ended with this status and one sentence on stderr,
 # printed once, that holds TEXT
 expect_refused() {

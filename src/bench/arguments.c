@@ -1,0 +1,202 @@
+#include "bench/arguments.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attn/band.h"
+
+/* ---- one value ----------------------------------------------------------------------------- */
+
+/* 1 or more, k for 1,024 and m for 1,048,576; false when it is not. */
+static bool read_count(const char *text, const char **end, int64_t *out) {
+    char *stop;
+    errno = 0;
+    int64_t n = strtoll(text, &stop, 10), unit = 1;
+    if (stop == text || errno != 0 || n < 0) return false;
+    if (*stop == 'k') unit = 1 << 10;
+    if (*stop == 'm') unit = 1 << 20;
+    *end = stop + (unit > 1);
+    return checked_mul(n, unit, out);
+}
+
+static bool read_pair(const char *text, char between, SettingValue *v) {
+    const char *end;
+    return read_count(text, &end, &v->a) && *end == between && read_count(end + 1, &end, &v->b) &&
+           *end == '\0';
+}
+
+static bool read_tokens(const char *text, SettingValue *v) {
+    const char *end;
+    if (!read_pair(text, 'x', v)) {
+        v->a = 1;
+        if (!read_count(text, &end, &v->b) || *end != '\0') return false;
+    }
+    int64_t all;
+    return v->a >= 1 && v->b >= 1 && checked_mul(v->a, v->b, &all) && all <= BAND_MAX_TOKENS;
+}
+
+static bool read_name(const Setting *s, const char *text, SettingValue *v) {
+    for (v->a = 0; s->names != NULL && s->names[v->a] != NULL; v->a++)
+        if (strcmp(s->names[v->a], text) == 0) return true;
+    return false;
+}
+
+static bool read_value(const Setting *s, const char *text, SettingValue *v) {
+    const char *end;
+    *v = (SettingValue){0};
+    switch (s->kind) {
+    case SETTING_COUNT:
+        if (s->names != NULL && strcmp(text, s->names[0]) == 0) {
+            v->a = -1;
+            return true;
+        }
+        /* where a name stands for -1, 0 has a meaning, too */
+        return read_count(text, &end, &v->a) && *end == '\0' && v->a >= (s->names == NULL) &&
+               v->a <= BAND_MAX_TOKENS;
+    case SETTING_TOKENS:
+        return read_tokens(text, v);
+    case SETTING_HEADS:
+        return read_pair(text, '/', v) && v->b >= 1 && v->a >= v->b && v->a % v->b == 0 &&
+               v->a <= 1024;
+    case SETTING_NAME:
+        return read_name(s, text, v);
+    }
+    return false;
+}
+
+static void print_expected(const Setting *s, StrBuf *out) {
+    switch (s->kind) {
+    case SETTING_COUNT:
+        strbuf_printf(out, "a number such as 8192 or 8k");
+        if (s->names != NULL) strbuf_printf(out, ", or %s", s->names[0]);
+        return;
+    case SETTING_TOKENS:
+        strbuf_printf(out,
+                      "tokens such as 8192, 8k, or 4x2k for four sequences of 2,048, in all at "
+                      "most %d",
+                      BAND_MAX_TOKENS);
+        return;
+    case SETTING_HEADS:
+        strbuf_printf(out, "query heads/kv heads, the second dividing the first, such as 32/8");
+        return;
+    case SETTING_NAME:
+        strbuf_printf(out, "one of");
+        for (int i = 0; s->names[i] != NULL; i++)
+            strbuf_printf(out, "%s %s", i > 0 ? "," : "", s->names[i]);
+    }
+}
+
+/* "a,b,c" */
+static Status set_values(Setting *s, const char *list) {
+    char *copy = mem_strdup(list), *item = copy, *next;
+    Status st = OK;
+    s->n = 0;
+    for (; item != NULL && st == OK; item = next) {
+        next = strchr(item, ',');
+        if (next != NULL) *next++ = '\0';
+        if (s->n == SETTING_VALUES) {
+            st = status_fail(ERR_USER, "%s=%s: more than %d values", s->key, list, SETTING_VALUES);
+        } else if (read_value(s, item, &s->values[s->n])) {
+            s->n++;
+        } else {
+            StrBuf expected = {0};
+            print_expected(s, &expected);
+            st = status_fail(ERR_USER, "%s=%s: found '%s', expected %s", s->key, list, item,
+                             strbuf_text(&expected));
+            strbuf_free(&expected);
+        }
+    }
+    free(copy);
+    return st;
+}
+
+/* ---- the command line ---------------------------------------------------------------------- */
+
+static Status unknown(const char *what, const char *given, int takes, const Setting *settings) {
+    StrBuf keys = {0};
+    for (const Setting *s = settings; s->key != NULL; s++) strbuf_printf(&keys, " %s=", s->key);
+    Status st = status_fail(ERR_USER,
+                            "cria bench %s: what is '%s'? It takes%s device= --json "
+                            "--help%s%s",
+                            what, given, strbuf_text(&keys),
+                            takes & BENCH_TIMELINE ? " --timeline FILE" : "",
+                            takes & BENCH_CONFIG ? ", a configuration and its keys" : "");
+    strbuf_free(&keys);
+    return st;
+}
+
+static Status take_override(BenchArguments *a, char *text) {
+    if (a->n_overrides == (int)(sizeof a->overrides / sizeof *a->overrides))
+        return status_fail(ERR_USER, "more than %d overrides", a->n_overrides);
+    a->overrides[a->n_overrides++] = text;
+    return OK;
+}
+
+static Status take_device(BenchArguments *a, char *text) {
+    const char *value = strchr(text, '=') + 1;
+    for (int d = DEVICE_AUTO; d <= DEVICE_CUDA; d++)
+        if (strcmp(value, config_enum_name(d, "device")) == 0) {
+            a->device = (DeviceKind)d;
+            return take_override(a, text);
+        }
+    return status_fail(ERR_USER, "%s: expected auto, cpu or cuda", text);
+}
+
+static Status take_setting(const char *what, int takes, Setting *settings, BenchArguments *a,
+                           char *text) {
+    size_t length = strcspn(text, "=");
+    if (strncmp(text, "device=", length + 1) == 0) return take_device(a, text);
+    for (Setting *s = settings; s->key != NULL; s++)
+        if (strlen(s->key) == length && strncmp(s->key, text, length) == 0) {
+            s->given = true;
+            return set_values(s, text + length + 1);
+        }
+    bool key = memchr(text, '.', length) != NULL; /* of a configuration */
+    return key && takes & BENCH_CONFIG ? take_override(a, text)
+                                       : unknown(what, text, takes, settings);
+}
+
+Status bench_arguments_parse(BenchArguments *a, const char *what, int takes, Setting *settings,
+                             int argc, char **argv) {
+    *a = (BenchArguments){0};
+    for (int i = 0; i < argc; i++) {
+        char *given = argv[i];
+        if (strcmp(given, "--json") == 0) {
+            a->json = true;
+        } else if (strcmp(given, "--help") == 0 || strcmp(given, "-h") == 0) {
+            a->help = true;
+        } else if (takes & BENCH_TIMELINE && strncmp(given, "--timeline=", 11) == 0) {
+            a->timeline = given + 11;
+        } else if (takes & BENCH_TIMELINE && strcmp(given, "--timeline") == 0) {
+            if (++i == argc) return status_fail(ERR_USER, "--timeline needs a file to draw to");
+            a->timeline = argv[i];
+        } else if (given[0] != '-' && strchr(given, '=') != NULL) {
+            CHECK(take_setting(what, takes, settings, a, given));
+        } else if (given[0] != '-' && takes & BENCH_CONFIG && a->config == NULL) {
+            a->config = given;
+        } else {
+            return unknown(what, given, takes, settings);
+        }
+    }
+    return OK;
+}
+
+void bench_settings_fill(Setting *settings, bool gpu) {
+    for (Setting *s = settings; s->key != NULL; s++) {
+        const char *preset = gpu ? s->gpu : s->cpu;
+        if (!s->given && preset != NULL) REQUIRE(set_values(s, preset) == OK);
+    }
+}
+
+void bench_settings_print(const Setting *settings, StrBuf *out) {
+    for (const Setting *s = settings; s->key != NULL; s++) {
+        strbuf_printf(out, "  %-16s %s", s->key, s->help);
+        if (s->gpu != NULL && strcmp(s->gpu, s->cpu) == 0)
+            strbuf_printf(out, " [%s]", s->gpu);
+        else if (s->gpu != NULL)
+            strbuf_printf(out, " [GPU %s; CPU %s]", s->gpu, s->cpu);
+        strbuf_printf(out, "\n");
+    }
+}

@@ -1,0 +1,62 @@
+/* arguments.h: the command line of `cria bench`: settings that each have a list of values, which
+ * key=value[,value ...] replaces; options; and for some benchmarks a configuration with overrides.
+ */
+#ifndef CRIA_BENCH_ARGUMENTS_H
+#define CRIA_BENCH_ARGUMENTS_H
+
+#include "base.h"
+#include "config.h"
+
+typedef enum {
+    SETTING_COUNT,  /* 8192 or 8k: a; where `names` has one, that name means -1 */
+    SETTING_TOKENS, /* 8k or 4x2k: a sequences of b tokens each */
+    SETTING_HEADS,  /* 32/8: a query heads, b kv heads */
+    SETTING_NAME    /* a is the index into names */
+} SettingKind;
+
+typedef struct {
+    int64_t a, b;
+} SettingValue;
+
+enum { SETTING_VALUES = 16 };
+
+typedef struct {
+    const char *key;
+    SettingKind kind;
+    const char *gpu, *cpu; /* the values when none are given, by backend; NULL: no values */
+    const char *help;
+    const char *const *names; /* ends with NULL */
+    bool given;               /* on the command line */
+    int n;
+    SettingValue values[SETTING_VALUES];
+} Setting;
+#define SETTING(key_, kind_, gpu_, cpu_, help_, names_)                                            \
+    ((Setting){.key = key_,                                                                        \
+               .kind = SETTING_##kind_,                                                            \
+               .gpu = gpu_,                                                                        \
+               .cpu = cpu_,                                                                        \
+               .help = help_,                                                                      \
+               .names = names_})
+
+typedef struct {
+    const char *config; /* NULL: not given */
+    char *overrides[128];
+    int n_overrides;
+    DeviceKind device;
+    bool json, help;
+    const char *timeline;
+} BenchArguments;
+
+/* Which of the optional parts a benchmark takes. */
+typedef enum { BENCH_CONFIG = 1, BENCH_TIMELINE = 2 } BenchTakes;
+
+/* ERR_USER with a sentence that says what would do. `settings` ends with a NULL key; those that are
+ * not given stay empty. */
+Status bench_arguments_parse(BenchArguments *a, const char *what, int takes, Setting *settings,
+                             int argc, char **argv);
+/* Gives the others their values. */
+void bench_settings_fill(Setting *settings, bool gpu);
+/* What the settings are, one a line, for --help. */
+void bench_settings_print(const Setting *settings, StrBuf *out);
+
+#endif

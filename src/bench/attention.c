@@ -1,0 +1,152 @@
+/* attention.c: `cria bench attention`: the attention ops on one device, under the masks and at the
+ * lengths that people quote. 4 * area * H * D FLOPs forward, 2.5 times that backward. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "arena.h"
+#include "bench/bench.h"
+#include "bench/cases.h"
+#include "bench/table.h"
+
+typedef struct {
+    Bench *b;
+    AttnShape shape;
+    Arena arena;
+    void *q, *kv, *o, *d_o;
+    float *lse, *delta, *dq, *dkv;
+    AttnWork *work;
+} Attention;
+
+static Status forward(void *ctx) {
+    Attention *a = ctx;
+    a->b->ops->attention_fwd(a->o, NULL, a->lse, a->q, a->kv, a->work, false, a->b->stream);
+    return OK;
+}
+
+static Status backward(void *ctx) {
+    Attention *a = ctx;
+    const Ops *ops = a->b->ops;
+    ops->attention_delta(a->delta, a->d_o, a->o, a->shape.Sq, a->shape.H, a->shape.D, a->b->stream);
+    ops->attention_bwd(a->dq, a->dkv, a->d_o, a->q, a->kv, a->lse, a->delta, a->work, false, false,
+                       a->b->stream);
+    return OK;
+}
+
+static Status open_attention(Attention *a, const Mask *mask, bool *fits) {
+    Bench *b = a->b;
+    int64_t act = b->ops->act_bytes, rows = a->shape.Sq * a->shape.H;
+    int64_t q = rows * a->shape.D, kv = 2 * a->shape.Sk * a->shape.K * a->shape.D;
+    arena_reserve(&a->arena, "attention", "q", q * act, &a->q);
+    arena_reserve(&a->arena, "attention", "kv", kv * act, &a->kv);
+    arena_reserve(&a->arena, "attention", "o", q * act, &a->o);
+    arena_reserve(&a->arena, "attention", "do", q * act, &a->d_o);
+    arena_reserve(&a->arena, "attention", "lse", rows * 4, (void **)&a->lse);
+    arena_reserve(&a->arena, "attention", "delta", rows * 4, (void **)&a->delta);
+    arena_reserve(&a->arena, "attention", "dq", q * 4, (void **)&a->dq);
+    arena_reserve(&a->arena, "attention", "dkv", kv * 4, (void **)&a->dkv);
+    if (arena_commit(&a->arena, b->ops) != OK) {
+        *fits = false;
+        status_clear();
+        return OK;
+    }
+    bench_fill(b, a->q, q, 1);
+    bench_fill(b, a->kv, kv, 2);
+    bench_fill(b, a->d_o, q, 3);
+    return b->ops->attn_work_create(&a->work, mask->bands, mask->n, a->shape, b->stream);
+}
+
+Status bench_attention_times(Bench *b, const Mask *mask, int H, int K, int D, AttentionTimes *out) {
+    Attention a = {.b = b, .shape = {mask->S, mask->S, H, K, D, 1 / sqrtf((float)D)}};
+    BenchTimes unknown = {NAN, NAN};
+    *out = (AttentionTimes){(double)mask_area(mask), true, unknown, unknown};
+    Status st;
+    CHECK_GOTO(open_attention(&a, mask, &out->fits), done);
+    if (!out->fits) goto done;
+    CHECK_GOTO(bench_time(b, forward, &a, &out->fwd), done);
+    CHECK_GOTO(bench_time(b, backward, &a, &out->bwd), done);
+done:
+    if (a.work != NULL) b->ops->attn_work_free(a.work);
+    arena_free(&a.arena);
+    return st;
+}
+
+/* ---- the command --------------------------------------------------------------------------- */
+
+enum { DETERMINISTIC = CASE_SETTINGS, SETTINGS };
+
+static Status measure_row(Bench *b, const Table *t, const BenchCase *c, bool deterministic) {
+    Mask mask;
+    AttentionTimes times;
+    CHECK(bench_case_mask(&mask, c));
+    b->ops->set_deterministic(deterministic);
+    Status st = bench_attention_times(b, &mask, c->H, c->K, c->D, &times);
+    mask_free(&mask);
+    CHECK(st);
+    double fwd = 4e-9 * times.area * c->H * c->D, bwd = 2.5 * fwd; /* GFLOP; per ms: TFLOP/s */
+    double percent = 100 / (b->gemm_rate / 1e12);
+    const TableCell row[] = {CELL_NUMBER(c->D),
+                             CELL_TEXT(c->heads),
+                             CELL_TEXT(bench_mask_name(c->mask)),
+                             CELL_TEXT(c->tokens),
+                             CELL_TEXT(deterministic ? "true" : "false"),
+                             CELL_NUMBER(times.area),
+                             CELL_NUMBER(times.fwd.stream),
+                             CELL_NUMBER(fwd / times.fwd.stream),
+                             CELL_NUMBER(fwd / times.fwd.single),
+                             CELL_NUMBER(percent * fwd / times.fwd.stream),
+                             CELL_NUMBER(times.bwd.stream),
+                             CELL_NUMBER(bwd / times.bwd.stream),
+                             CELL_NUMBER(bwd / times.bwd.single),
+                             CELL_NUMBER(percent * bwd / times.bwd.stream)};
+    table_row(t, row);
+    return OK;
+}
+
+static Status measure_all(Bench *b, const Setting *s, const BenchCase *cases, int n) {
+    static const TableColumn columns[] = {{"D", "D", 3, TABLE_COUNT},
+                                          {"heads", "heads", 5, TABLE_TEXT},
+                                          {"mask", "mask", 8, TABLE_TEXT},
+                                          {"tokens", "tokens", 7, TABLE_TEXT},
+                                          {"deterministic", "determ.", 7, TABLE_TEXT},
+                                          {"area", "pairs", 11, TABLE_COUNT},
+                                          {"fwd_ms", "fwd ms", 9, TABLE_RATE},
+                                          {"fwd_tflops", "TFLOP/s", 8, TABLE_RATE},
+                                          {"fwd_single_tflops", "single", 7, TABLE_RATE},
+                                          {"fwd_of_gemm", "% GEMM", 6, TABLE_RATE},
+                                          {"bwd_ms", "bwd ms", 9, TABLE_RATE},
+                                          {"bwd_tflops", "TFLOP/s", 8, TABLE_RATE},
+                                          {"bwd_single_tflops", "single", 7, TABLE_RATE},
+                                          {"bwd_of_gemm", "% GEMM", 6, TABLE_RATE}};
+    Table t = {columns, sizeof columns / sizeof *columns, b->json, b->members};
+    table_begin(&t);
+    for (int i = 0; i < n; i++)
+        for (int d = 0; d < s[DETERMINISTIC].n; d++)
+            CHECK(measure_row(b, &t, &cases[i], s[DETERMINISTIC].values[d].a == 1));
+    return OK;
+}
+
+Status bench_attention(int argc, char **argv) {
+    static const char *const no_yes[] = {"false", "true", NULL};
+    Setting s[SETTINGS + 1] = {[DETERMINISTIC] = SETTING("deterministic", NAME, "false", "true",
+                                                         "as run.deterministic", no_yes)};
+    bench_case_settings(s, "2k,4k,8k,4x2k,32k,128k", "256,2x128,512",
+                        "causal,full,document,window");
+    BenchArguments a;
+    CHECK(bench_arguments_parse(&a, "attention", 0, s, argc, argv));
+    if (a.help) {
+        bench_print_help("attention", " [key=value ...] [--json]", s);
+        return OK;
+    }
+    Bench b = {0};
+    BenchCase *cases = NULL;
+    Status st;
+    CHECK_GOTO(bench_open(&b, "attention", &a), done);
+    bench_settings_fill(s, !b.ops->host_memory);
+    int n = bench_cases(&cases, s, !b.ops->host_memory);
+    st = measure_all(&b, s, cases, n);
+done:
+    free(cases);
+    bench_close(&b);
+    return st;
+}

@@ -1,0 +1,415 @@
+/* cp.c: `cria bench cp`: attention of one layer across the ranks of a context-parallel group, every
+ * runtime beside the same kernels on one device. A time is that of the slowest rank, calls back to
+ * back. Exposed is how long the stream of a rank stands still for transfers, or runs collectives,
+ * between events around each wait: the most of any rank. The backward fetches its first KV itself,
+ * which in training happens under the products before it (cp_prefetch). */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/bench.h"
+#include "bench/cases.h"
+#include "bench/meter.h"
+#include "bench/table.h"
+#include "bench/timeline.h"
+#include "cp/cp.h"
+
+enum { RUNTIME = CASE_SETTINGS, TRANSPORT, CP, DEGREE, CHUNK, SETTINGS };
+enum { METERED_CALLS = 3 };
+
+/* From BACKEND_RING on. */
+static const char *const backends[] = {"ring", "magi", "allgather", "ulysses", NULL};
+static const char *const transports[] = {
+    [TRANSPORT_AUTO] = "auto", [TRANSPORT_NCCL] = "nccl", NULL};
+
+typedef struct {
+    Bench b;
+    CommSet comm;
+    Meter *meter;
+    const Table *table;
+    const char *svg; /* NULL: no picture */
+    Timeline *timelines;
+    int n_timelines;
+    Transport transport;
+    /* of the case */
+    const BenchCase *c;
+    int case_index;
+    Mask mask;
+    AttentionTimes one; /* on one device; the slowest rank's */
+} CpBench;
+
+/* One runtime under one case. */
+typedef struct {
+    CpBench *x;
+    CpOptions options;
+    CpRuntime *rt;
+    CpBatch *batch;
+    Arena arena;
+    void *q, *kv, *o, *d_o;
+    float *lse, *dq, *dkv;
+} Layer;
+
+typedef struct {
+    double ms, exposed, bytes;
+} Direction;
+
+static Status forward(void *ctx) {
+    Layer *l = ctx;
+    return cp_forward(l->rt, l->o, l->lse, l->q, l->kv, l->x->b.stream);
+}
+
+static Status backward(void *ctx) {
+    Layer *l = ctx;
+    return cp_backward(l->rt, l->dq, l->dkv, l->d_o, l->o, l->lse, l->q, l->kv, l->x->b.stream);
+}
+
+static Status greatest(CpBench *x, double *values, int n) {
+    return comm_all_reduce(x->comm.host, values, n, DT_F64, COMM_MAX, NULL);
+}
+
+/* ---- life of a layer ----------------------------------------------------------------------- */
+
+static CpOptions options_of(const CpBench *x, CpBackend backend, int64_t degree, int64_t chunk) {
+    const BenchCase *c = x->c;
+    return (CpOptions){.backend = backend,
+                       .rank = x->comm.cp->rank,
+                       .size = x->comm.cp->size,
+                       .chunk_size = i64_max(0, chunk),
+                       .overlap_degree = (int)degree,
+                       .tokens = c->B * c->T,
+                       .seq_len = c->T,
+                       .mask = c->mask == BENCH_FULL ? MASK_FULL : MASK_CAUSAL,
+                       .window = c->mask == BENCH_WINDOW ? c->window : 0,
+                       .H = c->H,
+                       .K = c->K,
+                       .D = c->D};
+}
+
+static CpBatch *make_batch(const CpOptions *o, const Mask *mask) {
+    int32_t *zeros = NEW(int32_t, o->tokens);
+    float *weights = NEW(float, o->tokens);
+    MicroBatch mb = {.B = 1,
+                     .T = o->tokens,
+                     .tokens = zeros,
+                     .labels = zeros,
+                     .positions = zeros,
+                     .weights = weights};
+    CpBatch *batch = cp_batch_from_mask(o, mask, &mb);
+    free(zeros);
+    free(weights);
+    return batch;
+}
+
+/* ERR_USER: this runtime cannot do these sizes. */
+static Status reserve(Layer *l) {
+    CpBench *x = l->x;
+    int64_t S, act = x->b.ops->act_bytes;
+    CHECK(cp_create(&l->rt, &l->options, meter_ops(x->meter), x->comm.cp, &l->arena));
+    CHECK(cp_tokens(&l->options, &S));
+    int64_t rows = S * l->options.H, q = rows * l->options.D;
+    int64_t kv = 2 * S * l->options.K * l->options.D;
+    arena_reserve(&l->arena, "bench", "q", q * act, &l->q);
+    arena_reserve(&l->arena, "bench", "kv", kv * act, &l->kv);
+    arena_reserve(&l->arena, "bench", "o", q * act, &l->o);
+    arena_reserve(&l->arena, "bench", "do", q * act, &l->d_o);
+    arena_reserve(&l->arena, "bench", "lse", rows * 4, (void **)&l->lse);
+    arena_reserve(&l->arena, "bench", "dq", q * 4, (void **)&l->dq);
+    arena_reserve(&l->arena, "bench", "dkv", kv * 4, (void **)&l->dkv);
+    return OK;
+}
+
+static Status start(Layer *l) {
+    CpBench *x = l->x;
+    l->batch = make_batch(&l->options, &x->mask);
+    int64_t q = l->batch->S * l->options.H * l->options.D;
+    int64_t kv = 2 * l->batch->S * l->options.K * l->options.D;
+    int which = 10 * l->options.rank;
+    bench_fill(&x->b, l->q, q, which + 1);
+    bench_fill(&x->b, l->kv, kv, which + 2);
+    bench_fill(&x->b, l->d_o, q, which + 3);
+    return cp_begin(l->rt, l->batch, x->b.stream);
+}
+
+static void close_layer(Layer *l) {
+    cp_batch_free(l->batch);
+    cp_free(l->rt);
+    arena_free(&l->arena);
+}
+
+/* ---- measuring ----------------------------------------------------------------------------- */
+
+/* Everything queued later starts at the same time on all ranks. */
+static Status align(CpBench *x) {
+    CHECK(comm_barrier(x->comm.host));
+    bench_hold(&x->b);
+    return comm_all_reduce(x->comm.cp, x->b.block, 1, DT_F32, COMM_MAX, x->b.stream);
+}
+
+static double sent(const Comm *c) {
+    return (double)(c->bytes_sent[COMM_KIND_KV] + c->bytes_sent[COMM_KIND_DKV]);
+}
+
+static Status meter_calls(Layer *l, BenchCall call, int n, double *exposed) {
+    CpBench *x = l->x;
+    CHECK(align(x));
+    CHECK(meter_start(x->meter, x->b.stream));
+    Status st = OK;
+    for (int i = 0; i < n && st == OK; i++) st = call(l);
+    CHECK(meter_stop(x->meter));
+    *exposed = meter_class_ms(x->meter, METER_EXPOSED) / n;
+    return st;
+}
+
+static Status measure(Layer *l, BenchCall call, Direction *out) {
+    BenchTimes times;
+    double before = sent(l->x->comm.cp);
+    CHECK(call(l));
+    out->bytes = sent(l->x->comm.cp) - before;
+    CHECK(bench_time(&l->x->b, call, l, &times));
+    out->ms = times.stream;
+    CHECK(meter_calls(l, call, 1, &out->exposed)); /* makes the events */
+    CHECK(meter_calls(l, call, METERED_CALLS, &out->exposed));
+    double values[] = {out->ms, out->exposed, out->bytes};
+    CHECK(greatest(l->x, values, 3));
+    *out = (Direction){values[0], values[1], values[2]};
+    return OK;
+}
+
+static Status both(void *ctx) {
+    CHECK(forward(ctx));
+    return backward(ctx);
+}
+
+static Status draw(Layer *l) {
+    CpBench *x = l->x;
+    double unused;
+    CHECK(meter_calls(l, both, 1, &unused));
+    CHECK(meter_calls(l, both, 1, &unused));
+    x->timelines = mem_grow(x->timelines, x->n_timelines + 1, sizeof *x->timelines);
+    char *title = mem_printf("%s, %d ranks of %s, %s, %s tokens, D=%d, %s heads",
+                             config_enum_name((int)l->options.backend, "parallel.backend"),
+                             l->options.size, x->b.ops->device_name, bench_mask_name(x->c->mask),
+                             x->c->tokens, x->c->D, x->c->heads);
+    return timeline_gather(&x->timelines[x->n_timelines++], x->comm.host, l->options.size, x->meter,
+                           title, x->case_index);
+}
+
+/* ---- rows ---------------------------------------------------------------------------------- */
+
+static const TableColumn columns[] = {{"backend", "backend", 9, TABLE_TEXT},
+                                      {"cp", "cp", 3, TABLE_COUNT},
+                                      {"D", "D", 3, TABLE_COUNT},
+                                      {"heads", "heads", 5, TABLE_TEXT},
+                                      {"mask", "mask", 8, TABLE_TEXT},
+                                      {"tokens", "tokens", 7, TABLE_TEXT},
+                                      {"area", "pairs", 11, TABLE_COUNT},
+                                      {"stages", "stages", 6, TABLE_COUNT},
+                                      {"imbalance", "imbal.%", 7, TABLE_RATE},
+                                      {"fwd_ms", "fwd ms", 7, TABLE_RATE},
+                                      {"fwd_tflops_gpu", "TF/s/GPU", 8, TABLE_RATE},
+                                      {"fwd_of_one", "% of one", 8, TABLE_RATE},
+                                      {"fwd_exposed_ms", "exposed", 7, TABLE_RATE},
+                                      {"fwd_mib", "MiB", 7, TABLE_RATE},
+                                      {"bwd_ms", "bwd ms", 7, TABLE_RATE},
+                                      {"bwd_tflops_gpu", "TF/s/GPU", 8, TABLE_RATE},
+                                      {"bwd_of_one", "% of one", 8, TABLE_RATE},
+                                      {"bwd_exposed_ms", "exposed", 7, TABLE_RATE},
+                                      {"bwd_mib", "MiB", 7, TABLE_RATE},
+                                      {"note", "", 0, TABLE_TEXT}};
+
+static void print_row(const CpBench *x, const char *backend, int cp, int stages, double imbalance,
+                      Direction f, Direction b, const char *note) {
+    const BenchCase *c = x->c;
+    double fwd = 4e-9 * x->one.area * c->H * c->D / cp, bwd = 2.5 * fwd; /* GFLOP of a rank */
+    const TableCell row[] = {CELL_TEXT(backend),
+                             CELL_NUMBER(cp),
+                             CELL_NUMBER(c->D),
+                             CELL_TEXT(c->heads),
+                             CELL_TEXT(bench_mask_name(c->mask)),
+                             CELL_TEXT(c->tokens),
+                             CELL_NUMBER(x->one.area),
+                             CELL_NUMBER(stages),
+                             CELL_NUMBER(100 * imbalance),
+                             CELL_NUMBER(f.ms),
+                             CELL_NUMBER(fwd / f.ms),
+                             CELL_NUMBER(100 * x->one.fwd.stream / cp / f.ms),
+                             CELL_NUMBER(f.exposed),
+                             CELL_NUMBER(f.bytes / 0x1p20),
+                             CELL_NUMBER(b.ms),
+                             CELL_NUMBER(bwd / b.ms),
+                             CELL_NUMBER(100 * x->one.bwd.stream / cp / b.ms),
+                             CELL_NUMBER(b.exposed),
+                             CELL_NUMBER(b.bytes / 0x1p20),
+                             CELL_TEXT(note)};
+    table_row(x->table, row);
+}
+
+static void print_missing(const CpBench *x, const char *backend, int cp, const char *note) {
+    const Direction unknown = {NAN, NAN, NAN};
+    print_row(x, backend, cp, 0, NAN, unknown, unknown, note);
+}
+
+/* Allocates; *fits is false on all ranks when one has no memory. */
+static Status commit(Layer *l, bool *fits) {
+    double lacking = arena_commit(&l->arena, l->x->b.ops) != OK;
+    status_clear();
+    CHECK(greatest(l->x, &lacking, 1));
+    *fits = lacking == 0;
+    if (!*fits || l->x->transport == TRANSPORT_NCCL) return OK;
+    return comm_expose(l->x->comm.cp, l->arena.base, l->arena.bytes);
+}
+
+static Status measure_layer(CpBench *x, CpBackend backend, int64_t degree, int64_t chunk) {
+    Layer l = {.x = x, .options = options_of(x, backend, degree, chunk)};
+    const char *name = config_enum_name((int)backend, "parallel.backend");
+    Direction f, b;
+    bool fits = true;
+    Status st = reserve(&l);
+    if (st != OK) { /* on every rank: it depends on sizes alone */
+        print_missing(x, name, l.options.size, status_message());
+        status_clear();
+        st = OK;
+        goto done;
+    }
+    CHECK_GOTO(commit(&l, &fits), done);
+    if (!fits) {
+        print_missing(x, name, l.options.size, "does not fit");
+        goto done;
+    }
+    CHECK_GOTO(start(&l), done);
+    CHECK_GOTO(measure(&l, forward, &f), done);
+    CHECK_GOTO(measure(&l, backward, &b), done);
+    print_row(x, name, l.options.size, l.batch->plan.n_stages,
+              plan_summary(&l.batch->plan).imbalance, f, b, "");
+    if (x->svg != NULL) CHECK_GOTO(draw(&l), done);
+done:
+    if (fits && l.arena.base != NULL && st == OK) st = comm_expose(x->comm.cp, NULL, 0);
+    close_layer(&l);
+    return st;
+}
+
+/* The same kernels, every rank the whole mask by itself. */
+static Status measure_one(CpBench *x) {
+    const BenchCase *c = x->c;
+    x->b.host = NULL;
+    CHECK(bench_attention_times(&x->b, &x->mask, c->H, c->K, c->D, &x->one));
+    x->b.host = x->comm.host;
+    double values[] = {!x->one.fits, x->one.fits ? x->one.fwd.stream : 0,
+                       x->one.fits ? x->one.bwd.stream : 0};
+    CHECK(greatest(x, values, 3));
+    x->one.fits = values[0] == 0;
+    x->one.fwd.stream = x->one.fits ? values[1] : NAN;
+    x->one.bwd.stream = x->one.fits ? values[2] : NAN;
+    const Direction f = {x->one.fwd.stream, 0, 0}, b = {x->one.bwd.stream, 0, 0};
+    if (x->one.fits)
+        print_row(x, "none", 1, 1, 0, f, b, "");
+    else
+        print_missing(x, "none", 1, "does not fit");
+    return OK;
+}
+
+static Status measure_case(CpBench *x, const Setting *s) {
+    CHECK(measure_one(x));
+    for (int i = 0; i < s[RUNTIME].n; i++) {
+        CpBackend backend = (CpBackend)(BACKEND_RING + s[RUNTIME].values[i].a);
+        bool tuned = backend == BACKEND_MAGI; /* the others have nothing to set */
+        for (int d = 0; d < (tuned ? s[DEGREE].n : 1); d++)
+            for (int k = 0; k < (tuned ? s[CHUNK].n : 1); k++)
+                CHECK(measure_layer(x, backend, s[DEGREE].values[d].a, s[CHUNK].values[k].a));
+    }
+    return OK;
+}
+
+static Status write_picture(const CpBench *x) {
+    if (x->comm.host->rank != 0) return OK;
+    StrBuf svg = {0};
+    timeline_svg(x->timelines, x->n_timelines, &svg);
+    FILE *f = fopen(x->svg, "w");
+    bool written = f != NULL && fwrite(svg.text, 1, svg.len, f) == svg.len;
+    if (f != NULL) written = fclose(f) == 0 && written;
+    strbuf_free(&svg);
+    return written
+               ? OK
+               : status_fail(ERR_ENV, "cannot write the picture %s: %s", x->svg, strerror(errno));
+}
+
+static Status measure_all(CpBench *x, const Setting *s) {
+    BenchCase *cases;
+    Status st = OK;
+    int n = bench_cases(&cases, s, !x->b.ops->host_memory);
+    const Table table = {columns, sizeof columns / sizeof *columns, x->b.json, x->b.members};
+    x->table = &table;
+    table_begin(&table);
+    for (int i = 0; i < n && st == OK; i++) {
+        x->c = &cases[i];
+        x->case_index = i;
+        st = bench_case_mask(&x->mask, x->c);
+        if (st == OK) st = measure_case(x, s);
+        mask_free(&x->mask);
+    }
+    free(cases);
+    return st == OK && x->svg != NULL ? comm_agree(x->comm.host, write_picture(x)) : st;
+}
+
+/* ---- the command --------------------------------------------------------------------------- */
+
+static Status check_world(const Setting *cp) {
+    int64_t n = cp->given ? cp->values[0].a : 1;
+    if (cp->n <= 1 && comm_world_size() % n == 0) return OK;
+    return status_fail(ERR_USER,
+                       "cp: found %d values, the first %lld, expected one that divides the "
+                       "%d ranks",
+                       cp->n, (long long)n, comm_world_size());
+}
+
+static Status open_alone(CpBench *x, const BenchArguments *a, const Setting *cp) {
+    CHECK(check_world(cp));
+    return bench_open(&x->b, "cp", a);
+}
+
+static Status run(CpBench *x, Setting *s) {
+    int cp = s[CP].given ? (int)s[CP].values[0].a : comm_world_size();
+    CHECK(comm_open(&x->comm, x->b.ops, cp));
+    x->b.host = x->comm.host;
+    x->meter = meter_create(x->b.ops);
+    x->comm.cp = meter_comm(x->meter, x->comm.cp);
+    bench_settings_fill(s, !x->b.ops->host_memory);
+    return measure_all(x, s);
+}
+
+static void close_bench(CpBench *x) {
+    for (int i = 0; i < x->n_timelines; i++) timeline_free(&x->timelines[i]);
+    free(x->timelines);
+    if (x->comm.host != NULL) comm_close(&x->comm);
+    meter_free(x->meter);
+    bench_close(&x->b);
+}
+
+Status bench_cp(int argc, char **argv) {
+    static const char *const chosen[] = {"auto", NULL};
+    Setting s[SETTINGS + 1] = {
+        [RUNTIME] = SETTING("backend", NAME, "ring,magi,allgather,ulysses",
+                            "ring,magi,allgather,ulysses", "as parallel.backend", backends),
+        [TRANSPORT] =
+            SETTING("transport", NAME, "auto", "auto", "as parallel.transport", transports),
+        [CP] = SETTING("cp", COUNT, NULL, NULL, "ranks of a group [all]", NULL),
+        [DEGREE] = SETTING("overlap_degree", COUNT, "auto", "auto", "of magi", chosen),
+        [CHUNK] = SETTING("chunk_size", COUNT, "auto", "auto", "of magi", chosen)};
+    bench_case_settings(s, "8k,32k,128k", "1k", "causal,document,window");
+    BenchArguments a;
+    CpBench x = {0};
+    CHECK(bench_arguments_parse(&a, "cp", BENCH_TIMELINE, s, argc, argv));
+    if (a.help) {
+        bench_print_help("cp", " [key=value ...] [--json] [--timeline FILE.svg]   (mpirun -n N)",
+                         s);
+        return OK;
+    }
+    x.svg = a.timeline;
+    x.transport = s[TRANSPORT].given ? (Transport)s[TRANSPORT].values[0].a : TRANSPORT_AUTO;
+    Status st = bench_agree(open_alone(&x, &a, &s[CP]));
+    if (st == OK) st = bench_finish(run(&x, s));
+    close_bench(&x);
+    return st;
+}

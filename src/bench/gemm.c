@@ -1,0 +1,190 @@
+/* gemm.c: `cria bench gemm`: the products of a layer and of the head, forward and backward. */
+#include <math.h>
+#include <string.h>
+
+#include "arena.h"
+#include "bench/bench.h"
+#include "bench/table.h"
+#include "model/params.h"
+
+typedef enum { FWD, DGRAD, WGRAD, PASSES } Pass;
+static const char *const pass_names[] = {"fwd", "dgrad", "wgrad", NULL};
+
+/* y[S,N] = x[S,M] w[N,M]^T and its gradients */
+typedef struct {
+    Bench *b;
+    Pass pass;
+    int64_t S, N, M;
+    Arena arena;
+    void *x, *w, *y;
+    float *dw;
+} Product;
+
+static Status run(void *ctx) {
+    Product *p = ctx;
+    const Ops *ops = p->b->ops;
+    if (p->pass == FWD) ops->linear_fwd(p->y, p->x, p->w, NULL, p->S, p->N, p->M, p->b->stream);
+    if (p->pass == DGRAD)
+        ops->linear_dgrad(p->x, p->y, p->w, false, p->S, p->N, p->M, p->b->stream);
+    if (p->pass == WGRAD) ops->linear_wgrad(p->dw, p->y, p->x, p->S, p->N, p->M, p->b->stream);
+    return OK;
+}
+
+static double flops(const Product *p) {
+    return 2 * (double)p->S * (double)p->N * (double)p->M;
+}
+
+/* Every operand once; the weight gradient is read and written in fp32. */
+static double bytes(const Product *p) {
+    double act = p->b->ops->act_bytes, S = (double)p->S, N = (double)p->N, M = (double)p->M;
+    return act * (S * M + S * N) + (p->pass == WGRAD ? 8 : act) * N * M;
+}
+
+static Status open_product(Product *p) {
+    int64_t act = p->b->ops->act_bytes, S = p->S, N = p->N, M = p->M;
+    arena_reserve(&p->arena, "product", "x", S * M * act, &p->x);
+    arena_reserve(&p->arena, "product", "w", N * M * act, &p->w);
+    arena_reserve(&p->arena, "product", "y", S * N * act, &p->y);
+    if (p->pass == WGRAD) arena_reserve(&p->arena, "product", "dw", N * M * 4, (void **)&p->dw);
+    CHECK(arena_commit(&p->arena, p->b->ops));
+    bench_fill(p->b, p->x, S * M, 1);
+    bench_fill(p->b, p->w, N * M, 2);
+    bench_fill(p->b, p->y, S * N, 3);
+    if (p->pass == WGRAD) p->b->ops->mem_zero(p->dw, N * M * 4, p->b->stream);
+    return OK;
+}
+
+static Status measure(Product *p, BenchTimes *times) {
+    Status st = open_product(p);
+    if (st == OK) st = bench_time(p->b, run, p, times);
+    arena_free(&p->arena);
+    return st;
+}
+
+Status bench_gemm_rate(Bench *b, int64_t side, double *rate) {
+    Product p = {.b = b, .S = side, .N = side, .M = side};
+    BenchTimes times;
+    CHECK(measure(&p, &times));
+    *rate = 1e3 * flops(&p) / fmin(times.single, times.stream);
+    return OK;
+}
+
+/* ---- shapes -------------------------------------------------------------------------------- */
+
+enum { MAX_SHAPES = 8 };
+typedef struct {
+    const char *name;
+    int64_t N, M;
+} Shape;
+
+static const char *const shape_names[] = {"qkv", "o", "gate-up", "down", "head", NULL};
+
+static int model_shapes(const ModelConfig *m, Shape *out) {
+    int64_t C = m->hidden, HD = (int64_t)m->heads * m->head_dim;
+    int64_t KD = (int64_t)m->kv_heads * m->head_dim, F = m->ffn;
+    const Shape shapes[] = {{"qkv", HD + 2 * KD, C},
+                            {"o", C, HD},
+                            {"gate-up", 2 * F, C},
+                            {"down", C, F},
+                            {"head", round_up(m->vocab, VOCAB_MULTIPLE), C}};
+    memcpy(out, shapes, sizeof shapes);
+    return sizeof shapes / sizeof *shapes;
+}
+
+/* Without a configuration: Llama-3.2 1B's, and those of the example 1B, whose feed-forward part is
+ * narrower; on the CPU a small model's. */
+static int default_shapes(bool gpu, Shape *out) {
+    const ModelConfig large = {
+        .heads = 32, .kv_heads = 8, .head_dim = 64, .hidden = 2048, .ffn = 8192, .vocab = 128256};
+    const ModelConfig small = {
+        .heads = 4, .kv_heads = 2, .head_dim = 64, .hidden = 256, .ffn = 768, .vocab = 4096};
+    int n = model_shapes(gpu ? &large : &small, out);
+    if (!gpu) return n;
+    out[n++] = (Shape){"gate-up", 10880, 2048};
+    out[n++] = (Shape){"down", 2048, 5440};
+    return n;
+}
+
+/* ---- the command --------------------------------------------------------------------------- */
+
+enum { SHAPE, PASS, TOKENS, SETTINGS };
+
+static bool wanted(const Setting *s, const char *name) {
+    for (int i = 0; i < s->n; i++)
+        if (strcmp(s->names[s->values[i].a], name) == 0) return true;
+    return false;
+}
+
+static Status measure_row(Bench *b, const Table *t, const Shape *shape, Pass pass, int64_t S) {
+    Product p = {.b = b, .pass = pass, .S = S, .N = shape->N, .M = shape->M};
+    BenchTimes times;
+    CHECK(measure(&p, &times));
+    double rate = 1e3 * flops(&p) / times.single;
+    const TableCell row[] = {CELL_TEXT(shape->name),
+                             CELL_TEXT(pass_names[pass]),
+                             CELL_NUMBER(S),
+                             CELL_NUMBER(shape->N),
+                             CELL_NUMBER(shape->M),
+                             CELL_NUMBER(times.single),
+                             CELL_NUMBER(rate / 1e12),
+                             CELL_NUMBER(1e3 * bytes(&p) / times.single / 1e9),
+                             CELL_NUMBER(100 * rate / b->gemm_rate),
+                             CELL_NUMBER(1e3 * flops(&p) / times.stream / 1e12)};
+    table_row(t, row);
+    return OK;
+}
+
+static Status measure_all(Bench *b, const Setting *s, const Shape *shapes, int n) {
+    static const TableColumn columns[] = {
+        {"shape", "shape", 8, TABLE_TEXT},    {"pass", "pass", 5, TABLE_TEXT},
+        {"T", "T", 7, TABLE_COUNT},           {"N", "N", 7, TABLE_COUNT},
+        {"M", "M", 6, TABLE_COUNT},           {"ms", "ms", 9, TABLE_RATE},
+        {"tflops", "TFLOP/s", 8, TABLE_RATE}, {"gbytes_s", "GB/s", 7, TABLE_RATE},
+        {"of_peak", "% peak", 7, TABLE_RATE}, {"stream_tflops", "back to back", 12, TABLE_RATE}};
+    Table t = {columns, sizeof columns / sizeof *columns, b->json, b->members};
+    table_begin(&t);
+    for (int k = 0; k < s[TOKENS].n; k++)
+        for (int i = 0; i < n; i++)
+            for (Pass pass = FWD; pass < PASSES; pass++)
+                if (wanted(&s[SHAPE], shapes[i].name) && wanted(&s[PASS], pass_names[pass]))
+                    CHECK(measure_row(b, &t, &shapes[i], pass, s[TOKENS].values[k].a));
+    return OK;
+}
+
+Status bench_gemm(int argc, char **argv) {
+    Setting s[SETTINGS + 1] = {
+        [SHAPE] = SETTING("shape", NAME, "qkv,o,gate-up,down,head", "qkv,o,gate-up,down,head",
+                          "products", shape_names),
+        [PASS] = SETTING("pass", NAME, "fwd,dgrad,wgrad", "fwd,dgrad,wgrad",
+                         "y = x w^T; dx = dy w; dw += dy^T x", pass_names),
+        [TOKENS] =
+            SETTING("T", COUNT, "8192", "256", "tokens; of a micro-batch with CONFIG", NULL)};
+    BenchArguments a;
+    CHECK(bench_arguments_parse(&a, "gemm", BENCH_CONFIG, s, argc, argv));
+    if (a.help) {
+        bench_print_help("gemm", " [CONFIG] [section.key=value ...] [key=value ...] [--json]", s);
+        return OK;
+    }
+    Shape shapes[MAX_SHAPES];
+    int n = 0;
+    Config config = {0};
+    Bench b = {0};
+    Status st = OK;
+    if (a.config != NULL) {
+        CHECK_GOTO(config_load(&config, a.config, a.n_overrides, a.overrides), done);
+        a.device = config.device;
+        n = model_shapes(&config.model, shapes);
+        if (!s[TOKENS].given) {
+            s[TOKENS].values[s[TOKENS].n++].a = config.batch.micro * config.model.seq_len;
+            s[TOKENS].given = true;
+        }
+    }
+    CHECK_GOTO(bench_open(&b, "gemm", &a), done);
+    bench_settings_fill(s, !b.ops->host_memory);
+    if (a.config == NULL) n = default_shapes(!b.ops->host_memory, shapes);
+    st = measure_all(&b, s, shapes, n);
+done:
+    bench_close(&b);
+    config_free(&config);
+    return st;
+}

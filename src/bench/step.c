@@ -1,0 +1,330 @@
+/* step.c: `cria bench step CONFIG`: training steps of the whole model on random tokens, which need
+ * no data files: how fast, and where the time goes. Steps are timed first as they are; then as many
+ * again under a meter (meter.h), whose events cost a little. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench/bench.h"
+#include "bench/cases.h"
+#include "bench/meter.h"
+#include "log.h"
+#include "model/flops.h"
+#include "rng.h"
+#include "train/session.h"
+
+enum { STEPS, MICRO_STEPS, SETTINGS };
+enum { WARM_STEPS = 2, MAX_OPS = 40 };
+
+typedef struct {
+    const char *name;
+    double ms;
+} OpTime;
+
+typedef struct {
+    Session s;
+    Meter *meter;
+    MicroBatch *batches;     /* [s.micro_steps] */
+    double weight_sum, area; /* of a global batch */
+    int64_t updates;
+    double queued_ms; /* until the host had queued the micro-batches of the last step */
+    /* results, means over ranks */
+    double ms, host_ms, metered_ms, class_ms[METER_CLASSES];
+    OpTime ops[MAX_OPS]; /* of rank 0 */
+    int n_ops;
+} StepBench;
+
+/* ---- input --------------------------------------------------------------------------------- */
+
+static void make_batch(StepBench *x, MicroBatch *mb, uint64_t which) {
+    const Config *c = x->s.config;
+    int64_t T = c->model.seq_len, S = c->batch.micro * T;
+    *mb = (MicroBatch){.B = c->batch.micro, .T = T};
+    mb->tokens = NEW(int32_t, S);
+    mb->labels = NEW(int32_t, S);
+    mb->positions = NEW(int32_t, S);
+    mb->weights = NEW(float, S);
+    mb->doc_begin = NEW(int32_t, S);
+    for (int64_t s = 0; s < S; s++) {
+        uint64_t draw = rng_u64(1, rng_stream(RNG_TEST, which), (uint64_t)s);
+        mb->tokens[s] = (int32_t)(draw % (uint64_t)c->model.vocab);
+        mb->labels[s] = (int32_t)((draw >> 32) % (uint64_t)c->model.vocab);
+        mb->positions[s] = (int32_t)(s % T);
+        mb->weights[s] = 1;
+    }
+    for (int64_t b = 0; b < mb->B; b++) {
+        int32_t *begin = mb->doc_begin + mb->n_docs;
+        int64_t n = 1;
+        begin[0] = 0;
+        if (c->data.mask == MASK_DOCUMENT)
+            n = bench_documents((uint32_t)(which * (uint64_t)mb->B + (uint64_t)b), T, begin);
+        for (int64_t i = 0; i < n; i++) begin[i] += (int32_t)(b * T);
+        mb->n_docs += (int32_t)n;
+    }
+    mb->prepared = cp_batch_create(&x->s.cp_options, mb);
+}
+
+static void free_batch(MicroBatch *mb) {
+    cp_batch_free(mb->prepared);
+    free(mb->tokens);
+    free(mb->labels);
+    free(mb->positions);
+    free(mb->weights);
+    free(mb->doc_begin);
+}
+
+static Status make_batches(StepBench *x) {
+    Session *s = &x->s;
+    double sums[2] = {0};
+    x->batches = NEW(MicroBatch, s->micro_steps);
+    for (int64_t j = 0; j < s->micro_steps; j++) {
+        make_batch(x, &x->batches[j], (uint64_t)(j * s->dp + s->dp_rank));
+        const CpBatch *batch = x->batches[j].prepared;
+        sums[0] += batch->weight_sum;
+        sums[1] += batch->area / s->config->parallel.cp;
+    }
+    CHECK(comm_all_reduce(s->comm.host, sums, 2, DT_F64, COMM_SUM, NULL));
+    x->weight_sum = sums[0];
+    x->area = sums[1];
+    return OK;
+}
+
+/* ---- steps --------------------------------------------------------------------------------- */
+
+static Status reduce_bucket(void *ctx, int bucket) {
+    Session *s = ctx;
+    return optimizer_reduce_bucket(s->optimizer, bucket, s->stream);
+}
+
+/* As training does it, but for reading data and writing logs. */
+static Status run_step(StepBench *x) {
+    Session *s = &x->s;
+    double begin = time_now(), loss, norm;
+    llama_zero_gradients(s->llama, s->stream);
+    for (int64_t j = 0; j < s->micro_steps; j++)
+        CHECK(session_run_micro(s, &x->batches[j], true,
+                                j + 1 == s->micro_steps ? reduce_bucket : NULL, s));
+    x->queued_ms = 1e3 * (time_now() - begin);
+    CHECK(session_take_loss(s, &loss));
+    CHECK(optimizer_grad_norm(s->optimizer, &norm, s->stream));
+    if (!isfinite(loss) || !isfinite(norm))
+        return status_fail(ERR_ENV, "step %d: the loss is %g and the norm of the gradient %g",
+                           (int)x->updates + 1, loss, norm);
+    double scale = 1 / x->weight_sum, clip = s->config->optim.clip;
+    if (clip > 0) scale *= fmin(1, clip / (norm * scale + 1e-6));
+    return optimizer_step(s->optimizer, ++x->updates, s->config->optim.lr, scale, s->stream);
+}
+
+static Status time_steps(StepBench *x, int64_t n) {
+    Session *s = &x->s;
+    CHECK(s->ops->stream_sync(s->stream));
+    CHECK(comm_barrier(s->comm.host));
+    double begin = time_now();
+    for (int64_t i = 0; i < n; i++) {
+        CHECK(run_step(x));
+        x->host_ms += x->queued_ms / (double)n;
+    }
+    CHECK(s->ops->stream_sync(s->stream));
+    x->ms = 1e3 * (time_now() - begin) / (double)n;
+    return OK;
+}
+
+static void add_op(StepBench *x, const char *name, double ms) {
+    int i = 0;
+    while (i < x->n_ops && strcmp(x->ops[i].name, name) != 0) i++;
+    if (i == MAX_OPS) return;
+    if (i == x->n_ops) x->ops[x->n_ops++] = (OpTime){name, 0};
+    x->ops[i].ms += ms;
+}
+
+static Status meter_steps(StepBench *x, int64_t n) {
+    Session *s = &x->s;
+    for (int64_t i = -1; i < n; i++) { /* the first one makes the events */
+        const MeterSpan *spans;
+        CHECK(comm_barrier(s->comm.host));
+        CHECK(meter_start(x->meter, s->stream));
+        Status st = run_step(x);
+        CHECK(meter_stop(x->meter));
+        CHECK(st);
+        if (i < 0) continue;
+        x->metered_ms += meter_ms(x->meter) / (double)n;
+        for (MeterClass c = 0; c < METER_CLASSES; c++)
+            x->class_ms[c] += meter_class_ms(x->meter, c) / (double)n;
+        int64_t count = meter_spans(x->meter, &spans);
+        for (int64_t k = 0; k < count; k++)
+            if (spans[k].class != METER_TRANSFER)
+                add_op(x, spans[k].op, (spans[k].end - spans[k].begin) / (double)n);
+    }
+    return OK;
+}
+
+/* Over ranks: the slowest rank's time of a step, means of its parts. */
+static Status gather(StepBench *x) {
+    Comm *host = x->s.comm.host;
+    CHECK(comm_all_reduce(host, &x->ms, 1, DT_F64, COMM_MAX, NULL));
+    CHECK(comm_all_reduce(host, &x->host_ms, 1, DT_F64, COMM_MAX, NULL));
+    CHECK(comm_all_reduce(host, &x->metered_ms, 1, DT_F64, COMM_SUM, NULL));
+    CHECK(comm_all_reduce(host, x->class_ms, METER_CLASSES, DT_F64, COMM_SUM, NULL));
+    x->metered_ms /= host->size;
+    for (int c = 0; c < METER_CLASSES; c++) x->class_ms[c] /= host->size;
+    return OK;
+}
+
+/* ---- what is said -------------------------------------------------------------------------- */
+
+typedef struct {
+    double tok_s, flops, mfu, gib, idle_ms;
+} Summary;
+
+static Status summarize(const StepBench *x, Summary *sum) {
+    const Session *s = &x->s;
+    double flops = flops_train(&s->config->model, s->table, s->step_tokens, x->area);
+    double peak = flops_peak(s->ops->device_name), gib = (double)s->ops->mem_peak() / 0x1p30;
+    CHECK(comm_all_reduce(s->comm.host, &gib, 1, DT_F64, COMM_MAX, NULL));
+    *sum = (Summary){.tok_s = 1e3 * s->step_tokens / x->ms,
+                     .flops = 1e3 * flops / x->ms / s->world,
+                     .gib = gib,
+                     .idle_ms = x->metered_ms};
+    sum->mfu = peak > 0 ? sum->flops / peak : 0;
+    for (MeterClass c = 0; c < METER_TRANSFER; c++) sum->idle_ms -= x->class_ms[c];
+    return OK;
+}
+
+static int by_time(const void *a, const void *b) {
+    const OpTime *x = a, *y = b;
+    return (x->ms < y->ms) - (x->ms > y->ms);
+}
+
+static void print_part(StrBuf *out, const char *name, double ms, double all) {
+    strbuf_printf(out, "  %-18s %9.2f ms  %5.1f %%\n", name, ms, 100 * ms / all);
+}
+
+static void print_text(const StepBench *x, const Summary *sum, StrBuf *out) {
+    const Session *s = &x->s;
+    strbuf_printf(out, "%d x %s = dp %d x cp %d (%s), %lld micro-batches of %lld tokens a step\n",
+                  s->world, s->ops->device_name, s->dp, s->config->parallel.cp,
+                  config_enum_name((int)s->config->parallel.backend, "parallel.backend"),
+                  (long long)s->micro_steps, (long long)s->cp_options.tokens);
+    strbuf_printf(out, "%.2f ms a step, %.0f tok/s, %.0f per device, %.4g TFLOP/s per device",
+                  x->ms, sum->tok_s, sum->tok_s / s->world, sum->flops / 1e12);
+    if (sum->mfu > 0) strbuf_printf(out, ", MFU %.1f %%", 100 * sum->mfu);
+    strbuf_printf(out, ", peak memory %.2f GiB\n", sum->gib);
+    strbuf_printf(out,
+                  "the host has queued the micro-batches after %.2f ms\n"
+                  "of a step under the meter, %.2f ms:\n",
+                  x->host_ms, x->metered_ms);
+    for (MeterClass c = 0; c < METER_TRANSFER; c++)
+        print_part(out, meter_class_names[c], x->class_ms[c], x->metered_ms);
+    print_part(out, "idle", sum->idle_ms, x->metered_ms);
+    strbuf_printf(out, "beside it %s %.2f ms; by op:\n", meter_class_names[METER_TRANSFER],
+                  x->class_ms[METER_TRANSFER]);
+    for (int i = 0; i < x->n_ops; i++) print_part(out, x->ops[i].name, x->ops[i].ms, x->metered_ms);
+    out->text[--out->len] = '\0'; /* log_info ends the line */
+}
+
+static void print_json(const StepBench *x, const Summary *sum, StrBuf *out) {
+    const Session *s = &x->s;
+    strbuf_printf(out,
+                  "{\"bench\":\"step\",\"device\":\"%s\",\"world\":%d,\"dp\":%d,\"cp\":%d,"
+                  "\"backend\":\"%s\",\"micro_steps\":%lld,\"tokens\":%.0f,\"ms\":%.6g,"
+                  "\"tok_s\":%.6g,\"tok_s_gpu\":%.6g,\"tflops_gpu\":%.6g,\"mfu\":%.6g,"
+                  "\"mem_gib\":%.6g,\"host_ms\":%.6g,\"metered_ms\":%.6g,\"phases\":{",
+                  s->ops->device_name, s->world, s->dp, s->config->parallel.cp,
+                  config_enum_name((int)s->config->parallel.backend, "parallel.backend"),
+                  (long long)s->micro_steps, s->step_tokens, x->ms, sum->tok_s,
+                  sum->tok_s / s->world, sum->flops / 1e12, sum->mfu, sum->gib, x->host_ms,
+                  x->metered_ms);
+    for (MeterClass c = 0; c < METER_TRANSFER; c++)
+        strbuf_printf(out, "\"%s\":%.6g,", meter_class_names[c], x->class_ms[c]);
+    strbuf_printf(out, "\"idle\":%.6g},\"transfer\":%.6g,\"ops\":{", sum->idle_ms,
+                  x->class_ms[METER_TRANSFER]);
+    for (int i = 0; i < x->n_ops; i++)
+        strbuf_printf(out, "%s\"%s\":%.6g", i > 0 ? "," : "", x->ops[i].name, x->ops[i].ms);
+    strbuf_printf(out, "}}");
+}
+
+static Status report(StepBench *x, bool json) {
+    Summary sum;
+    StrBuf text = {0};
+    CHECK(summarize(x, &sum));
+    qsort(x->ops, (size_t)x->n_ops, sizeof *x->ops, by_time);
+    if (json)
+        print_json(x, &sum, &text);
+    else
+        print_text(x, &sum, &text);
+    log_info("%s", strbuf_text(&text));
+    strbuf_free(&text);
+    return OK;
+}
+
+/* ---- the command --------------------------------------------------------------------------- */
+
+static void wrap(void *ctx, const Ops **ops, CommSet *comm) {
+    StepBench *x = ctx;
+    x->meter = meter_create(*ops);
+    *ops = meter_ops(x->meter);
+    comm->world = meter_comm(x->meter, comm->world);
+    comm->dp = meter_comm(x->meter, comm->dp);
+    comm->cp = meter_comm(x->meter, comm->cp);
+}
+
+/* A global batch may take minutes; its micro-batches are alike. */
+static void set_micro_steps(Config *c, const Setting *s) {
+    int64_t dp = i64_max(1, comm_world_size() / c->parallel.cp), n = s->values[0].a;
+    int64_t have = i64_max(1, c->batch.global / (c->batch.micro * dp));
+    if (!s->given) n = i64_min(have, 4);
+    c->batch.global = n * c->batch.micro * dp;
+}
+
+static Status run(StepBench *x, Config *config, int64_t steps, bool json) {
+    const SessionOptions options = {.without_data = true, .wrap = wrap, .ctx = x};
+    CHECK(session_open(&x->s, config, &options));
+    CHECK(session_start(&x->s));
+    CHECK(optimizer_init(x->s.optimizer, (uint64_t)config->run.seed, x->s.stream));
+    CHECK(make_batches(x));
+    CHECK(time_steps(x, WARM_STEPS));
+    x->host_ms = 0;
+    CHECK(time_steps(x, steps));
+    CHECK(meter_steps(x, steps));
+    CHECK(gather(x));
+    return report(x, json);
+}
+
+static void close_step(StepBench *x) {
+    int64_t n = x->batches != NULL ? x->s.micro_steps : 0;
+    for (int64_t j = 0; j < n; j++) free_batch(&x->batches[j]);
+    free(x->batches);
+    session_close(&x->s);
+    meter_free(x->meter);
+}
+
+static Status load(BenchArguments *a, Config *config) {
+    if (a->config == NULL)
+        return status_fail(ERR_USER, "cria bench step: which configuration? e.g. cria bench step "
+                                     "configs/tiny.yaml");
+    return config_load(config, a->config, a->n_overrides, a->overrides);
+}
+
+Status bench_step(int argc, char **argv) {
+    Setting s[SETTINGS + 1] = {
+        [STEPS] = SETTING("steps", COUNT, "5", "2", "steps that are timed", NULL),
+        [MICRO_STEPS] = SETTING("micro_steps", COUNT, NULL, NULL,
+                                "micro-batches a step [batch.global's, at most 4]", NULL)};
+    BenchArguments a;
+    CHECK(bench_arguments_parse(&a, "step", BENCH_CONFIG, s, argc, argv));
+    if (a.help) {
+        bench_print_help("step", " CONFIG [section.key=value ...] [key=value ...] [--json]", s);
+        return OK;
+    }
+    Config config = {0};
+    StepBench x = {0};
+    Status st;
+    CHECK_GOTO(bench_agree(load(&a, &config)), done);
+    set_micro_steps(&config, &s[MICRO_STEPS]);
+    bench_settings_fill(s, config.device != DEVICE_CPU);
+    st = bench_finish(run(&x, &config, s[STEPS].values[0].a, a.json));
+done:
+    close_step(&x);
+    config_free(&config);
+    return st;
+}

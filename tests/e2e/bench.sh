@@ -1,0 +1,118 @@
+#!/bin/sh
+# cria bench: every benchmark at small sizes on the CPU. Its JSON holds numbers that belong together; bytes
+# and pairs are those of closed forms; what it does not understand it refuses before it measures.
+# shellcheck source=tests/e2e/lib.sh
+. "$(dirname -- "$0")/lib.sh"
+
+# holds WHAT EXPRESSION: of the rows of the last command's JSON, in Python
+holds() {
+    expect "$1: $2" "$(python3 - "$work/out" "$2" <<'PYTHON' 2>&1
+import json, math, sys
+rows = [json.loads(line) for line in open(sys.argv[1])]
+def near(a, b, tolerance=1e-4): return abs(a - b) <= tolerance * abs(b)
+def pick(**want): return [r for r in rows if all(r[k] == v for k, v in want.items())]
+print(eval(sys.argv[2]))
+PYTHON
+    )" True
+}
+
+# ---- gemm ------------------------------------------------------------------------------------------
+
+run "$cria" bench gemm T=64 --json
+expect_status 'gemm' 0
+holds 'gemm' 'len(rows) == 5 * 3 and {r["shape"] for r in rows} == {"qkv", "o", "gate-up", "down", "head"}'
+holds 'gemm' 'all(near(r["tflops"] * r["ms"], 2e-9 * r["T"] * r["N"] * r["M"]) for r in rows)'
+holds 'gemm' 'all(near(r["of_peak"], 100 * r["tflops"] / r["gemm_tflops"], 1e-3) for r in rows)'
+holds 'gemm' 'all(near(r["gbytes_s"] * r["ms"], 4e-6 * (64 * (r["N"] + r["M"]) + r["N"] * r["M"]))
+              for r in rows if r["pass"] == "fwd")'
+run "$cria" bench gemm "$config" shape=gate-up,head pass=wgrad --json
+holds 'gemm of a configuration' '[(r["T"], r["N"], r["M"]) for r in rows] == [(64, 64, 16), (64, 4096, 16)]'
+run "$cria" bench gemm T=64 shape=o
+expect 'gemm: lines for people' "$(grep -c '^o ' "$work/out")" 3
+
+# ---- attention -------------------------------------------------------------------------------------
+
+run "$cria" bench attention S=192,2x96 heads=2/1 D=32 window=16 --json
+expect_status 'attention' 0
+holds 'attention' 'len(rows) == 2 * 4 and all(r["device"] == "cpu" for r in rows)'
+holds 'attention' '[r["area"] for r in pick(mask="causal")] == [192 * 193 / 2, 2 * 96 * 97 / 2]'
+holds 'attention' '[r["area"] for r in pick(mask="full")] == [192 ** 2, 2 * 96 ** 2]'
+holds 'attention' 'pick(mask="window", tokens="192")[0]["area"] == 17 * 192 - 16 * 17 / 2'
+holds 'attention' 'all(near(r["fwd_tflops"] * r["fwd_ms"], 4e-9 * r["area"] * 2 * 32) for r in rows)'
+holds 'attention' 'all(near(r["bwd_tflops"] * r["bwd_ms"], 1e-8 * r["area"] * 2 * 32) for r in rows)'
+run "$cria" bench attention S=4k D=8 heads=1/1 mask=document --json
+# 623 = int(100 * 40 ** 0.4963) and so on: torch.manual_seed(0); torch.rand(6)
+holds 'documents' 'rows[0]["area"] == sum(n * (n + 1) // 2 for n in (623, 1701, 138, 162, 310, 1037, 125))'
+
+# ---- step ------------------------------------------------------------------------------------------
+
+for ranks in 1 2; do
+    run mpirun -n $ranks "$cria" bench step "$config" data.train=nowhere.bin parallel.cp=$ranks \
+        parallel.backend=magi data.mask=document steps=1 --json
+    expect_status "step on $ranks" 0
+    holds "step on $ranks" 'len(rows) == 1 and rows[0]["world"] == '$ranks
+    holds "step on $ranks" 'near(sum(rows[0]["phases"].values()), rows[0]["metered_ms"])'
+    holds "step on $ranks" 'all(x >= 0 for x in rows[0]["phases"].values())'
+    holds "step on $ranks" 'all(rows[0]["phases"][k] > 0 for k in ("gemm_fwd", "gemm_bwd", "attention_fwd",
+                            "attention_bwd", "other", "optimizer", "data"))'
+    holds "step on $ranks" '(rows[0]["phases"]["comm_exposed"] > 0 and rows[0]["transfer"] > 0) == '$((ranks == 2))
+    holds "step on $ranks" 'near(rows[0]["tok_s"] * rows[0]["ms"], 1e3 * rows[0]["tokens"])'
+done
+run mpirun -n 2 "$cria" bench step "$config" steps=1 micro_steps=1
+expect_status 'step, dp 2' 0
+expect 'step: ranks' "$(grep -c '^2 x cpu = dp 2 x cp 1 ' "$work/out")" 1
+
+# ---- cp --------------------------------------------------------------------------------------------
+
+run mpirun -n 2 "$cria" bench cp S=256 D=32 heads=4/2 mask=causal,window --json --timeline "$work/cp.svg"
+expect_status 'cp' 0
+holds 'cp' '[r["backend"] for r in rows] == ["none", "ring", "magi", "allgather", "ulysses"] * 2'
+holds 'cp' 'all(r["area"] == 256 * 257 / 2 for r in pick(mask="causal"))'
+holds 'cp' 'all(near(r["fwd_tflops_gpu"] * r["fwd_ms"], 4e-9 * r["area"] * 4 * 32 / r["cp"]) for r in rows)'
+holds 'cp' 'all(near(r["bwd_of_one"], 50 * n["bwd_ms"] / r["bwd_ms"]) for n in pick(backend="none")
+            for r in pick(mask=n["mask"], cp=2))'
+# a shard of keys and values one way: 128 rows of 2 x 2 x 32 floats; its gradient the other way
+holds 'cp' '[(r["fwd_mib"], r["bwd_mib"]) for r in pick(backend="ring")] == [(0.0625, 0.125)] * 2'
+holds 'cp' 'pick(backend="magi", mask="window")[0]["fwd_mib"] < 0.0625'
+holds 'cp' 'all((r["fwd_exposed_ms"] > 0) == (r["cp"] == 2) for r in rows)'
+run python3 -c "import sys, xml.dom.minidom as x; print(len(x.parse(sys.argv[1]).getElementsByTagName('rect')))" \
+    "$work/cp.svg"
+expect_status 'the timeline is XML' 0
+expect 'the timeline has bars' "$(($(cat "$work/out") > 2 * 4 * 2 * 4))" 1
+
+run mpirun -n 3 "$cria" bench cp S=96 D=8 heads=4/2 mask=causal backend=ulysses,magi overlap_degree=0,1 --json
+expect_status 'cp on 3' 0
+holds 'cp on 3' '[r["stages"] for r in pick(backend="magi")] == [1, 2]'
+holds 'cp on 3' 'pick(backend="ulysses")[0]["fwd_ms"] is None and "must divide" in pick(backend="ulysses")[0]["note"]'
+
+# ---- what it refuses -------------------------------------------------------------------------------
+
+refused() { # TEXT ARGUMENT...
+    text=$1
+    shift
+    run "$cria" bench "$@"
+    expect_refused "bench $*" 2 "$text"
+    expect "bench $*: stdout" "$(cat "$work/out")" ''
+}
+refused "found 'nothing', expected attention, gemm, cp or step"
+refused "found 'speed', expected" speed
+refused "what is 's=8'? It takes D= heads= S=" attention s=8
+refused "what is '--fast'?" cp --fast
+refused "what is 'model.layers=2'?" attention model.layers=2
+refused "S=0: found '0', expected tokens" attention S=0
+refused "S=1k,x: found 'x', expected tokens" attention S=1k,x
+refused "heads=3/2: found '3/2', expected query heads/kv heads" attention heads=3/2
+refused "mask=blue: found 'blue', expected one of causal, full" cp mask=blue
+refused "device=tpu: expected auto, cpu or cuda" gemm device=tpu
+refused 'which configuration?' step
+refused 'model.heads' step "$config" model.heads=0
+refused 'nowhere.yaml' gemm nowhere.yaml
+refused 'expected one that divides the 1 ranks' cp cp=2
+refused '--timeline needs a file' cp --timeline
+run mpirun -n 2 "$cria" bench cp mask=blue
+expect_refused 'cp on 2 ranks' 2 "found 'blue'"
+
+for name in attention gemm cp step; do
+    run "$cria" bench $name --help
+    expect "bench $name --help" "$status $(grep -c "^usage: cria bench $name" "$work/out")" '0 1'
+done
