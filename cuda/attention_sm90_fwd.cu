@@ -1,10 +1,34 @@
-/* HEADER */
+/* attention_sm90_fwd.cu: o = softmax(scale q k^T) v over a band list, on Hopper.
+ *
+ * Online softmax over tiles of keys (Milakov and Gimelshein, 2018; Dao et al., FlashAttention,
+ * 2022); warp specialisation and the overlap of softmax with matrix products as in FlashAttention-3
+ * (Shah et al., 2024). 4 D flops per allowed (row, key) pair and head.
+ *
+ * One persistent CTA per SM. Warpgroup 0 is the producer: one lane takes (tile, head) items from a
+ * counter, longest first, and loads Q, then K and V of every step of every run of the tile; beside
+ * each K it leaves a Step record. Consumers see one stream of steps, whatever the bands were and
+ * wherever items end: the first product of an item runs beside the last of the one before. Each
+ * other warpgroup owns 64 rows: S = Q K^T and O in accumulators, P in registers. Under the softmax
+ * of S(j) run
+ *   D = 128: P(j-1) V;
+ *   D = 64 (bound by exponentials, not by the tensor cores): S(j+1) too, which needs two S buffers.
+ *
+ * Most steps take no maximum. With any m, p = exp2(c s - m) gives the same o = sum p v / sum p and
+ * lse; m only keeps p in the range of fp32, and bf16 has the same. So a step wholly inside a band
+ * takes the m that it finds. Should a thread's p sum to more than LIMIT (one may be infinite), the
+ * warp multiplies its scores once more, from Q and K that are still in shared memory, and takes
+ * their maximum first. So do, at once, steps with a mask and steps that find a row without a key.
+ * At the lower end nothing is lost: m was a score of the row, or its lse, so its sum is at least 1,
+ * and p below 2^-126 are nothing beside it.
+ * The vote on this is also what makes the overlap real: ptxas waits for wgmma at the head of the
+ * basic block that asks for it, and without a branch behind the exponentials that is before them.
+ */
 #include "attention_sm90_fwd.cuh"
 
 namespace {
 
-/* Of the keys of one step, a thread's part of their exp2(c (s - m)) may sum to LIMIT before m has
- * to be raised. */
+/* What a thread's p of one row and step may sum to. 2^31 keys of it, times values up to 2^56, stay
+ * finite; a step that took the maximum stays below 2^14. */
 constexpr float LIMIT = 0x1p40f;
 
 /* W: the wide tiles of D = 64. AHEAD: how many steps S runs ahead of the softmax. */
@@ -90,11 +114,11 @@ template <int D, int W> __device__ void consume(FwdShared<D, W> &sm, const FwdPa
     using C = Fwd<D, W>;
     constexpr int ST = C::STAGES, IT = C::ITEMS, STEP = C::STEP, BLOCKS = STEP / 16;
     constexpr int ROWS = 64 * C::WGS, AHEAD = C::AHEAD;
-    constexpr uint32_t DESC_HI = 64u | 1u << 30, TILE = STEP * D * 2 / 16;
+    constexpr uint32_t TILE = STEP * D * 2 / 16; /* of K or V, in units of descriptors */
     const int warp_row = wg * 64 + __shfl_sync(0xffffffff, threadIdx.x / 32 % 4, 0) * 16;
-    const uint32_t q_lo = (uint32_t)desc_tile(smem_addr(sm.q[0]) + wg * 64 * 128);
-    const uint32_t k_lo = (uint32_t)desc_tile(smem_addr(sm.k[0]));
-    const uint32_t v_lo = (uint32_t)desc_tile(smem_addr(sm.v[0]), STEP);
+    const uint64_t q_desc = desc_tile(smem_addr(sm.q[0]) + wg * 64 * 128);
+    const uint64_t k_desc = desc_tile(smem_addr(sm.k[0]));
+    const uint64_t v_desc = desc_tile(smem_addr(sm.v[0]), STEP);
     float o[D / 2], s0[STEP / 2], s1[STEP / 2], m[2], l[2], factor[2];
     uint32_t pb[BLOCKS][4] = {};
 
@@ -110,20 +134,20 @@ template <int D, int W> __device__ void consume(FwdShared<D, W> &sm, const FwdPa
         mbar_wait(&sm.q_full[ring_index<IT>(n)], ring_parity<IT>(n));
         return __shfl_sync(0xffffffff, sm.item[ring_index<IT>(n)].n_steps, 0);
     };
-    auto desc = [&](uint32_t lo) { return (uint64_t)DESC_HI << 32 | lo; };
     auto issue_qk = [&](float(&s)[STEP / 2], uint32_t item, uint32_t n) {
-        uint64_t q = desc(q_lo + ring_index<IT>(item) * (ROWS * D * 2 / 16));
-        uint64_t k = desc(k_lo + ring_index<ST>(n) * TILE);
+        uint64_t q = desc_plus(q_desc, ring_index<IT>(item) * (ROWS * D * 2 / 16));
+        uint64_t k = desc_plus(k_desc, ring_index<ST>(n) * TILE);
         wgmma_pin(s);
         wgmma_fence();
 #pragma unroll
         for (int i = 0; i < D / 16; i++)
-            wgmma_ss<0, 0>(s, q + (i / 4) * ROWS * 8 + i % 4 * 2, k + (i / 4) * STEP * 8 + i % 4 * 2,
-                           i > 0);
+            wgmma_ss<0, 0>(s, q + (i / 4) * ROWS * 8 + i % 4 * 2,
+                           k + (i / 4) * STEP * 8 + i % 4 * 2, i > 0);
         wgmma_commit();
     };
-    auto issue_pv = [&](uint32_t n) { /* V of stage n */
-        uint64_t v = desc(v_lo + ring_index<ST>(n) * TILE);
+    /* with the V of stage n */
+    auto issue_pv = [&](uint32_t n) {
+        uint64_t v = desc_plus(v_desc, ring_index<ST>(n) * TILE);
         wgmma_pin(o);
         wgmma_fence();
 #pragma unroll
@@ -151,11 +175,15 @@ template <int D, int W> __device__ void consume(FwdShared<D, W> &sm, const FwdPa
         wgmma_pin(s0);
     }
 
+    /* The softmax of step j, on s, over the products beside it, of which S goes to `next` (to s
+     * itself unless AHEAD). Returns whether it was the last step of all. What a last step
+     * multiplies for lack of a next one, nobody reads. */
     auto step = [&](float(&s)[STEP / 2], float(&next)[STEP / 2]) -> bool {
-        const bool last = left == 1;
-        if (last && AHEAD) left = wait_item(item + 1) + 1;
+        const bool last = left == 1; /* of its item */
+        const int slot = ring_index<IT>(item), stage = ring_index<ST>(j);
+        if (AHEAD && last) left = wait_item(item + 1) + 1;
         wait_stage(j + AHEAD);
-        issue_qk(next, item + (last && AHEAD), j + AHEAD);
+        issue_qk(next, item + (AHEAD && last), j + AHEAD);
         issue_pv(j + AHEAD);
         if (!AHEAD) {
             wgmma_wait<1>();
@@ -166,28 +194,24 @@ template <int D, int W> __device__ void consume(FwdShared<D, W> &sm, const FwdPa
             wgmma_pin(next);
             wgmma_pin(o);
             if (item > 0) finish(item - 1);
-            load_rows<D>(o, m, l, sm.item[ring_index<IT>(item)], p, warp_row);
+            load_rows<D>(o, m, l, sm.item[slot], p, warp_row);
             settled = false;
         }
-        const Step &record = sm.step[ring_index<ST>(j)];
-        bool grown = false, exact = record.masked || !settled;
+        const Step &record = sm.step[stage];
+        bool exact = record.masked || !settled, grown = false;
         float sum[2];
 #pragma unroll 1
         for (;;) {
             if (exact) {
-                if (record.masked)
-                    mask_scores(s, record,
-                                sm.item[ring_index<IT>(item)].row0 + warp_row + lane_id() / 4,
-                                lane_id() % 4 * 2);
+                if (record.masked) mask_scores(s, record, sm.item[slot].row0 + warp_row);
                 grown = take_maximum(s, m, l, factor, p.c);
                 settled = __all_sync(0xffffffff, m[0] > LOWEST && m[1] > LOWEST);
             }
             exponentials(s, sum, m, p.c);
             bool outgrown = !exact && (sum[0] > LIMIT || sum[1] > LIMIT);
             if (!__any_sync(0xffffffff, outgrown)) break;
-            scores_again<D, ROWS>(
-                s, smem_addr(sm.q[ring_index<IT>(item)]) + warp_row * 128,
-                smem_addr(sm.k[ring_index<ST>(j)]));
+            scores_again<D, ROWS>(s, smem_addr(sm.q[slot]) + warp_row * 128,
+                                  smem_addr(sm.k[stage]));
             exact = true;
         }
         l[0] += sum[0];
@@ -195,26 +219,20 @@ template <int D, int W> __device__ void consume(FwdShared<D, W> &sm, const FwdPa
         wgmma_wait<0>();
         wgmma_pin(next);
         wgmma_pin(o);
-        release(&sm.empty[ring_index<ST>(j)]);
+        release(&sm.empty[stage]);
         if (grown) rescale(o, factor);
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++) pack_block(pb[b], s, b);
-        j++;
-        item += last;
-        if (last && !AHEAD) left = wait_item(item) + 1;
-        first = last;
+        if (!AHEAD && last) left = wait_item(item + 1) + 1;
         left--;
+        first = last;
+        item += last;
+        j++;
         return left < 0;
     };
-    if (AHEAD) {
-#pragma unroll 1
-        for (;;) {
-            if (step(s0, s1)) break;
-            if (step(s1, s0)) break;
-        }
-    } else {
-        while (!step(s0, s0)) {}
-    }
+    bool end;
+    do end = AHEAD ? step(s0, s1) || step(s1, s0) : step(s0, s0);
+    while (!end);
     wait_stage(j + AHEAD);
     issue_pv(j + AHEAD);
     wgmma_wait<0>();

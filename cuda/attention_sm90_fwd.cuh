@@ -154,9 +154,8 @@ __device__ __forceinline__ void store_rows(float (&o)[D / 2], const float (&m)[2
             uint32_t block[4];
             pack_block(block, o, b);
             int row = lane % 16, chunk = b % 4 * 2 + lane / 16;
-            stmatrix(
-                smem_addr(stage + b / 4 * ROWS * 128 + row * 128 + ((chunk ^ (row & 7)) << 4)),
-                block);
+            stmatrix(smem_addr(stage + b / 4 * ROWS * 128 + row * 128 + ((chunk ^ (row & 7)) << 4)),
+                     block);
         }
         __syncwarp();
 #pragma unroll

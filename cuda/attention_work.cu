@@ -284,7 +284,7 @@ static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, At
     }
     qsort(sorted, (size_t)n_bands, sizeof *sorted, compare_bands);
     qsort(transposed, (size_t)n_bands, sizeof *transposed, compare_bands);
-    work->wide = work->sm90 ? attn_sm90_wide(shape.D, area / (double)i64_max(shape.Sq, 1)) : 0;
+    work->wide = work->sm90 && attn_sm90_wide(shape.D, area / (double)i64_max(shape.Sq, 1));
     AttnGrid grid_q, grid_k;
     if (work->sm90)
         attn_sm90_grids(shape.D, work->wide, &grid_q, &grid_k);

@@ -204,6 +204,12 @@ static __device__ __forceinline__ uint64_t desc_tile(uint32_t addr, int panel_ro
     return (uint64_t)(64u | 1u << 30) << 32 | lo;
 }
 
+/* The descriptor `by` 16-byte units further on, inside shared memory: no carry into the upper half.
+ */
+static __device__ __forceinline__ uint64_t desc_plus(uint64_t desc, uint32_t by) {
+    return (desc >> 32) << 32 | ((uint32_t)desc + by);
+}
+
 /* d[64, N] = a b (+ d if keep), one k16 step. T = 1: the operand is MN-major. Thread (g = lane / 4,
  * t = lane % 4) of warp w holds rows 16w + g (d[4i], d[4i+1]) and 16w + g + 8 (d[4i+2], d[4i+3]) at
  * columns 8i + 2t, 8i + 2t + 1. */
