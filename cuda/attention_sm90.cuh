@@ -17,19 +17,29 @@ struct Step {
     Band band;
 };
 
-/* s[64, N] of rows row and row + 8, columns step.c0 + t2 + ...: outside the band becomes -inf. */
+/* Of the columns 8 i + {0, 1}, in bits 2 i + {0, 1}: those below `limit`. */
+static __device__ __forceinline__ uint32_t columns_below(int limit) {
+    int n = max(limit / 8 * 2 + min(limit % 8, 2), 0); /* negative limits round to 0 */
+    return __funnelshift_rc(0xffffffff, 0, 32 - min(n, 32));
+}
+
+/* s[16, N <= 128] of a warp, as wgmma_ss leaves it, of rows from `row` and columns from step.c0 on:
+ * what is outside the band becomes -inf. (Bits turn into predicates seven at a time; comparing each
+ * column takes three instructions.) */
 template <int R>
-__device__ __forceinline__ void mask_scores(float (&s)[R], const Step &step, int row, int t2) {
+__device__ __forceinline__ void mask_scores(float (&s)[R], const Step &step, int row) {
+    static_assert(R <= 64);
+    const int lane = lane_id();
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         int begin, end;
-        band_limits(step.band, row + 8 * r, step.c0 + t2, &begin, &end);
-        unsigned width = (unsigned)(end - begin);
+        band_limits(step.band, row + lane / 4 + 8 * r, step.c0 + lane % 4 * 2, &begin, &end);
+        uint32_t in = columns_below(end) & ~columns_below(begin);
 #pragma unroll
         for (int i = 0; i < R / 4; i++)
 #pragma unroll
             for (int e = 0; e < 2; e++)
-                if ((unsigned)(8 * i + e - begin) >= width) s[4 * i + 2 * r + e] = -INFINITY;
+                if (!(in >> (2 * i + e) & 1)) s[4 * i + 2 * r + e] = -INFINITY;
     }
 }
 

@@ -248,7 +248,7 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
             wgmma_wait<1>();
             wgmma_pin(s);
             const Step &step = sm.step[ring_index<2 * STAGES>(steps)].step;
-            if (step.masked) mask_scores(s, step, sm.item.row0 + tile_key, 2 * t);
+            if (step.masked) mask_scores(s, step, sm.item.row0 + wg * 64 + warp * 16);
 #pragma unroll
             for (int i = 0; i < ROWS / 8; i++) {
                 float2 lse = *(const float2 *)&sm.lse[at][8 * i + 2 * t];

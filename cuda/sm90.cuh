@@ -128,6 +128,13 @@ template <int N> __device__ __forceinline__ void registers_shrink() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
 }
 
+/* Read anew, where an address made of it is not to take a register for the rest of the kernel. */
+static __device__ __forceinline__ int lane_id() {
+    int lane;
+    asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+    return lane;
+}
+
 static __device__ __forceinline__ float exp2_fast(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -151,11 +158,26 @@ static __device__ __forceinline__ void stmatrix(uint32_t addr, const uint32_t (&
                  "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
                  : "memory");
 }
+static __device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], uint32_t addr) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(addr)
+                 : "memory");
+}
 static __device__ __forceinline__ void stmatrix_trans(uint32_t addr, const uint32_t (&r)[4]) {
     asm volatile(
         "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(addr),
         "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
         : "memory");
+}
+
+/* d[16, 8] += a[16, 16] b[16, 8] of one warp; d as in wgmma_ss below. */
+static __device__ __forceinline__ void mma_bf16(float *d, const uint32_t (&a)[4], uint32_t b0,
+                                                uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 /* ---- wgmma ----------------------------------------------------------------------------------- */
@@ -180,6 +202,12 @@ template <int R> __device__ __forceinline__ void wgmma_pin(float (&d)[R]) {
 static __device__ __forceinline__ uint64_t desc_tile(uint32_t addr, int panel_rows = 0) {
     uint32_t lo = ((addr & 0x3FFFF) >> 4) | (uint32_t)(panel_rows * 8) << 16;
     return (uint64_t)(64u | 1u << 30) << 32 | lo;
+}
+
+/* The descriptor `by` 16-byte units further on, inside shared memory: no carry into the upper half.
+ */
+static __device__ __forceinline__ uint64_t desc_plus(uint64_t desc, uint32_t by) {
+    return (desc >> 32) << 32 | ((uint32_t)desc + by);
 }
 
 /* d[64, N] = a b (+ d if keep), one k16 step. T = 1: the operand is MN-major. Thread (g = lane / 4,

@@ -83,7 +83,7 @@ static bool check_lists() {
         std::sort(transposed.begin(), transposed.end(),
                   [](const Band &a, const Band &b) { return compare_bands(&a, &b) < 0; });
         Cuts slots = cut_rows(bands.data(), n, Sq, grid_k.step);
-        HostList by_q = build_list(bands.data(), n, Sq, grid_q, NULL);
+        HostList by_q = build_list(bands.data(), n, Sq, grid_q, NULL, Sk);
         HostList by_k = build_list(transposed.data(), n, Sk, grid_k, &slots, 0);
         bool ok = list_is_right(by_q, grid_q, NULL, Sq, Sk, want) &&
                   list_is_right(by_k, grid_k, &slots, Sk, Sq, want);
