@@ -22,7 +22,10 @@
  * and p below 2^-126 are nothing beside it.
  * The vote on this is also what makes the overlap real: ptxas waits for wgmma at the head of the
  * basic block that asks for it, and without a branch behind the exponentials that is before them.
- */
+ *
+ * Measured on an H200, causal, 8k / 32k tokens, TFLOP/s: D = 64 454 / 471 with a maximum at every
+ * step and items one by one, 539 / 547 so; D = 128 658 / 606 and 741 / 691. ncu, D = 64, 8k: tensor
+ * cores 59 %, exponentials 59 %: no pipe is full, the latency of a warp's own chain bounds it. */
 #include "attention_sm90_fwd.cuh"
 
 namespace {
