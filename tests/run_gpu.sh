@@ -96,6 +96,10 @@ for n in 1 2 4 8; do
     check "NCCL on $n" 120 "$run" -n "$n" gpu_comm
     check "runtimes against dense attention on $n" 300 "$run" -n "$n" gpu_cp
 done
+if [ "$gpus" -ge 2 ]; then
+    check 'two ranks for long, stopped, killed, resumed; direct copies against NCCL' 180 env DEVICE=cuda \
+        "BUILD=$(dirname "$(command -v cria)")" tests/e2e/long_runs_hold_their_memory.sh
+fi
 
 train one 1
 train again 1
