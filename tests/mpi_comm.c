@@ -1,12 +1,17 @@
 /* The MPI row against locally computed expectations: mpirun -n {1,2,3,4,8} mpi_comm
  * `mpi_comm abort` instead ends the job from its last rank: mpirun must return 3, and at once.
  * `mpi_comm time` prints what collectives cost. */
+#include <dirent.h>
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "comm/comm.h"
+#include "comm/shared.h"
 #include "rng.h"
 
 #define EXPECT_EQ(found, expected)                                                                 \
@@ -311,6 +316,77 @@ static void test_bytes_are_counted(Comm *c) {
     EXPECT_EQ(c->bytes_sent[COMM_KIND_KV], 0);
 }
 
+/* Names of shared memory, which would outlive ranks that are killed. Other jobs' come and go. */
+static int count_names(void) {
+    int n = 0;
+    for (int tries = 0; tries < 200 && (tries == 0 || n > 0); tries++) {
+        if (tries > 0) usleep(20000);
+        DIR *folder = opendir("/dev/shm");
+        EXPECT_EQ(folder != NULL, 1);
+        n = 0;
+        for (struct dirent *e; (e = readdir(folder)) != NULL;)
+            n += strncmp(e->d_name, "cria-", 5) == 0;
+        closedir(folder);
+    }
+    return n;
+}
+
+static void expect_words(const uint64_t *words, int64_t n) {
+    for (int64_t i = 0; i < n; i++) EXPECT_EQ(words[i], noise(5, i));
+}
+
+/* The ranks of the tests are on one machine. */
+static void test_shared_memory(Comm *c) {
+    enum { WORDS = 100003 };
+    void *memory;
+    bool *here = NEW(bool, c->size);
+    EXPECT_OK(comm_shared_open(&memory, WORDS * 8, here, c));
+    EXPECT_EQ(memory != NULL, 1);
+    uint64_t *words = memory;
+    for (int r = 0; r < c->size; r++) EXPECT_EQ(here[r], 1);
+    for (int64_t i = 0; i < WORDS; i++) EXPECT_EQ(words[i], 0);
+    EXPECT_OK(comm_barrier(c));
+    for (int64_t i = c->rank; i < WORDS; i += c->size) words[i] = noise(5, i);
+    EXPECT_OK(comm_barrier(c));
+    expect_words(words, WORDS);
+    EXPECT_EQ(count_names(), 0);
+    if (c->rank == 0) comm_shared_close(memory, WORDS * 8); /* the others still have it */
+    EXPECT_OK(comm_barrier(c));
+    if (c->rank != 0) expect_words(words, WORDS);
+    if (c->rank != 0) comm_shared_close(memory, WORDS * 8);
+    free(here);
+}
+
+/* Opens with a limit of this process lowered, or none (-1). What there is must be had by the ranks
+ * below `attached`, who know of each other, and by no other. */
+static void expect_shared(Comm *c, int limited, rlim_t limit, int64_t bytes, int attached) {
+    void *memory = c; /* whatever */
+    bool *here = NEW(bool, c->size);
+    struct rlimit old, low;
+    if (limited >= 0) {
+        EXPECT_EQ(getrlimit((unsigned)limited, &old), 0);
+        low = (struct rlimit){limit, old.rlim_max};
+        EXPECT_EQ(setrlimit((unsigned)limited, &low), 0);
+    }
+    EXPECT_OK(comm_shared_open(&memory, bytes, here, c));
+    if (limited >= 0) EXPECT_EQ(setrlimit((unsigned)limited, &old), 0);
+    EXPECT_EQ(memory != NULL, c->rank < attached);
+    for (int r = 0; r < c->size; r++) EXPECT_EQ(here[r], c->rank < attached && r < attached);
+    comm_shared_close(memory, bytes);
+    EXPECT_EQ(count_names(), 0);
+    EXPECT_OK(comm_barrier(c));
+    free(here);
+}
+
+static void test_no_shared_memory(Comm *c) {
+    int last = c->size - 1;
+    expect_shared(c, -1, 0, (int64_t)1 << 45, 0); /* more than there is */
+    void (*old)(int) = signal(SIGXFSZ, SIG_IGN);
+    expect_shared(c, c->rank == 0 ? RLIMIT_FSIZE : -1, 4096, 1 << 20, 0); /* rank 0 would make it */
+    signal(SIGXFSZ, old);
+    if (last > 0) expect_shared(c, c->rank == last ? RLIMIT_NOFILE : -1, 0, 1 << 20, last);
+}
+
 static void print_times(Comm *c) {
     static const int64_t counts[] = {1, 1 << 10, 1 << 18, 1 << 22};
     float *buf = NEW(float, 1 << 22);
@@ -369,6 +445,8 @@ int main(int argc, char **argv) {
         for (int cp = 1; cp <= c->size; cp++)
             if (c->size % cp == 0) test_set(cp);
         test_bytes_are_counted(c);
+        test_shared_memory(c);
+        test_no_shared_memory(c);
     }
     comm_free(c);
     comm_finish();

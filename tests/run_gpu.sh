@@ -88,11 +88,18 @@ check 'every op, compiled by the driver as for other GPUs' 180 env CUDA_FORCE_PT
 check 'portable attention, compiled likewise' 180 env CUDA_FORCE_PTX_JIT=1 gpu_attention test portable
 check 'whole model against the CPU' 180 gpu_model
 check 'band attention against fp64' 300 gpu_attention test
+if python3 -c 'import torch' 2>/dev/null; then
+    check "attention's error against fp64 beside cuDNN's" 300 scripts/check_attention_error.py
+fi
 for n in 1 2 4 8; do
     [ "$n" -le "$gpus" ] || continue
     check "NCCL on $n" 120 "$run" -n "$n" gpu_comm
     check "runtimes against dense attention on $n" 300 "$run" -n "$n" gpu_cp
 done
+if [ "$gpus" -ge 2 ]; then
+    check 'two ranks for long, stopped, killed, resumed; direct copies against NCCL' 180 env DEVICE=cuda \
+        "BUILD=$(dirname "$(command -v cria)")" tests/e2e/long_runs_hold_their_memory.sh
+fi
 
 train one 1
 train again 1

@@ -16,13 +16,14 @@
 #include "bench/timeline.h"
 #include "cp/cp.h"
 
-enum { RUNTIME = CASE_SETTINGS, TRANSPORT, CP, DEGREE, CHUNK, SETTINGS };
+enum { RUNTIME = CASE_SETTINGS, TRANSPORT, CP, DEGREE, CHUNK, ALONE, SETTINGS };
 enum { METERED_CALLS = 3 };
 
 /* From BACKEND_RING on. */
 static const char *const backends[] = {"ring", "magi", "allgather", "ulysses", NULL};
 static const char *const transports[] = {
     [TRANSPORT_AUTO] = "auto", [TRANSPORT_NCCL] = "nccl", NULL};
+static const char *const answers[] = {"no", "yes", NULL};
 
 typedef struct {
     Bench b;
@@ -33,6 +34,7 @@ typedef struct {
     Timeline *timelines;
     int n_timelines;
     Transport transport;
+    bool alone; /* measure one device, too */
     /* of the case */
     const BenchCase *c;
     int case_index;
@@ -293,6 +295,9 @@ done:
 /* The same kernels, every rank the whole mask by itself. */
 static Status measure_one(CpBench *x) {
     const BenchCase *c = x->c;
+    const BenchTimes unknown = {NAN, NAN};
+    x->one = (AttentionTimes){(double)mask_area(&x->mask), false, unknown, unknown};
+    if (!x->alone) return OK;
     x->b.host = NULL;
     CHECK(bench_attention_times(&x->b, &x->mask, c->H, c->K, c->D, &x->one));
     x->b.host = x->comm.host;
@@ -396,7 +401,8 @@ Status bench_cp(int argc, char **argv) {
             SETTING("transport", NAME, "auto", "auto", "as parallel.transport", transports),
         [CP] = SETTING("cp", COUNT, NULL, NULL, "ranks of a group [all]", NULL),
         [DEGREE] = SETTING("overlap_degree", COUNT, "auto", "auto", "of magi", chosen),
-        [CHUNK] = SETTING("chunk_size", COUNT, "auto", "auto", "of magi", chosen)};
+        [CHUNK] = SETTING("chunk_size", COUNT, "auto", "auto", "of magi", chosen),
+        [ALONE] = SETTING("alone", NAME, "yes", "yes", "measure one device, too", answers)};
     bench_case_settings(s, "8k,32k,128k", "1k", "causal,document,window");
     BenchArguments a;
     CpBench x = {0};
@@ -408,6 +414,7 @@ Status bench_cp(int argc, char **argv) {
     }
     x.svg = a.timeline;
     x.transport = s[TRANSPORT].given ? (Transport)s[TRANSPORT].values[0].a : TRANSPORT_AUTO;
+    x.alone = !s[ALONE].given || s[ALONE].values[0].a == 1;
     Status st = bench_agree(open_alone(&x, &a, &s[CP]));
     if (st == OK) st = bench_finish(run(&x, s));
     close_bench(&x);

@@ -33,12 +33,14 @@ static void object_name(char out[64], const Card *leader) {
     snprintf(out, 64, "/cria-%016llx", (unsigned long long)leader->nonce);
 }
 
-/* The object that the leader has made; NULL also when it lies in another container's /dev/shm. */
+/* The object that the leader has made; NULL also when it lies in another container's /dev/shm. Its
+ * pages are taken at once: where /dev/shm is too small, a later write to a page that is not there
+ * would kill the rank. */
 static void *attach(const char *name, int64_t bytes, bool create) {
     int fd = shm_open(name, O_RDWR | (create ? O_CREAT | O_EXCL : 0), 0600);
     if (fd < 0) return NULL;
     void *memory = MAP_FAILED;
-    if (!create || ftruncate(fd, (off_t)bytes) == 0)
+    if (!create || posix_fallocate(fd, 0, (off_t)bytes) == 0)
         memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     if (memory != MAP_FAILED) return memory;

@@ -85,6 +85,11 @@ expect_status 'cp on 3' 0
 holds 'cp on 3' '[r["stages"] for r in pick(backend="magi")] == [1, 2]'
 holds 'cp on 3' 'pick(backend="ulysses")[0]["fwd_ms"] is None and "must divide" in pick(backend="ulysses")[0]["note"]'
 
+run mpirun -n 2 "$cria" bench cp S=64 D=8 mask=document backend=ring alone=no --json
+expect_status 'cp without one device' 0
+holds 'cp without one device' '[(r["backend"], r["fwd_of_one"]) for r in rows] == [("ring", None)]'
+holds 'cp without one device' 'rows[0]["area"] == 64 * 65 / 2 and rows[0]["fwd_tflops_gpu"] > 0'
+
 # ---- what it refuses -------------------------------------------------------------------------------
 
 refused() { # TEXT ARGUMENT...
