@@ -102,7 +102,7 @@ static void run(const Files *f) {
     AttnShape attention = {
         .Sq = S, .Sk = S, .H = H, .K = K, .D = D, .scale = (float)(1 / sqrt((double)D))};
     AttnWork *work;
-    MUST(ops->attn_work_create(&work, bands, n_bands, attention, f->stream));
+    MUST(ops->attn_work_create(&work, bands, n_bands, attention, NULL, f->stream));
     void *q = load(f, "q.bf16", nq), *kv = load(f, "kv.bf16", nkv), *d_o = load(f, "do.bf16", nq),
          *o;
     MUST(ops->mem_alloc(&o, nq * ops->act_bytes, "o"));
