@@ -145,6 +145,16 @@ static Status reserve(Session *s) {
     return OK;
 }
 
+/* A group that spans nodes, all alike and filled in the order of ranks, is planned in two levels. */
+static Status find_nodes(Session *s) {
+    int64_t local = comm_local_size(), cp = s->config->parallel.cp;
+    int64_t greatest[] = {local, -local, comm_local_rank() != s->rank % local};
+    CHECK(comm_all_reduce(s->comm.host, greatest, 3, DT_I64, COMM_MAX, NULL));
+    bool alike = greatest[0] == -greatest[1] && greatest[2] == 0;
+    if (alike && cp > local && cp % local == 0) s->cp_options.ranks_per_node = (int)local;
+    return OK;
+}
+
 Status session_open(Session *s, const Config *config, const SessionOptions *options) {
     static const SessionOptions none = {0};
     if (options == NULL) options = &none;
@@ -159,6 +169,7 @@ Status session_open(Session *s, const Config *config, const SessionOptions *opti
     CHECK(comm_open(&s->comm, s->ops, config->parallel.cp));
     if (options->wrap != NULL) options->wrap(options->ctx, &s->ops, &s->comm);
     set_options(s, s->comm.host->rank, s->comm.host->size);
+    CHECK(find_nodes(s));
     return comm_agree(s->comm.host, reserve(s));
 }
 

@@ -34,13 +34,14 @@ train() {
 }
 
 # start RANKS RUN [ARGUMENT...]: the same in the background: mpirun's process id is in job, those of the
-# ranks are in $work/pids.
+# ranks are in $work/pids. hosts: further arguments of mpirun.
 start() {
     rm -f "$work/pids"
     ranks=$1 run=$work/$2
     shift 2
     # shellcheck disable=SC2016 # expanded by the ranks' shell
-    mpirun -n "$ranks" sh -c 'echo $$ >>"$0" && exec "$@"' "$work/pids" \
+    # shellcheck disable=SC2086 # words
+    mpirun ${hosts:-} -n "$ranks" sh -c 'echo $$ >>"$0" && exec "$@"' "$work/pids" \
         "$cria" train "$config" "run.dir=$run" "$@" >"$work/out" 2>"$work/err" </dev/null &
     job=$!
 }

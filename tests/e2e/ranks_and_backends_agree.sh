@@ -40,5 +40,21 @@ for mask in causal document; do
         expect_close "$mask, dp $dp" found.curve $mask.curve 20
     done
 done
+
+# Names of this machine that MPICH takes for two nodes: plans are then made in two levels.
+hosts='-launcher fork -hosts localhost:2,127.0.0.1:2'
+# shellcheck disable=SC2086
+if mpirun $hosts -n 2 true 2>/dev/null; then
+    for backend in ring magi; do
+        train 4 nodes.$backend $settings parallel.cp=4 parallel.backend=$backend
+        expect_status "document, $backend on two nodes" 0
+        curve nodes.$backend found.curve
+        expect_close "document, $backend on two nodes" found.curve document.curve 20
+        grep -q '"ranks_per_node":2,' "$work/nodes.$backend/log.jsonl"
+        expect "ranks of a node in the head record ($backend)" $? 0
+    done
+fi
+hosts=''
+
 cmp -s "$work/causal.curve" "$work/document.curve"
 expect 'documents make a difference (cmp)' $? 1
