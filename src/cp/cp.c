@@ -132,7 +132,7 @@ Status cp_create(CpRuntime **out, const CpOptions *o, const Ops *ops, Comm *comm
 static void free_work(CpRuntime *rt) {
     for (int i = 0; i < rt->n_work; i++) rt->ops->attn_work_free(rt->work[i]);
     free(rt->work);
-    rt->ops->attn_work_free(rt->whole);
+    if (rt->whole != NULL) rt->ops->attn_work_free(rt->whole);
     rt->whole = NULL;
     rt->work = NULL;
     rt->n_work = 0;
