@@ -18,10 +18,10 @@
 #include "version.h"
 
 enum {
-    BLOCK = 1 << 20,     /* weights in memory at a time */
-    JSON_MAX = 16 << 20, /* bytes of a JSON file; real ones have some KB */
-    PARTS_MAX = 512,     /* weight files, all open at once */
-    STATES = 3           /* tensors per weight of a checkpoint: itself and two moments */
+    BLOCK = 1 << 20,    /* weights in memory at a time */
+    JSON_MAX = 4 << 20, /* bytes of a JSON file; real ones have some KB */
+    PARTS_MAX = 512,    /* weight files, all open at once */
+    STATES = 3          /* tensors per weight of a checkpoint: itself and two moments */
 };
 
 typedef struct {
