@@ -5,6 +5,8 @@
 #include <string.h>
 #include <time.h>
 
+#undef status_fail /* the analyzer's */
+
 static _Thread_local char message[16384];
 
 /* Sentences quote what files hold, which must not command a terminal. */
