@@ -44,20 +44,26 @@ TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c 
 BENCH := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/bench_*.c)))
 GPU_TESTS := $(patsubst tests/%,$(BUILD)/tests/%,$(basename $(wildcard tests/gpu_*.c tests/gpu_*.cu)))
 FUZZ  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ))
 REPLAY := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/replay_%,$(FUZZ))
 
 # ---- what can be made ---------------------------------------------------------------------------
-.PHONY: all tests bench fuzz demo check check-long gpu-tests check-gpu bundle clean help FORCE
+.PHONY: all tests bench fuzz fuzzers demo check check-long lint gpu-tests check-gpu bundle clean help FORCE
 all: $(BUILD)/cria          ## the executable build/cria (default)
 tests: $(TESTS) $(REPLAY)   ## the test programs
 bench: $(BENCH)             ## the CPU benchmarks, build/tests/bench_*
-fuzz: $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ)) ## libFuzzer programs (clang), build/fuzz/*
+fuzz:                       ## libFuzzer programs (clang), build/fuzz/fuzz_*
+	@+$(MAKE) GPU=0 CC=$(CLANG) CFLAGS=-O1 SANITIZE=fuzzer-no-link,address,undefined BUILD="$(BUILD)/fuzz" fuzzers
+fuzzers: $(FUZZERS)
 demo: all                   ## train the tiny model on real text on 2 ranks, stop, resume, plot
 	@scripts/demo.sh --no-setup
 check: all tests            ## every test that needs no GPU; T=pattern picks some
 	@BUILD="$(BUILD)" tests/run.sh $(T)
-check-long: check           ## make check, then everything again under ASan and UBSan
+check-long: all tests       ## make check, lint, TSan, valgrind, then everything again under ASan and UBSan
+	@BUILD="$(BUILD)" LONG=1 tests/run.sh $(T)
 	@+$(MAKE) GPU=0 CFLAGS=-O1 SANITIZE=address,undefined BUILD="$(BUILD)/asan" check
+lint:                       ## clang-tidy and cppcheck, which find nothing
+	@tests/long/lint.sh
 gpu-tests: $(GPU_TESTS)     ## the test programs that need a GPU
 check-gpu: all gpu-tests    ## every test that needs a GPU, on a machine that has one
 	@BUILD="$(BUILD)" tests/run_gpu.sh
@@ -121,12 +127,8 @@ $(BUILD)/tests/%: tests/%.c $(LIB)
 	@$(MPICC) $(ALL) -Itests -Wall -Wextra -MMD -MP -MF $@.d -o $@ $< $(LIB) -lcmocka $(LIBS) \
 	  $(if $(CU),$(CUDA_LIBS))
 
-# Fuzzing compiles the whole library anew with clang's coverage.
-FUZZ_SRC := $(filter-out src/main.c,$(wildcard src/*.c src/*/*.c))
-$(BUILD)/fuzz/%: tests/fuzz/%.c $(FUZZ_SRC) $(STAMP)
-	@echo "  fuzz  $@"
-	@mkdir -p $(@D)
-	@MPICH_CC=$(CLANG) OMPI_CC=$(CLANG) $(MPICC) $(BASE) -O1 -Itests \
-	  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $< $(FUZZ_SRC) $(LIBS)
+$(BUILD)/fuzz_%: tests/fuzz/fuzz_%.c $(LIB)
+	@echo "  link  $@"
+	@$(MPICC) $(ALL) -fsanitize=fuzzer -Itests -Wall -Wextra -o $@ $< $(LIB) $(LIBS)
 
 -include $(OBJ:.o=.d) $(wildcard $(BUILD)/tests/*.d)

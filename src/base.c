@@ -5,7 +5,15 @@
 #include <string.h>
 #include <time.h>
 
+#undef status_fail /* the analyzer's */
+
 static _Thread_local char message[16384];
+
+/* Sentences quote what files hold, which must not command a terminal. */
+static void make_printable(char *text) {
+    for (; *text != '\0'; text++)
+        if (((unsigned char)*text < 0x20 && *text != '\n') || *text == 0x7f) *text = '?';
+}
 
 int status_exit_code(Status s) {
     switch (s) {
@@ -23,6 +31,7 @@ Status status_fail(Status code, const char *fmt, ...) {
         va_start(ap, fmt);
         vsnprintf(message, sizeof message, fmt, ap);
         va_end(ap);
+        make_printable(message);
     }
     return code;
 }

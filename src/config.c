@@ -8,7 +8,8 @@
 #include <string.h>
 #include <yaml.h>
 
-#define FILE_MAX (1 << 20) /* bytes; a config is a page of text */
+#define FILE_MAX  (1 << 20) /* bytes; a config is a page of text */
+#define DEPTH_MAX 16        /* of lists and mappings; libyaml takes time quadratic in it */
 
 /* A text being read: the file, or the value of one override. */
 typedef struct {
@@ -18,6 +19,7 @@ typedef struct {
     size_t len;
     yaml_parser_t parser;
     yaml_event_t event; /* the current one; the functions below consume what they handle */
+    int depth;          /* lists and mappings that are open */
     bool broken;        /* not YAML: nothing further can be read */
 } Source;
 
@@ -141,17 +143,24 @@ static void refuse_features(Source *s) {
 static void advance(Source *s) {
     if (s->broken) return;
     yaml_event_delete(&s->event);
-    if (yaml_parser_parse(&s->parser, &s->event)) {
-        refuse_features(s);
-    } else {
+    if (!yaml_parser_parse(&s->parser, &s->event)) {
         s->broken = true;
         report_syntax(s);
+        return;
+    }
+    refuse_features(s);
+    s->depth += is(s, YAML_MAPPING_START_EVENT) || is(s, YAML_SEQUENCE_START_EVENT);
+    s->depth -= is(s, YAML_MAPPING_END_EVENT) || is(s, YAML_SEQUENCE_END_EVENT);
+    if (s->depth > DEPTH_MAX) {
+        problem_in(s, event_line(s), "found lists and mappings %d deep, expected at most %d",
+                   s->depth, DEPTH_MAX);
+        s->broken = true;
     }
 }
 
-/* Passes over one value of any shape and depth. */
+/* Passes over one value of any shape. */
 static void skip(Source *s) {
-    int64_t depth = 0;
+    int depth = 0;
     do {
         if (is(s, YAML_MAPPING_START_EVENT) || is(s, YAML_SEQUENCE_START_EVENT)) depth++;
         if (is(s, YAML_MAPPING_END_EVENT) || is(s, YAML_SEQUENCE_END_EVENT)) depth--;

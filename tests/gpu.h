@@ -7,19 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "must.h"
 #include "ops.h"
 #include "rng.h"
 
 /* cuda/gemm.cu: times the algorithms of new matrix shapes; forgets the choices made so far. */
 void cuda_gemm_autotune(bool on);
-
-#define MUST(call)                                                                                 \
-    do {                                                                                           \
-        if ((call) != OK) {                                                                        \
-            printf("%s:%d: %s: %s\n", __FILE__, __LINE__, #call, status_message());                \
-            exit(3);                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static inline float from_bf16(uint16_t bits) {
     uint32_t wide = (uint32_t)bits << 16;

@@ -79,7 +79,7 @@ static void test_collectives(Comm *c, int64_t n) {
             for (int64_t i = 0; i < total; i++) put(host, i, t, number(c->rank, i));
             for (int64_t i = 0; i < total; i++) put(want, i, t, reduced(c->size, i, op));
             copy_now(buf, host, total * width);
-            EXPECT_OK(comm_all_reduce(c, buf, total, t, op, stream));
+            EXPECT_OK(comm_all_reduce(c, buf, total, t, op, COMM_KIND_OTHER, stream));
             expect_bytes(buf, want, total * width);
             if (op != COMM_SUM) continue;
             copy_now(buf, host, total * width);
@@ -212,7 +212,8 @@ static void print_times(Comm *c) {
             for (int i = -3; i < 10; i++) {
                 if (i == 0) EXPECT_OK(gpu->stream_sync(stream));
                 if (i == 0) begin = time_now();
-                EXPECT_OK(what == 0 ? comm_all_reduce(c, buf, bytes / 4, DT_F32, COMM_SUM, stream)
+                EXPECT_OK(what == 0 ? comm_all_reduce(c, buf, bytes / 4, DT_F32, COMM_SUM,
+                                                      COMM_KIND_OTHER, stream)
                           : what == 1
                               ? comm_reduce_scatter(c, buf, part, DT_F32, COMM_KIND_GRAD, stream)
                               : comm_all_gather(c, buf, part, DT_F32, COMM_KIND_PARAM, stream));

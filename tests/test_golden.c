@@ -1,11 +1,12 @@
 /* 20 steps of training against an independent implementation (tests/golden/README.md): loss, gradient
  * norm and learning rate of every step, first gradients, final weights. */
-#include "model_rig.h"
+#include "test.h"
 
 #include <math.h>
 
 #include "ckpt/checkpoint.h"
 #include "config.h"
+#include "model_rig.h"
 #include "optim/schedule.h"
 
 /* The file's metadata are cria's own keys, so the configuration goes through the real parser. */

@@ -1,7 +1,8 @@
-/* What the guard keeps in checkpoints. (What it does: tests/e2e/bad_batches_are_left_out.sh) */
+/* What the guard keeps in checkpoints, and the entries beside it. (What it does:
+ * tests/e2e/bad_batches_are_left_out.sh) */
 #include "test.h"
 
-#include "train/guard.h"
+#include "train/state.h"
 
 static GuardState guard_of(int64_t seen) {
     GuardState g = {.skipped = 3, .in_a_row = 1, .seen = seen};
@@ -32,10 +33,39 @@ static void anything_else_is_refused(void **state) {
     }
 }
 
+static void state_entries_that_contradict_each_other_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *step, *tokens, *guard, *says;
+    } cases[] = {
+        {"", "0", NULL, "cria.step is ''"},
+        {"7x", "0", NULL, "cria.step is '7x'"},
+        {"-1", "0", NULL, "cria.step is '-1'"},
+        {"1000000000001", "0", NULL, "expected a number of steps"},
+        {"7", "", NULL, "cria.tokens is ''"},
+        {"7", "-1", NULL, "cria.tokens is '-1'"},
+        {"7", "nan", NULL, "expected a number of tokens"},
+        {"7", "1e999", NULL, "expected a number of tokens"},
+        {"7", "0", "0 0 1", "expected three counts"},
+        {"7", "0", "8 0 0", "8 skipped steps, 0 of them the last, but cria.step is 7"},
+        {"7", "0", "1 2 0", "2 of them the last"},
+        {"2", "0", "1 0 2 4.5 4.5", "counts 2 losses"},
+    };
+    TrainState s;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_status_fails(state_parse(&s, cases[i].step, cases[i].tokens, cases[i].guard),
+                            ERR_USER, cases[i].says);
+    assert_status_ok(state_parse(&s, "7", "448", NULL)); /* imported weights have no guard */
+    assert_true(s.step == 7 && s.tokens == 448 && s.guard.seen == 0);
+    assert_status_ok(state_parse(&s, "7", "448", "2 1 3 4.5 4.25 4"));
+    assert_true(s.guard.seen == 3 && s.guard.skipped == 2 && s.guard.losses[2] == 4);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_printed_is_read_back_to_the_bit),
         cmocka_unit_test(anything_else_is_refused),
+        cmocka_unit_test(state_entries_that_contradict_each_other_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* Hugging Face directories: golden ones made by transformers are imported, computed with, and
  * exported to the same bytes; interruptions leave nothing. */
-#include "model_rig.h"
+#include "test.h"
 
 #include <math.h>
 #include <signal.h>
@@ -9,6 +9,7 @@
 
 #include "ckpt/checkpoint.h"
 #include "hf_dir.h"
+#include "model_rig.h"
 
 /* ---- what is computed ----------------------------------------------------------------------- */
 

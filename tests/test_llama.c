@@ -1,8 +1,10 @@
 /* The whole model: gradients against finite differences, and what must not change a single bit. */
-#include "model_rig.h"
+#include "test.h"
 
 #include <math.h>
 #include <omp.h>
+
+#include "model_rig.h"
 
 static ModelConfig small(void) {
     ModelConfig m = rig_model(12);

@@ -34,6 +34,7 @@ static int64_t choose_chunk(int64_t S, int64_t aim, int64_t unit) {
         best = c;
         best_waste = waste;
     }
+    REQUIRE(best > 0);
     return best;
 }
 

@@ -52,6 +52,7 @@ static void count_sends(AttnPlan *p) {
     const Dispatch *d = &p->dispatch;
     int64_t c = d->chunk, n_need = p->need_begin[p->P];
     int64_t *rows = NEW(int64_t, d->n_chunks), *readers = NEW(int64_t, d->n_chunks + 1);
+    REQUIRE(n_need == 0 || p->need != NULL);
     for (int64_t i = 0; i < n_need; i++) {
         Range r = p->need[i];
         int64_t first = r.begin / c, last = (r.end - 1) / c;

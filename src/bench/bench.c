@@ -98,6 +98,7 @@ static int compare_doubles(const void *a, const void *b) {
 }
 
 static double median(double *x, int n) {
+    REQUIRE(n > 0);
     qsort(x, (size_t)n, sizeof *x, compare_doubles);
     return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
 }
@@ -137,7 +138,8 @@ Status bench_time(Bench *b, BenchCall call, void *ctx, BenchTimes *out) {
     CHECK(b->ops->stream_sync(b->stream));
     double once;
     CHECK(time_single(b, call, ctx, 1, &once));
-    if (b->host != NULL) CHECK(comm_all_reduce(b->host, &once, 1, DT_F64, COMM_MAX, NULL));
+    if (b->host != NULL)
+        CHECK(comm_all_reduce(b->host, &once, 1, DT_F64, COMM_MAX, COMM_KIND_OTHER, NULL));
     double fit = budget_ms[b->ops->host_memory] / fmax(once, 1e-3);
     int n = (int)fmax(MIN_CALLS, fmin(fit, MAX_STREAM));
     for (int i = 0; i < WARM_CALLS && n > MIN_CALLS; i++) CHECK(call(ctx));

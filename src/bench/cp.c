@@ -29,7 +29,7 @@ typedef struct {
     Bench b;
     CommSet comm;
     Meter *meter;
-    const Table *table;
+    Table table;
     const char *svg; /* NULL: no picture */
     Timeline *timelines;
     int n_timelines;
@@ -68,7 +68,7 @@ static Status backward(void *ctx) {
 }
 
 static Status greatest(CpBench *x, double *values, int n) {
-    return comm_all_reduce(x->comm.host, values, n, DT_F64, COMM_MAX, NULL);
+    return comm_all_reduce(x->comm.host, values, n, DT_F64, COMM_MAX, COMM_KIND_OTHER, NULL);
 }
 
 /* ---- life of a layer ----------------------------------------------------------------------- */
@@ -146,7 +146,8 @@ static void close_layer(Layer *l) {
 static Status align(CpBench *x) {
     CHECK(comm_barrier(x->comm.host));
     bench_hold(&x->b);
-    return comm_all_reduce(x->comm.cp, x->b.block, 1, DT_F32, COMM_MAX, x->b.stream);
+    return comm_all_reduce(x->comm.cp, x->b.block, 1, DT_F32, COMM_MAX, COMM_KIND_OTHER,
+                           x->b.stream);
 }
 
 static double sent(const Comm *c) {
@@ -245,7 +246,7 @@ static void print_row(const CpBench *x, const char *backend, int cp, int stages,
                              CELL_NUMBER(b.exposed),
                              CELL_NUMBER(b.bytes / 0x1p20),
                              CELL_TEXT(note)};
-    table_row(x->table, row);
+    table_row(&x->table, row);
 }
 
 static void print_missing(const CpBench *x, const char *backend, int cp, const char *note) {
@@ -344,9 +345,8 @@ static Status measure_all(CpBench *x, const Setting *s) {
     BenchCase *cases;
     Status st = OK;
     int n = bench_cases(&cases, s, !x->b.ops->host_memory);
-    const Table table = {columns, sizeof columns / sizeof *columns, x->b.json, x->b.members};
-    x->table = &table;
-    table_begin(&table);
+    x->table = (Table){columns, sizeof columns / sizeof *columns, x->b.json, x->b.members};
+    table_begin(&x->table);
     for (int i = 0; i < n && st == OK; i++) {
         x->c = &cases[i];
         x->case_index = i;

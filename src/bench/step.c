@@ -83,7 +83,7 @@ static Status make_batches(StepBench *x) {
         sums[0] += batch->weight_sum;
         sums[1] += batch->area / s->config->parallel.cp;
     }
-    CHECK(comm_all_reduce(s->comm.host, sums, 2, DT_F64, COMM_SUM, NULL));
+    CHECK(comm_all_reduce(s->comm.host, sums, 2, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
     x->weight_sum = sums[0];
     x->area = sums[1];
     return OK;
@@ -161,10 +161,11 @@ static Status meter_steps(StepBench *x, int64_t n) {
 /* Over ranks: the slowest rank's time of a step, means of its parts. */
 static Status gather(StepBench *x) {
     Comm *host = x->s.comm.host;
-    CHECK(comm_all_reduce(host, &x->ms, 1, DT_F64, COMM_MAX, NULL));
-    CHECK(comm_all_reduce(host, &x->host_ms, 1, DT_F64, COMM_MAX, NULL));
-    CHECK(comm_all_reduce(host, &x->metered_ms, 1, DT_F64, COMM_SUM, NULL));
-    CHECK(comm_all_reduce(host, x->class_ms, METER_CLASSES, DT_F64, COMM_SUM, NULL));
+    CHECK(comm_all_reduce(host, &x->ms, 1, DT_F64, COMM_MAX, COMM_KIND_OTHER, NULL));
+    CHECK(comm_all_reduce(host, &x->host_ms, 1, DT_F64, COMM_MAX, COMM_KIND_OTHER, NULL));
+    CHECK(comm_all_reduce(host, &x->metered_ms, 1, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
+    CHECK(comm_all_reduce(host, x->class_ms, METER_CLASSES, DT_F64, COMM_SUM, COMM_KIND_OTHER,
+                          NULL));
     x->metered_ms /= host->size;
     for (int c = 0; c < METER_CLASSES; c++) x->class_ms[c] /= host->size;
     return OK;
@@ -180,7 +181,7 @@ static Status summarize(const StepBench *x, Summary *sum) {
     const Session *s = &x->s;
     double flops = flops_train(&s->config->model, s->table, s->step_tokens, x->area);
     double peak = flops_peak(s->ops->device_name), gib = (double)s->ops->mem_peak() / 0x1p30;
-    CHECK(comm_all_reduce(s->comm.host, &gib, 1, DT_F64, COMM_MAX, NULL));
+    CHECK(comm_all_reduce(s->comm.host, &gib, 1, DT_F64, COMM_MAX, COMM_KIND_OTHER, NULL));
     *sum = (Summary){.tok_s = 1e3 * s->step_tokens / x->ms,
                      .flops = 1e3 * flops / x->ms / s->world,
                      .gib = gib,
@@ -270,6 +271,7 @@ static void wrap(void *ctx, const Ops **ops, CommSet *comm) {
 
 /* A global batch may take minutes; its micro-batches are alike. */
 static void set_micro_steps(Config *c, const Setting *s) {
+    REQUIRE(c->parallel.cp > 0);
     int64_t dp = i64_max(1, comm_world_size() / c->parallel.cp), n = s->values[0].a;
     int64_t have = i64_max(1, c->batch.global / (c->batch.micro * dp));
     if (!s->given) n = i64_min(have, 4);

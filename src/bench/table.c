@@ -26,7 +26,8 @@ static void print_json(const Table *t, const TableCell *cells, StrBuf *line) {
 /* Behind the point, for four digits in all. */
 static int decimals(double x) {
     int n = 4;
-    for (x = fabs(x); x >= 1 && n > 0; x /= 10) n--;
+    x = fabs(x);
+    for (; x >= 1 && n > 0; n--) x /= 10;
     return n;
 }
 

@@ -265,7 +265,7 @@ uint32_t checkpoint_weights_crc(const CkptSave *s) {
 Status checkpoint_gather(CkptSave *s, Comm *host) {
     const int64_t fields = sizeof(PieceCrc) / sizeof(int64_t);
     int64_t most = s->n_written;
-    CHECK(comm_all_reduce(host, &most, 1, DT_I64, COMM_MAX, NULL));
+    CHECK(comm_all_reduce(host, &most, 1, DT_I64, COMM_MAX, COMM_KIND_OTHER, NULL));
     PieceCrc *all = NEW(PieceCrc, most * host->size);
     if (s->n_written > 0)
         memcpy(all + most * s->rank, s->written, (size_t)s->n_written * sizeof *all);

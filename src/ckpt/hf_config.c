@@ -244,7 +244,7 @@ static void print_double(double v, const char *key, StrBuf *out) {
     int digits = 0, exponent;
     do snprintf(text, sizeof text, "%.*e", digits, v);
     while (strtod(text, NULL) != v && ++digits < 17);
-    exponent = atoi(strchr(text, 'e') + 1);
+    exponent = (int)strtol(strchr(text, 'e') + 1, NULL, 10);
     if (exponent >= -4 && exponent < 16)
         snprintf(text, sizeof text, "%.*f", exponent < digits ? digits - exponent : 1, v);
     strbuf_printf(out, "\"%s\": %s", key, text);

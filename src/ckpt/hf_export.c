@@ -59,10 +59,11 @@ static Status check_unused(const Export *e) {
 /* Deletes the files of a tmp, this export's or an interrupted one's. */
 static Status clear_tmp(const Export *e) {
     DIR *d = opendir(e->tmp);
-    int error = d == NULL ? errno : 0;
+    if (d == NULL) return write_fail(e, "emptying its .tmp", errno);
+    int error = 0;
     for (struct dirent *f; error == 0 && (f = readdir(d)) != NULL;)
         if (!is_dots(f->d_name) && unlinkat(dirfd(d), f->d_name, 0) != 0) error = errno;
-    if (d != NULL) closedir(d);
+    closedir(d);
     return error != 0 ? write_fail(e, "emptying its .tmp", error) : OK;
 }
 

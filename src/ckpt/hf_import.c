@@ -18,10 +18,10 @@
 #include "version.h"
 
 enum {
-    BLOCK = 1 << 20,     /* weights in memory at a time */
-    JSON_MAX = 16 << 20, /* bytes of a JSON file; real ones have some KB */
-    PARTS_MAX = 512,     /* weight files, all open at once */
-    STATES = 3           /* tensors per weight of a checkpoint: itself and two moments */
+    BLOCK = 1 << 20,    /* weights in memory at a time */
+    JSON_MAX = 4 << 20, /* bytes of a JSON file; real ones have some KB */
+    PARTS_MAX = 512,    /* weight files, all open at once */
+    STATES = 3          /* tensors per weight of a checkpoint: itself and two moments */
 };
 
 typedef struct {
@@ -149,7 +149,7 @@ static Status check_index(const Import *m) {
     for (int i = 0; i < n || i < m->n_found; i++) {
         const SafeEntry *place = i < n ? &m->index.places[i] : NULL;
         const Found *f = i < m->n_found ? &m->found[i] : NULL;
-        int order = place == NULL ? 1 : f == NULL ? -1 : strcmp(place->key, f->tensor->name);
+        int order = i >= n ? 1 : i >= m->n_found ? -1 : strcmp(place->key, f->tensor->name);
         if (order < 0)
             return status_fail(ERR_USER,
                                "%s: the index has tensor '%.200s' in %s, which does not hold it",
@@ -179,6 +179,7 @@ static void print_shape(const int64_t *shape, int ndim, StrBuf *out) {
 
 static Status shape_fail(const Import *m, const SafeTensor *t, const Param *p) {
     StrBuf found = {0}, expected = {0};
+    REQUIRE(p->ndim <= 2);
     print_shape(t->shape, t->ndim, &found);
     print_shape((const int64_t[]){p->rows, p->cols}, p->ndim, &expected);
     Status st = status_fail(ERR_USER, "%s: tensor %s is %s, config.json calls for %s", m->dir,

@@ -56,7 +56,7 @@ static Status parse_dtype(Parser *p, SafeTensor *t) {
         st = status_fail(ERR_USER,
                          "%s: tensor '%.200s' has dtype '%.20s', known are F32 BF16 F64 "
                          "I64 I32 U8",
-                         p->name, t->name, text);
+                         p->name, t->name, printable(text) ? text : "?");
     else
         t->dtype = (Dtype)i;
     free(text);
@@ -121,6 +121,14 @@ static Status parse_tensor(Parser *p, SafeTensor *t) {
     return OK;
 }
 
+/* Before another element: frees its key when there are too many. */
+static Status check_room(const Parser *p, int n, const char *what, char *key) {
+    if (n < SAFE_MAX_LIST) return OK;
+    free(key);
+    return status_fail(ERR_USER, "%s: its header lists more than %d %s", p->name, SAFE_MAX_LIST,
+                       what);
+}
+
 static void *room(void *list, int64_t n, int64_t *cap, size_t size) {
     if (n < *cap) return list;
     *cap = i64_max(16, 2 * *cap);
@@ -131,6 +139,7 @@ static Status parse_metadata(Parser *p) {
     SafeFile *f = p->f;
     char *key;
     for (json_object(&p->j); json_object_next(&p->j, &key);) {
+        CHECK(check_room(p, f->n_entries, "metadata keys", key));
         f->entries = room(f->entries, f->n_entries, &p->entries_cap, sizeof *f->entries);
         SafeEntry *e = &f->entries[f->n_entries++];
         *e = (SafeEntry){.key = key, .value = json_string(&p->j)};
@@ -213,6 +222,7 @@ static Status parse(Parser *p, int64_t len, int64_t file_size) {
             CHECK(parse_metadata(p));
             continue;
         }
+        CHECK(check_room(p, f->n_tensors, "tensors", key));
         f->tensors = room(f->tensors, f->n_tensors, &p->tensors_cap, sizeof *f->tensors);
         SafeTensor *t = &f->tensors[f->n_tensors++];
         *t = (SafeTensor){.name = key};

@@ -6,8 +6,11 @@
 
 #include "../base.h"
 
-#define SAFE_MAX_DIMS   8
-#define SAFE_MAX_HEADER (100LL << 20) /* as Hugging Face's own reader */
+#define SAFE_MAX_DIMS 8
+/* What no header has reason to exceed (that of LLaMA-3B has 0.2 MB, its moments included), so that
+ * reading the worst takes less than 64 MB. */
+#define SAFE_MAX_HEADER (16LL << 20)
+#define SAFE_MAX_LIST   100000 /* tensors, and metadata keys */
 
 typedef struct {
     char *name;
@@ -32,7 +35,7 @@ typedef struct {
 
 /* Parses a header of `len` JSON bytes that a file of file_size bytes starts with (after the 8-byte
  * length). ERR_USER with one sentence naming `name` and what is wrong: not JSON, duplicate names,
- * unknown dtype, shape and range disagree, overlap, hole, past the end. */
+ * unknown dtype, shape and range disagree, overlap, hole, past the end, more than anyone needs. */
 Status safetensors_parse(SafeFile *f, const char *name, const char *json, int64_t len,
                          int64_t file_size);
 /* Reads and parses the header of an open file. */

@@ -56,10 +56,11 @@ static void count_ring(Comm *c, CommKind kind, int64_t total) {
         total / c->size * (c->size - 1) + total % c->size * (c->size - 1) / c->size;
 }
 
-Status comm_all_reduce(Comm *c, void *buf, int64_t n, Dtype t, CommOp op, Stream *stream) {
+Status comm_all_reduce(Comm *c, void *buf, int64_t n, Dtype t, CommOp op, CommKind kind,
+                       Stream *stream) {
     REQUIRE(n >= 0 && t != DT_BF16 && t != DT_U8);
     if (n == 0 || c->size == 1) return OK;
-    count_ring(c, COMM_KIND_OTHER, 2 * n * dtype_bytes(t));
+    count_ring(c, kind, 2 * n * dtype_bytes(t));
     return c->table->all_reduce(c, buf, n, t, op, stream);
 }
 
@@ -165,7 +166,8 @@ Status comm_agree(Comm *host, Status mine) {
     if (failed == 0) goto done;
 
     sentence = NEW(char, reports[speaker].length + 1);
-    if (speaker == host->rank) strcpy(sentence, status_message());
+    if (speaker == host->rank)
+        memcpy(sentence, status_message(), (size_t)reports[speaker].length);
     CHECK_GOTO(comm_broadcast(host, sentence, reports[speaker].length, DT_U8, speaker, NULL), done);
     status_clear();
     st = status_fail((Status)reports[speaker].status, "%s", sentence);

@@ -89,7 +89,8 @@ Status comm_nccl_create(Comm **c, Comm *host, const Ops *ops);
 void comm_free(Comm *c);
 
 /* ---- the calls: thin, typed, counted wrappers over the table --------------------------------- */
-Status comm_all_reduce(Comm *c, void *buf, int64_t n, Dtype t, CommOp op, Stream *stream);
+Status comm_all_reduce(Comm *c, void *buf, int64_t n, Dtype t, CommOp op, CommKind kind,
+                       Stream *stream);
 Status comm_reduce_scatter(Comm *c, void *buf, int64_t n, Dtype t, CommKind kind, Stream *stream);
 Status comm_all_gather(Comm *c, void *buf, int64_t n, Dtype t, CommKind kind, Stream *stream);
 Status comm_broadcast(Comm *c, void *buf, int64_t n, Dtype t, int root, Stream *stream);

@@ -136,9 +136,9 @@ static void batch_test(Batch *b) {
     }
 }
 
-/* Tests until done, then empties the batch. The first tests only yield the core, since most waits
- * are short; then it sleeps, so that ranks which share the core can compute. */
-static Status batch_wait(Mpi *mpi, Batch *b) {
+/* Tests until done. The first tests only yield the core, since most waits are short; then it
+ * sleeps, so that ranks which share the core can compute. */
+static void batch_wait(Mpi *mpi, Batch *b) {
     for (int tries = 0;; tries++) {
         pthread_mutex_lock(&mpi->lock);
         batch_test(b);
@@ -150,6 +150,10 @@ static Status batch_wait(Mpi *mpi, Batch *b) {
         else
             nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
     }
+}
+
+/* How it went. Empties the batch, which no other thread may see any more. */
+static Status batch_end(Batch *b) {
     Status st = b->failure != NULL ? status_fail(ERR_ENV, "%s", b->failure) : OK;
     free(b->failure);
     b->failure = NULL;
@@ -167,7 +171,8 @@ static void batch_free(Batch *b) {
 
 static Status run_work(Mpi *mpi) {
     batch_post(&mpi->work, mpi->collectives);
-    return batch_wait(mpi, &mpi->work);
+    batch_wait(mpi, &mpi->work);
+    return batch_end(&mpi->work);
 }
 
 /* ---- collectives ---------------------------------------------------------------------------- */
@@ -358,13 +363,14 @@ static Status mpi_wait(Comm *c, CommTicket ticket, Stream *stream) {
     Batch *b = mpi->posted; /* only this thread changes the list */
     while (b != NULL && b->id != ticket.id) b = b->next;
     if (b == NULL) return OK;
-    Status st = batch_wait(mpi, b);
+    batch_wait(mpi, b);
 
     pthread_mutex_lock(&mpi->lock);
     Batch **link = &mpi->posted;
     while (*link != b) link = &(*link)->next;
     *link = b->next;
     pthread_mutex_unlock(&mpi->lock);
+    Status st = batch_end(b);
     batch_free(b);
     free(b);
     return st;

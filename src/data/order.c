@@ -49,6 +49,7 @@ static Status count(Order *x) {
                            (long long)o->first, (long long)o->end, o->name,
                            (long long)x->epoch_tokens, (long long)o->seq_len,
                            (long long)o->seq_len + 1);
+    REQUIRE(x->epoch_tokens > 0);
     bool fits = checked_mul(asked, o->seq_len, &needed) && needed < INT64_MAX - x->epoch_tokens;
     x->epochs = !fits ? INT64_MAX : o->samples < 0 ? 1 : ceil_div(needed + 1, x->epoch_tokens);
     fits = fits && checked_mul(x->epochs, o->end - o->first, &x->positions) &&

@@ -107,6 +107,7 @@ static int take_lock(Share *s, const char *name, bool *fills) {
 
 static Status fill_file(Share *s, const char *name, Status (*fill)(void *ctx, void *data),
                         void *ctx) {
+    REQUIRE(s->map != NULL);
     Header *h = (Header *)(void *)s->map;
     memset(s->map, 0, (size_t)(HEADER + s->bytes));
     Status st = fill(ctx, s->data);

@@ -381,6 +381,8 @@ int64_t tokens_boundaries(const TokenFile *f, int64_t begin, int64_t n, int64_t 
     for (int64_t p = 1, next; p <= end; p = next) {
         next = i64_min(p + 64, end + 1);
         int any = 0; /* most stretches have none: this loop vectorizes */
+        /* ids has the token behind the n-th, too, unless the file ends there */
+        /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult) */
         for (int64_t i = p; i < next; i++) any |= ids[i - shift] == mark;
         for (int64_t i = p; any && i < next; i++)
             if (ids[i - shift] == mark) out[found++] = (int32_t)i;

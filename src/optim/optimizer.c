@@ -132,7 +132,7 @@ Status optimizer_reduce_bucket(Optimizer *o, int bucket, Stream *stream) {
         CHECK(comm_reduce_scatter(o->comm, grads, b->count / o->table->world, DT_F32,
                                   COMM_KIND_GRAD, o->side));
     else
-        CHECK(comm_all_reduce(o->comm, grads, b->count, DT_F32, COMM_SUM, o->side));
+        CHECK(comm_all_reduce(o->comm, grads, b->count, DT_F32, COMM_SUM, COMM_KIND_GRAD, o->side));
     o->ops->event_record(o->reduced, o->side);
     return OK;
 }

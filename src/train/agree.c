@@ -39,7 +39,7 @@ Status agree_text(Comm *host, const char *what, const char *mine) {
 Status agree_first(Session *s, char **text) {
     Comm *host = s->comm.host;
     int32_t first = *text != NULL ? host->rank : host->size;
-    CHECK(comm_all_reduce(host, &first, 1, DT_I32, COMM_MIN, NULL));
+    CHECK(comm_all_reduce(host, &first, 1, DT_I32, COMM_MIN, COMM_KIND_OTHER, NULL));
     if (first == host->size || host->size == 1) return OK;
     char *shared = first == host->rank ? mem_printf("rank %d: %s", first, *text) : NULL;
     free(*text);
@@ -158,7 +158,7 @@ Status agree_weights(Session *s, const TrainState *state) {
     uint64_t digest = 0;
     cpu_ops()->checksum(&digest, mine, n * (int64_t)sizeof *mine, NULL);
     int64_t extremes[2] = {(int64_t)digest, (int64_t)~digest}; /* the largest, and not the least */
-    CHECK_GOTO(comm_all_reduce(host, extremes, 2, DT_I64, COMM_MAX, NULL), done);
+    CHECK_GOTO(comm_all_reduce(host, extremes, 2, DT_I64, COMM_MAX, COMM_KIND_OTHER, NULL), done);
     if (extremes[0] == ~extremes[1]) goto done;
     CHECK_GOTO(comm_all_gather(host, all, n, DT_I64, COMM_KIND_OTHER, NULL), done);
     st = comm_agree(host, describe_difference(s, state, all, n));

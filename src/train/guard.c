@@ -101,7 +101,7 @@ static Status run_again(Session *s, int64_t step, StepNumbers *n, Worst *w) {
         CHECK(st);
     }
     CHECK(session_take_loss(s, &sums[0]));
-    CHECK(comm_all_reduce(s->comm.host, sums, 2, DT_F64, COMM_SUM, NULL));
+    CHECK(comm_all_reduce(s->comm.host, sums, 2, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
     CHECK(optimizer_grad_norm(s->optimizer, &n->grad_norm, s->stream));
     n->count = fmax(sums[1], 1);
     n->loss = sums[0] / n->count;
@@ -112,7 +112,7 @@ static Status run_again(Session *s, int64_t step, StepNumbers *n, Worst *w) {
 /* Of all ranks' worst micro-batches the worst. */
 static Status share_worst(Session *s, const Worst *w, char **found) {
     double highest = w->loss;
-    CHECK(comm_all_reduce(s->comm.host, &highest, 1, DT_F64, COMM_MAX, NULL));
+    CHECK(comm_all_reduce(s->comm.host, &highest, 1, DT_F64, COMM_MAX, COMM_KIND_OTHER, NULL));
     if (w->loss == highest)
         *found =
             mem_printf("highest in samples %s, %g on average", strbuf_text(&w->samples), w->loss);

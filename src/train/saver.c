@@ -255,7 +255,7 @@ static void report(Saver *v) {
 static Status go_on(Saver *v) {
     Comm *host = v->s->comm.host;
     int32_t more = v->next < v->n_pieces;
-    CHECK(comm_all_reduce(host, &more, 1, DT_I32, COMM_MAX, NULL));
+    CHECK(comm_all_reduce(host, &more, 1, DT_I32, COMM_MAX, COMM_KIND_OTHER, NULL));
     if (more != 0) {
         copy_pieces(v);
         return OK;
@@ -284,7 +284,7 @@ Status saver_join(Saver *v) {
         for (int i = 0; i < POLLS && !saver_ready(v); i++)
             nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
         int64_t sums[] = {saver_ready(v), atomic_load(&v->written)};
-        CHECK(comm_all_reduce(v->s->comm.host, sums, 2, DT_I64, COMM_SUM, NULL));
+        CHECK(comm_all_reduce(v->s->comm.host, sums, 2, DT_I64, COMM_SUM, COMM_KIND_OTHER, NULL));
         if (sums[1] != seen) watchdog_beat(v->record.step, "checkpoint");
         seen = sums[1];
         if (sums[0] == v->s->world) CHECK(saver_advance(v));

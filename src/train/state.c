@@ -1,11 +1,14 @@
 #include "train/state.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "log.h"
 #include "version.h"
+
+#define STEPS_MAX 1000000000000 /* of run.steps, too */
 
 static const char *const state_prefix[OPTIM_STATES] = {"", "optim.m.", "optim.v."};
 
@@ -167,18 +170,34 @@ done:
     return st;
 }
 
+Status state_parse(TrainState *state, const char *step, const char *tokens, const char *guard) {
+    char *step_end, *tokens_end;
+    *state =
+        (TrainState){.step = strtoll(step, &step_end, 10), .tokens = strtod(tokens, &tokens_end)};
+    const GuardState *g = &state->guard;
+    if (step_end == step || *step_end != '\0' || state->step < 0 || state->step > STEPS_MAX)
+        return status_fail(ERR_USER, "cria.step is '%.60s', expected a number of steps", step);
+    if (tokens_end == tokens || *tokens_end != '\0' || !(state->tokens >= 0) ||
+        isinf(state->tokens))
+        return status_fail(ERR_USER, "cria.tokens is '%.60s', expected a number of tokens", tokens);
+    if (guard == NULL) return OK; /* imported weights have none */
+    CHECK(guard_parse(&state->guard, guard));
+    if (g->in_a_row > g->skipped || g->skipped > state->step || g->seen > state->step - g->skipped)
+        return status_fail(ERR_USER,
+                           "cria.guard counts %lld losses and %lld skipped steps, %lld of them the "
+                           "last, but cria.step is %lld",
+                           (long long)g->seen, (long long)g->skipped, (long long)g->in_a_row,
+                           (long long)state->step);
+    return OK;
+}
+
 static Status read_state(const Checkpoint *ck, const char *path, TrainState *state) {
-    const char *step = checkpoint_entry(ck, "cria.step"), *end = NULL;
+    const char *step = checkpoint_entry(ck, "cria.step");
     const char *tokens = checkpoint_entry(ck, "cria.tokens");
     if (step == NULL || tokens == NULL)
         return status_fail(ERR_USER, "%s does not say which step it is of: it is not a checkpoint "
                                      "that cria wrote", path);
-    state->step = strtoll(step, (char **)&end, 10);
-    state->tokens = strtod(tokens, NULL);
-    if (*end != '\0' || state->step < 0)
-        return status_fail(ERR_USER, "%s: cria.step is '%s', expected a number", path, step);
-    const char *guard = checkpoint_entry(ck, "cria.guard"); /* imported weights have none */
-    Status st = guard != NULL ? guard_parse(&state->guard, guard) : OK;
+    Status st = state_parse(state, step, tokens, checkpoint_entry(ck, "cria.guard"));
     if (st != OK) status_prefix("%s", path);
     return st;
 }

@@ -24,6 +24,9 @@ CkptPiece *state_pieces(Session *s, int64_t most, int *n);
  * (*path NULL when there is none). Verified by rank 0, agreed by all. *path is the caller's to free. */
 Status state_find(const Config *c, Comm *host, const char *resume, char **path);
 
+/* The state as a checkpoint's entries cria.step, cria.tokens and cria.guard (NULL: it has none) tell
+ * it. ERR_USER when they do not or contradict each other. */
+Status state_parse(TrainState *state, const char *step, const char *tokens, const char *guard);
 /* Loads weights, moments and state (collective). ERR_USER when the file is of another model. */
 Status state_load(Session *s, const char *path, TrainState *state);
 

@@ -76,7 +76,7 @@ static Status step(Train *t, StepResult *r) {
     sums[STOP] = stop_requested() || stop_time_is_up();
     sums[SAVE] = stop_take_save_request();
     sums[WRITTEN] = saver_ready(t->saver);
-    CHECK(comm_all_reduce(s->comm.host, sums, SUMS, DT_F64, COMM_SUM, NULL));
+    CHECK(comm_all_reduce(s->comm.host, sums, SUMS, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
     double norm;
     CHECK(optimizer_grad_norm(s->optimizer, &norm, s->stream));
     double count = sums[COUNT] > 0 ? sums[COUNT] : 1; /* a batch of ignored labels changes nothing */
