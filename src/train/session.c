@@ -149,7 +149,7 @@ static Status reserve(Session *s) {
 static Status find_nodes(Session *s) {
     int64_t local = comm_local_size(), cp = s->config->parallel.cp;
     int64_t greatest[] = {local, -local, comm_local_rank() != s->rank % local};
-    CHECK(comm_all_reduce(s->comm.host, greatest, 3, DT_I64, COMM_MAX, NULL));
+    CHECK(comm_all_reduce(s->comm.host, greatest, 3, DT_I64, COMM_MAX, COMM_KIND_OTHER, NULL));
     bool alike = greatest[0] == -greatest[1] && greatest[2] == 0;
     if (alike && cp > local && cp % local == 0) s->cp_options.ranks_per_node = (int)local;
     return OK;
