@@ -48,18 +48,20 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ))
 REPLAY := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/replay_%,$(FUZZ))
 
 # ---- what can be made ---------------------------------------------------------------------------
-.PHONY: all tests bench fuzz fuzzers demo check check-long lint gpu-tests check-gpu bundle clean help FORCE
+.PHONY: all tests bench fuzz fuzzers demo check check-long lint gpu-tests check-gpu bundle clean \
+        help FORCE
 all: $(BUILD)/cria          ## the executable build/cria (default)
 tests: $(TESTS) $(REPLAY)   ## the test programs
 bench: $(BENCH)             ## the CPU benchmarks, build/tests/bench_*
 fuzz:                       ## libFuzzer programs (clang), build/fuzz/fuzz_*
-	@+$(MAKE) GPU=0 CC=$(CLANG) CFLAGS=-O1 SANITIZE=fuzzer-no-link,address,undefined BUILD="$(BUILD)/fuzz" fuzzers
+	@+$(MAKE) GPU=0 CC=$(CLANG) CFLAGS='-O1 -Wno-pass-failed' BUILD="$(BUILD)/fuzz" \
+	    SANITIZE=fuzzer-no-link,address,undefined fuzzers
 fuzzers: $(FUZZERS)
 demo: all                   ## train the tiny model on real text on 2 ranks, stop, resume, plot
 	@scripts/demo.sh --no-setup
 check: all tests            ## every test that needs no GPU; T=pattern picks some
 	@BUILD="$(BUILD)" tests/run.sh $(T)
-check-long: all tests       ## make check, lint, TSan, valgrind, then everything again under ASan and UBSan
+check-long: all tests       ## make check, lint, TSan, valgrind; all again under ASan and UBSan
 	@BUILD="$(BUILD)" LONG=1 tests/run.sh $(T)
 	@+$(MAKE) GPU=0 CFLAGS=-O1 SANITIZE=address,undefined BUILD="$(BUILD)/asan" check
 lint:                       ## clang-tidy and cppcheck, which find nothing

@@ -17,7 +17,7 @@ else
     echo 'no cppcheck here: nothing is checked'
 fi
 if command -v clang-tidy >/dev/null; then
-    flags="-std=c11 -D_GNU_SOURCE -fopenmp -pthread -Isrc $(mpicc -show | grep -oE -- ' -I[^ ]+')"
+    flags="$(sed -n 's/^BASE *:= //p' Makefile) $(mpicc -show | grep -oE -- ' -I[^ ]+')"
     # shellcheck disable=SC2086 # words
     printf '%s\n' src/*.c src/*/*.c |
         xargs -P "$cores" -I '{}' clang-tidy --quiet '{}' -- $flags 2>/dev/null ||
