@@ -200,7 +200,8 @@ static void head_record(const Train *t, const char *resumed, StrBuf *b) {
     strbuf_json_string(b, cria_version);
     strbuf_printf(b, ",\"device\":");
     strbuf_json_string(b, s->ops->device_name);
-    strbuf_printf(b, ",\"world\":%d,\"dp\":%d,\"cp\":%d,\"ranks_per_node\":%d,\"parameters\":%lld,\"dataset\":\"%08x\","
+    strbuf_printf(b, ",\"world\":%d,\"dp\":%d,\"cp\":%d,\"ranks_per_node\":%d,"
+                     "\"parameters\":%lld,\"dataset\":\"%08x\","
                      "\"config_hash\":\"%08x\",\"step\":%lld,\"resumed\":", s->world, s->dp,
                   s->config->parallel.cp, comm_local_size(), (long long)s->table->n_weights,
                   dataset_fingerprint(s->train_data), config_hash(s->config),
