@@ -28,14 +28,14 @@ typedef struct {
     int32_t row0, rows; /* the rows that this tile writes; no two tiles share one */
     int32_t run_begin, run_end;
     int32_t n_steps; /* of all its runs */
-    int32_t waits;   /* for keys that arrive later */
+    int32_t phase;   /* tiles are taken phase by phase; see build_list() */
     int32_t pad[2];
 } AttnTile;
 
 typedef struct {
-    const AttnTile *tiles; /* device memory: those that need not wait, then longest first */
+    const AttnTile *tiles; /* device memory: in each phase the longest first */
     const AttnRun *runs;
-    int32_t n_tiles, n_busy; /* all tiles; those with steps, which come first */
+    int32_t n_tiles, n_busy; /* all tiles; those with steps, which come first without sources */
     int32_t longest;         /* steps of a tile */
     int64_t n_steps;         /* of all tiles */
 } AttnList;
@@ -54,8 +54,10 @@ struct AttnWork {
     /* Device memory, zero at rest: {next item, CTAs done} of forward, then of backward; warps that
      * have written their share of a tile's dkv, [tile][KV head]. */
     int32_t *counters, *dkv_turns;
-    AttnArrival arrival; /* of the forward's keys; first is Sk when they are all there */
     int32_t *dq_turns; /* [head][slot][2]: steps that have added; zeroed before each use */
+    AttnSources sources; /* n = 0: none */
+    int32_t source_tiles[ATTN_SOURCES]; /* of by_k */
+    int32_t *source_warps; /* device memory, zero at rest: [source], that have written their dkv */
     void *memory;
     cudaStream_t stream; /* memory belongs to its order */
 };
@@ -84,7 +86,7 @@ void attn_portable_bwd(float *dq, float *dkv, const void *d_o, const void *q, co
 extern "C" {
 /* The attention rows of the Ops table (contracts in ops.h). */
 Status cuda_attn_work_create(AttnWork **work, const Band *bands, int64_t n_bands, AttnShape shape,
-                             const AttnArrival *arrival, Stream *stream);
+                             const AttnSources *sources, Stream *stream);
 void cuda_attn_work_free(AttnWork *work);
 void cuda_attention_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                         const AttnWork *work, bool resume, Stream *stream);
@@ -100,13 +102,13 @@ void cuda_attention_deterministic(bool on);
 
 /* As cuda_attn_work_create, with the portable kernels whatever the device: the oracle in tests. */
 Status cuda_attn_work_create_portable(AttnWork **work, const Band *bands, int64_t n_bands,
-                                      AttnShape shape, const AttnArrival *arrival,
+                                      AttnShape shape, const AttnSources *sources,
                                       Stream *stream);
 }
 
 #ifdef __CUDACC__
-/* Before keys from arrival.first on are read. They were written by copy engines and may be read by
- * TMA: acquired from the whole system, for every proxy. */
+/* Before keys of a source are read. They were written by copy engines and may be read by TMA:
+ * acquired from the whole system, for every proxy. */
 static __device__ __forceinline__ void wait_for_arrival(const uint32_t *flag) {
     uint32_t there;
     do {
@@ -115,6 +117,19 @@ static __device__ __forceinline__ void wait_for_arrival(const uint32_t *flag) {
 #if __CUDA_ARCH__ >= 900
     asm volatile("fence.proxy.async;" ::: "memory");
 #endif
+}
+
+/* The same for the sources whose keys begin at or before `column`; *arrived of them are there. */
+static __device__ __forceinline__ void wait_for_sources(const AttnSources &sources, int column,
+                                                        int *arrived) {
+    for (; *arrived < sources.n && column >= sources.rows[*arrived].begin; ++*arrived)
+        wait_for_arrival(&sources.arrived[*arrived]);
+}
+
+/* After this thread, and those that it waited for, wrote the last gradients of a source. */
+static __device__ __forceinline__ void announce_departure(uint32_t *flag) {
+    asm volatile("fence.acq_rel.sys;" ::: "memory");
+    asm volatile("red.release.sys.global.add.u32 [%0], 1;" ::"l"(flag) : "memory");
 }
 
 /* The columns [*begin, *end) that `row` sees in a band, relative to column c0; empty when the row

@@ -23,7 +23,7 @@ struct Params {
     const bf16 *q, *kv, *d_o;
     const float *lse, *delta;
     AttnList list;
-    AttnArrival arrival;
+    AttnSources sources;
     int Sq, Sk, H, K, D;
     float scale;
     bool resume, accumulate;
@@ -191,12 +191,9 @@ template <int DP> __global__ void __launch_bounds__(THREADS) fwd_kernel(const Pa
         }
     }
 
-    bool arrived = false;
+    int arrived = 0; /* sources */
     auto load_kv = [&](const Walk &at, int stage) {
-        if (!arrived && at.column() >= p.arrival.first) {
-            wait_for_arrival(p.arrival.flag);
-            arrived = true;
-        }
+        wait_for_sources(p.sources, at.column(), &arrived);
         load_tile<DP>(sk + stage * TILE * DP, k, kv_stride, at.column(), p.Sk, p.D);
         load_tile<DP>(sv + stage * TILE * DP, v, kv_stride, at.column(), p.Sk, p.D);
         load_commit();
@@ -423,6 +420,14 @@ template <int DP> __global__ void __launch_bounds__(THREADS) bwd_q_kernel(const 
     }
 }
 
+/* The backward's two passes begin when all keys are there, and end before any gradient leaves. */
+__global__ void arrival_kernel(const AttnSources sources) {
+    for (int i = 0; i < sources.n; i++) wait_for_arrival(&sources.arrived[i]);
+}
+__global__ void departure_kernel(const AttnSources sources) {
+    for (int i = 0; i < sources.n; i++) announce_departure(&sources.departed[i]);
+}
+
 void launch(void (*kernel)(const Params), const Params &p, int heads, int tiles_in_shared,
             cudaStream_t stream) {
     if (p.list.n_tiles == 0) return;
@@ -442,7 +447,7 @@ Params params_of(const AttnWork *work, const void *q, const void *kv) {
     p.K = s.K;
     p.D = s.D;
     p.scale = s.scale;
-    p.arrival = work->arrival;
+    p.sources = work->sources;
     return p;
 }
 
@@ -476,9 +481,11 @@ void attn_portable_bwd(float *dq, float *dkv, const void *d_o, const void *q, co
     p.list = work->by_k;
     p.accumulate = accumulate_dkv;
     if (accumulate_dkv) p.list.n_tiles = p.list.n_busy;
+    if (p.sources.n) arrival_kernel<<<1, 1, 0, stream>>>(p.sources);
     launch(p.D <= 64 ? bwd_kv_kernel<64> : bwd_kv_kernel<128>, p, p.K, 6, stream);
     p.list = work->by_q;
     p.accumulate = accumulate_dq;
     if (accumulate_dq) p.list.n_tiles = p.list.n_busy;
     launch(p.D <= 64 ? bwd_q_kernel<64> : bwd_q_kernel<128>, p, p.H, 6, stream);
+    if (p.sources.n) departure_kernel<<<1, 1, 0, stream>>>(p.sources);
 }

@@ -51,10 +51,13 @@ struct BwdParams {
     int parts; /* a KV head's group of query heads is walked by so many items */
     float scale;
     bool accumulate_dkv;
+    AttnSources sources;
+    int32_t *source_warps, source_goal[ATTN_SOURCES]; /* of warps that write a source's dkv */
 };
 
 struct BwdItem {
     int row0, rows, kv_head, part, tile, n_steps; /* n_steps < 0: no more items */
+    int source;                                   /* < 0 or sources.n: own keys */
 };
 
 struct BwdStep {
@@ -81,15 +84,19 @@ template <int D>
 __device__ void plan(BwdShared<D> &sm, const CUtensorMap *map_kv, const BwdParams &p) {
     const int heads = p.H / p.K / p.parts; /* of an item */
     uint32_t items = 0, steps = 0;
-    int item;
+    int item, arrived = 0; /* sources */
 #pragma unroll 1
     for (; (item = atomicAdd(&p.counters[0], 1)) < p.order.n_items; items++) {
         const HeadItem at = item_decode(item, p.order);
         const AttnTile *tile = &p.list.tiles[at.tile];
         const int row0 = tile->row0, n_steps = tile->n_steps, kv_head = at.head / p.parts;
         mbar_wait(&sm.kv_empty, (items & 1) ^ 1);
-        sm.item = BwdItem{row0,    tile->rows,     kv_head, at.head - kv_head * p.parts,
-                          at.tile, n_steps * heads};
+        sm.item = BwdItem{row0,    tile->rows,      kv_head,        at.head - kv_head * p.parts,
+                          at.tile, n_steps * heads, tile->phase - 1};
+        if (tile->phase > 0) wait_for_sources(p.sources, row0, &arrived);
+        /* sources of which nothing is needed are done when the call has begun */
+        for (int i = 0; item == 0 && i < p.sources.n; i++)
+            if (p.source_goal[i] == 0) announce_departure(&p.sources.departed[i]);
         if (n_steps > 0) {
             mbar_arrive_expect(&sm.kv_full, 2 * KEYS * D * 2);
             tma_load(sm.k, map_kv, 0, row0, kv_head * (D / 64), &sm.kv_full);
@@ -340,6 +347,17 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
                     *turn = 0; /* as the next call needs it */
             }
         }
+        if (item.source >= 0 && item.source < p.sources.n) {
+            __syncwarp();
+            if (lane == 0) {
+                __threadfence();
+                int32_t *done = &p.source_warps[item.source];
+                if (atomicAdd(done, 1) == p.source_goal[item.source] - 1) {
+                    *done = 0;
+                    announce_departure(&p.sources.departed[item.source]);
+                }
+            }
+        }
     }
     /* Only once this warpgroup's last dq is drained: drain() must see every phase of dq_full. */
     mbar_wait(&sm.dq_empty[wg], (steps & 1) ^ 1);
@@ -458,7 +476,12 @@ void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const 
                    work->n_slots,
                    parts,
                    s.scale,
-                   accumulate_dkv};
+                   accumulate_dkv,
+                   work->sources,
+                   work->source_warps,
+                   {}};
+    for (int i = 0; i < work->sources.n; i++)
+        p.source_goal[i] = 8 * work->source_tiles[i] * s.K * parts;
     if (s.D == 64)
         launch<64>(p, dq, d_o, q, kv, s.Sk, work->sm_count, stream);
     else

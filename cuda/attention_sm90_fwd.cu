@@ -67,7 +67,7 @@ __device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const CUt
     using C = Fwd<D, W>;
     constexpr int ST = C::STAGES, BYTES = C::STEP * D * 2;
     uint32_t items = 0, n = 0; /* produced so far */
-    bool arrived = false;
+    int arrived = 0;           /* sources */
     struct {
         int c0, panel;
     } due[1 + C::AHEAD]; /* the V of the last steps; panel < 0: none */
@@ -102,10 +102,7 @@ __device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const CUt
         for (int r = tile->run_begin; r < tile->run_end; r++) {
             const AttnRun *run = &p.list.runs[r];
             int c0 = run->first;
-            if (!arrived && c0 >= p.arrival.first) {
-                wait_for_arrival(p.arrival.flag);
-                arrived = true;
-            }
+            wait_for_sources(p.sources, c0, &arrived);
             for (int j = 0; j < run->n_steps; j++, c0 += C::STEP)
                 stage(c0, k_panel, v_panel, j < run->full_begin || j >= run->full_end, run->band);
         }
@@ -329,7 +326,7 @@ void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void 
                    s.K,
                    s.scale * LOG2_E,
                    resume,
-                   work->arrival};
+                   work->sources};
     if (s.D == 128)
         launch<128, 0>(p, q, kv, s.Sk, work->sm_count, stream);
     else if (work->wide)

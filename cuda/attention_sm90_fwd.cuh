@@ -17,7 +17,7 @@ struct FwdParams {
     int Sq, H, K;
     float c; /* exp(scale x) = exp2(c x) */
     bool resume;
-    AttnArrival arrival;
+    AttnSources sources;
 };
 
 struct Item {

@@ -29,8 +29,7 @@ static int compare_int32(const void *a, const void *b) {
 
 static int compare_tiles(const void *a, const void *b) {
     const AttnTile *x = (const AttnTile *)a, *y = (const AttnTile *)b;
-    if ((x->n_steps == 0) != (y->n_steps == 0)) return x->n_steps == 0 ? 1 : -1;
-    if (x->waits != y->waits) return x->waits - y->waits;
+    if (x->phase != y->phase) return x->phase - y->phase;
     if (x->n_steps != y->n_steps) return x->n_steps > y->n_steps ? -1 : 1;
     return (x->row0 > y->row0) - (x->row0 < y->row0);
 }
@@ -41,14 +40,34 @@ static int compare_bands(const void *a, const void *b) {
     return (x->k_begin > y->k_begin) - (x->k_begin < y->k_begin);
 }
 
+/* As tiles of rows walk keys of several sources: as these arrive. */
+static int compare_keys(const void *a, const void *b) {
+    const Band *x = (const Band *)a, *y = (const Band *)b;
+    if (x->k_begin != y->k_begin) return x->k_begin < y->k_begin ? -1 : 1;
+    return (x->q_begin > y->q_begin) - (x->q_begin < y->q_begin);
+}
+
 static Band band_transpose(Band b) {
     Band t = {b.k_begin, b.k_end, b.q_begin, b.q_end, -b.hi, -b.lo};
     return t;
 }
 
+/* Where the ranges of sources begin and end. */
+static int32_t next_range_edge(const AttnSources *sources, int32_t row) {
+    for (int i = 0; i < sources->n; i++) {
+        const int32_t edges[] = {sources->rows[i].begin - ATTN_GAP, sources->rows[i].begin,
+                                 sources->rows[i].end};
+        for (int e = 0; e < 3; e++)
+            if (edges[e] > row) return edges[e];
+    }
+    return INT32_MAX;
+}
+
 /* Cuts rows [0, n_rows) into pieces of full height, but ending early where a stretch between edges
- * of bands begins that is worth a piece of its own. */
-static Cuts cut_rows(const Band *bands, int64_t n_bands, int32_t n_rows, int32_t height) {
+ * of bands begins that is worth a piece of its own, and where the rows of a source (NULL: none)
+ * begin and end. */
+static Cuts cut_rows(const Band *bands, int64_t n_bands, int32_t n_rows, int32_t height,
+                     const AttnSources *sources) {
     int32_t *edges = NEW(int32_t, 2 * n_bands + 1);
     int64_t n = 0, used = 0;
     for (int64_t i = 0; i < n_bands; i++) {
@@ -61,10 +80,11 @@ static Cuts cut_rows(const Band *bands, int64_t n_bands, int32_t n_rows, int32_t
         if (inner && (used == 0 || edges[used - 1] != edges[i])) edges[used++] = edges[i];
     }
     edges[used] = n_rows;
-    Cuts cuts = {NEW(int32_t, n_rows / height + used + 3), 0};
+    Cuts cuts = {NEW(int32_t, n_rows / height + used + 3 + 3 * ATTN_SOURCES), 0};
     int64_t next = 0; /* the first edge after the piece's start */
     for (int32_t row = 0; row < n_rows;) {
         int32_t end = row + height < n_rows ? row + height : n_rows;
+        if (sources != NULL) end = (int32_t)i64_min(end, next_range_edge(sources, row));
         while (next < used && edges[next] <= row) next++;
         for (int64_t i = next; i < used && edges[i] < end; i++)
             if (edges[i + 1] - edges[i] >= height / 2) end = edges[i];
@@ -171,13 +191,31 @@ static void add_slot_runs(HostList *list, const Reach *reach, const Cuts *slots,
     }
 }
 
-/* `slots`: the grid of the steps of by_k; NULL for by_q, whose steps start where each band does and
- * whose tiles wait for columns from `arriving` on. */
+/* Of a tile of keys: 1 + i for those of source i, 0 for own keys, -1 for those between ranges. */
+static int phase_of_keys(const AttnSources *sources, int32_t row) {
+    int phase = 0;
+    for (int i = 0; i < sources->n; i++) {
+        if (row >= sources->rows[i].begin - ATTN_GAP) phase = -1;
+        if (row >= sources->rows[i].begin) phase = row < sources->rows[i].end ? 1 + i : -1;
+    }
+    return phase;
+}
+
+/* Every second tile of own keys, the longest first, moves behind those of all sources: what goes
+ * back to these travels under it, as their keys arrive under the others. */
+static void split_own_tiles(HostList *list, int last_phase) {
+    qsort(list->tiles, (size_t)list->n_tiles, sizeof *list->tiles, compare_tiles);
+    for (int64_t t = 0, own = 0; t < list->n_tiles && list->tiles[t].phase == 0; t++)
+        if (own++ % 2 || list->tiles[t].n_steps == 0) list->tiles[t].phase = last_phase;
+}
+
+/* `slots`: the grid of the steps of by_k; NULL for by_q, whose steps start where each band does.
+ * Phases of by_q: tiles that need own keys only, the others. Of by_k: half of the own keys, those
+ * of each source, the other half. */
 static HostList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, AttnGrid grid,
-                           const Cuts *slots, int64_t arriving) {
+                           const Cuts *slots, const AttnSources *sources) {
     HostList list = {};
-    Cuts cuts = cut_rows(bands, n_bands, n_rows, grid.rows);
-    list.n_tiles = cuts.n;
+    Cuts cuts = cut_rows(bands, n_bands, n_rows, grid.rows, slots ? sources : NULL);
     list.tiles = NEW(AttnTile, cuts.n + 1);
     /* which bands each tile meets: counted, then listed tile after tile */
     int64_t *begin = NEW(int64_t, cuts.n + 1), n_pairs = 0;
@@ -197,24 +235,29 @@ static HostList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, A
         if (pass == 0) pairs = NEW(int32_t, n_pairs + 1);
     } /* now begin[t] is the end of t's pairs, which is where those of t + 1 begin */
     Reach reach;
+    list.n_tiles = 0;
     for (int64_t t = 0; t < cuts.n; t++) {
-        AttnTile *tile = &list.tiles[t];
+        int phase = slots ? phase_of_keys(sources, cuts.at[t]) : 0;
+        if (phase < 0) continue;
+        AttnTile *tile = &list.tiles[list.n_tiles++];
+        tile->phase = phase;
         tile->row0 = cuts.at[t];
         tile->rows = cuts.at[t + 1] - cuts.at[t];
         tile->run_begin = (int32_t)(t ? begin[t - 1] : 0);
         tile->run_end = (int32_t)begin[t];
         for (int32_t i = tile->run_begin; i < tile->run_end; i++) {
             if (!reach_of(&reach, tile, bands[pairs[i]], grid.rows, slots != NULL)) continue;
-            if (slots == NULL && reach.first >= arriving) tile->waits = 1;
+            if (!slots && sources->n && reach.first >= sources->rows[0].begin) tile->phase = 1;
             tile->n_steps += (int32_t)(slots ? piece_of(slots, (int32_t)reach.last - 1) + 1 -
                                                    piece_of(slots, (int32_t)reach.first)
                                              : ceil_div(reach.last - reach.first, grid.step));
         }
     }
-    qsort(list.tiles, (size_t)cuts.n, sizeof *list.tiles, compare_tiles);
+    if (slots && sources->n) split_own_tiles(&list, 1 + sources->n);
+    qsort(list.tiles, (size_t)list.n_tiles, sizeof *list.tiles, compare_tiles);
 
     int32_t *turns = slots ? NEW(int32_t, slots->n + 1) : NULL;
-    for (int64_t t = 0; t < cuts.n; t++) {
+    for (int64_t t = 0; t < list.n_tiles; t++) {
         AttnTile *tile = &list.tiles[t];
         int32_t first_pair = tile->run_begin, n = tile->run_end - tile->run_begin;
         tile->run_begin = (int32_t)list.n_runs;
@@ -258,18 +301,8 @@ static int64_t list_place(AttnList *out, const HostList *list, char *image, char
     return list_bytes(list);
 }
 
-/* Copies pageable memory in pieces that the driver takes over before the call returns: `from` may
- * be freed at once, and the host does not wait for the stream (CUDA C++ programming guide: 64 KB).
- */
-static void upload(char *to, const char *from, int64_t bytes, cudaStream_t stream) {
-    enum { PIECE = 64 << 10 };
-    for (int64_t at = 0; at < bytes; at += PIECE)
-        CUDA_NOTE(cudaMemcpyAsync(to + at, from + at, (size_t)i64_min(PIECE, bytes - at),
-                                  cudaMemcpyHostToDevice, stream));
-}
-
 static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, AttnShape shape,
-                          const AttnArrival *arrival, cudaStream_t stream, bool portable) {
+                          const AttnSources *sources, Stream *stream, bool portable) {
     REQUIRE(shape.H % shape.K == 0 && shape.D % 16 == 0 && shape.D <= 128);
     AttnWork *work = NEW(AttnWork, 1);
     int device = 0, major = 0;
@@ -277,8 +310,8 @@ static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, At
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     cudaDeviceGetAttribute(&work->sm_count, cudaDevAttrMultiProcessorCount, device);
     work->shape = shape;
-    work->stream = stream;
-    work->arrival = arrival != NULL ? *arrival : AttnArrival{shape.Sk, NULL};
+    work->stream = stream->s;
+    if (sources != NULL) work->sources = *sources;
     work->sm90 = !portable && major == 9 && (shape.D == 64 || shape.D == 128);
 
     Band *sorted = NEW(Band, n_bands + 1), *transposed = NEW(Band, n_bands + 1);
@@ -290,7 +323,7 @@ static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, At
         transposed[i] = band_transpose(bands[i]);
         area += (double)band_area(band_shrink(bands[i]));
     }
-    qsort(sorted, (size_t)n_bands, sizeof *sorted, compare_bands);
+    qsort(sorted, (size_t)n_bands, sizeof *sorted, sources != NULL ? compare_keys : compare_bands);
     qsort(transposed, (size_t)n_bands, sizeof *transposed, compare_bands);
     work->wide = work->sm90 && attn_sm90_wide(shape.D, area / (double)i64_max(shape.Sq, 1));
     AttnGrid grid_q, grid_k;
@@ -298,18 +331,21 @@ static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, At
         attn_sm90_grids(shape.D, work->wide, &grid_q, &grid_k);
     else
         attn_portable_grids(&grid_q, &grid_k);
-    Cuts slots = cut_rows(sorted, n_bands, (int32_t)shape.Sq, grid_k.step);
-    HostList by_q =
-        build_list(sorted, n_bands, (int32_t)shape.Sq, grid_q, NULL, work->arrival.first);
+    Cuts slots = cut_rows(sorted, n_bands, (int32_t)shape.Sq, grid_k.step, NULL);
+    HostList by_q = build_list(sorted, n_bands, (int32_t)shape.Sq, grid_q, NULL, &work->sources);
     HostList by_k =
-        build_list(transposed, arrival != NULL ? 0 : n_bands, (int32_t)shape.Sk, grid_k, &slots, 0);
+        build_list(transposed, n_bands, (int32_t)shape.Sk, grid_k, &slots, &work->sources);
     work->n_slots = (int32_t)slots.n;
+    for (int64_t t = 0; t < by_k.n_tiles; t++) {
+        int source = by_k.tiles[t].phase - 1;
+        if (source >= 0 && source < work->sources.n) work->source_tiles[source]++;
+    }
 
-    const int64_t counters = 4, dkv_turns = by_k.n_tiles * shape.K;
+    const int64_t counters = 4 + ATTN_SOURCES, dkv_turns = by_k.n_tiles * shape.K;
     int64_t zero_bytes = round_up(4 * (counters + dkv_turns), 64);
     int64_t list_at = zero_bytes + round_up(attn_dq_turns_bytes(work), 64);
     int64_t bytes = list_bytes(&by_q) + list_bytes(&by_k);
-    cudaError_t error = cudaMallocAsync(&work->memory, (size_t)(list_at + bytes), stream);
+    cudaError_t error = cudaMallocAsync(&work->memory, (size_t)(list_at + bytes), stream->s);
     Status st = OK;
     if (error != cudaSuccess) {
         cudaGetLastError(); /* the caller reports it */
@@ -319,12 +355,13 @@ static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, At
     } else {
         char *base = (char *)work->memory, *image = NEW(char, bytes + 1);
         work->counters = (int32_t *)base;
+        work->source_warps = work->counters + 4;
         work->dkv_turns = work->counters + counters;
         work->dq_turns = (int32_t *)(base + zero_bytes);
         int64_t used = list_place(&work->by_q, &by_q, image, base + list_at);
         list_place(&work->by_k, &by_k, image + used, base + list_at + used);
-        CUDA_NOTE(cudaMemsetAsync(base, 0, (size_t)zero_bytes, stream));
-        upload(base + list_at, image, bytes, stream);
+        CUDA_NOTE(cudaMemsetAsync(base, 0, (size_t)zero_bytes, stream->s));
+        cuda_upload(base + list_at, image, bytes, stream);
         free(image);
         *out = work;
     }
@@ -339,15 +376,15 @@ static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, At
 }
 
 extern "C" Status cuda_attn_work_create(AttnWork **work, const Band *bands, int64_t n_bands,
-                                        AttnShape shape, const AttnArrival *arrival,
+                                        AttnShape shape, const AttnSources *sources,
                                         Stream *stream) {
-    return work_create(work, bands, n_bands, shape, arrival, stream->s, false);
+    return work_create(work, bands, n_bands, shape, sources, stream, false);
 }
 
 extern "C" Status cuda_attn_work_create_portable(AttnWork **work, const Band *bands,
                                                  int64_t n_bands, AttnShape shape,
-                                                 const AttnArrival *arrival, Stream *stream) {
-    return work_create(work, bands, n_bands, shape, arrival, stream->s, true);
+                                                 const AttnSources *sources, Stream *stream) {
+    return work_create(work, bands, n_bands, shape, sources, stream, true);
 }
 
 extern "C" void cuda_attn_work_free(AttnWork *work) {
@@ -367,6 +404,7 @@ extern "C" void cuda_attention_deterministic(bool on) {
 extern "C" void cuda_attention_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                                    const AttnWork *work, bool resume, Stream *stream) {
     if (work->shape.Sq == 0) return;
+    REQUIRE(!resume || work->sources.n == 0);
     (work->sm90 ? attn_sm90_fwd : attn_portable_fwd)(o, o_acc, lse, q, kv, work, resume, stream->s);
     CUDA_LAUNCHED("attention_fwd");
 }
@@ -375,6 +413,7 @@ extern "C" void cuda_attention_bwd(float *dq, float *dkv, const void *d_o, const
                                    const void *kv, const float *lse, const float *delta,
                                    const AttnWork *work, bool accumulate_dq, bool accumulate_dkv,
                                    Stream *stream) {
+    REQUIRE(!(accumulate_dq || accumulate_dkv) || work->sources.n == 0);
     if (work->sm90)
         attn_sm90_bwd(dq, dkv, d_o, q, kv, lse, delta, work, accumulate_dq, accumulate_dkv,
                       deterministic, stream->s);

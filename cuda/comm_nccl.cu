@@ -32,6 +32,7 @@ typedef struct {
     Comm *host;       /* the same ranks in host memory; owned */
     Peers *peers;     /* NULL: everything goes through NCCL */
     uint32_t *signal; /* of the open group; NULL: none */
+    Gate gate;        /* of the open group */
 } Nccl;
 
 static ncclDataType_t type_of(Dtype t) {
@@ -125,11 +126,17 @@ static Status nccl_group_begin(Comm *c) {
     x->open = true;
     x->count = 0;
     x->signal = NULL;
+    x->gate = Gate{};
     return OK;
 }
 
 static Status nccl_group_signal(Comm *c, uint32_t *flag) {
     nccl_of(c)->signal = flag;
+    return OK;
+}
+
+static Status nccl_group_after(Comm *c, const uint32_t *flag, uint32_t value) {
+    nccl_of(c)->gate = Gate{flag, value};
     return OK;
 }
 
@@ -192,11 +199,14 @@ static Status nccl_group_end(Comm *c, Stream *stream, CommTicket *ticket) {
     ticket->id = ++x->groups;
     int64_t direct = 0;
     for (int64_t i = 0; i < x->count; i++) direct += goes_direct(x, &x->transfers[i]);
-    if (direct < x->count || x->trace[0] != NULL || x->signal != NULL) enter(x, stream);
+    if (direct < x->count) enter(x, stream);
+    if (x->peers != NULL)
+        CHECK(peers_begin(x->peers, ticket->id, x->transfers, x->count, x->gate, stream->s,
+                          x->stream));
     if (x->trace[0] != NULL) CUDA_NOTE(cudaEventRecord(x->trace[0]->e, x->stream));
     if (direct < x->count) CHECK(check(x, run_transfers(x), "send and receive"));
     if (x->peers != NULL)
-        CHECK(peers_group(x->peers, ticket->id, x->transfers, x->count, stream->s, x->stream));
+        CHECK(peers_pull(x->peers, ticket->id, x->transfers, x->count, x->stream));
     if (x->signal != NULL) CHECK(raise(x->signal, x->stream));
     if (x->trace[1] != NULL) CUDA_NOTE(cudaEventRecord(x->trace[1]->e, x->stream));
     x->trace[0] = x->trace[1] = NULL;
@@ -283,9 +293,9 @@ static Status join(Comm *c) {
 
 extern "C" Status comm_nccl_create(Comm **out, Comm *host, const Ops *ops) {
     static const CommTable table = {
-        nccl_all_reduce,  nccl_reduce_scatter, nccl_all_gather, nccl_broadcast, nccl_barrier,
-        nccl_group_begin, nccl_send,           nccl_recv,       nccl_group_end, nccl_wait,
-        nccl_expose,      nccl_group_signal,   nccl_free,       nccl_trace};
+        nccl_all_reduce,  nccl_reduce_scatter, nccl_all_gather,  nccl_broadcast, nccl_barrier,
+        nccl_group_begin, nccl_send,           nccl_recv,        nccl_group_end, nccl_wait,
+        nccl_expose,      nccl_group_signal,   nccl_group_after, nccl_free,      nccl_trace};
     REQUIRE(!ops->host_memory);
     /* The order in which switches add (NVLink SHARP) is not specified: runs could differ. */
     setenv("NCCL_NVLS_ENABLE", "0", 0);

@@ -14,6 +14,8 @@
  * they wait here for each other. */
 #include "comm_peer.h"
 
+#include <cuda.h>
+#include <cudaTypedefs.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,25 +164,66 @@ static void copy(Peers *p, int64_t n, cudaStream_t stream) {
         CUDA_NOTE(cudaMemcpyAsync(p->to[i], p->from[i], p->sizes[i], cudaMemcpyDefault, stream));
 }
 
-Status peers_group(Peers *p, int64_t group, const Transfer *transfers, int64_t n,
+/* By the stream itself: a kernel might find no room beside the one that counts. */
+static Status wait_for_gate(Gate gate, cudaStream_t stream) {
+    static const PFN_cuStreamWaitValue32_v11070 wait = [] {
+        void *entry = NULL;
+        cudaDriverEntryPointQueryResult found;
+        cudaGetDriverEntryPointByVersion("cuStreamWaitValue32", &entry, 11070, cudaEnableDefault,
+                                         &found);
+        return (PFN_cuStreamWaitValue32_v11070)entry;
+    }();
+    if (wait != NULL &&
+        wait(stream, (CUdeviceptr)gate.flag, gate.value, CU_STREAM_WAIT_VALUE_GEQ) == CUDA_SUCCESS)
+        return OK;
+    return status_fail(ERR_ENV, "the driver cannot wait for a flag in a stream: set "
+                                "parallel.transport: nccl");
+}
+
+Status peers_begin(Peers *p, int64_t group, const Transfer *transfers, int64_t n, Gate gate,
                    cudaStream_t after, cudaStream_t joined) {
-    int slot = (int)(group % RING);
+    cudaEvent_t ready = p->peers[p->rank].ready[group % RING];
     p->latest = group;
     wait_for_slot(p, group);
-    CUDA_NOTE(cudaEventRecord(p->handed, after));
-    CUDA_NOTE(cudaStreamWaitEvent(p->posts, p->handed, 0));
-    CUDA_NOTE(cudaEventRecord(p->peers[p->rank].ready[slot], p->posts));
-    CHECK(post(p, group, transfers, n));
+    if (gate.flag != NULL) {
+        CHECK(wait_for_gate(gate, p->posts));
+    } else {
+        CUDA_NOTE(cudaEventRecord(p->handed, after));
+        CUDA_NOTE(cudaStreamWaitEvent(p->posts, p->handed, 0));
+    }
+    CUDA_NOTE(cudaEventRecord(ready, p->posts));
+    CUDA_NOTE(cudaStreamWaitEvent(joined, ready, 0)); /* destinations are free, too */
+    return post(p, group, transfers, n);
+}
+
+/* Does this rank receive from one other only? */
+static bool one_source(const Peers *p, const Transfer *transfers, int64_t n) {
+    int source = -1;
+    for (int64_t i = 0; i < n; i++) {
+        const Transfer *t = &transfers[i];
+        if (t->send || !p->peers[t->peer].reached) continue;
+        if (source >= 0 && t->peer != source) return false;
+        source = t->peer;
+    }
+    return true;
+}
+
+Status peers_pull(Peers *p, int64_t group, const Transfer *transfers, int64_t n,
+                  cudaStream_t joined) {
+    int slot = (int)(group % RING);
+    bool one = one_source(p, transfers, n);
     for (int step = 1; step <= p->size; step++) { /* each rank begins with another one */
         int r = (p->rank + step) % p->size;
         Peer *peer = &p->peers[r];
         if (!peer->reached) continue;
         int64_t found = match(p, group, r, transfers, n);
         if (found == 0) continue;
-        CUDA_NOTE(cudaStreamWaitEvent(peer->copies, p->handed, 0)); /* the destination is free */
-        CUDA_NOTE(cudaStreamWaitEvent(peer->copies, peer->ready[slot], 0));
-        copy(p, found, peer->copies);
-        CUDA_NOTE(cudaEventRecord(peer->copied, peer->copies));
+        cudaStream_t stream = one ? joined : peer->copies;
+        if (!one) CUDA_NOTE(cudaStreamWaitEvent(stream, p->peers[p->rank].ready[slot], 0));
+        CUDA_NOTE(cudaStreamWaitEvent(stream, peer->ready[slot], 0));
+        copy(p, found, stream);
+        if (one) continue;
+        CUDA_NOTE(cudaEventRecord(peer->copied, stream));
         CUDA_NOTE(cudaStreamWaitEvent(joined, peer->copied, 0));
     }
     CUDA_NOTE(cudaEventRecord(p->peers[p->rank].pulled[slot], joined));

@@ -29,12 +29,21 @@ bool peers_reach(const Peers *p, int rank);
 /* Is every rank reached, by every rank? */
 bool peers_reach_all(const Peers *p);
 
-/* Group number 1, 2, ... of every rank alike: runs those transfers whose peer is reached, after
- * what `after` holds now; `joined` then waits for what this rank receives. Sends must lie in the
- * memory given to peers_open. Waits for the hosts of the peers to come this far, never for a GPU.
- */
-Status peers_group(Peers *p, int64_t group, const Transfer *transfers, int64_t n,
+/* Until *flag (device memory) has been counted up to `value`. */
+typedef struct {
+    const uint32_t *flag;
+    uint32_t value;
+} Gate;
+
+/* Group number 1, 2, ... of every rank alike, of those transfers whose peer is reached. Sends must
+ * lie in the memory given to peers_open. It begins after what `after` holds now, or after the gate
+ * (flag NULL: none), for which `joined` waits. */
+Status peers_begin(Peers *p, int64_t group, const Transfer *transfers, int64_t n, Gate gate,
                    cudaStream_t after, cudaStream_t joined);
+/* Then `joined` waits for what this rank receives. Waits for the hosts of the peers to come this
+ * far, never for a GPU. */
+Status peers_pull(Peers *p, int64_t group, const Transfer *transfers, int64_t n,
+                  cudaStream_t joined);
 /* Makes `stream` wait until others have taken what this rank sent in the group. */
 void peers_wait(Peers *p, int64_t group, cudaStream_t stream);
 

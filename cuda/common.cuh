@@ -36,7 +36,7 @@ typedef __nv_bfloat16 bf16;
     X(checksum)                                                                                    \
     X(gather_rows)                                                                                 \
     X(scatter_rows)                                                                                \
-    X(scatter_add_rows)
+    X(sum_rows)
 
 /* cuda_rmsnorm_fwd and so on: each has the type that its entry of the table has. */
 #define X(op) extern "C" std::remove_pointer_t<decltype(Ops::op)> cuda_##op;

@@ -134,6 +134,16 @@ static void mem_copy(void *dst, const void *src, int64_t bytes, Stream *stream) 
         CUDA_NOTE(cudaMemcpyAsync(dst, src, (size_t)bytes, cudaMemcpyDefault, stream->s));
 }
 
+/* In pieces that the driver takes over before the call returns (CUDA C++ programming guide: 64 KB).
+ */
+void cuda_upload(void *dst, const void *src, int64_t bytes, Stream *stream) {
+    enum { PIECE = 64 << 10 };
+    for (int64_t at = 0; at < bytes; at += PIECE)
+        CUDA_NOTE(cudaMemcpyAsync((char *)dst + at, (const char *)src + at,
+                                  (size_t)i64_min(PIECE, bytes - at), cudaMemcpyHostToDevice,
+                                  stream->s));
+}
+
 /* ---- streams and events --------------------------------------------------------------------- */
 
 static Status stream_create(Stream **stream) {
@@ -252,6 +262,7 @@ Status cuda_device_open(Ops *ops, int local_rank) {
     ops->host_free = host_free;
     ops->mem_zero = mem_zero;
     ops->mem_copy = mem_copy;
+    ops->mem_upload = cuda_upload;
     ops->mem_peak = mem_peak;
     ops->stream_create = stream_create;
     ops->stream_free = stream_free;

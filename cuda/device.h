@@ -44,6 +44,9 @@ Status cuda_fault(void);
 void *cuda_scratch_new(int64_t bytes, const char *op, cudaStream_t stream);
 void cuda_scratch_free(void *scratch, cudaStream_t stream);
 
+/* mem_upload of the Ops table. */
+void cuda_upload(void *dst, const void *src, int64_t bytes, Stream *stream);
+
 int cuda_sm_count(void);
 
 /* Makes `local_rank`'s GPU the current one (ERR_ENV with what to do when there is none that can run

@@ -1,6 +1,5 @@
-/* rows.cu: rows gathered, scattered and added by index, for packing what travels between ranks.
- * A warp per row, 16 bytes a lane (4 where rows are no multiple of that): 2 n row_bytes, and
- * 3 n row_bytes for the addition. Indices within a call are distinct, so no row is written twice.
+/* rows.cu: rows gathered, scattered and summed by index, for what travels between ranks. A warp per
+ * row, 16 bytes a lane (4 where rows are no multiple of that): every row is read and written once.
  */
 #include "common.cuh"
 
@@ -19,19 +18,22 @@ static __global__ void move_rows_kernel(T *dst, const T *src, const int32_t *ind
 }
 
 template <int W>
-static __global__ void scatter_add_kernel(float *dst, const float *src, const int32_t *index,
-                                          int64_t n, int64_t width) {
+static __global__ void sum_rows_kernel(float *dst, const float *base, const float *src,
+                                       const int32_t *begin, const int32_t *from, int64_t n,
+                                       int64_t width) {
     int64_t i = (int64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
     if (i >= n) return;
-    float *to = dst + index[i] * width;
-    const float *from = src + i * width;
+    const int first = begin[i], end = begin[i + 1];
+    if (first == end && dst == base) return;
     for (int64_t c = threadIdx.x % 32 * W; c < width; c += 32 * W) {
-        float a[W], b[W];
-        load(a, to + c);
-        load(b, from + c);
+        float sum[W], x[W];
+        load(sum, base + i * width + c);
+        for (int j = first; j < end; j++) {
+            load(x, src + from[j] * width + c);
 #pragma unroll
-        for (int e = 0; e < W; e++) a[e] += b[e];
-        store(to + c, a);
+            for (int e = 0; e < W; e++) sum[e] += x[e];
+        }
+        store(dst + i * width + c, sum);
     }
 }
 
@@ -63,13 +65,13 @@ void cuda_scatter_rows(void *dst, const void *src, const int32_t *index, int64_t
     CUDA_LAUNCHED("scatter_rows");
 }
 
-void cuda_scatter_add_rows(float *dst, const float *src, const int32_t *index, int64_t n,
-                           int64_t row_floats, Stream *stream) {
+void cuda_sum_rows(float *dst, const float *base, const float *src, const int32_t *begin,
+                   const int32_t *from, int64_t n, int64_t row_floats, Stream *stream) {
     if (n == 0 || row_floats == 0) return;
-    with_width(row_floats % 8 == 0 && aligned16({dst, src}), [&](auto width) {
+    with_width(row_floats % 8 == 0 && aligned16({dst, base, src}), [&](auto width) {
         constexpr int W = decltype(width)::value;
-        scatter_add_kernel<W>
-            <<<blocks_for(n), THREADS, 0, stream->s>>>(dst, src, index, n, row_floats);
+        sum_rows_kernel<W>
+            <<<blocks_for(n), THREADS, 0, stream->s>>>(dst, base, src, begin, from, n, row_floats);
     });
-    CUDA_LAUNCHED("scatter_add_rows");
+    CUDA_LAUNCHED("sum_rows");
 }

@@ -34,14 +34,17 @@ typedef struct {
     float scale;    /* of the scores, 1 / sqrt(D) */
 } AttnShape;
 
-/* Keys that may still be on their way while attention_fwd() runs: those from `first` on are there
- * once *flag (device memory) is not 0. No band has keys on both sides of `first`, and the rows before
- * it that no band touches, at least ATTN_GAP of them, hold finite numbers. */
+/* Keys that come from elsewhere, and whose gradients go back there, while a call runs. Those of
+ * source i are rows[i]: there once arrived[i] is not 0; when their gradients have been written,
+ * attention_bwd() adds 1 to departed[i] (both in device memory). Sources are waited for in this order.
+ * Keys before rows[0] are there from the start. Between these ranges lie ATTN_GAP rows that hold
+ * finite numbers, whose gradients are not written, and no band has keys of two ranges. */
+enum { ATTN_GAP = 256, ATTN_SOURCES = 7 };
 typedef struct {
-    int64_t first;
-    const uint32_t *flag;
-} AttnArrival;
-enum { ATTN_GAP = 256 };
+    int n;
+    Range rows[ATTN_SOURCES]; /* ascending; may be empty */
+    uint32_t *arrived, *departed;
+} AttnSources;
 
 typedef struct Ops {
     const char *name; /* "cpu", "cuda" */
@@ -59,6 +62,8 @@ typedef struct Ops {
     void (*mem_zero)(void *ptr, int64_t bytes, Stream *stream);
     /* dst and src may each be host or device. From or to pageable host memory it may block. */
     void (*mem_copy)(void *dst, const void *src, int64_t bytes, Stream *stream);
+    /* From host memory that may be changed or freed at once; does not wait for the stream. */
+    void (*mem_upload)(void *dst, const void *src, int64_t bytes, Stream *stream);
     int64_t (*mem_peak)(void); /* bytes of device memory this process has held at most */
     /* false (the start): the fastest kernels, some of which add in any order. true: the same inputs
      * give the same bits in every run. The CPU always does. While no numeric op is under way. */
@@ -114,10 +119,10 @@ typedef struct Ops {
     /* ---- attention over a band list ---------------------------------------------------------- */
     /* Prepares bands (host memory, copied) in coordinates of the q and kv buffers of the calls they
      * are for: rows in [0,Sq), keys in [0,Sk). No (row, key) pair may be covered twice. Device
-     * arrays are uploaded on `stream`. `arrival` NULL: all keys are there when a call begins.
-     * Work with one is for attention_fwd only, and not for backends with host_memory. */
+     * arrays are uploaded on `stream`. `sources` NULL: all keys are there when a call begins. Work
+     * with sources neither resumes nor accumulates, and is not for backends with host_memory. */
     Status (*attn_work_create)(AttnWork **work, const Band *bands, int64_t n_bands, AttnShape shape,
-                               const AttnArrival *arrival, Stream *stream);
+                               const AttnSources *sources, Stream *stream);
     void (*attn_work_free)(AttnWork *work);
     /* One online softmax over every band that touches a row. q[Sq,H,D], kv[Sk,2,K,D].
      *   resume false: o_acc[Sq,H,D] and lse[H,Sq] are written whole; rows that no band touches get
@@ -172,9 +177,10 @@ typedef struct Ops {
     /* dst[index[i]] = src[i]; indices within one call are distinct */
     void (*scatter_rows)(void *dst, const void *src, const int32_t *index, int64_t n,
                          int64_t row_bytes, Stream *stream);
-    /* dst[index[i]] += src[i], rows of row_floats; indices within one call are distinct */
-    void (*scatter_add_rows)(float *dst, const float *src, const int32_t *index, int64_t n,
-                             int64_t row_floats, Stream *stream);
+    /* dst[i] = base[i] + src[from[begin[i]]] + ... + src[from[begin[i + 1] - 1]], added in this order;
+     * rows of row_floats, begin[n + 1] and from in device memory; base may be dst */
+    void (*sum_rows)(float *dst, const float *base, const float *src, const int32_t *begin,
+                     const int32_t *from, int64_t n, int64_t row_floats, Stream *stream);
 } Ops;
 
 /* One to one for every i. (The finisher of splitmix64; Steele et al., 2014) */

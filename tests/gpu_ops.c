@@ -523,8 +523,8 @@ CALL(gather_rows) {
 CALL(scatter_rows) {
     o->scatter_rows(p[0], p[1], p[2], z[0], z[1] * 4, s);
 }
-CALL(scatter_add_rows) {
-    o->scatter_add_rows(p[0], p[1], p[2], z[0], z[1], s);
+CALL(sum_rows) {
+    o->sum_rows(p[0], p[1], p[2], p[3], p[4], z[0], z[1], s);
 }
 
 /* n of `rows` rows of `width` words */
@@ -533,9 +533,8 @@ static void test_rows(int64_t n, int64_t rows, int64_t width, int shift) {
         const char *name;
         Call *call;
     } ops[] = {{"gather_rows", gather_rows},
-               {"scatter_rows", scatter_rows},
-               {"scatter_add_rows", scatter_add_rows}};
-    for (int i = 0; i < 3; i++) {
+               {"scatter_rows", scatter_rows}};
+    for (int i = 0; i < 2; i++) {
         Case c;
         case_begin(&c, shift, "%s %lld of %lld x %lld", ops[i].name, (long long)n, (long long)rows,
                    (long long)width);
@@ -547,6 +546,20 @@ static void test_rows(int64_t n, int64_t rows, int64_t width, int shift) {
         c.z[0] = n, c.z[1] = width;
         case_run(&c, ops[i].call);
     }
+    Case c;
+    case_begin(&c, shift, "sum_rows %lld of %lld x %lld", (long long)n, (long long)rows,
+               (long long)width);
+    add_input(&c, "dst", F32, n * width, 1), is_output(&c, EXACT);
+    add_input(&c, "base", F32, n * width, 1);
+    add_input(&c, "src", F32, rows * width, 1);
+    int32_t *begin = add(&c, "begin", I32, n + 1), *from = add(&c, "from", I32, 4 * n);
+    for (int32_t i = 0; i < n; i++) {
+        begin[i + 1] = begin[i] + i % 4;
+        for (int32_t j = begin[i]; j < begin[i + 1]; j++)
+            from[j] = (int32_t)((7 * i + 11 * j) % rows);
+    }
+    c.z[0] = n, c.z[1] = width;
+    case_run(&c, sum_rows);
 }
 
 static void test_all(int shift) {

@@ -93,6 +93,10 @@ static Status metered_group_signal(Comm *c, uint32_t *flag) {
     return comm_group_signal(of(c)->inner, flag);
 }
 
+static Status metered_group_after(Comm *c, const uint32_t *flag, uint32_t value) {
+    return comm_group_after(of(c)->inner, flag, value);
+}
+
 static void metered_free(Comm *c) {
     comm_free(of(c)->inner);
     free(c->impl);
@@ -112,6 +116,7 @@ Comm *meter_comm(Meter *m, Comm *inner) {
                                     .wait = metered_wait,
                                     .expose = metered_expose,
                                     .group_signal = metered_group_signal,
+                                    .group_after = metered_group_after,
                                     .free = metered_free};
     Comm *c = NEW(Comm, 1);
     Metered *x = NEW(Metered, 1);

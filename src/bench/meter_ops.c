@@ -91,10 +91,10 @@ static Meter *current;
       (void *dst, const void *src, const int32_t *index, int64_t n, int64_t row_bytes,             \
        Stream *stream),                                                                            \
       (dst, src, index, n, row_bytes, stream))                                                     \
-    X(scatter_add_rows, OTHER,                                                                     \
-      (float *dst, const float *src, const int32_t *index, int64_t n, int64_t row_floats,          \
-       Stream *stream),                                                                            \
-      (dst, src, index, n, row_floats, stream))
+    X(sum_rows, OTHER,                                                                             \
+      (float *dst, const float *base, const float *src, const int32_t *begin, const int32_t *from, \
+       int64_t n, int64_t row_floats, Stream *stream),                                             \
+      (dst, base, src, begin, from, n, row_floats, stream))
 
 #define X(op, class, parameters, arguments)                                                        \
     static void metered_##op parameters {                                                          \
@@ -107,10 +107,10 @@ METERED(X)
 #undef X
 
 static Status metered_work(AttnWork **work, const Band *bands, int64_t n_bands, AttnShape shape,
-                           const AttnArrival *arrival, Stream *stream) {
+                           const AttnSources *sources, Stream *stream) {
     bool noted = stream == current->stream;
     int64_t mark = noted ? meter_open(current, METER_DATA, "attn_work_create", stream) : -1;
-    Status st = current->ops->attn_work_create(work, bands, n_bands, shape, arrival, stream);
+    Status st = current->ops->attn_work_create(work, bands, n_bands, shape, sources, stream);
     meter_close(current, mark, stream);
     return st;
 }

@@ -118,6 +118,11 @@ Status comm_group_signal(Comm *c, uint32_t *flag) {
     return c->table->group_signal(c, flag);
 }
 
+Status comm_group_after(Comm *c, const uint32_t *flag, uint32_t value) {
+    REQUIRE(c->signals);
+    return c->table->group_after(c, flag, value);
+}
+
 Status comm_expose(Comm *c, void *base, int64_t bytes) {
     return c->size == 1 || c->table->expose == NULL ? OK : c->table->expose(c, base, bytes);
 }
@@ -166,8 +171,7 @@ Status comm_agree(Comm *host, Status mine) {
     if (failed == 0) goto done;
 
     sentence = NEW(char, reports[speaker].length + 1);
-    if (speaker == host->rank)
-        memcpy(sentence, status_message(), (size_t)reports[speaker].length);
+    if (speaker == host->rank) memcpy(sentence, status_message(), (size_t)reports[speaker].length);
     CHECK_GOTO(comm_broadcast(host, sentence, reports[speaker].length, DT_U8, speaker, NULL), done);
     status_clear();
     st = status_fail((Status)reports[speaker].status, "%s", sentence);

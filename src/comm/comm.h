@@ -41,6 +41,7 @@ typedef struct {
     Status (*wait)(Comm *c, CommTicket ticket, Stream *stream);
     Status (*expose)(Comm *c, void *base, int64_t bytes); /* NULL: no use for it */
     Status (*group_signal)(Comm *c, uint32_t *flag);      /* NULL: never `signals` */
+    Status (*group_after)(Comm *c, const uint32_t *flag, uint32_t value); /* likewise */
     void (*free)(Comm *c);
     /* For measuring: the next group that is not empty records these events where its transfers run,
      * before and behind them. NULL: this row runs them nowhere that an event can be recorded. */
@@ -49,7 +50,7 @@ typedef struct {
 
 struct Comm {
     int rank, size;
-    bool signals; /* comm_group_signal() works; the same on all ranks */
+    bool signals; /* comm_group_signal() and _after() work; the same on all ranks */
     const CommTable *table;
     void *impl;
     int64_t bytes_sent[COMM_KINDS]; /* by this rank, since the start */
@@ -102,6 +103,9 @@ Status comm_recv(Comm *c, void *buf, int64_t n, Dtype t, int peer);
  * arrived, *flag (device memory) becomes 1, and no kernel is needed for that or for the transfers: a
  * kernel that fills the device may wait for it. */
 Status comm_group_signal(Comm *c, uint32_t *flag);
+/* Likewise: the group begins once *flag (device memory) has been counted up to `value`, by a kernel
+ * that was queued before, and not after the earlier work of its stream. */
+Status comm_group_after(Comm *c, const uint32_t *flag, uint32_t value);
 Status comm_group_end(Comm *c, Stream *stream, CommTicket *ticket);
 Status comm_wait(Comm *c, CommTicket ticket, Stream *stream);
 /* Collective, with no group under way: an allocation that everything lies in that groups will send, in

@@ -149,22 +149,29 @@ Status cp_begin(CpRuntime *rt, const CpBatch *batch, Stream *stream) {
     rt->plan = &batch->mine;
     if (rt->table->start != NULL && !rt->started) CHECK(rt->table->start(rt, stream));
     rt->started = true;
-    if (rt->n_work > 0 && rt->work_hash == batch->hash) return OK;
+    if ((rt->n_work > 0 || rt->whole != NULL) && rt->work_hash == batch->hash) return OK;
     free_work(rt);
     rt->work_hash = batch->hash;
+    return rt->table->plan != NULL ? rt->table->plan(rt, stream) : cp_plan_stages(rt, stream);
+}
+
+AttnShape cp_shape(const CpRuntime *rt, int64_t keys) {
+    return (AttnShape){.Sq = rt->plan->q_rows,
+                       .Sk = keys,
+                       .H = rt->heads,
+                       .K = rt->kv_heads,
+                       .D = rt->opt.D,
+                       .scale = 1.0f / __builtin_sqrtf((float)rt->opt.D)};
+}
+
+Status cp_plan_stages(CpRuntime *rt, Stream *stream) {
     rt->work = NEW(AttnWork *, rt->plan->n_stages);
     for (; rt->n_work < rt->plan->n_stages; rt->n_work++) {
         const PlanStage *stage = &rt->plan->stages[rt->n_work];
-        AttnShape shape = {.Sq = rt->plan->q_rows,
-                           .Sk = stage->kv_rows,
-                           .H = rt->heads,
-                           .K = rt->kv_heads,
-                           .D = rt->opt.D,
-                           .scale = 1.0f / __builtin_sqrtf((float)rt->opt.D)};
-        CHECK(rt->ops->attn_work_create(&rt->work[rt->n_work], stage->bands, stage->n_bands, shape,
-                                        NULL, stream));
+        CHECK(rt->ops->attn_work_create(&rt->work[rt->n_work], stage->bands, stage->n_bands,
+                                        cp_shape(rt, stage->kv_rows), NULL, stream));
     }
-    return rt->table->plan != NULL ? rt->table->plan(rt, stream) : OK;
+    return OK;
 }
 
 Status cp_prefetch(CpRuntime *rt, const void *kv, Stream *stream) {

@@ -5,13 +5,9 @@
  * it received in fixed order (stage, rank, position), so the result is the same bits every time.
  * Degree 0 is one call over [own | remote] rows.
  *
- * Where transfers need no kernel (comm->signals) and the degree is left to choose, the forward is
- * one call over [own | gap | remote] rows that starts at once: it walks own keys first and waits
- * for the remote ones when it gets to them. Nothing is split, merged or carried between stages. Not
- * so where the cost model has cut the remote part: own keys are then too few to wait under for all
- * the others (8k tokens, D = 128, 4 H200s: 0.249 ms in three stages, 0.291 in one call; with two
- * ranks, and under documents, the one call is 0 to 24 % ahead). */
-#include "cp/runtime.h"
+ * Where transfers need no kernel and the degree is left to choose, all this is one call instead
+ * (magi_whole.c). */
+#include "cp/magi.h"
 
 #include <stdlib.h>
 
@@ -24,10 +20,12 @@ static Status create(CpRuntime *rt, Arena *arena) {
     int64_t remote = (rt->opt.size - 1) * rt->S;
     arena_reserve(arena, "cp", "o accumulator",
                   rt->S * rt->heads * rt->opt.D * (int64_t)sizeof(float), (void **)&rt->o_acc);
-    cp_reserve_kv(rt, arena, "kv gathered", rt->S + ATTN_GAP + remote, &rt->kv[0]);
-    cp_reserve_dkv(rt, arena, "dkv partial", rt->S + remote, &rt->dkv_part[0]);
+    cp_reserve_kv(rt, arena, "kv gathered", magi_whole_keys(rt), &rt->kv[0]);
+    cp_reserve_dkv(rt, arena, "dkv partial", magi_whole_keys(rt), &rt->dkv_part[0]);
     cp_reserve_dkv(rt, arena, "dkv received", remote, &rt->dkv_in);
-    arena_reserve(arena, "cp", "arrival flag", sizeof *rt->arrived, (void **)&rt->arrived);
+    arena_reserve(arena, "cp", "sum order", 4 * (rt->S + 1), (void **)&rt->sum_begin);
+    arena_reserve(arena, "cp", "summed rows", 4 * remote, (void **)&rt->sum_from);
+    arena_reserve(arena, "cp", "flags", 2 * ATTN_SOURCES * 4, (void **)&rt->flags);
     return OK;
 }
 
@@ -52,23 +50,17 @@ static float *dkv_row(const CpRuntime *rt, float *dkv, int64_t row) {
     return dkv + row * cp_kv_width(rt);
 }
 
-/* Adds a stage's rows to the open group; its buffer begins at row `base` of the gathered one. */
-static Status add_cast(CpRuntime *rt, int stage, const void *kv, int64_t base) {
+static Status group_cast(CpRuntime *rt, int stage, const void *kv, Stream *stream,
+                         CommTicket *ticket) {
     const PlanStage *s = &rt->plan->stages[stage];
-    int64_t width = cp_kv_width(rt);
+    int64_t width = cp_kv_width(rt), base = kv_base(rt, stage);
+    CHECK(comm_group_begin(rt->comm));
     for (int i = 0; i < s->n_send; i++)
         CHECK(comm_send(rt->comm, cp_kv_row(rt, kv, s->send[i].row), s->send[i].rows * width,
                         rt->ops->act_dtype, s->send[i].peer, COMM_KIND_KV));
     for (int i = 0; i < s->n_recv; i++)
         CHECK(comm_recv(rt->comm, cp_kv_row(rt, rt->kv[0], base + s->recv[i].row),
                         s->recv[i].rows * width, rt->ops->act_dtype, s->recv[i].peer));
-    return OK;
-}
-
-static Status group_cast(CpRuntime *rt, int stage, const void *kv, Stream *stream,
-                         CommTicket *ticket) {
-    CHECK(comm_group_begin(rt->comm));
-    CHECK(add_cast(rt, stage, kv, kv_base(rt, stage)));
     return comm_group_end(rt->comm, stream, ticket);
 }
 
@@ -85,81 +77,73 @@ static Status group_reduce(CpRuntime *rt, int stage, Stream *stream, CommTicket 
     return comm_group_end(rt->comm, stream, ticket);
 }
 
-/* The owner's sum, in the order of the plan. */
-static void add_received(CpRuntime *rt, float *dkv, Stream *stream) {
-    int64_t width = cp_kv_width(rt);
+/* ---- the owner's sum ------------------------------------------------------------------------- */
+
+void magi_sum_plan(CpRuntime *rt, const MagiShare *shares, int64_t n, Stream *stream) {
+    int32_t *begin = NEW(int32_t, rt->S + 1), *from = NEW(int32_t, (rt->opt.size - 1) * rt->S);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int64_t i = 0; i < n; i++)
+            for (int32_t r = 0; r < shares[i].rows; r++) {
+                int32_t *at = &begin[shares[i].row + r];
+                if (pass) from[*at] = shares[i].in + r;
+                ++*at;
+            }
+        for (int64_t r = 0, sum = 0; pass == 0 && r < rt->S; r++) {
+            int32_t count = begin[r];
+            begin[r] = (int32_t)sum;
+            sum += count;
+        }
+    } /* counted, then listed: now begin[r] is where the rows of r end, and those of r + 1 begin */
+    memmove(begin + 1, begin, (size_t)rt->S * sizeof *begin);
+    begin[0] = 0;
+    rt->ops->mem_upload(rt->sum_begin, begin, (rt->S + 1) * (int64_t)sizeof *begin, stream);
+    rt->ops->mem_upload(rt->sum_from, from, begin[rt->S] * (int64_t)sizeof *from, stream);
+    free(begin);
+    free(from);
+}
+
+void magi_sum(CpRuntime *rt, float *dkv, const float *own, Stream *stream) {
+    rt->ops->sum_rows(dkv, own, rt->dkv_in, rt->sum_begin, rt->sum_from, rt->S, cp_kv_width(rt),
+                      stream);
+}
+
+/* In the order of the plan. */
+static void plan_sum(CpRuntime *rt, Stream *stream) {
+    int64_t n = 0;
+    for (int i = 0; i < rt->plan->n_stages; i++) n += rt->plan->stages[i].n_send;
+    MagiShare *shares = NEW(MagiShare, n + 1);
+    n = 0;
     for (int stage = first_remote(rt); stage < rt->plan->n_stages; stage++) {
         const PlanStage *s = &rt->plan->stages[stage];
-        int64_t in = in_base(rt, stage);
         for (int i = 0; i < s->n_send; i++)
-            rt->ops->add_f32(dkv_row(rt, dkv, s->send[i].row),
-                             dkv_row(rt, rt->dkv_in, in + s->send[i].packed),
-                             s->send[i].rows * width, stream);
+            shares[n++] = (MagiShare){
+                s->send[i].row, (int32_t)in_base(rt, stage) + s->send[i].packed, s->send[i].rows};
     }
+    magi_sum_plan(rt, shares, n, stream);
+    free(shares);
 }
+
+static Status start(CpRuntime *rt, Stream *stream) {
+    rt->ops->mem_zero(rt->flags, 2 * ATTN_SOURCES * 4, stream);
+    return OK;
+}
+
+static Status plan(CpRuntime *rt, Stream *stream) {
+    if (magi_whole_wanted(rt)) return magi_whole_plan(rt, stream);
+    plan_sum(rt, stream);
+    return cp_plan_stages(rt, stream);
+}
+
+/* ---- in stages ------------------------------------------------------------------------------- */
 
 /* Degree 0 computes on one buffer that starts with the own shard. */
 static void copy_own(CpRuntime *rt, const void *kv, Stream *stream) {
     rt->ops->mem_copy(rt->kv[0], kv, rt->S * cp_kv_width(rt) * rt->ops->act_bytes, stream);
 }
 
-/* Where the rows of a stage's remote keys lie in the one call's buffer, less where they lie in the
- * stage's own. */
-static int64_t whole_base(const CpRuntime *rt, int stage) {
-    return ATTN_GAP + (first_remote(rt) == 0 ? 0 : rt->S + kv_base(rt, stage));
-}
-
-static Status plan_whole(CpRuntime *rt, Stream *stream) {
-    const RankPlan *plan = rt->plan;
-    bool cut = rt->opt.overlap_degree >= 0 || plan->n_stages > 2;
-    if (!rt->comm->signals || cut) return OK;
-    int64_t n = 0, keys = rt->S + ATTN_GAP;
-    int32_t S = (int32_t)rt->S;
-    for (int i = 0; i < plan->n_stages; i++) n += plan->stages[i].n_bands;
-    Band *bands = NEW(Band, 2 * n);
-    n = 0;
-    for (int i = 0; i < plan->n_stages; i++) {
-        const PlanStage *s = &plan->stages[i];
-        int32_t own = s->own_row >= 0 ? S : 0, base = (int32_t)whole_base(rt, i);
-        for (int j = 0; j < s->n_bands; j++) { /* a band of degree 0 may reach from own to remote */
-            Band near = band_cut_k(s->bands[j], (Range){0, own});
-            Band far = band_cut_k(s->bands[j], (Range){own, s->kv_rows});
-            if (!band_is_empty(near)) bands[n++] = near;
-            if (!band_is_empty(far)) bands[n++] = band_shift(far, 0, base);
-        }
-        if (i >= first_remote(rt)) keys = base + s->kv_rows;
-    }
-    AttnShape shape = {.Sq = plan->q_rows,
-                       .Sk = keys,
-                       .H = rt->heads,
-                       .K = rt->kv_heads,
-                       .D = rt->opt.D,
-                       .scale = 1.0f / __builtin_sqrtf((float)rt->opt.D)};
-    AttnArrival arrival = {.first = rt->S + ATTN_GAP, .flag = rt->arrived};
-    rt->ops->mem_zero(cp_kv_row(rt, rt->kv[0], rt->S),
-                      ATTN_GAP * cp_kv_width(rt) * rt->ops->act_bytes, stream);
-    Status st = rt->ops->attn_work_create(&rt->whole, bands, n, shape, &arrival, stream);
-    free(bands);
-    return st;
-}
-
-static Status forward_whole(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
-                            Stream *stream) {
-    CommTicket ticket;
-    rt->ops->mem_zero(rt->arrived, sizeof *rt->arrived, stream);
-    CHECK(comm_group_begin(rt->comm));
-    for (int i = first_remote(rt); i < rt->plan->n_stages; i++)
-        CHECK(add_cast(rt, i, kv, whole_base(rt, i)));
-    CHECK(comm_group_signal(rt->comm, rt->arrived));
-    CHECK(comm_group_end(rt->comm, stream, &ticket));
-    copy_own(rt, kv, stream);
-    rt->ops->attention_fwd(o, NULL, lse, q, rt->kv[0], rt->whole, false, stream);
-    return comm_wait(rt->comm, ticket, stream);
-}
-
 static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
                       Stream *stream) {
-    if (rt->whole != NULL) return forward_whole(rt, o, lse, q, kv, stream);
+    if (rt->whole != NULL) return magi_whole_forward(rt, o, lse, q, kv, stream);
     CommTicket ticket = {0};
     int remote = first_remote(rt);
     if (remote == 0) {
@@ -180,11 +164,13 @@ static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const v
 }
 
 static Status prefetch(CpRuntime *rt, const void *kv, Stream *stream) {
+    if (rt->whole != NULL) return magi_whole_fetch(rt, kv, stream);
     return group_cast(rt, first_remote(rt), kv, stream, &rt->ticket);
 }
 
 static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
                        const float *lse, const void *q, const void *kv, Stream *stream) {
+    if (rt->whole != NULL) return magi_whole_backward(rt, dq, dkv, d_o, o, lse, q, stream);
     const Ops *ops = rt->ops;
     int first = first_remote(rt), n = rt->plan->n_stages;
     CommTicket cast = rt->ticket, reduce[MAX_STAGES];
@@ -200,13 +186,10 @@ static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, co
                            false, stream);
         CHECK(group_reduce(rt, i, stream, &reduce[i]));
     }
-    if (first == 0)
-        ops->mem_copy(dkv, rt->dkv_part[0], rt->S * cp_kv_width(rt) * (int64_t)sizeof(float),
-                      stream);
-    else
+    if (first == 1)
         ops->attention_bwd(dq, dkv, d_o, q, kv, lse, rt->delta, rt->work[0], true, false, stream);
     for (int i = first; i < n; i++) CHECK(comm_wait(rt->comm, reduce[i], stream));
-    add_received(rt, dkv, stream);
+    magi_sum(rt, dkv, first == 0 ? rt->dkv_part[0] : dkv, stream);
     return OK;
 }
 
@@ -214,4 +197,5 @@ const CpTable cp_magi = {.create = create,
                          .forward = forward,
                          .backward = backward,
                          .prefetch = prefetch,
-                         .plan = plan_whole};
+                         .start = start,
+                         .plan = plan};

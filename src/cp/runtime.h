@@ -13,7 +13,8 @@ typedef struct {
                        const float *lse, const void *q, const void *kv, Stream *stream);
     Status (*prefetch)(CpRuntime *rt, const void *kv, Stream *stream); /* may be NULL */
     Status (*start)(CpRuntime *rt, Stream *stream); /* once, before the first batch; may be NULL */
-    Status (*plan)(CpRuntime *rt, Stream *stream);  /* at each new plan; may be NULL */
+    Status (*plan)(CpRuntime *rt,
+                   Stream *stream); /* at each new plan, in place of cp_plan_stages() */
 } CpTable;
 
 extern const CpTable cp_none, cp_ring, cp_magi, cp_allgather, cp_ulysses;
@@ -28,23 +29,28 @@ struct CpRuntime {
     const RankPlan *plan; /* of the current batch */
     AttnWork **work;      /* [n_work] one per stage */
     int n_work;
-    AttnWork *whole;      /* magi: all stages in one call, whose remote keys arrive as it runs; or NULL */
-    uint64_t work_hash;   /* of the plan they were made for */
+    AttnWork *whole;    /* magi: all stages in one call; or NULL */
+    uint64_t work_hash; /* of the plan they were made for */
 
     /* Buffers; each runtime reserves those it needs. */
     float *delta, *o_acc;
-    void *kv[2];         /* remote KV */
-    float *dkv_part[2];  /* partial dKV of this rank */
-    float *dkv_in;       /* partial dKV from others */
-    void *pack;          /* ulysses: act or fp32, one tensor at a time */
+    void *kv[2];        /* remote KV */
+    float *dkv_part[2]; /* partial dKV of this rank */
+    float *dkv_in;      /* partial dKV from others */
+    void *pack;         /* ulysses: act or fp32, one tensor at a time */
     void *q_full, *o_full, *do_full;
     float *dq_full;
     int32_t *index_q, *index_kv;
-    uint32_t *arrived;
+    int32_t *sum_begin, *sum_from; /* magi: rows of dkv_in for each own one, see Ops.sum_rows */
+    uint32_t *flags;               /* magi: what `sources` points to */
 
     bool started;
     bool prefetched; /* the first transfer of the backward is under way */
     CommTicket ticket;
+    /* of `whole`: each source's keys; what the departed flags have been counted up to */
+    AttnSources sources;
+    CommTicket fetched[ATTN_SOURCES];
+    uint32_t departures;
 };
 
 static inline int64_t cp_kv_width(const CpRuntime *rt) { /* elements of a row of kv */
@@ -56,6 +62,10 @@ static inline void *cp_kv_row(const CpRuntime *rt, const void *kv, int64_t row) 
 /* Reserves rows of kv in the activation type, or as fp32 gradients. */
 void cp_reserve_kv(CpRuntime *rt, Arena *a, const char *name, int64_t rows, void **slot);
 void cp_reserve_dkv(CpRuntime *rt, Arena *a, const char *name, int64_t rows, float **slot);
+
+/* What most runtimes do at a new plan: a work list for each stage, into rt->work. */
+Status cp_plan_stages(CpRuntime *rt, Stream *stream);
+AttnShape cp_shape(const CpRuntime *rt, int64_t keys); /* of a call on so many rows of kv */
 
 /* One attention call of the forward. With several stages o_acc carries the result from the first to
  * the last, which rounds it into o. */

@@ -24,9 +24,9 @@ static Band block_of(Band band, int32_t k) {
 }
 
 Status cpu_attn_work_create(AttnWork **out, const Band *bands, int64_t n_bands, AttnShape shape,
-                            const AttnArrival *arrival, Stream *stream) {
+                            const AttnSources *sources, Stream *stream) {
     (void)stream;
-    REQUIRE(arrival == NULL);
+    REQUIRE(sources == NULL);
     REQUIRE(shape.H > 0 && shape.K > 0 && shape.H % shape.K == 0);
     AttnWork *work = NEW(AttnWork, 1);
     work->shape = shape;

@@ -31,7 +31,7 @@
     X(attention_fwd) X(attention_delta) X(attention_bwd)                                           \
     X(swiglu_fwd) X(swiglu_bwd) X(cross_entropy) X(adamw)                                          \
     X(cast_f32) X(add_f32) X(widen) X(sum_f32) X(sum_squares) X(checksum)                          \
-    X(gather_rows) X(scatter_rows) X(scatter_add_rows)
+    X(gather_rows) X(scatter_rows) X(sum_rows)
 /* clang-format on */
 
 /* cpu_rmsnorm_fwd and so on: each has the type that its entry of the table has. */

@@ -133,6 +133,7 @@ const Ops *cpu_ops(void) {
                             .host_free = host_free,
                             .mem_zero = mem_zero,
                             .mem_copy = mem_copy,
+                            .mem_upload = mem_copy,
                             .mem_peak = mem_peak,
                             .set_deterministic = set_deterministic,
                             .stream_create = stream_create,
