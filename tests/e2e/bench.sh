@@ -56,6 +56,7 @@ for ranks in 1 2; do
     holds "step on $ranks" 'all(rows[0]["phases"][k] > 0 for k in ("gemm_fwd", "gemm_bwd", "attention_fwd",
                             "attention_bwd", "other", "optimizer", "data"))'
     holds "step on $ranks" '(rows[0]["phases"]["comm_exposed"] > 0 and rows[0]["transfer"] > 0) == '$((ranks == 2))
+    holds "step on $ranks" '0 < rows[0]["micro_host_ms"] <= rows[0]["micro_ms"]'
     holds "step on $ranks" 'near(rows[0]["tok_s"] * rows[0]["ms"], 1e3 * rows[0]["tokens"])'
 done
 run mpirun -n 2 "$cria" bench step "$config" steps=1 micro_steps=1

@@ -120,16 +120,19 @@ job() {
 
 # ---- parts -----------------------------------------------------------------------------------------
 
-config=configs/llama-1b-example.yaml checks='gpu_comm gpu_cp' steps=100 k=k
+config=configs/llama-1b-example.yaml steps=100 lists=8 k=k
 if [ $device = cpu ]; then
-    config=tests/e2e/micro.yaml checks=mpi_comm k=00
+    config=tests/e2e/micro.yaml k=00
 fi
-[ -z "$quick" ] || steps=10
+[ -z "$quick" ] || steps=10 lists=1
 
-part check 10
-for program in $checks; do
-    job "$program" on_ranks 60 "$program" >>"$out/check.txt"
-done
+part check $((${quick:-0} ? 25 : 10))
+if [ $device = cpu ]; then
+    job mpi_comm on_ranks 60 mpi_comm >>"$out/check.txt"
+else
+    job gpu_comm on_ranks 60 gpu_comm >>"$out/check.txt"
+    job gpu_cp on_ranks 60 gpu_cp $lists >>"$out/check.txt"
+fi
 
 # attention LIMIT D HEADS TOKENS MASKS [SETTING...]: TOKENS a rank, in thousands (hundreds on the CPU)
 attention() {
