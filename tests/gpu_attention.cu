@@ -6,6 +6,7 @@
  *   gpu_attention once WHAT D S   one call (for a profiler): WHAT = fwd | bwd */
 #include "gpu_attention_case.cuh"
 #include "gpu_attention_lists.cuh"
+#include "gpu_attention_sources.cuh"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -249,6 +250,8 @@ static bool run_group(const char *group) {
         return run_random(true, D, n, (uint64_t)D);
     if (sscanf(group, "sm90-random-%d-%d", &D, &n) == 2)
         return run_random(false, D, n, 1000 + (uint64_t)D);
+    if (sscanf(group, "sm90-sources-%d", &D) == 1) return run_sources(false, D);
+    if (sscanf(group, "portable-sources-%d", &D) == 1) return run_sources(true, D);
     if (sscanf(group, "sm90-long-%d", &D) == 1) return run_long(false, D);
     if (sscanf(group, "portable-long-%d", &D) == 1) return run_long(true, D);
     printf("unknown group %s\n", group);
@@ -314,7 +317,8 @@ int main(int argc, char **argv) {
             "sm90-repeat-128",       "sm90-long-64",          "sm90-long-128",
             "portable-random-48-8",  "portable-random-64-12", "portable-random-128-12",
             "portable-random-112-8", "portable-random-96-6",  "portable-random-16-4",
-            "portable-long-64",      "portable-long-128"};
+            "portable-long-64",      "portable-long-128",     "sm90-sources-64",
+            "sm90-sources-128",      "portable-sources-64"};
         for (const char *g : groups) {
             if (argc > 2 && !strstr(g, argv[2])) continue;
             double t0 = time_now();

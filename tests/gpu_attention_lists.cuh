@@ -20,10 +20,18 @@ static bool band_has(const Band &b, int q, int k) {
            k - q <= b.hi;
 }
 
-/* Every allowed pair is walked once and no other; every row is written by one tile; longer tiles
- * come first. With slots: steps lie on their grid, and a slot's turns count up one by one. */
+static bool lies_between(const AttnSources &sources, int key) {
+    for (int i = 0; i < sources.n; i++)
+        if (key >= sources.rows[i].begin - ATTN_GAP && key < sources.rows[i].begin) return true;
+    return false;
+}
+
+/* Every allowed pair is walked once and no other; every row is written by one tile; in each phase
+ * longer tiles come first. With slots: steps lie on their grid, a slot's turns count up one by one,
+ * and a source's tiles hold rows of no other and have its phase. */
 static bool list_is_right(const HostList &list, AttnGrid grid, const Cuts *slots, int n_rows,
-                          int n_columns, const std::vector<uint8_t> &want) {
+                          int n_columns, const std::vector<uint8_t> &want,
+                          const AttnSources &sources) {
     std::vector<uint8_t> got(want.size(), 0), written((size_t)n_rows, 0);
     std::vector<int> turns(slots ? (size_t)slots->n : 0, 0);
     for (int64_t t = 0; t < list.n_tiles; t++) {
@@ -55,21 +63,36 @@ static bool list_is_right(const HostList &list, AttnGrid grid, const Cuts *slots
                     }
             }
         }
-        HOLDS(steps == tile.n_steps && (t < list.n_busy) == (steps > 0));
-        HOLDS(t == 0 || list.tiles[t - 1].n_steps >= steps);
+        HOLDS(steps == tile.n_steps && (sources.n || (t < list.n_busy) == (steps > 0)));
+        HOLDS(t == 0 || list.tiles[t - 1].phase < tile.phase ||
+              (list.tiles[t - 1].phase == tile.phase && list.tiles[t - 1].n_steps >= steps));
+        for (int i = 0; slots && i < sources.n; i++) {
+            bool inside = tile.row0 >= sources.rows[i].begin && tile.row0 < sources.rows[i].end;
+            HOLDS(inside == (tile.phase == 1 + i));
+            HOLDS(!inside || tile.row0 + tile.rows <= sources.rows[i].end);
+        }
     }
-    for (uint8_t n : written) HOLDS(n == 1);
+    for (int r = 0; r < n_rows; r++)
+        HOLDS(written[(size_t)r] == (slots && lies_between(sources, r) ? 0 : 1));
     HOLDS(got == want);
     return true;
 }
 
 static bool check_lists() {
     for (int trial = 0; trial < 400; trial++) {
-        const int Sq = (int)draw(1, 700), Sk = (int)draw(1, 700);
+        const int Sq = (int)draw(1, 700), own = (int)draw(1, 700);
+        AttnSources sources = {};
         const AttnGrid grid_q = {64 * (int)draw(1, 3), draw(0, 1) ? 80 : 128};
         const AttnGrid grid_k = {128, draw(0, 1) ? 64 : 128};
         Bands bands, transposed;
-        random_bands(bands, 0, Sq, 0, Sk, (int)draw(0, 6));
+        random_bands(bands, 0, Sq, 0, own, (int)draw(0, 6));
+        int Sk = own;
+        for (int n = trial % 2 ? (int)draw(1, 3) : 0; sources.n < n; sources.n++) {
+            const int begin = Sk + ATTN_GAP;
+            Sk = begin + (int)draw(0, 300);
+            sources.rows[sources.n] = Range{begin, Sk};
+            if (begin < Sk) random_bands(bands, 0, Sq, begin, Sk, (int)draw(0, 4));
+        }
         const int64_t n = (int64_t)bands.size();
         std::vector<uint8_t> want((size_t)Sq * Sk, 0);
         for (const Band &b : bands) {
@@ -82,11 +105,11 @@ static bool check_lists() {
                   [](const Band &a, const Band &b) { return compare_bands(&a, &b) < 0; });
         std::sort(transposed.begin(), transposed.end(),
                   [](const Band &a, const Band &b) { return compare_bands(&a, &b) < 0; });
-        Cuts slots = cut_rows(bands.data(), n, Sq, grid_k.step);
-        HostList by_q = build_list(bands.data(), n, Sq, grid_q, NULL, Sk);
-        HostList by_k = build_list(transposed.data(), n, Sk, grid_k, &slots, 0);
-        bool ok = list_is_right(by_q, grid_q, NULL, Sq, Sk, want) &&
-                  list_is_right(by_k, grid_k, &slots, Sk, Sq, want);
+        Cuts slots = cut_rows(bands.data(), n, Sq, grid_k.step, NULL);
+        HostList by_q = build_list(bands.data(), n, Sq, grid_q, NULL, &sources);
+        HostList by_k = build_list(transposed.data(), n, Sk, grid_k, &slots, &sources);
+        bool ok = list_is_right(by_q, grid_q, NULL, Sq, Sk, want, sources) &&
+                  list_is_right(by_k, grid_k, &slots, Sk, Sq, want, sources);
         for (HostList *list : {&by_q, &by_k}) {
             free(list->tiles);
             free(list->runs);

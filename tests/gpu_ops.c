@@ -532,8 +532,7 @@ static void test_rows(int64_t n, int64_t rows, int64_t width, int shift) {
     static const struct {
         const char *name;
         Call *call;
-    } ops[] = {{"gather_rows", gather_rows},
-               {"scatter_rows", scatter_rows}};
+    } ops[] = {{"gather_rows", gather_rows}, {"scatter_rows", scatter_rows}};
     for (int i = 0; i < 2; i++) {
         Case c;
         case_begin(&c, shift, "%s %lld of %lld x %lld", ops[i].name, (long long)n, (long long)rows,

@@ -8,6 +8,8 @@ static Meter *current;
 /* op, class, parameters and arguments; the stream is always called `stream`. */
 #define METERED(X)                                                                                 \
     X(mem_zero, DATA, (void *ptr, int64_t bytes, Stream *stream), (ptr, bytes, stream))            \
+    X(mem_upload, DATA, (void *dst, const void *src, int64_t bytes, Stream *stream),               \
+      (dst, src, bytes, stream))                                                                   \
     X(mem_copy, DATA, (void *dst, const void *src, int64_t bytes, Stream *stream),                 \
       (dst, src, bytes, stream))                                                                   \
     X(event_wait, EXPOSED, (Event * event, Stream * stream), (event, stream))                      \

@@ -147,7 +147,7 @@ void cp_free(CpRuntime *rt) {
 Status cp_begin(CpRuntime *rt, const CpBatch *batch, Stream *stream) {
     REQUIRE(batch->S == rt->S && !rt->prefetched);
     rt->plan = &batch->mine;
-    if (rt->table->start != NULL && !rt->started) CHECK(rt->table->start(rt, stream));
+    if (rt->table->start != NULL && !rt->started) rt->table->start(rt, stream);
     rt->started = true;
     if ((rt->n_work > 0 || rt->whole != NULL) && rt->work_hash == batch->hash) return OK;
     free_work(rt);

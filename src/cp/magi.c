@@ -123,9 +123,8 @@ static void plan_sum(CpRuntime *rt, Stream *stream) {
     free(shares);
 }
 
-static Status start(CpRuntime *rt, Stream *stream) {
+static void start(CpRuntime *rt, Stream *stream) {
     rt->ops->mem_zero(rt->flags, 2 * ATTN_SOURCES * 4, stream);
-    return OK;
 }
 
 static Status plan(CpRuntime *rt, Stream *stream) {

@@ -12,9 +12,8 @@ typedef struct {
     Status (*backward)(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
                        const float *lse, const void *q, const void *kv, Stream *stream);
     Status (*prefetch)(CpRuntime *rt, const void *kv, Stream *stream); /* may be NULL */
-    Status (*start)(CpRuntime *rt, Stream *stream); /* once, before the first batch; may be NULL */
-    Status (*plan)(CpRuntime *rt,
-                   Stream *stream); /* at each new plan, in place of cp_plan_stages() */
+    void (*start)(CpRuntime *rt, Stream *stream);  /* once, before the first batch; may be NULL */
+    Status (*plan)(CpRuntime *rt, Stream *stream); /* at a new plan; NULL: cp_plan_stages() */
 } CpTable;
 
 extern const CpTable cp_none, cp_ring, cp_magi, cp_allgather, cp_ulysses;

@@ -8,15 +8,13 @@
 /* A tensor [S, parts, heads, D] is seen as rows of one rank's share of the heads, heads / P * D
  * elements: the row of rank p in (s, part) is (s * parts + part) * P + p. `index` lists them by
  * (p, s, part), which is the order in which they are sent. */
-static Status upload_index(CpRuntime *rt, int32_t *device, int parts, Stream *stream) {
+static void upload_index(CpRuntime *rt, int32_t *device, int parts, Stream *stream) {
     int64_t P = rt->opt.size, n = rt->S * parts;
     int32_t *index = NEW(int32_t, P * n);
     for (int64_t p = 0; p < P; p++)
         for (int64_t i = 0; i < n; i++) index[p * n + i] = (int32_t)(i * P + p);
-    rt->ops->mem_copy(device, index, P * n * (int64_t)sizeof *index, stream);
-    Status st = rt->ops->stream_sync(stream);
+    rt->ops->mem_upload(device, index, P * n * (int64_t)sizeof *index, stream);
     free(index);
-    return st;
 }
 
 static Status create(CpRuntime *rt, Arena *arena) {
@@ -37,9 +35,9 @@ static Status create(CpRuntime *rt, Arena *arena) {
     return OK;
 }
 
-static Status start(CpRuntime *rt, Stream *stream) {
-    CHECK(upload_index(rt, rt->index_q, 1, stream));
-    return upload_index(rt, rt->index_kv, 2, stream);
+static void start(CpRuntime *rt, Stream *stream) {
+    upload_index(rt, rt->index_q, 1, stream);
+    upload_index(rt, rt->index_kv, 2, stream);
 }
 
 /* Blocks of n elements: block p of src goes to rank p, whose block lands at p in dst. */

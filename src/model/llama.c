@@ -221,10 +221,10 @@ Status llama_run(Llama *m, const CpBatch *batch, bool train, double *loss, Llama
     const Param *embed = &t->params[t->embed];
     int64_t S = batch->S;
     REQUIRE(S <= m->opt.S);
-    ops->mem_copy(m->tokens, batch->tokens, S * 4, stream);
-    ops->mem_copy(m->labels, batch->labels, S * 4, stream);
-    ops->mem_copy(m->positions, batch->positions, S * 4, stream);
-    ops->mem_copy(m->token_weights, batch->weights, S * 4, stream);
+    ops->mem_upload(m->tokens, batch->tokens, S * 4, stream);
+    ops->mem_upload(m->labels, batch->labels, S * 4, stream);
+    ops->mem_upload(m->positions, batch->positions, S * 4, stream);
+    ops->mem_upload(m->token_weights, batch->weights, S * 4, stream);
 
     ops->embedding_fwd(m->layers[0].x, m->tokens, weight(m, embed->offset), S, m->C, stream);
     for (int l = 0; l < m->L; l++)
