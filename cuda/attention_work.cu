@@ -201,12 +201,18 @@ static int phase_of_keys(const AttnSources *sources, int32_t row) {
     return phase;
 }
 
-/* Every second tile of own keys, the longest first, moves behind those of all sources: what goes
- * back to these travels under it, as their keys arrive under the others. */
+/* Of the steps of own keys half, those of the shorter tiles, move behind those of all sources: what
+ * goes back to these travels under it, as their keys arrive under the others; and what ends a call
+ * should be short. */
 static void split_own_tiles(HostList *list, int last_phase) {
+    int64_t all = 0, first = 0;
     qsort(list->tiles, (size_t)list->n_tiles, sizeof *list->tiles, compare_tiles);
-    for (int64_t t = 0, own = 0; t < list->n_tiles && list->tiles[t].phase == 0; t++)
-        if (own++ % 2 || list->tiles[t].n_steps == 0) list->tiles[t].phase = last_phase;
+    for (int64_t t = 0; t < list->n_tiles && list->tiles[t].phase == 0; t++)
+        all += list->tiles[t].n_steps;
+    for (int64_t t = 0; t < list->n_tiles && list->tiles[t].phase == 0; t++) {
+        first += list->tiles[t].n_steps;
+        if (2 * first > all || list->tiles[t].n_steps == 0) list->tiles[t].phase = last_phase;
+    }
 }
 
 /* `slots`: the grid of the steps of by_k; NULL for by_q, whose steps start where each band does.

@@ -34,7 +34,7 @@ struct Arrivals {
         width = (size_t)2 * x.K * D;
         kv.create(width * x.Sk);
         flags.create(2 * ATTN_SOURCES);
-        flags.put(std::vector<uint32_t>(flags.n, 0));
+        flags.put(std::vector<uint32_t>(flags.n, 1)); /* all there, each has left once */
         sources.arrived = flags.d;
         sources.departed = flags.d + ATTN_SOURCES;
         CU(cudaMallocHost((void **)&kv_host, kv.n * sizeof(bf16)));
@@ -120,21 +120,22 @@ static bool run_arrivals(bool portable, int D, const std::vector<int> &rows, boo
                                                shape, &a.sources, &test_stream) == OK);
     Worst worst = {};
     bool ok = true;
-    for (uint32_t repeat = 1; repeat <= 3 && ok; repeat++) {
-        cuda_attention_deterministic(repeat == 1);
+    for (uint32_t repeat = 1; repeat <= 4 && ok; repeat++) {
+        cuda_attention_deterministic(repeat == 2);
         o.poison();
         lse.poison();
         dq.poison();
         dkv.poison();
-        a.hide();
+        /* everything is there at first: a kernel's first launch may wait for those that run */
+        if (repeat > 1) a.hide();
         cuda_attention_fwd(o.d, NULL, lse.d, q.d, a.kv.d, work, false, &test_stream);
         a.arrive();
         cuda_attention_delta(delta.d, d_o.d, o.d, x.Sq, x.H, D, &test_stream);
-        a.hide();
+        if (repeat > 1) a.hide();
         cuda_attention_bwd(dq.d, dkv.d, d_o.d, q.d, a.kv.d, lse.d, delta.d, work, false, false,
                            &test_stream);
         a.arrive();
-        ok = a.depart(dkv.d, repeat);
+        ok = a.depart(dkv.d, 1 + repeat);
         if (!ok) printf("    a source's gradients never left\n");
         std::vector<float> end = dkv.get();
         for (int i = 0; i < a.sources.n; i++) {
