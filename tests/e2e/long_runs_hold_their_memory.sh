@@ -121,10 +121,12 @@ expect 'tensors at the end' "$(tensors faults "$last")" "$(tensors alone "$last"
 # ---- transports ------------------------------------------------------------------------------------
 
 [ "$device" = cpu ] && exit
+gentle='optim.lr=2e-4 optim.min_lr=2e-5' # at ten times that a rounding grows a thousandfold in 30 steps
 for backend in ring magi ulysses; do
     for transport in auto nccl; do
         # shellcheck disable=SC2086
-        train 2 $transport $exact parallel.backend=$backend parallel.transport=$transport run.steps=30 run.save_every=0
+        train 2 $transport $exact $gentle parallel.backend=$backend parallel.transport=$transport run.steps=30 \
+            run.save_every=0
         expect_status "$backend, $transport" 0
         logged $transport loss grad_norm weights_crc >"$work/$transport.curve"
         logged $transport loss >"$work/$transport.loss"
