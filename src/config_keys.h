@@ -1,5 +1,5 @@
-/* config_keys.h: private to config*.c: the table of keys, one value's text form, and the list of
- * problems that reading and checking share. */
+/* config_keys.h: private to config*.c: the table of keys, one value's text form, and what reading and
+ * checking share: the reader and its list of problems. */
 #ifndef CRIA_CONFIG_KEYS_H
 #define CRIA_CONFIG_KEYS_H
 
@@ -50,6 +50,8 @@ void config_key_expects(const ConfigKey *k, StrBuf *out);
 /* Sets the field from text (any type but KEY_SOURCES); false when it is not what the key expects.
  * A quoted scalar is a string and never a number or a bool. */
 bool config_value_set(const ConfigKey *k, Config *c, const char *text, size_t len, bool quoted);
+/* Frees what the field owns and leaves it empty. */
+void config_value_free(const ConfigKey *k, Config *c);
 /* The value as YAML; with json as JSON, which differs only in quotes round names. */
 void config_value_print(const ConfigKey *k, const Config *c, bool json, StrBuf *out);
 /* A finite decimal number. */
@@ -78,8 +80,16 @@ typedef struct {
 void config_problem(ConfigReader *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void config_problem_at(ConfigReader *r, const char *key, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+/* Likewise with a place in the file, or in an override where that is not NULL; line 0: no line. */
+void config_problem_in(ConfigReader *r, const char *override, int line, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 /* OK, or ERR_USER with all problems; frees the list. */
 Status config_problems_status(ConfigReader *r);
+
+/* Reads a whole YAML text into r->config; false when it could not be read to its end. */
+bool config_read_file(ConfigReader *r, const char *text, size_t len);
+/* Reads "section.key=value"; the value is YAML, so that lists and quotes work as in the file. */
+void config_read_override(ConfigReader *r, const char *override);
 
 /* Resolves what is 0 = derived, then checks keys against each other. A check whose keys are not all
  * good is skipped: the cause has been reported already. */

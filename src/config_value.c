@@ -1,5 +1,5 @@
 /* config_value.c: one value between its text and its field. What config_value_print writes,
- * config_value_set (or the list reader in config.c) takes back unchanged. */
+ * config_value_set (or the list reader in config_yaml.c) takes back unchanged. */
 #include "config_keys.h"
 
 #include <math.h>
@@ -142,6 +142,21 @@ bool config_value_set(const ConfigKey *k, Config *c, const char *text, size_t le
         break;
     }
     return false;
+}
+
+void config_value_free(const ConfigKey *k, Config *c) {
+    if (k->type == KEY_STRING) {
+        char **string = config_key_field(k, c);
+        free(*string);
+        *string = NULL;
+    } else if (k->type == KEY_SOURCES) {
+        DataSource **list = config_key_field(k, c);
+        int *count = config_key_count(k, c);
+        for (int i = 0; i < *count; i++) free((*list)[i].path);
+        free(*list);
+        *list = NULL;
+        *count = 0;
+    }
 }
 
 /* ---- field -> text ------------------------------------------------------------------------- */

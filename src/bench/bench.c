@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arena.h"
 #include "log.h"
 #include "rng.h"
 #include "train/session.h"
@@ -34,6 +35,37 @@ static Status make_normals(Bench *b) {
     return st;
 }
 
+typedef struct {
+    Bench *b;
+    int64_t side;
+    void *x, *w, *y;
+} Square;
+
+static Status multiply(void *ctx) {
+    const Square *s = ctx;
+    s->b->ops->linear_fwd(s->y, s->x, s->w, NULL, s->side, s->side, s->side, s->b->stream);
+    return OK;
+}
+
+static Status measure_gemm_rate(Bench *b, int64_t side) {
+    Square s = {.b = b, .side = side};
+    Arena arena = {0};
+    BenchTimes times;
+    Status st;
+    int64_t n = side * side, bytes = n * b->ops->act_bytes;
+    arena_reserve(&arena, "product", "x", bytes, &s.x);
+    arena_reserve(&arena, "product", "w", bytes, &s.w);
+    arena_reserve(&arena, "product", "y", bytes, &s.y);
+    CHECK_GOTO(arena_commit(&arena, b->ops), done);
+    bench_fill(b, s.x, n, 1);
+    bench_fill(b, s.w, n, 2);
+    CHECK_GOTO(bench_time(b, multiply, &s, &times), done);
+    b->gemm_rate = 1e3 * 2 * (double)n * (double)side / fmin(times.single, times.stream);
+done:
+    arena_free(&arena);
+    return st;
+}
+
 Status bench_open(Bench *b, const char *what, const BenchArguments *a) {
     b->json = a->json;
     CHECK(session_open_backend(&b->ops, a->device));
@@ -41,7 +73,7 @@ Status bench_open(Bench *b, const char *what, const BenchArguments *a) {
     for (int i = 0; i < BENCH_EVENTS; i++) CHECK(b->ops->event_create(&b->events[i]));
     CHECK(make_normals(b));
     int64_t side = b->ops->host_memory ? 512 : 8192;
-    CHECK(bench_gemm_rate(b, side, &b->gemm_rate));
+    CHECK(measure_gemm_rate(b, side));
     b->members = mem_printf("\"bench\":\"%s\",\"device\":\"%s\",\"gemm_tflops\":%.4g", what,
                             b->ops->device_name, b->gemm_rate / 1e12);
     if (!b->json)
@@ -83,6 +115,18 @@ Status bench_finish(Status mine) {
     if (mine == OK || comm_agreed()) return mine;
     log_error("%s", status_message());
     comm_abort(status_exit_code(mine));
+}
+
+void bench_print_help(const char *what, const char *text, const Setting *settings) {
+    StrBuf out = {0};
+    strbuf_printf(&out,
+                  "usage: cria bench %s%s\nkey=value[,value ...] replaces the values of a "
+                  "setting:\n",
+                  what, text);
+    bench_settings_print(settings, &out);
+    strbuf_printf(&out, "  %-16s auto, cpu or cuda\n--json prints a JSON object a line", "device");
+    log_info("%s", strbuf_text(&out));
+    strbuf_free(&out);
 }
 
 /* ---- time ---------------------------------------------------------------------------------- */
@@ -148,39 +192,4 @@ Status bench_time(Bench *b, BenchCall call, void *ctx, BenchTimes *out) {
     if (b->host == NULL)
         CHECK(time_single(b, call, ctx, n < MAX_SINGLE ? n : MAX_SINGLE, &out->single));
     return time_stream(b, call, ctx, n, &out->stream);
-}
-
-/* ---- the commands -------------------------------------------------------------------------- */
-
-void bench_print_help(const char *what, const char *text, const Setting *settings) {
-    StrBuf out = {0};
-    strbuf_printf(&out,
-                  "usage: cria bench %s%s\nkey=value[,value ...] replaces the values of a "
-                  "setting:\n",
-                  what, text);
-    bench_settings_print(settings, &out);
-    strbuf_printf(&out, "  %-16s auto, cpu or cuda\n--json prints a JSON object a line", "device");
-    log_info("%s", strbuf_text(&out));
-    strbuf_free(&out);
-}
-
-static const struct {
-    const char *name;
-    Status (*run)(int argc, char **argv);
-    bool together; /* all ranks take part; else rank 0 measures while the others wait */
-} commands[] = {{"attention", bench_attention, false},
-                {"gemm", bench_gemm, false},
-                {"cp", bench_cp, true},
-                {"step", bench_step, true}};
-
-Status bench_command(int argc, char **argv) {
-    CHECK(comm_start(&argc, &argv));
-    log_init(comm_world_rank(), comm_world_size());
-    size_t i = 0, n = sizeof commands / sizeof *commands;
-    while (i < n && (argc < 1 || strcmp(commands[i].name, argv[0]) != 0)) i++;
-    if (i == n)
-        return status_fail(ERR_USER, "cria bench: found '%s', expected attention, gemm, cp or step",
-                           argc > 0 ? argv[0] : "nothing");
-    if (!commands[i].together && comm_world_rank() != 0) return OK;
-    return commands[i].run(argc - 1, argv + 1);
 }

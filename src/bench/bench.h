@@ -20,7 +20,7 @@ typedef struct {
     Stream *stream;
     Comm *host; /* all ranks; NULL: rank 0 measures alone */
     bool json;
-    double gemm_rate; /* FLOP/s of the best product seen: bench_gemm_rate; 0 = not measured */
+    double gemm_rate; /* FLOP/s of a large square product, measured by bench_open */
     char *members;    /* of every JSON row */
     /* private */
     Event *events[BENCH_EVENTS];
@@ -58,9 +58,6 @@ void bench_hold(Bench *b);
 
 /* n normal numbers in the activation type; `which` names the tensor. */
 void bench_fill(Bench *b, void *x, int64_t n, int which);
-
-/* FLOP/s of a square product of `side`. */
-Status bench_gemm_rate(Bench *b, int64_t side, double *rate);
 
 typedef struct {
     double area; /* allowed pairs */

@@ -1,5 +1,4 @@
 /* gemm.c: `cria bench gemm`: the products of a layer and of the head, forward and backward. */
-#include <math.h>
 #include <string.h>
 
 #include "arena.h"
@@ -59,14 +58,6 @@ static Status measure(Product *p, BenchTimes *times) {
     if (st == OK) st = bench_time(p->b, run, p, times);
     arena_free(&p->arena);
     return st;
-}
-
-Status bench_gemm_rate(Bench *b, int64_t side, double *rate) {
-    Product p = {.b = b, .S = side, .N = side, .M = side};
-    BenchTimes times;
-    CHECK(measure(&p, &times));
-    *rate = 1e3 * flops(&p) / fmin(times.single, times.stream);
-    return OK;
 }
 
 /* ---- shapes -------------------------------------------------------------------------------- */

