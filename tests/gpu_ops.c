@@ -309,12 +309,13 @@ static void test_rows(OpsRig *rig, int64_t n, int64_t rows, int64_t width) {
         case_run(&c, ops[i].call);
     }
     Case c;
-    case_begin(&c, shift, "sum_rows %lld of %lld x %lld", (long long)n, (long long)rows,
+    case_begin(&c, rig, "sum_rows %lld of %lld x %lld", (long long)n, (long long)rows,
                (long long)width);
     add_input(&c, "dst", F32, n * width, 1), is_output(&c, EXACT);
     add_input(&c, "base", F32, n * width, 1);
     add_input(&c, "src", F32, rows * width, 1);
-    int32_t *begin = add(&c, "begin", I32, n + 1), *from = add(&c, "from", I32, 4 * n);
+    int32_t *begin = add_tensor(&c, "begin", I32, n + 1);
+    int32_t *from = add_tensor(&c, "from", I32, 4 * n);
     for (int32_t i = 0; i < n; i++) {
         begin[i + 1] = begin[i] + i % 4;
         for (int32_t j = begin[i]; j < begin[i + 1]; j++)
