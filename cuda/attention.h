@@ -32,11 +32,14 @@ typedef struct {
     int32_t pad[2];
 } AttnTile;
 
+enum { ATTN_PHASES = ATTN_SOURCES + 2 };
+
 typedef struct {
     const AttnTile *tiles; /* device memory: in each phase the longest first */
     const AttnRun *runs;
     int32_t n_tiles, n_busy; /* all tiles; those with steps, which come first without sources */
     int32_t longest;         /* steps of a tile */
+    int32_t phase_end[ATTN_PHASES]; /* tiles of this phase and those before */
     int64_t n_steps;         /* of all tiles */
 } AttnList;
 

@@ -56,29 +56,47 @@ static __device__ __forceinline__ uint32_t divide(uint32_t n, Divisor by) {
     return (__umulhi(n, by.multiplier) + n) >> by.shift;
 }
 
-/* The order of (tile, head) items: section after section of heads, in each tile after tile, longest
- * first, and the section's heads inside. Sections keep what concurrent CTAs read inside L2, and the
- * CTAs of one head in step. A head may be a group of heads, or a part of one. */
+/* The order of (tile, head) items: phase after phase, in each section after section of heads, in
+ * each tile after tile, longest first, and the section's heads inside. Sections keep what
+ * concurrent CTAs read inside L2, and the CTAs of one head in step. A head may be a group of heads,
+ * or a part of one. */
 struct ItemOrder {
-    int n_items;
-    Divisor per_section, section; /* items of a section of heads; heads of it */
+    int n_items, n_phases;
+    Divisor section; /* heads of a section */
+    struct {
+        int first_item, first_tile;
+        Divisor per_section; /* items of a section of heads */
+    } phases[ATTN_PHASES];
 };
 struct HeadItem {
     int tile, head;
 };
-static __device__ __forceinline__ HeadItem item_decode(uint32_t item, const ItemOrder &order) {
-    uint32_t section = divide(item, order.per_section);
-    uint32_t rest = item - section * order.per_section.d;
+static __device__ __forceinline__ HeadItem item_decode(int item, const ItemOrder &order) {
+    int phase = 0;
+    while (phase + 1 < order.n_phases && item >= order.phases[phase + 1].first_item) phase++;
+    const auto &of = order.phases[phase];
+    uint32_t within = (uint32_t)(item - of.first_item);
+    uint32_t section = divide(within, of.per_section);
+    uint32_t rest = within - section * of.per_section.d;
     uint32_t tile = divide(rest, order.section);
     uint32_t head = section * order.section.d + rest - tile * order.section.d;
-    return HeadItem{(int)tile, (int)head};
+    return HeadItem{of.first_tile + (int)tile, (int)head};
 }
 /* Sections of at most `side_by_side` heads. */
-static inline ItemOrder item_order(int n_tiles, int heads, int64_t side_by_side) {
-    int section = heads;
+static inline ItemOrder item_order(const AttnList &list, int heads, int64_t side_by_side) {
+    ItemOrder order = {};
+    int section = heads, first = 0;
     while (section > 1 && (heads % section || section > side_by_side)) section--;
-    return ItemOrder{n_tiles * heads, divisor((uint32_t)i64_max(n_tiles * section, 1)),
-                     divisor((uint32_t)section)};
+    order.n_items = list.n_tiles * heads;
+    order.section = divisor((uint32_t)section);
+    for (int phase = 0; phase < ATTN_PHASES; phase++) {
+        int end = (int)i64_min(list.phase_end[phase], list.n_tiles);
+        if (end == first) continue;
+        order.phases[order.n_phases++] = {first * heads, first,
+                                          divisor((uint32_t)((end - first) * section))};
+        first = end;
+    }
+    return order;
 }
 
 /* The last CTA to finish leaves the counters as the next launch needs them. */

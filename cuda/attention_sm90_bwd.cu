@@ -459,15 +459,16 @@ void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const 
     if (list.n_tiles == 0) return;
     if (deterministic)
         cudaMemsetAsync(work->dq_turns, 0, (size_t)attn_dq_turns_bytes(work), stream);
-    /* q, dO and dq of the heads that are walked at the same time are to stay in L2; but a source's
-     * gradients leave when the last head is done */
-    int64_t side_by_side = work->sources.n ? INT32_MAX : (64ll << 20) / i64_max(s.Sq * s.D * 8, 1);
+    /* q, dO and dq of the heads that are walked at the same time are to stay in L2, more so where
+     * CTAs are not in step: those of a phase begin when they are done with the one before */
+    int64_t room = work->sources.n ? 32ll << 20 : 64ll << 20;
+    int64_t side_by_side = room / i64_max(s.Sq * s.D * 8, 1);
     int parts = parts_of(list, s.K, s.H / s.K, work->sm_count);
     BwdParams p = {dkv,
                    lse,
                    delta,
                    list,
-                   item_order(list.n_tiles, s.K * parts, side_by_side),
+                   item_order(list, s.K * parts, side_by_side),
                    work->counters + 2,
                    work->dkv_turns,
                    deterministic ? work->dq_turns : NULL,

@@ -319,7 +319,7 @@ void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void 
                    o_acc,
                    lse,
                    list,
-                   item_order(list.n_tiles, s.H, i64_max(groups, 1) * (s.H / s.K)),
+                   item_order(list, s.H, i64_max(groups, 1) * (s.H / s.K)),
                    work->counters,
                    (int)s.Sq,
                    s.H,

@@ -300,6 +300,7 @@ static int64_t list_place(AttnList *out, const HostList *list, char *image, char
     out->n_tiles = (int32_t)list->n_tiles;
     out->n_busy = (int32_t)list->n_busy;
     for (int64_t i = 0; i < list->n_tiles; i++) {
+        for (int p = list->tiles[i].phase; p < ATTN_PHASES; p++) out->phase_end[p]++;
         out->n_steps += list->tiles[i].n_steps;
         out->longest =
             list->tiles[i].n_steps > out->longest ? list->tiles[i].n_steps : out->longest;

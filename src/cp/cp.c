@@ -141,6 +141,7 @@ static void free_work(CpRuntime *rt) {
 void cp_free(CpRuntime *rt) {
     if (rt == NULL) return;
     free_work(rt);
+    free(rt->parts);
     free(rt);
 }
 

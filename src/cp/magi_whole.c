@@ -1,53 +1,102 @@
 /* magi_whole: magi in one attention call per direction, where ranks read each other's memory
  * (comm->signals). The call begins at once with own keys; those of the other ranks arrive while it
  * runs, rank r + 1's first, and the kernel waits at the first tile that needs them. In the backward
- * the partial dKV of a rank's keys leaves as soon as its last tile is written, under what the
- * kernel does next, and half of the own keys come last to hide what remains. Nothing is split,
- * merged or carried between calls, and a source's transfer has the links to itself.
+ * the partial dKV of a source's keys leaves as soon as its last tile is written, under what the
+ * kernel does next, and half of the work on own keys comes last to hide what remains. Nothing is
+ * split, merged or carried between calls, and each transfer has the links to itself.
  *
  * Buffers: [own | gap | rows of rank r + 1 | gap | rows of rank r + 2 | ...], see AttnSources. */
 #include <stdlib.h>
 
 #include "cp/magi.h"
 
-/* The i-th source, and the rank whose i-th source this one is. */
-static int source_rank(const CpRuntime *rt, int i) {
-    return (rt->opt.rank + 1 + i) % rt->opt.size;
-}
-static int target_rank(const CpRuntime *rt, int i) {
-    return (rt->opt.rank + rt->opt.size - 1 - i) % rt->opt.size;
-}
+enum { PIECE_BYTES = 2 << 20, MOST_PIECES = 4, TILE = 128 };
 
 int64_t magi_whole_keys(const CpRuntime *rt) {
-    return rt->S + (rt->opt.size - 1) * (rt->S + ATTN_GAP);
+    return rt->opt.size * rt->S + ATTN_SOURCES * ATTN_GAP;
 }
 
 bool magi_whole_wanted(const CpRuntime *rt) {
     return rt->comm->signals && rt->opt.overlap_degree < 0 && rt->opt.size <= 1 + ATTN_SOURCES;
 }
 
-/* Rows that this rank receives from a peer, or sends to it, in all stages of the plan. */
-static int32_t rows_of(const RankPlan *plan, int peer, bool sent) {
+/* Another rank's rows are so many sources, one behind the other: what is large arrives and leaves
+ * in pieces. The same on all ranks. */
+static int pieces(const CpRuntime *rt) {
+    int64_t shard = rt->S * cp_kv_width(rt) * rt->ops->act_bytes;
+    int64_t most = i64_min(MOST_PIECES, ATTN_SOURCES / (rt->opt.size - 1));
+    return (int)i64_max(1, i64_min(most, shard / PIECE_BYTES));
+}
+
+/* Whose keys the i-th source is, and the rank whose i-th source are own keys. */
+static int source_rank(const CpRuntime *rt, int i) {
+    return (rt->opt.rank + 1 + i / pieces(rt)) % rt->opt.size;
+}
+static int target_rank(const CpRuntime *rt, int i) {
+    return (rt->opt.rank + rt->opt.size - 1 - i / pieces(rt)) % rt->opt.size;
+}
+
+/* ---- plan ------------------------------------------------------------------------------------ */
+
+/* Of the rows that pass between this rank and a peer, in all stages of the plan, those of a piece.
+ */
+static Range piece_rows(const CpRuntime *rt, int peer, bool sent, int piece) {
     int32_t rows = 0;
-    for (int s = 0; s < plan->n_stages; s++) {
-        const PlanStage *stage = &plan->stages[s];
+    for (int s = 0; s < rt->plan->n_stages; s++) {
+        const PlanStage *stage = &rt->plan->stages[s];
         const PlanSegment *segments = sent ? stage->send : stage->recv;
         for (int i = 0; i < (sent ? stage->n_send : stage->n_recv); i++)
             if (segments[i].peer == peer) rows += segments[i].rows;
     }
-    return rows;
+    int64_t n = pieces(rt), begin = round_up(rows * piece / n, TILE);
+    int64_t end = round_up(rows * (piece + 1) / n, TILE);
+    return (Range){(int32_t)i64_min(begin, rows), (int32_t)i64_min(end, rows)};
 }
 
-static void place_sources(CpRuntime *rt) {
+/* The parts of segments that a source's rows (from `at` on in its buffer) consist of. */
+static void add_parts(CpRuntime *rt, int source, bool sent, int peer, Range rows, int32_t at) {
+    int32_t row = 0; /* of those that pass between the two */
+    for (int s = 0; s < rt->plan->n_stages; s++) {
+        const PlanStage *stage = &rt->plan->stages[s];
+        const PlanSegment *segments = sent ? stage->send : stage->recv;
+        for (int i = 0; i < (sent ? stage->n_send : stage->n_recv); i++) {
+            if (segments[i].peer != peer) continue;
+            int32_t begin = (int32_t)i64_max(rows.begin, row), next = row + segments[i].rows;
+            int32_t end = (int32_t)i64_min(rows.end, next);
+            if (begin < end) {
+                rt->parts = mem_grow(rt->parts, rt->n_parts + 1, sizeof *rt->parts);
+                rt->parts[rt->n_parts++] = (MagiPart){.source = source,
+                                                      .sent = sent,
+                                                      .stage = s,
+                                                      .row = segments[i].row + begin - row,
+                                                      .rows = end - begin,
+                                                      .at = at + begin - rows.begin};
+            }
+            row = next;
+        }
+    }
+}
+
+static void place_sources(CpRuntime *rt, Stream *stream) {
     AttnSources *sources = &rt->sources;
-    sources->n = rt->opt.size - 1;
+    int n = pieces(rt);
+    sources->n = (rt->opt.size - 1) * n;
     sources->arrived = rt->flags;
     sources->departed = rt->flags + ATTN_SOURCES;
-    int32_t row = (int32_t)rt->S;
+    rt->n_parts = 0;
+    int32_t row = (int32_t)rt->S, lent = 0;
     for (int i = 0; i < sources->n; i++) {
+        Range in = piece_rows(rt, source_rank(rt, i), false, i % n);
+        Range out = piece_rows(rt, target_rank(rt, i), true, i % n);
+        rt->ops->mem_zero(cp_kv_row(rt, rt->kv[0], row),
+                          ATTN_GAP * cp_kv_width(rt) * rt->ops->act_bytes, stream);
         row += ATTN_GAP;
-        sources->rows[i] = (Range){row, row + rows_of(rt->plan, source_rank(rt, i), false)};
+        add_parts(rt, i, false, source_rank(rt, i), in, row);
+        add_parts(rt, i, true, target_rank(rt, i), out, lent);
+        sources->rows[i] = (Range){row, row + in.end - in.begin};
+        rt->lent[i] = (Range){lent, lent + out.end - out.begin};
         row = sources->rows[i].end;
+        lent = rt->lent[i].end;
     }
 }
 
@@ -56,67 +105,50 @@ typedef struct {
     int64_t n, room;
 } Bands;
 
-static void add_band(Bands *bands, Band band, int32_t shift) {
-    if (band_is_empty(band)) return;
-    if (bands->n == bands->room) {
-        bands->room = 2 * bands->room + 64;
-        bands->list = mem_grow(bands->list, bands->room, sizeof *bands->list);
+static void add_bands(Bands *bands, const PlanStage *stage, Range rows, int32_t at) {
+    for (int j = 0; j < stage->n_bands; j++) {
+        Band band = band_cut_k(stage->bands[j], rows);
+        if (band_is_empty(band)) continue;
+        if (bands->n == bands->room) {
+            bands->room = 2 * bands->room + 64;
+            bands->list = mem_grow(bands->list, bands->room, sizeof *bands->list);
+        }
+        bands->list[bands->n++] = band_shift(band, 0, at - rows.begin);
     }
-    bands->list[bands->n++] = band_shift(band, 0, shift);
 }
 
 /* Every band of every stage, cut where the rows of its buffer lie apart in the one call's. */
 static Bands place_bands(const CpRuntime *rt) {
     Bands bands = {0};
-    int32_t next[ATTN_SOURCES]; /* free row of each source */
-    for (int i = 0; i < rt->sources.n; i++) next[i] = rt->sources.rows[i].begin;
     for (int s = 0; s < rt->plan->n_stages; s++) {
-        const PlanStage *stage = &rt->plan->stages[s];
-        REQUIRE(stage->own_row <= 0);
-        for (int j = 0; stage->own_row == 0 && j < stage->n_bands; j++)
-            add_band(&bands, band_cut_k(stage->bands[j], (Range){0, (int32_t)rt->S}), 0);
-        for (int i = 0; i < stage->n_recv; i++) {
-            const PlanSegment *segment = &stage->recv[i];
-            Range rows = {segment->row, segment->row + segment->rows};
-            int32_t *at = &next[(segment->peer + rt->opt.size - rt->opt.rank - 1) % rt->opt.size];
-            for (int j = 0; j < stage->n_bands; j++)
-                add_band(&bands, band_cut_k(stage->bands[j], rows), *at - segment->row);
-            *at += segment->rows;
-        }
+        REQUIRE(rt->plan->stages[s].own_row <= 0);
+        if (rt->plan->stages[s].own_row == 0)
+            add_bands(&bands, &rt->plan->stages[s], (Range){0, (int32_t)rt->S}, 0);
+    }
+    for (int64_t i = 0; i < rt->n_parts; i++) {
+        const MagiPart *part = &rt->parts[i];
+        if (!part->sent)
+            add_bands(&bands, &rt->plan->stages[part->stage],
+                      (Range){part->row, part->row + part->rows}, part->at);
     }
     return bands;
 }
 
-/* dkv_in: [rows that the first target sends back | the second | ...]. */
 static void plan_sum(CpRuntime *rt, Stream *stream) {
+    MagiShare *shares = NEW(MagiShare, rt->n_parts + 1);
     int64_t n = 0;
-    int32_t in = 0;
-    for (int s = 0; s < rt->plan->n_stages; s++) n += rt->plan->stages[s].n_send;
-    MagiShare *shares = NEW(MagiShare, n + 1);
-    n = 0;
-    for (int t = 0; t < rt->sources.n; t++)
-        for (int s = 0; s < rt->plan->n_stages; s++)
-            for (int i = 0; i < rt->plan->stages[s].n_send; i++) {
-                const PlanSegment *segment = &rt->plan->stages[s].send[i];
-                if (segment->peer != target_rank(rt, t)) continue;
-                shares[n++] = (MagiShare){segment->row, in, segment->rows};
-                in += segment->rows;
-            }
+    for (int64_t i = 0; i < rt->n_parts; i++)
+        if (rt->parts[i].sent)
+            shares[n++] = (MagiShare){rt->parts[i].row, rt->parts[i].at, rt->parts[i].rows};
     magi_sum_plan(rt, shares, n, stream);
     free(shares);
 }
 
 Status magi_whole_plan(CpRuntime *rt, Stream *stream) {
-    place_sources(rt);
-    int32_t end = (int32_t)rt->S; /* of the rows before a gap */
-    for (int i = 0; i < rt->sources.n; i++) {
-        rt->ops->mem_zero(cp_kv_row(rt, rt->kv[0], end),
-                          ATTN_GAP * cp_kv_width(rt) * rt->ops->act_bytes, stream);
-        end = rt->sources.rows[i].end;
-    }
+    place_sources(rt, stream);
     plan_sum(rt, stream);
     Bands bands = place_bands(rt);
-    AttnShape shape = cp_shape(rt, end);
+    AttnShape shape = cp_shape(rt, rt->sources.rows[rt->sources.n - 1].end);
     Status st =
         rt->ops->attn_work_create(&rt->whole, bands.list, bands.n, shape, &rt->sources, stream);
     free(bands.list);
@@ -126,23 +158,14 @@ Status magi_whole_plan(CpRuntime *rt, Stream *stream) {
 /* ---- transfers: one group a source ----------------------------------------------------------- */
 
 static Status cast(CpRuntime *rt, int i, const void *kv) {
-    Comm *comm = rt->comm;
-    Dtype type = rt->ops->act_dtype;
-    int64_t width = cp_kv_width(rt), row = rt->sources.rows[i].begin;
-    for (int s = 0; s < rt->plan->n_stages; s++) {
-        const PlanStage *stage = &rt->plan->stages[s];
-        for (int j = 0; j < stage->n_send; j++) {
-            const PlanSegment *out = &stage->send[j];
-            if (out->peer == target_rank(rt, i))
-                CHECK(comm_send(comm, cp_kv_row(rt, kv, out->row), out->rows * width, type,
-                                out->peer, COMM_KIND_KV));
-        }
-        for (int j = 0; j < stage->n_recv; j++) {
-            const PlanSegment *in = &stage->recv[j];
-            if (in->peer != source_rank(rt, i)) continue;
-            CHECK(comm_recv(comm, cp_kv_row(rt, rt->kv[0], row), in->rows * width, type, in->peer));
-            row += in->rows;
-        }
+    int64_t width = cp_kv_width(rt);
+    for (int64_t j = 0; j < rt->n_parts; j++) {
+        const MagiPart *part = &rt->parts[j];
+        if (part->source != i) continue;
+        CHECK(part->sent ? comm_send(rt->comm, cp_kv_row(rt, kv, part->row), part->rows * width,
+                                     rt->ops->act_dtype, target_rank(rt, i), COMM_KIND_KV)
+                         : comm_recv(rt->comm, cp_kv_row(rt, rt->kv[0], part->at),
+                                     part->rows * width, rt->ops->act_dtype, source_rank(rt, i)));
     }
     return OK;
 }
@@ -160,15 +183,15 @@ Status magi_whole_fetch(CpRuntime *rt, const void *kv, Stream *stream) {
 }
 
 /* A source's rows lie in one piece here, and at their owner in dkv_in. */
-static Status reduce(CpRuntime *rt, int i, int64_t *in, Stream *stream, CommTicket *ticket) {
-    int64_t width = cp_kv_width(rt), rows = rows_of(rt->plan, target_rank(rt, i), true);
-    Range out = rt->sources.rows[i];
+static Status reduce(CpRuntime *rt, int i, Stream *stream, CommTicket *ticket) {
+    int64_t width = cp_kv_width(rt);
+    Range out = rt->sources.rows[i], in = rt->lent[i];
     CHECK(comm_group_begin(rt->comm));
     CHECK(comm_send(rt->comm, rt->dkv_part[0] + out.begin * width, (out.end - out.begin) * width,
                     DT_F32, source_rank(rt, i), COMM_KIND_DKV));
-    CHECK(comm_recv(rt->comm, rt->dkv_in + *in * width, rows * width, DT_F32, target_rank(rt, i)));
+    CHECK(comm_recv(rt->comm, rt->dkv_in + in.begin * width, (in.end - in.begin) * width, DT_F32,
+                    target_rank(rt, i)));
     CHECK(comm_group_after(rt->comm, &rt->sources.departed[i], rt->departures));
-    *in += rows;
     return comm_group_end(rt->comm, stream, ticket);
 }
 
@@ -189,12 +212,11 @@ Status magi_whole_forward(CpRuntime *rt, void *o, float *lse, const void *q, con
 Status magi_whole_backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
                            const float *lse, const void *q, Stream *stream) {
     CommTicket reduced[ATTN_SOURCES];
-    int64_t in = 0;
     rt->ops->attention_delta(rt->delta, d_o, o, rt->S, rt->heads, rt->opt.D, stream);
     rt->ops->attention_bwd(dq, rt->dkv_part[0], d_o, q, rt->kv[0], lse, rt->delta, rt->whole, false,
                            false, stream);
     rt->departures++;
-    for (int i = 0; i < rt->sources.n; i++) CHECK(reduce(rt, i, &in, stream, &reduced[i]));
+    for (int i = 0; i < rt->sources.n; i++) CHECK(reduce(rt, i, stream, &reduced[i]));
     CHECK(wait_for_all(rt, rt->fetched, stream));
     CHECK(wait_for_all(rt, reduced, stream));
     magi_sum(rt, dkv, rt->dkv_part[0], stream);

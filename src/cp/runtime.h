@@ -16,6 +16,14 @@ typedef struct {
     Status (*plan)(CpRuntime *rt, Stream *stream); /* at a new plan; NULL: cp_plan_stages() */
 } CpTable;
 
+/* magi's one call: rows that lie together at both ends of a transfer. */
+typedef struct {
+    int source, stage;
+    bool sent;
+    int32_t row, rows; /* sent: of the own shard. Else: of the stage's buffer */
+    int32_t at;        /* sent: of dkv_in, when they return. Else: of the one call's buffer */
+} MagiPart;
+
 extern const CpTable cp_none, cp_ring, cp_magi, cp_allgather, cp_ulysses;
 
 struct CpRuntime {
@@ -46,10 +54,13 @@ struct CpRuntime {
     bool started;
     bool prefetched; /* the first transfer of the backward is under way */
     CommTicket ticket;
-    /* of `whole`: each source's keys; what the departed flags have been counted up to */
+    /* of `whole` */
     AttnSources sources;
-    CommTicket fetched[ATTN_SOURCES];
-    uint32_t departures;
+    MagiPart *parts; /* by source */
+    int64_t n_parts;
+    Range lent[ATTN_SOURCES];         /* rows of dkv_in that return of what is sent as a source */
+    CommTicket fetched[ATTN_SOURCES]; /* keys */
+    uint32_t departures;              /* what the departed flags have been counted up to */
 };
 
 static inline int64_t cp_kv_width(const CpRuntime *rt) { /* elements of a row of kv */
