@@ -459,10 +459,11 @@ void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const 
     if (list.n_tiles == 0) return;
     if (deterministic)
         cudaMemsetAsync(work->dq_turns, 0, (size_t)attn_dq_turns_bytes(work), stream);
-    /* q, dO and dq of the heads that are walked at the same time are to stay in L2, more so where
-     * CTAs are not in step: those of a phase begin when they are done with the one before */
-    int64_t room = work->sources.n ? 32ll << 20 : 64ll << 20;
-    int64_t side_by_side = room / i64_max(s.Sq * s.D * 8, 1);
+    /* q, dO and dq of the heads that are walked at the same time are to stay in L2. With phases
+     * CTAs are not in step (they begin one when they are done with another), and walk all heads of
+     * a group. */
+    int64_t head = i64_max(s.Sq * s.D * 8, 1), group = head * (s.H / s.K);
+    int64_t side_by_side = work->sources.n ? (48ll << 20) / group : (64ll << 20) / head;
     int parts = parts_of(list, s.K, s.H / s.K, work->sm_count);
     BwdParams p = {dkv,
                    lse,

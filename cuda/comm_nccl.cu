@@ -27,12 +27,13 @@ typedef struct {
     Transfer *transfers; /* of the open group */
     int64_t count, capacity;
     bool open;
-    Event *trace[2];  /* of the next group; NULL: none */
-    int32_t *word;    /* device memory for the barrier */
-    Comm *host;       /* the same ranks in host memory; owned */
-    Peers *peers;     /* NULL: everything goes through NCCL */
-    uint32_t *signal; /* of the open group; NULL: none */
-    Gate gate;        /* of the open group */
+    Event *trace[2];   /* of the next group; NULL: none */
+    int32_t *word;     /* device memory for the barrier */
+    Comm *host;        /* the same ranks in host memory; owned */
+    Peers *peers;      /* NULL: everything goes through NCCL */
+    uint32_t *signals; /* of the open group */
+    int n_signals;
+    Gate gate; /* of the open group */
 } Nccl;
 
 static ncclDataType_t type_of(Dtype t) {
@@ -125,13 +126,14 @@ static Status nccl_group_begin(Comm *c) {
     REQUIRE(!x->open);
     x->open = true;
     x->count = 0;
-    x->signal = NULL;
+    x->n_signals = 0;
     x->gate = Gate{};
     return OK;
 }
 
-static Status nccl_group_signal(Comm *c, uint32_t *flag) {
-    nccl_of(c)->signal = flag;
+static Status nccl_group_signal(Comm *c, uint32_t *flags, int n) {
+    nccl_of(c)->signals = flags;
+    nccl_of(c)->n_signals = n;
     return OK;
 }
 
@@ -207,7 +209,7 @@ static Status nccl_group_end(Comm *c, Stream *stream, CommTicket *ticket) {
     if (direct < x->count) CHECK(check(x, run_transfers(x), "send and receive"));
     if (x->peers != NULL)
         CHECK(peers_pull(x->peers, ticket->id, x->transfers, x->count, x->stream));
-    if (x->signal != NULL) CHECK(raise(x->signal, x->stream));
+    for (int i = 0; i < x->n_signals; i++) CHECK(raise(&x->signals[i], x->stream));
     if (x->trace[1] != NULL) CUDA_NOTE(cudaEventRecord(x->trace[1]->e, x->stream));
     x->trace[0] = x->trace[1] = NULL;
     CUDA_NOTE(cudaEventRecord(x->ended[ticket->id % TICKETS], x->stream));

@@ -78,6 +78,7 @@ typedef struct {
     int32_t rows;   /* of a shard: tokens a rank holds */
     int32_t q_rows; /* rows of q in the calls: `rows`, for ulysses P * rows */
     int32_t max_kv_rows, max_recv_rows, max_send_rows; /* over the stages */
+    int64_t most_rows; /* that any rank receives in all stages: the same on every rank */
     PlanStage *stages;
     Band *bands; /* of all stages; the stages point into it, as into segments */
     PlanSegment *segments;

@@ -380,6 +380,7 @@ void plan_rank(const AttnPlan *p, int rank, RankPlan *out) {
         break;
     }
     free(own.pieces);
+    out->most_rows = plan_summary(p).max_recv_rows;
 
     out->segments = NEW(PlanSegment, b.recv.n + b.send.n);
     int64_t n_recv = place_segments(out, &b.recv, out->segments, false);

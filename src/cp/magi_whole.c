@@ -10,7 +10,7 @@
 
 #include "cp/magi.h"
 
-enum { PIECE_BYTES = 2 << 20, MOST_PIECES = 4, TILE = 128 };
+enum { PIECE_BYTES = 4 << 20, MOST_PIECES = 4, TILE = 128 };
 
 int64_t magi_whole_keys(const CpRuntime *rt) {
     return rt->opt.size * rt->S + ATTN_SOURCES * ATTN_GAP;
@@ -20,12 +20,12 @@ bool magi_whole_wanted(const CpRuntime *rt) {
     return rt->comm->signals && rt->opt.overlap_degree < 0 && rt->opt.size <= 1 + ATTN_SOURCES;
 }
 
-/* Another rank's rows are so many sources, one behind the other: what is large arrives and leaves
- * in pieces. The same on all ranks. */
+/* Another rank's rows are so many sources, one behind the other: what is large leaves in pieces.
+ * They arrive together: a group takes 15 us, whatever it moves. The same on all ranks. */
 static int pieces(const CpRuntime *rt) {
-    int64_t shard = rt->S * cp_kv_width(rt) * rt->ops->act_bytes;
-    int64_t most = i64_min(MOST_PIECES, ATTN_SOURCES / (rt->opt.size - 1));
-    return (int)i64_max(1, i64_min(most, shard / PIECE_BYTES));
+    int64_t others = rt->opt.size - 1, most = i64_min(MOST_PIECES, ATTN_SOURCES / others);
+    int64_t bytes = rt->plan->most_rows / others * cp_kv_width(rt) * rt->ops->act_bytes;
+    return (int)i64_max(1, i64_min(most, bytes / PIECE_BYTES));
 }
 
 /* Whose keys the i-th source is, and the rank whose i-th source are own keys. */
@@ -48,9 +48,9 @@ static Range piece_rows(const CpRuntime *rt, int peer, bool sent, int piece) {
         for (int i = 0; i < (sent ? stage->n_send : stage->n_recv); i++)
             if (segments[i].peer == peer) rows += segments[i].rows;
     }
-    int64_t n = pieces(rt), begin = round_up(rows * piece / n, TILE);
-    int64_t end = round_up(rows * (piece + 1) / n, TILE);
-    return (Range){(int32_t)i64_min(begin, rows), (int32_t)i64_min(end, rows)};
+    int n = pieces(rt);
+    int32_t begin = rows / TILE * piece / n * TILE, end = rows / TILE * (piece + 1) / n * TILE;
+    return (Range){begin, piece + 1 == n ? rows : end};
 }
 
 /* The parts of segments that a source's rows (from `at` on in its buffer) consist of. */
@@ -155,7 +155,7 @@ Status magi_whole_plan(CpRuntime *rt, Stream *stream) {
     return st;
 }
 
-/* ---- transfers: one group a source ----------------------------------------------------------- */
+/* ---- transfers ------------------------------------------------------------------------------- */
 
 static Status cast(CpRuntime *rt, int i, const void *kv) {
     int64_t width = cp_kv_width(rt);
@@ -172,10 +172,10 @@ static Status cast(CpRuntime *rt, int i, const void *kv) {
 
 Status magi_whole_fetch(CpRuntime *rt, const void *kv, Stream *stream) {
     rt->ops->mem_zero(rt->sources.arrived, ATTN_SOURCES * 4, stream);
-    for (int i = 0; i < rt->sources.n; i++) {
+    for (int i = 0, n = pieces(rt); i < rt->sources.n; i += n) {
         CHECK(comm_group_begin(rt->comm));
-        CHECK(cast(rt, i, kv));
-        CHECK(comm_group_signal(rt->comm, &rt->sources.arrived[i]));
+        for (int j = i; j < i + n; j++) CHECK(cast(rt, j, kv));
+        CHECK(comm_group_signal(rt->comm, &rt->sources.arrived[i], n));
         CHECK(comm_group_end(rt->comm, stream, &rt->fetched[i]));
     }
     rt->ops->mem_copy(rt->kv[0], kv, rt->S * cp_kv_width(rt) * rt->ops->act_bytes, stream);
@@ -197,16 +197,13 @@ static Status reduce(CpRuntime *rt, int i, Stream *stream, CommTicket *ticket) {
 
 /* ---- calls ----------------------------------------------------------------------------------- */
 
-static Status wait_for_all(CpRuntime *rt, const CommTicket *tickets, Stream *stream) {
-    for (int i = 0; i < rt->sources.n; i++) CHECK(comm_wait(rt->comm, tickets[i], stream));
-    return OK;
-}
-
 Status magi_whole_forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
                           Stream *stream) {
     CHECK(magi_whole_fetch(rt, kv, stream));
     rt->ops->attention_fwd(o, NULL, lse, q, rt->kv[0], rt->whole, false, stream);
-    return wait_for_all(rt, rt->fetched, stream);
+    for (int i = 0; i < rt->sources.n; i += pieces(rt))
+        CHECK(comm_wait(rt->comm, rt->fetched[i], stream));
+    return OK;
 }
 
 Status magi_whole_backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
@@ -217,8 +214,10 @@ Status magi_whole_backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o
                            false, stream);
     rt->departures++;
     for (int i = 0; i < rt->sources.n; i++) CHECK(reduce(rt, i, stream, &reduced[i]));
-    CHECK(wait_for_all(rt, rt->fetched, stream));
-    CHECK(wait_for_all(rt, reduced, stream));
+    /* A rank's last piece, which is empty only when all are, comes and goes behind the others; and
+     * a rank whose gradients have come had the keys. */
+    for (int n = pieces(rt), i = n - 1; i < rt->sources.n; i += n)
+        CHECK(comm_wait(rt->comm, reduced[i], stream));
     magi_sum(rt, dkv, rt->dkv_part[0], stream);
     return OK;
 }
