@@ -62,10 +62,9 @@ static __device__ __forceinline__ uint32_t divide(uint32_t n, Divisor by) {
  * or a part of one. */
 struct ItemOrder {
     int n_items, n_phases;
-    Divisor section; /* heads of a section */
     struct {
         int first_item, first_tile;
-        Divisor per_section; /* items of a section of heads */
+        Divisor section, per_section; /* heads of a section, items of it */
     } phases[ATTN_PHASES];
 };
 struct HeadItem {
@@ -78,21 +77,23 @@ static __device__ __forceinline__ HeadItem item_decode(int item, const ItemOrder
     uint32_t within = (uint32_t)(item - of.first_item);
     uint32_t section = divide(within, of.per_section);
     uint32_t rest = within - section * of.per_section.d;
-    uint32_t tile = divide(rest, order.section);
-    uint32_t head = section * order.section.d + rest - tile * order.section.d;
+    uint32_t tile = divide(rest, of.section);
+    uint32_t head = section * of.section.d + rest - tile * of.section.d;
     return HeadItem{of.first_tile + (int)tile, (int)head};
 }
-/* Sections of at most `side_by_side` heads. */
+/* Sections of at most `side_by_side` heads; what follows other phases at the end of a call is one,
+ * so that it ends with short items. */
 static inline ItemOrder item_order(const AttnList &list, int heads, int64_t side_by_side) {
     ItemOrder order = {};
-    int section = heads, first = 0;
-    while (section > 1 && (heads % section || section > side_by_side)) section--;
+    int first = 0;
     order.n_items = list.n_tiles * heads;
-    order.section = divisor((uint32_t)section);
     for (int phase = 0; phase < ATTN_PHASES; phase++) {
         int end = (int)i64_min(list.phase_end[phase], list.n_tiles);
         if (end == first) continue;
-        order.phases[order.n_phases++] = {first * heads, first,
+        int section = heads;
+        if (first == 0 || end < list.n_tiles)
+            while (section > 1 && (heads % section || section > side_by_side)) section--;
+        order.phases[order.n_phases++] = {first * heads, first, divisor((uint32_t)section),
                                           divisor((uint32_t)((end - first) * section))};
         first = end;
     }
