@@ -81,18 +81,18 @@ static __device__ __forceinline__ HeadItem item_decode(int item, const ItemOrder
     uint32_t head = section * of.section.d + rest - tile * of.section.d;
     return HeadItem{of.first_tile + (int)tile, (int)head};
 }
-/* Sections of at most `side_by_side` heads; what follows other phases at the end of a call is one,
- * so that it ends with short items. */
-static inline ItemOrder item_order(const AttnList &list, int heads, int64_t side_by_side) {
+/* Sections of at most `side_by_side` heads, `in_the_end` in the last phase. */
+static inline ItemOrder item_order(const AttnList &list, int heads, int64_t side_by_side,
+                                   int64_t in_the_end) {
     ItemOrder order = {};
     int first = 0;
     order.n_items = list.n_tiles * heads;
     for (int phase = 0; phase < ATTN_PHASES; phase++) {
         int end = (int)i64_min(list.phase_end[phase], list.n_tiles);
         if (end == first) continue;
+        int64_t most = end == list.n_tiles ? in_the_end : side_by_side;
         int section = heads;
-        if (first == 0 || end < list.n_tiles)
-            while (section > 1 && (heads % section || section > side_by_side)) section--;
+        while (section > 1 && (heads % section || section > most)) section--;
         order.phases[order.n_phases++] = {first * heads, first, divisor((uint32_t)section),
                                           divisor((uint32_t)((end - first) * section))};
         first = end;

@@ -461,15 +461,16 @@ void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const 
         cudaMemsetAsync(work->dq_turns, 0, (size_t)attn_dq_turns_bytes(work), stream);
     /* q, dO and dq of the heads that are walked at the same time are to stay in L2. With phases
      * CTAs are not in step (they begin one when they are done with another), and walk all heads of
-     * a group. */
+     * a group; the last is to end with short items, those of all heads. */
+    bool phases = work->sources.n > 0;
     int64_t head = i64_max(s.Sq * s.D * 8, 1), group = head * (s.H / s.K);
-    int64_t side_by_side = work->sources.n ? (48ll << 20) / group : (64ll << 20) / head;
+    int64_t side_by_side = phases ? (48ll << 20) / group : (64ll << 20) / head;
     int parts = parts_of(list, s.K, s.H / s.K, work->sm_count);
     BwdParams p = {dkv,
                    lse,
                    delta,
                    list,
-                   item_order(list, s.K * parts, side_by_side),
+                   item_order(list, s.K * parts, side_by_side, phases ? INT32_MAX : side_by_side),
                    work->counters + 2,
                    work->dkv_turns,
                    deterministic ? work->dq_turns : NULL,

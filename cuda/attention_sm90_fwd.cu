@@ -315,11 +315,12 @@ void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void 
     if (list.n_tiles == 0) return;
     /* the keys and values that are walked at the same time are to stay in L2 */
     int64_t groups = (32ll << 20) / i64_max(s.Sk * s.D * 4, 1);
+    int64_t side_by_side = i64_max(groups, 1) * (s.H / s.K);
     FwdParams p = {(__nv_bfloat16 *)o,
                    o_acc,
                    lse,
                    list,
-                   item_order(list, s.H, i64_max(groups, 1) * (s.H / s.K)),
+                   item_order(list, s.H, side_by_side, side_by_side),
                    work->counters,
                    (int)s.Sq,
                    s.H,
