@@ -185,6 +185,7 @@ int main(void) {
                   MASK_FULL}};
     const Ops *gpu;
     MUST(cuda_ops_open(&gpu, 0));
+    gpu->set_deterministic(true);
     for (int i = 0; i < 3; i++)
         test_gradients(gpu, cases[i].name, &cases[i].m, cases[i].B, cases[i].mask);
     test_training(gpu, cases[0].name, &cases[0].m);

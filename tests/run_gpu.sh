@@ -31,7 +31,7 @@ note() {
     [ "$5" = 0 ] || verdict="$4 passed, **$5 failed**"
     [ "$2" != 124 ] || verdict="$verdict (over its time)"
     echo "| $1 | $verdict | $3 |" | tee -a "$table"
-    [ "$5" = 0 ] || tail -n 15 "$work/log" | sed 's/^/    /'
+    [ "$5" = 0 ] || { grep -a FAIL "$work/log" | head -n 15; tail -n 5 "$work/log"; } | sed 's/^/    /'
 }
 
 # check TITLE SECONDS COMMAND...: a program that ends with "N passed, N failed", or with its status only
