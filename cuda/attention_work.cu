@@ -201,23 +201,27 @@ static int phase_of_keys(const AttnSources *sources, int32_t row) {
     return phase;
 }
 
-/* Of the steps of own keys half, those of the shorter tiles, move behind those of all sources: what
- * goes back to these travels under it, as their keys arrive under the others; and what ends a call
- * should be short. */
+/* Tiles that need no source, phase 0 so far: those longer than any that does and at least half of
+ * their steps stay, so that keys arrive under them. The shorter ones come last: what goes back to
+ * the sources travels under them, and a call should end with short items. */
 static void split_own_tiles(HostList *list, int last_phase) {
-    int64_t all = 0, first = 0;
+    int64_t own = 0, first = 0, longest = 0;
     qsort(list->tiles, (size_t)list->n_tiles, sizeof *list->tiles, compare_tiles);
-    for (int64_t t = 0; t < list->n_tiles && list->tiles[t].phase == 0; t++)
-        all += list->tiles[t].n_steps;
+    for (int64_t t = 0; t < list->n_tiles; t++)
+        if (list->tiles[t].phase == 0)
+            own += list->tiles[t].n_steps;
+        else
+            longest = i64_max(longest, list->tiles[t].n_steps);
     for (int64_t t = 0; t < list->n_tiles && list->tiles[t].phase == 0; t++) {
+        bool stays = 2 * first < own || list->tiles[t].n_steps > longest;
         first += list->tiles[t].n_steps;
-        if (2 * first > all || list->tiles[t].n_steps == 0) list->tiles[t].phase = last_phase;
+        if (!stays) list->tiles[t].phase = last_phase;
     }
 }
 
 /* `slots`: the grid of the steps of by_k; NULL for by_q, whose steps start where each band does.
- * Phases of by_q: tiles that need own keys only, the others. Of by_k: half of the own keys, those
- * of each source, the other half. */
+ * Phases: half of the tiles that need own keys only; of by_q all others, of by_k those of each
+ * source; the other half. */
 static HostList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, AttnGrid grid,
                            const Cuts *slots, const AttnSources *sources) {
     HostList list = {};
@@ -259,7 +263,7 @@ static HostList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, A
                                              : ceil_div(reach.last - reach.first, grid.step));
         }
     }
-    if (slots && sources->n) split_own_tiles(&list, 1 + sources->n);
+    if (sources->n) split_own_tiles(&list, 1 + sources->n);
     qsort(list.tiles, (size_t)list.n_tiles, sizeof *list.tiles, compare_tiles);
 
     int32_t *turns = slots ? NEW(int32_t, slots->n + 1) : NULL;

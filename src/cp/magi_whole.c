@@ -10,7 +10,7 @@
 
 #include "cp/magi.h"
 
-enum { PIECE_BYTES = 4 << 20, MOST_PIECES = 4, TILE = 128 };
+enum { FEW_ROWS = 4096, PIECE_BYTES = 4 << 20, MOST_PIECES = 4, TILE = 128 };
 
 int64_t magi_whole_keys(const CpRuntime *rt) {
     return rt->opt.size * rt->S + ATTN_SOURCES * ATTN_GAP;
@@ -20,12 +20,13 @@ bool magi_whole_wanted(const CpRuntime *rt) {
     return rt->comm->signals && rt->opt.overlap_degree < 0 && rt->opt.size <= 1 + ATTN_SOURCES;
 }
 
-/* Another rank's rows are so many sources, one behind the other: what is large leaves in pieces.
- * They arrive together: a group takes 15 us, whatever it moves. The same on all ranks. */
+/* Another rank's rows are so many sources, one behind the other: where there is little to compute,
+ * what is large leaves in pieces. They arrive together: a group takes 15 us, whatever it moves. The
+ * same on all ranks. */
 static int pieces(const CpRuntime *rt) {
     int64_t others = rt->opt.size - 1, most = i64_min(MOST_PIECES, ATTN_SOURCES / others);
     int64_t bytes = rt->plan->most_rows / others * cp_kv_width(rt) * rt->ops->act_bytes;
-    return (int)i64_max(1, i64_min(most, bytes / PIECE_BYTES));
+    return rt->S > FEW_ROWS ? 1 : (int)i64_max(1, i64_min(most, bytes / PIECE_BYTES));
 }
 
 /* Whose keys the i-th source is, and the rank whose i-th source are own keys. */
