@@ -1,10 +1,9 @@
 /* gpu_attention_lists.cuh: the work lists of attention against the masks they came from, on the
- * host. The lists are inside attention_work.cu, so this program is built with it rather than
- * linked. */
+ * host. */
 #ifndef CRIA_TESTS_GPU_ATTENTION_LISTS_CUH
 #define CRIA_TESTS_GPU_ATTENTION_LISTS_CUH
 
-#include "attention_work.cu"
+#include "attention_list.h"
 #include "gpu_attention.cuh"
 
 #define HOLDS(x)                                                                                   \
@@ -84,7 +83,7 @@ static bool check_lists() {
         AttnSources sources = {};
         const AttnGrid grid_q = {64 * (int)draw(1, 3), draw(0, 1) ? 80 : 128};
         const AttnGrid grid_k = {128, draw(0, 1) ? 64 : 128};
-        Bands bands, transposed;
+        Bands bands;
         random_bands(bands, 0, Sq, 0, own, (int)draw(0, 6));
         int Sk = own;
         for (int n = trial % 2 ? (int)draw(1, 3) : 0; sources.n < n; sources.n++) {
@@ -95,25 +94,17 @@ static bool check_lists() {
         }
         const int64_t n = (int64_t)bands.size();
         std::vector<uint8_t> want((size_t)Sq * Sk, 0);
-        for (const Band &b : bands) {
-            transposed.push_back(band_transpose(b));
+        for (const Band &b : bands)
             for (int q = b.q_begin; q < b.q_end; q++)
                 for (int k = b.k_begin; k < b.k_end; k++)
                     want[(size_t)q * Sk + k] |= band_has(b, q, k);
-        }
-        std::sort(bands.begin(), bands.end(),
-                  [](const Band &a, const Band &b) { return compare_bands(&a, &b) < 0; });
-        std::sort(transposed.begin(), transposed.end(),
-                  [](const Band &a, const Band &b) { return compare_bands(&a, &b) < 0; });
-        Cuts slots = cut_rows(bands.data(), n, Sq, grid_k.step, NULL);
-        HostList by_q = build_list(bands.data(), n, Sq, grid_q, NULL, &sources);
-        HostList by_k = build_list(transposed.data(), n, Sk, grid_k, &slots, &sources);
+        Cuts slots = attn_slots(bands.data(), n, Sq, grid_k.step);
+        HostList by_q = attn_list_by_q(bands.data(), n, Sq, grid_q, &sources);
+        HostList by_k = attn_list_by_k(bands.data(), n, Sk, grid_k, &slots, &sources);
         bool ok = list_is_right(by_q, grid_q, NULL, Sq, Sk, want, sources) &&
                   list_is_right(by_k, grid_k, &slots, Sk, Sq, want, sources);
-        for (HostList *list : {&by_q, &by_k}) {
-            free(list->tiles);
-            free(list->runs);
-        }
+        attn_list_free(&by_q);
+        attn_list_free(&by_k);
         free(slots.at);
         if (!ok) {
             printf("  in trial %d\n", trial);
