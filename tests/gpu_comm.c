@@ -169,6 +169,41 @@ static void test_trace(Comm *c, int64_t n) {
     gpu->mem_free(in);
 }
 
+/* Groups that begin with a count in device memory, and raise flags when they have arrived. In the
+ * pool: what is sent, what is received, {count, two flags}. */
+static void test_flags(Comm *c, int64_t n) {
+    enum { ROUNDS = 3 };
+    if (!c->signals) return;
+    int left = (c->rank + c->size - 1) % c->size, right = (c->rank + 1) % c->size;
+    uint8_t *host = NEW(uint8_t, n);
+    char *out = pool, *in = pool + n;
+    uint32_t *flags = (uint32_t *)(pool + round_up(2 * n, 4)), words[3] = {0};
+    copy_now(flags, words, sizeof words);
+    for (uint32_t round = 1; round <= ROUNDS; round++) {
+        CommTicket ticket;
+        for (int64_t i = 0; i < n; i++) host[i] = (uint8_t)number(c->rank + 100 * (int)round, i);
+        gpu->mem_zero(in, n, stream);
+        gpu->mem_zero(flags + 1, 8, stream);
+        gpu->mem_upload(out, host, n, stream);
+        gpu->mem_upload(flags, &round, 4, stream);
+        EXPECT_OK(comm_group_begin(c));
+        EXPECT_OK(comm_send(c, out, n, DT_U8, right, COMM_KIND_KV));
+        EXPECT_OK(comm_recv(c, in, n, DT_U8, left));
+        EXPECT_OK(comm_group_after(c, flags, round));
+        EXPECT_OK(comm_group_signal(c, flags + 1, 2));
+        EXPECT_OK(comm_group_end(c, stream, &ticket));
+        EXPECT_OK(comm_wait(c, ticket, stream));
+        copy_now(host, in, n);
+        copy_now(words, flags, sizeof words);
+        for (int64_t i = 0; i < n; i++)
+            EXPECT_EQ(host[i], (uint8_t)number(left + 100 * (int)round, i));
+        EXPECT_EQ(words[0], round);
+        EXPECT_EQ(words[1], 1);
+        EXPECT_EQ(words[2], 1);
+    }
+    free(host);
+}
+
 static void print_time(Comm *c, const char *what, int64_t bytes, double factor, int times,
                        double begin) {
     EXPECT_OK(gpu->stream_sync(stream));
@@ -254,6 +289,8 @@ int main(int argc, char **argv) {
         EXPECT_OK(comm_expose(set.cp, pool, POOL_BYTES));
         test_groups(set.cp, 1);
         test_groups(set.cp, 100003);
+        test_flags(set.cp, 5);
+        test_flags(set.cp, 3000001);
         if (cp == size && argc > 1 && strcmp(argv[1], "time") == 0) print_group_times(set.cp);
         comm_close(&set);
         gpu->mem_free(pool);
