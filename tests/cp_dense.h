@@ -1,4 +1,6 @@
-/* cp_dense.h: a context-parallel runtime on either backend against dense attention in fp64. */
+/* cp_dense.h: a context-parallel runtime on either backend against dense attention: in fp64, or, of
+ * streams too long for that, on one rank by the CPU's op (which test_op_attention holds against
+ * fp64). */
 #ifndef CRIA_TESTS_CP_DENSE_H
 #define CRIA_TESTS_CP_DENSE_H
 
@@ -29,6 +31,7 @@ typedef struct {
     Comm *comm;
     Stream *stream;
     int D;
+    bool whole;       /* only magi, its degree left to choose */
     double tolerance; /* |found - expected| <= tolerance * max(1, |expected|) */
     double worst;     /* the greatest such ratio found; output */
     int64_t runs;     /* output */
@@ -95,17 +98,8 @@ static inline void dense_row(Problem *p, const bool *allowed, int32_t s, int h) 
     }
 }
 
-static inline void problem_open(Problem *p, const char *name, int32_t S, const Band *bands,
-                                int64_t n, int K, int group, int D, uint64_t seed) {
-    REQUIRE(S <= DENSE_MAX_S);
-    *p = (Problem){.name = name, .S = S, .H = K * group, .K = K, .D = D};
-    EXPECT_OK(mask_bands(&p->mask, S, bands, n));
-    int64_t nq = (int64_t)S * p->H * D, nkv = (int64_t)S * 2 * K * D;
-    p->q = draw_normal(nq, 1, seed), p->kv = draw_normal(nkv, 2, seed);
-    p->d_o = draw_normal(nq, 3, seed);
-    p->o = NEW(double, nq), p->dq = NEW(double, nq), p->dkv = NEW(double, nkv);
-    p->lse = NEW(double, (int64_t)S * p->H);
-    for (int32_t s = 0; s < S; s++) {
+static inline void dense_rows(Problem *p) {
+    for (int32_t s = 0; s < p->S; s++) {
         bool allowed[DENSE_MAX_S] = {false};
         for (int64_t b = 0; b < p->mask.n; b++) {
             Band x = p->mask.bands[b];
@@ -115,6 +109,43 @@ static inline void problem_open(Problem *p, const char *name, int32_t S, const B
         }
         for (int h = 0; h < p->H; h++) dense_row(p, allowed, s, h);
     }
+}
+
+static inline void widen_to(double *to, const float *from, int64_t n) {
+    for (int64_t i = 0; i < n; i++) to[i] = (double)from[i];
+}
+
+static inline void rows_by_op(Problem *p) {
+    const Ops *ops = cpu_ops();
+    int64_t S = p->S, nq = S * p->H * p->D, nkv = S * 2 * p->K * p->D;
+    float *o = NEW(float, nq), *dq = NEW(float, nq), *dkv = NEW(float, nkv);
+    float *lse = NEW(float, S * p->H), *delta = NEW(float, S * p->H);
+    AttnShape shape = {S, S, p->H, p->K, p->D, 1 / sqrtf((float)p->D)};
+    AttnWork *work;
+    EXPECT_OK(ops->attn_work_create(&work, p->mask.bands, p->mask.n, shape, NULL, NULL));
+    ops->attention_fwd(o, NULL, lse, p->q, p->kv, work, false, NULL);
+    ops->attention_delta(delta, p->d_o, o, S, p->H, p->D, NULL);
+    ops->attention_bwd(dq, dkv, p->d_o, p->q, p->kv, lse, delta, work, false, false, NULL);
+    ops->attn_work_free(work);
+    widen_to(p->o, o, nq), widen_to(p->dq, dq, nq), widen_to(p->dkv, dkv, nkv);
+    for (int64_t s = 0; s < S; s++)
+        for (int h = 0; h < p->H; h++) p->lse[s * p->H + h] = (double)lse[h * S + s];
+    free(o), free(dq), free(dkv), free(lse), free(delta);
+}
+
+static inline void problem_open(Problem *p, const char *name, int32_t S, const Band *bands,
+                                int64_t n, int K, int group, int D, uint64_t seed) {
+    *p = (Problem){.name = name, .S = S, .H = K * group, .K = K, .D = D};
+    EXPECT_OK(mask_bands(&p->mask, S, bands, n));
+    int64_t nq = (int64_t)S * p->H * D, nkv = (int64_t)S * 2 * K * D;
+    p->q = draw_normal(nq, 1, seed), p->kv = draw_normal(nkv, 2, seed);
+    p->d_o = draw_normal(nq, 3, seed);
+    p->o = NEW(double, nq), p->dq = NEW(double, nq), p->dkv = NEW(double, nkv);
+    p->lse = NEW(double, (int64_t)S * p->H);
+    if (S <= DENSE_MAX_S)
+        dense_rows(p);
+    else
+        rows_by_op(p);
 }
 
 static inline void problem_close(Problem *p) {
@@ -257,6 +288,11 @@ static inline void dense_run_all(Side *side, const char *name, int32_t S, const 
     int group = groups[seed % 3];
     Problem p;
     problem_open(&p, name, S, bands, n, 1 + (int)(seed % 2), group, side->D, seed);
+    if (side->whole) {
+        dense_run(side, &p, BACKEND_MAGI, -1, ACCUM_FP32);
+        problem_close(&p);
+        return;
+    }
     dense_run(side, &p, BACKEND_RING, 0, ACCUM_FP32);
     dense_run(side, &p, BACKEND_RING, 0, ACCUM_BF16);
     dense_run(side, &p, BACKEND_ALLGATHER, 0, ACCUM_FP32);
@@ -292,6 +328,18 @@ static inline void dense_run_cases(Side *side, uint64_t lists) {
         int64_t n = draw_bands(&d, S, 1 + draw_below(&d, 10), bands);
         dense_run_all(side, "random bands", S, bands, n, seed);
     }
+}
+
+/* Shards of 512 rows and 8 MiB of keys and values: what magi's one call cuts into pieces on up to
+ * four ranks. */
+static inline void dense_run_large(Side *side) {
+    int32_t S = 512 * side->comm->size;
+    int D = side->D < 32 ? 64 : side->D, K = (8 << 20) / (512 * 2 * D * side->ops->act_bytes);
+    Band causal = {0, S, 0, S, BAND_NO_LO, 0};
+    Problem p;
+    problem_open(&p, "large shards", S, &causal, 1, K, 1, D, 1);
+    dense_run(side, &p, BACKEND_MAGI, -1, ACCUM_FP32);
+    problem_close(&p);
 }
 
 #endif

@@ -2,10 +2,12 @@
  * a GPU for each rank. MagiAttention's mask cases (scaled down) and N random band lists (default
  * 20), forward and backward, with head dims of the portable and of the sm_90a kernels, by NCCL and
  * from memory to memory. */
+#include <omp.h>
+
 #include "cp_dense.h"
 
 /* Every arena of a test is the same exposed memory. */
-enum { POOL_BYTES = 256 << 20 };
+enum { POOL_BYTES = 512 << 20 };
 static void *pool;
 static Status pool_alloc(void **ptr, int64_t bytes, const char *what) {
     EXPECT(bytes <= POOL_BYTES, "%s needs %lld bytes", what, (long long)bytes);
@@ -26,6 +28,7 @@ static void run_side(Side *side, uint64_t lists, bool direct) {
         side->D = dims[i];
         side->worst = 0;
         dense_run_cases(side, lists);
+        if (direct && side->D >= 64) dense_run_large(side);
         if (set.cp->rank == 0)
             printf("%s, D = %d: within %.1e of dense attention\n", direct ? "direct" : "NCCL",
                    side->D, side->worst);
@@ -37,6 +40,7 @@ int main(int argc, char **argv) {
     uint64_t lists = argc > 1 ? strtoull(argv[1], NULL, 10) : 20;
     const Ops *gpu;
     EXPECT_OK(comm_start(&argc, &argv));
+    omp_set_num_threads(comm_local_cores());
     EXPECT_OK(cuda_ops_open(&gpu, comm_local_rank()));
     EXPECT_OK(gpu->mem_alloc(&pool, POOL_BYTES, "pool of the test"));
     Ops ops = *gpu;

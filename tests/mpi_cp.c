@@ -1,13 +1,126 @@
 /* ranks: 1 2 3 4 5 7 8 -- timeout: 600
  * Every runtime over MPI against dense attention in fp64: MagiAttention's mask cases (scaled down)
- * and random band lists, forward and backward. `mpi_cp N` draws N lists (default 300). */
+ * and random band lists, forward and backward. `mpi_cp N` draws N lists (default 300). Then magi in
+ * one call, as GPUs run it that read each other's memory: here a group is over when its keys have
+ * to be there, and may begin when the call is over. */
 #include "cp_dense.h"
+
+/* ---- GPUs that read each other's memory, acted ------------------------------------------------
+ */
+
+static struct {
+    Comm *inner;
+    const Ops *ops;
+    uint32_t *raised; /* by the open group */
+    int n_raised;
+    const AttnWork *work; /* the last with sources, and those */
+    AttnSources sources;
+} act;
+
+static Status act_begin(Comm *c) {
+    (void)c;
+    act.n_raised = 0;
+    return comm_group_begin(act.inner);
+}
+static Status act_send(Comm *c, const void *buf, int64_t n, Dtype t, int peer) {
+    (void)c;
+    return comm_send(act.inner, buf, n, t, peer, COMM_KIND_KV);
+}
+static Status act_recv(Comm *c, void *buf, int64_t n, Dtype t, int peer) {
+    (void)c;
+    return comm_recv(act.inner, buf, n, t, peer);
+}
+static Status act_signal(Comm *c, uint32_t *flags, int n) {
+    (void)c;
+    act.raised = flags, act.n_raised = n;
+    return OK;
+}
+static Status act_after(Comm *c, const uint32_t *flag, uint32_t value) {
+    (void)c;
+    EXPECT(*flag == value, "a group begins at count %u, not %u", *flag, value);
+    return OK;
+}
+static Status act_end(Comm *c, Stream *stream, CommTicket *ticket) {
+    (void)c;
+    CHECK(comm_group_end(act.inner, stream, ticket));
+    if (act.n_raised == 0) return OK;
+    CHECK(comm_wait(act.inner, *ticket, stream));
+    ticket->id = 0;
+    for (int i = 0; i < act.n_raised; i++) act.raised[i] = 1;
+    return OK;
+}
+static Status act_wait(Comm *c, CommTicket ticket, Stream *stream) {
+    (void)c;
+    return comm_wait(act.inner, ticket, stream);
+}
+
+static Status act_work_create(AttnWork **work, const Band *bands, int64_t n, AttnShape shape,
+                              const AttnSources *sources, Stream *stream) {
+    CHECK(act.ops->attn_work_create(work, bands, n, shape, NULL, stream));
+    if (sources == NULL) return OK;
+    act.work = *work, act.sources = *sources;
+    int32_t end = -1;
+    for (int i = 0; i < sources->n; i++) { /* as AttnSources promises */
+        Range rows = sources->rows[i];
+        EXPECT(rows.begin >= end + ATTN_GAP && rows.end >= rows.begin, "source %d", i);
+        end = rows.end;
+        for (int64_t b = 0; b < n; b++) {
+            bool inside = bands[b].k_begin >= rows.begin && bands[b].k_end <= rows.end;
+            bool outside = bands[b].k_end <= rows.begin - ATTN_GAP || bands[b].k_begin >= rows.end;
+            EXPECT(inside || outside, "band %lld has keys of two sources", (long long)b);
+        }
+    }
+    EXPECT(end == shape.Sk, "the buffer ends behind the last source");
+    return OK;
+}
+static void expect_arrived(const AttnWork *work) {
+    for (int i = 0; work == act.work && i < act.sources.n; i++)
+        EXPECT(act.sources.arrived[i] == 1, "source %d has not arrived", i);
+}
+static void act_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
+                    const AttnWork *work, bool resume, Stream *stream) {
+    expect_arrived(work);
+    act.ops->attention_fwd(o, o_acc, lse, q, kv, work, resume, stream);
+}
+static void act_bwd(float *dq, float *dkv, const void *d_o, const void *q, const void *kv,
+                    const float *lse, const float *delta, const AttnWork *work, bool add_dq,
+                    bool add_dkv, Stream *stream) {
+    expect_arrived(work);
+    act.ops->attention_bwd(dq, dkv, d_o, q, kv, lse, delta, work, add_dq, add_dkv, stream);
+    for (int i = 0; work == act.work && i < act.sources.n; i++) act.sources.departed[i]++;
+}
+
+static void run_acted(Side *side, uint64_t lists) {
+    static const CommTable table = {.group_begin = act_begin,
+                                    .send = act_send,
+                                    .recv = act_recv,
+                                    .group_end = act_end,
+                                    .wait = act_wait,
+                                    .group_signal = act_signal,
+                                    .group_after = act_after};
+    Comm comm = {
+        .rank = side->comm->rank, .size = side->comm->size, .signals = true, .table = &table};
+    Ops ops = *side->ops;
+    ops.attn_work_create = act_work_create;
+    ops.attention_fwd = act_fwd;
+    ops.attention_bwd = act_bwd;
+    act.inner = side->comm, act.ops = side->ops;
+    Side acted = {
+        .ops = &ops, .comm = &comm, .D = side->D, .whole = true, .tolerance = side->tolerance};
+    dense_run_cases(&acted, lists);
+    if (comm.size <= 4) dense_run_large(&acted);
+    EXPECT(comm.size == 1 || act.work != NULL, "magi never made one call");
+    side->runs += acted.runs;
+    side->worst = fmax(side->worst, acted.worst);
+}
 
 int main(int argc, char **argv) {
     EXPECT_OK(comm_start(&argc, &argv));
+    uint64_t lists = argc > 1 ? strtoull(argv[1], NULL, 10) : 300;
     Side side = {.ops = cpu_ops(), .D = 4, .tolerance = 1e-5};
     EXPECT_OK(comm_mpi_create(&side.comm));
-    dense_run_cases(&side, argc > 1 ? strtoull(argv[1], NULL, 10) : 300);
+    dense_run_cases(&side, lists);
+    run_acted(&side, lists);
     if (side.comm->rank == 0)
         printf("%lld runs on %d ranks agree with dense attention within %.1e\n",
                (long long)side.runs, side.comm->size, side.worst);

@@ -10,6 +10,7 @@
 
 #include "cp/magi.h"
 
+/* tests/cp_dense.h has shards large enough for pieces */
 enum { FEW_ROWS = 4096, PIECE_BYTES = 4 << 20, MOST_PIECES = 4, TILE = 128 };
 
 int64_t magi_whole_keys(const CpRuntime *rt) {
