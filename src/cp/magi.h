@@ -14,9 +14,9 @@ void magi_sum_plan(CpRuntime *rt, const MagiShare *shares, int64_t n, Stream *st
 /* dkv = own + what dkv_in holds. own may be dkv. */
 void magi_sum(CpRuntime *rt, float *dkv, const float *own, Stream *stream);
 
-/* magi_whole.c */
-int64_t
-magi_whole_keys(const CpRuntime *rt); /* rows of kv[0] and dkv_part[0] that it takes at most */
+/* ---- magi_whole.c ---------------------------------------------------------------------------- */
+/* How many rows of kv[0] and dkv_part[0] it takes at most. */
+int64_t magi_whole_keys(const CpRuntime *rt);
 bool magi_whole_wanted(const CpRuntime *rt);
 Status magi_whole_plan(CpRuntime *rt, Stream *stream);
 Status magi_whole_fetch(CpRuntime *rt, const void *kv, Stream *stream);

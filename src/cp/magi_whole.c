@@ -193,7 +193,7 @@ static Status reduce(CpRuntime *rt, int i, Stream *stream, CommTicket *ticket) {
                     DT_F32, source_rank(rt, i), COMM_KIND_DKV));
     CHECK(comm_recv(rt->comm, rt->dkv_in + in.begin * width, (in.end - in.begin) * width, DT_F32,
                     target_rank(rt, i)));
-    CHECK(comm_group_after(rt->comm, &rt->sources.departed[i], rt->departures));
+    CHECK(comm_group_after(rt->comm, &rt->sources.departed[i], ++rt->departures[i]));
     return comm_group_end(rt->comm, stream, ticket);
 }
 
@@ -214,7 +214,6 @@ Status magi_whole_backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o
     rt->ops->attention_delta(rt->delta, d_o, o, rt->S, rt->heads, rt->opt.D, stream);
     rt->ops->attention_bwd(dq, rt->dkv_part[0], d_o, q, rt->kv[0], lse, rt->delta, rt->whole, false,
                            false, stream);
-    rt->departures++;
     for (int i = 0; i < rt->sources.n; i++) CHECK(reduce(rt, i, stream, &reduced[i]));
     /* A rank's last piece, which is empty only when all are, comes and goes behind the others; and
      * a rank whose gradients have come had the keys. */

@@ -60,7 +60,8 @@ struct CpRuntime {
     int64_t n_parts;
     Range lent[ATTN_SOURCES];         /* rows of dkv_in that return of what is sent as a source */
     CommTicket fetched[ATTN_SOURCES]; /* keys */
-    uint32_t departures;              /* what the departed flags have been counted up to */
+    /* what the departed flags have been counted up to; plans differ in the number of sources */
+    uint32_t departures[ATTN_SOURCES];
 };
 
 static inline int64_t cp_kv_width(const CpRuntime *rt) { /* elements of a row of kv */
