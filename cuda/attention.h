@@ -50,7 +50,7 @@ typedef struct {
 struct AttnWork {
     AttnShape shape;
     bool sm90; /* or the portable kernels */
-    int wide;  /* which tiles of the forward */
+    bool wide; /* tiles of the forward */
     int sm_count;
     AttnList by_q, by_k;
     int32_t n_slots;
@@ -72,8 +72,10 @@ static inline int64_t attn_dq_turns_bytes(const AttnWork *work) {
 /* Tile sizes of the two implementations; by_q and by_k. */
 void attn_sm90_grids(int D, int wide, AttnGrid *by_q, AttnGrid *by_k);
 void attn_portable_grids(AttnGrid *by_q, AttnGrid *by_k);
-/* Whether rows that see so many keys on average are worth the forward's wide tiles. */
-int attn_sm90_wide(int D, double keys_per_row);
+/* Whether rows that see so many keys on average may be worth the forward's wide tiles, and what a step
+ * of these costs, in steps of the others. */
+bool attn_sm90_wide(int D, double keys_per_row);
+constexpr double attn_sm90_wide_step = 0.864;
 
 void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                    const AttnWork *work, bool resume, cudaStream_t stream);
@@ -103,10 +105,12 @@ void cuda_attention_bwd(float *dq, float *dkv, const void *d_o, const void *q, c
  * default). Everything else is the same bits in either case. */
 void cuda_attention_deterministic(bool on);
 
-/* As cuda_attn_work_create, with the portable kernels whatever the device: the oracle in tests. */
-Status cuda_attn_work_create_portable(AttnWork **work, const Band *bands, int64_t n_bands,
-                                      AttnShape shape, const AttnSources *sources,
-                                      Stream *stream);
+/* As cuda_attn_work_create, for tests: what it chooses; the portable kernels whatever the device; on
+ * Hopper with D = 64 wide tiles whatever the bands. */
+typedef enum { ATTN_BEST, ATTN_PORTABLE, ATTN_WIDE } AttnKernels;
+Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **work, const Band *bands,
+                                int64_t n_bands, AttnShape shape, const AttnSources *sources,
+                                Stream *stream);
 }
 
 #ifdef __CUDACC__

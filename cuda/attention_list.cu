@@ -1,6 +1,7 @@
 /* attention_list.cu: see attention_list.h. */
 #include "attention_list.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -294,6 +295,28 @@ HostList attn_list_by_k(const Band *bands, int64_t n_bands, int32_t Sk, AttnGrid
     HostList list = build_list(transposed, n_bands, Sk, grid, slots, sources);
     free(transposed);
     return list;
+}
+
+double attn_list_span(const HostList *list, int heads, int ctas) {
+    const double own = 0.5;
+    double all = 0, *heap = NEW(double, ctas),
+           last = 0; /* when each CTA is free, the first on top */
+    bool few = list->n_tiles * heads <= 32 * ctas;
+    for (int64_t i = 0; i < list->n_tiles; i++) all += heads * (list->tiles[i].n_steps + own);
+    for (int64_t i = 0; few && i < list->n_tiles * heads; i++) {
+        double end = heap[0] + list->tiles[i / heads].n_steps + own;
+        int at = 0;
+        for (int child = 1; child < ctas; child = 2 * at + 1) {
+            if (child + 1 < ctas && heap[child + 1] < heap[child]) child++;
+            if (heap[child] >= end) break;
+            heap[at] = heap[child];
+            at = child;
+        }
+        heap[at] = end;
+        last = fmax(last, end);
+    }
+    free(heap);
+    return few ? last : all / ctas;
 }
 
 void attn_list_free(HostList *list) {

@@ -25,6 +25,9 @@ HostList attn_list_by_q(const Band *bands, int64_t n_bands, int32_t Sq, AttnGrid
 /* Tiles of keys that walk slots. */
 HostList attn_list_by_k(const Band *bands, int64_t n_bands, int32_t Sk, AttnGrid grid,
                         const Cuts *slots, const AttnSources *sources);
+/* After how many steps the last of `ctas` is done when each (tile, head) item goes to the one that is
+ * free first; an item costs half a step of its own. Of many items the mean is as good. */
+double attn_list_span(const HostList *list, int heads, int ctas);
 void attn_list_free(HostList *list);
 
 #endif

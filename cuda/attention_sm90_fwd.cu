@@ -299,7 +299,7 @@ template <int D, int W> AttnGrid grid_of() {
 
 } /* namespace */
 
-int attn_sm90_wide(int D, double keys_per_row) {
+bool attn_sm90_wide(int D, double keys_per_row) {
     return D == 64 && keys_per_row > 2000;
 }
 

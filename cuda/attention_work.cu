@@ -30,8 +30,9 @@ static int64_t list_place(AttnList *out, const HostList *list, char *image, char
     return list_bytes(list);
 }
 
-static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, AttnShape shape,
-                          const AttnSources *sources, Stream *stream, bool portable) {
+extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, const Band *bands,
+                                           int64_t n_bands, AttnShape shape,
+                                           const AttnSources *sources, Stream *stream) {
     REQUIRE(shape.H % shape.K == 0 && shape.D % 16 == 0 && shape.D <= 128);
     AttnWork *work = NEW(AttnWork, 1);
     int device = 0, major = 0;
@@ -41,7 +42,7 @@ static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, At
     work->shape = shape;
     work->stream = stream->s;
     if (sources != NULL) work->sources = *sources;
-    work->sm90 = !portable && major == 9 && (shape.D == 64 || shape.D == 128);
+    work->sm90 = kernels != ATTN_PORTABLE && major == 9 && (shape.D == 64 || shape.D == 128);
 
     double area = 0; /* of the rectangles' bands, roughly */
     for (int64_t i = 0; i < n_bands; i++) {
@@ -49,16 +50,26 @@ static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, At
                 bands[i].k_end <= shape.Sk);
         area += (double)band_area(band_shrink(bands[i]));
     }
-    work->wide = work->sm90 && attn_sm90_wide(shape.D, area / (double)i64_max(shape.Sq, 1));
     AttnGrid grid_q, grid_k;
     if (work->sm90)
-        attn_sm90_grids(shape.D, work->wide, &grid_q, &grid_k);
+        attn_sm90_grids(shape.D, false, &grid_q, &grid_k);
     else
         attn_portable_grids(&grid_q, &grid_k);
     Cuts slots = attn_slots(bands, n_bands, (int32_t)shape.Sq, grid_k.step);
     HostList by_q = attn_list_by_q(bands, n_bands, (int32_t)shape.Sq, grid_q, &work->sources);
     HostList by_k =
         attn_list_by_k(bands, n_bands, (int32_t)shape.Sk, grid_k, &slots, &work->sources);
+    bool forced = kernels == ATTN_WIDE && shape.D == 64;
+    if (work->sm90 && (forced || attn_sm90_wide(shape.D, area / (double)i64_max(shape.Sq, 1)))) {
+        attn_sm90_grids(shape.D, true, &grid_q, &grid_k);
+        HostList wide = attn_list_by_q(bands, n_bands, (int32_t)shape.Sq, grid_q, &work->sources);
+        work->wide =
+            forced || attn_sm90_wide_step * attn_list_span(&wide, shape.H, work->sm_count) <
+                          attn_list_span(&by_q, shape.H, work->sm_count);
+        HostList *other = work->wide ? &by_q : &wide;
+        attn_list_free(other);
+        if (work->wide) by_q = wide;
+    }
     work->n_slots = (int32_t)slots.n;
     for (int64_t t = 0; t < by_k.n_tiles; t++) {
         int source = by_k.tiles[t].phase - 1;
@@ -98,13 +109,7 @@ static Status work_create(AttnWork **out, const Band *bands, int64_t n_bands, At
 extern "C" Status cuda_attn_work_create(AttnWork **work, const Band *bands, int64_t n_bands,
                                         AttnShape shape, const AttnSources *sources,
                                         Stream *stream) {
-    return work_create(work, bands, n_bands, shape, sources, stream, false);
-}
-
-extern "C" Status cuda_attn_work_create_portable(AttnWork **work, const Band *bands,
-                                                 int64_t n_bands, AttnShape shape,
-                                                 const AttnSources *sources, Stream *stream) {
-    return work_create(work, bands, n_bands, shape, sources, stream, true);
+    return cuda_attn_work_create_as(ATTN_BEST, work, bands, n_bands, shape, sources, stream);
 }
 
 extern "C" void cuda_attn_work_free(AttnWork *work) {

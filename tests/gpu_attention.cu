@@ -19,11 +19,11 @@ static Bands one_band(int Sq, int Sk, int64_t lo, int64_t hi) {
     return b;
 }
 
-static bool run_named(bool portable, int D, bool any_order) {
+static bool run_named(AttnKernels kernels, int D, bool any_order) {
     const int64_t no_lo = BAND_NO_LO, no_hi = BAND_NO_HI;
     bool ok = true;
     auto run = [&](const char *name, Shape x, Bands b, int stages = 1) {
-        ok &= run_case(name, Case{x, b, portable, stages, any_order});
+        ok &= run_case(name, Case{x, b, kernels, stages, any_order});
     };
     run("one tile", {128, 128, 1, 1, D}, one_band(128, 128, no_lo, no_hi));
     run("two steps", {128, 256, 1, 1, D}, one_band(128, 256, no_lo, no_hi));
@@ -41,14 +41,14 @@ static bool run_named(bool portable, int D, bool any_order) {
     add_band(halves, 0, 400, 0, 200, no_lo, 0);
     add_band(halves, 0, 400, 200, 400, no_lo, 0);
     run("causal in two stages", {400, 400, 8, 2, D}, halves, 2);
-    /* rows that see so many keys walk them in wide tiles, on Hopper with D = 64 */
+    /* rows that see so many keys may be walked in wide tiles, on Hopper with D = 64 */
     run("long rows", {400, 2600, 4, 2, D}, one_band(400, 2600, no_lo, 2200));
     run("long rows, ragged", {193, 2345, 3, 1, D}, one_band(193, 2345, -2300, 2200));
     return ok;
 }
 
 /* Scores that grow or jump beyond what exp2 in fp32 can hold, and others that differ by nothing. */
-static bool run_hard(bool portable, int D) {
+static bool run_hard(AttnKernels kernels, int D) {
     static const Hard all[] = {
         {"growing keys", 1, [](int k, int) { return 1 + k / 16.0; }},
         {"falling keys", 1, [](int k, int n) { return 1 + (n - k) / 16.0; }},
@@ -67,7 +67,7 @@ static bool run_hard(bool portable, int D) {
     bool ok = true;
     for (const Hard &hard : all) {
         auto run = [&](Shape x, const Bands &bands, int stages) {
-            ok &= run_case(hard.name, Case{x, bands, portable, stages, false, &hard});
+            ok &= run_case(hard.name, Case{x, bands, kernels, stages, false, &hard});
         };
         run({700, 700, 4, 2, D}, one_band(700, 700, no_lo, 0), 1);
         run({700, 700, 4, 2, D}, halves, 2);
@@ -77,7 +77,7 @@ static bool run_hard(bool portable, int D) {
     return ok;
 }
 
-static bool run_random(bool portable, int D, int count, uint64_t seed) {
+static bool run_random(AttnKernels kernels, int D, int count, uint64_t seed) {
     static const int heads[4][2] = {{8, 2}, {6, 2}, {8, 1}, {2, 2}};
     bool ok = true;
     draw_index = seed << 40;
@@ -91,7 +91,7 @@ static bool run_random(bool portable, int D, int count, uint64_t seed) {
         printf("  random %d: D=%d H=%d/%d %dx%d bands=%zu stages=%d\n", i, D, x.H, x.K, x.Sq, x.Sk,
                b.size(), stages); /* before it runs: it may hang */
         fflush(stdout);
-        ok &= run_case("random", Case{x, b, portable, stages, i % 4 == 3});
+        ok &= run_case("random", Case{x, b, kernels, stages, i % 4 == 3});
     }
     return ok;
 }
@@ -125,7 +125,7 @@ struct Inputs {
     Buffer<float> lse, delta, dq, dkv;
     AttnWork *work;
     Shape shape;
-    void create(Shape x, const Bands &bands, bool portable) {
+    void create(Shape x, const Bands &bands, AttnKernels kernels) {
         shape = x;
         q.create((size_t)x.Sq * x.H * x.D);
         kv.create((size_t)x.Sk * 2 * x.K * x.D);
@@ -138,7 +138,7 @@ struct Inputs {
         noise<<<1024, 256, 0, test_stream.s>>>(q.d, q.n, 1);
         noise<<<1024, 256, 0, test_stream.s>>>(kv.d, kv.n, 2);
         noise<<<1024, 256, 0, test_stream.s>>>(d_o.d, d_o.n, 3);
-        work = make_work(bands, x, portable);
+        work = make_work(bands, x, kernels);
     }
     void destroy() {
         cuda_attn_work_free(work);
@@ -185,7 +185,7 @@ static bool run_repeat(int D) {
     cuda_attention_deterministic(true);
     for (auto &c : cases) {
         Inputs b;
-        b.create(Shape{c.S, c.S, D == 64 ? 32 : 24, 8, D}, named_bands(c.mask, c.S), false);
+        b.create(Shape{c.S, c.S, D == 64 ? 32 : 24, 8, D}, named_bands(c.mask, c.S), ATTN_BEST);
         Buffer<float> dq, dkv;
         Buffer<bf16> o;
         Buffer<unsigned long long> count;
@@ -224,10 +224,10 @@ static bool run_repeat(int D) {
 }
 
 /* Many items a CTA: the rings wrap many times. */
-static bool run_long(bool portable, int D) {
-    Case causal = {{2048, 2048, 16, 4, D}, one_band(2048, 2048, BAND_NO_LO, 0), portable, 1, false};
+static bool run_long(AttnKernels kernels, int D) {
+    Case causal = {{2048, 2048, 16, 4, D}, one_band(2048, 2048, BAND_NO_LO, 0), kernels, 1, false};
     Case documents = {
-        {2000, 2000, 24, 8, D}, documents_bands({300, 650, 17, 400, 129, 504}), portable, 1, false};
+        {2000, 2000, 24, 8, D}, documents_bands({300, 650, 17, 400, 129, 504}), kernels, 1, false};
     bool ok = run_case("long causal", causal);
     return run_case("long documents", documents) && ok;
 }
@@ -235,25 +235,30 @@ static bool run_long(bool portable, int D) {
 static bool run_group(const char *group) {
     int D = 0, n = 0;
     CU(cudaStreamCreateWithFlags(&test_stream.s, cudaStreamNonBlocking));
-    if (sscanf(group, "portable-named-%d", &D) == 1) return run_named(true, D, false);
+    if (sscanf(group, "portable-named-%d", &D) == 1) return run_named(ATTN_PORTABLE, D, false);
     if (sscanf(group, "sm90-small-%d", &D) == 1) { /* for compute-sanitizer */
-        Case c = {{200, 200, 4, 2, D}, documents_bands({130, 70}), false, 1, false};
-        Case wide = {{200, 2200, 2, 1, D}, one_band(200, 2200, BAND_NO_LO, 2100), false, 1, false};
+        Case c = {{200, 200, 4, 2, D}, documents_bands({130, 70}), ATTN_BEST, 1, false};
+        Case wide = {
+            {200, 2200, 2, 1, D}, one_band(200, 2200, BAND_NO_LO, 2100), ATTN_WIDE, 1, false};
         return run_case("documents", c) & run_case("long rows", wide);
     }
-    if (sscanf(group, "sm90-named-%d", &D) == 1) return run_named(false, D, false);
-    if (sscanf(group, "sm90-hard-%d", &D) == 1) return run_hard(false, D);
-    if (sscanf(group, "portable-hard-%d", &D) == 1) return run_hard(true, D);
-    if (sscanf(group, "sm90-any-%d", &D) == 1) return run_named(false, D, true);
+    if (sscanf(group, "sm90-named-%d", &D) == 1) return run_named(ATTN_BEST, D, false);
+    if (sscanf(group, "sm90-hard-%d", &D) == 1) return run_hard(ATTN_BEST, D);
+    if (sscanf(group, "portable-hard-%d", &D) == 1) return run_hard(ATTN_PORTABLE, D);
+    if (sscanf(group, "sm90-any-%d", &D) == 1) return run_named(ATTN_BEST, D, true);
     if (sscanf(group, "sm90-repeat-%d", &D) == 1) return run_repeat(D);
     if (sscanf(group, "portable-random-%d-%d", &D, &n) == 2)
-        return run_random(true, D, n, (uint64_t)D);
+        return run_random(ATTN_PORTABLE, D, n, (uint64_t)D);
     if (sscanf(group, "sm90-random-%d-%d", &D, &n) == 2)
-        return run_random(false, D, n, 1000 + (uint64_t)D);
-    if (sscanf(group, "sm90-sources-%d", &D) == 1) return run_sources(false, D);
-    if (sscanf(group, "portable-sources-%d", &D) == 1) return run_sources(true, D);
-    if (sscanf(group, "sm90-long-%d", &D) == 1) return run_long(false, D);
-    if (sscanf(group, "portable-long-%d", &D) == 1) return run_long(true, D);
+        return run_random(ATTN_BEST, D, n, 1000 + (uint64_t)D);
+    if (sscanf(group, "wide-named-%d", &D) == 1) return run_named(ATTN_WIDE, D, false);
+    if (sscanf(group, "wide-hard-%d", &D) == 1) return run_hard(ATTN_WIDE, D);
+    if (sscanf(group, "wide-random-%d-%d", &D, &n) == 2) return run_random(ATTN_WIDE, D, n, 2064);
+    if (sscanf(group, "wide-sources-%d", &D) == 1) return run_sources(ATTN_WIDE, D);
+    if (sscanf(group, "sm90-sources-%d", &D) == 1) return run_sources(ATTN_BEST, D);
+    if (sscanf(group, "portable-sources-%d", &D) == 1) return run_sources(ATTN_PORTABLE, D);
+    if (sscanf(group, "sm90-long-%d", &D) == 1) return run_long(ATTN_BEST, D);
+    if (sscanf(group, "portable-long-%d", &D) == 1) return run_long(ATTN_PORTABLE, D);
     printf("unknown group %s\n", group);
     return false;
 }
@@ -301,7 +306,7 @@ int main(int argc, char **argv) {
         int D = atoi(argv[3]), S = atoi(argv[4]);
         Shape x = {S, S, D == 64 ? 32 : 24, 8, D};
         Inputs b;
-        b.create(x, named_bands("causal", S), false);
+        b.create(x, named_bands("causal", S), ATTN_BEST);
         b.prepare();
         if (!strcmp(argv[2], "bwd")) b.bwd();
         CU(cudaStreamSynchronize(test_stream.s));
@@ -318,7 +323,8 @@ int main(int argc, char **argv) {
             "portable-random-48-8",  "portable-random-64-12", "portable-random-128-12",
             "portable-random-112-8", "portable-random-96-6",  "portable-random-16-4",
             "portable-long-64",      "portable-long-128",     "sm90-sources-64",
-            "sm90-sources-128",      "portable-sources-64"};
+            "sm90-sources-128",      "portable-sources-64",   "wide-named-64",
+            "wide-hard-64",          "wide-random-64-40",     "wide-sources-64"};
         for (const char *g : groups) {
             if (argc > 2 && !strstr(g, argv[2])) continue;
             double t0 = time_now();

@@ -81,17 +81,17 @@ struct Hard {
 struct Case {
     Shape x;
     Bands bands;
-    bool portable;
+    AttnKernels kernels;
     int stages;              /* the bands are dealt to this many calls */
     bool any_order;          /* dq may differ in its bits from run to run */
     const Hard *hard = NULL; /* forward only: P is near 0 or 1, and dS what is left of rounding */
 };
 
-static AttnWork *make_work(const Bands &bands, Shape x, bool portable) {
+static AttnWork *make_work(const Bands &bands, Shape x, AttnKernels kernels) {
     AttnShape s = {x.Sq, x.Sk, x.H, x.K, x.D, (float)(1 / sqrt((double)x.D))};
     AttnWork *work = NULL;
-    Status st = (portable ? cuda_attn_work_create_portable : cuda_attn_work_create)(
-        &work, bands.data(), (int64_t)bands.size(), s, NULL, &test_stream);
+    Status st = cuda_attn_work_create_as(kernels, &work, bands.data(), (int64_t)bands.size(), s,
+                                         NULL, &test_stream);
     REQUIRE(st == OK);
     return work;
 }
@@ -125,7 +125,7 @@ static bool run_case(const char *name, const Case &c) {
     std::vector<Bands> stages((size_t)c.stages);
     for (size_t i = 0; i < c.bands.size(); i++) stages[i % stages.size()].push_back(c.bands[i]);
     std::vector<AttnWork *> works;
-    for (const Bands &b : stages) works.push_back(make_work(b, x, c.portable));
+    for (const Bands &b : stages) works.push_back(make_work(b, x, c.kernels));
     std::vector<bf16> o1;
     std::vector<float> lse1, dq1, dkv1, o_acc1;
     bool ok = true;

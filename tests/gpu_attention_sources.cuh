@@ -96,7 +96,7 @@ struct Arrivals {
     }
 };
 
-static bool run_arrivals(bool portable, int D, const std::vector<int> &rows, bool causal) {
+static bool run_arrivals(AttnKernels kernels, int D, const std::vector<int> &rows, bool causal) {
     Arrivals a;
     a.create(D, rows, causal);
     const Shape x = a.x;
@@ -115,9 +115,8 @@ static bool run_arrivals(bool portable, int D, const std::vector<int> &rows, boo
     Reference ref = reference(a.bands, x, (double)scale, q.d, a.kv.d, d_o.d);
     AttnWork *work = NULL;
     AttnShape shape = {x.Sq, x.Sk, x.H, x.K, D, scale};
-    REQUIRE((portable ? cuda_attn_work_create_portable
-                      : cuda_attn_work_create)(&work, a.bands.data(), (int64_t)a.bands.size(),
-                                               shape, &a.sources, &test_stream) == OK);
+    REQUIRE(cuda_attn_work_create_as(kernels, &work, a.bands.data(), (int64_t)a.bands.size(), shape,
+                                     &a.sources, &test_stream) == OK);
     Worst worst = {};
     bool ok = true;
     for (uint32_t repeat = 1; repeat <= 4 && ok; repeat++) {
@@ -170,14 +169,14 @@ static bool run_arrivals(bool portable, int D, const std::vector<int> &rows, boo
     return ok && guards;
 }
 
-static bool run_sources(bool portable, int D) {
+static bool run_sources(AttnKernels kernels, int D) {
     bool ok = true;
     for (int causal = 0; causal < 2; causal++) {
-        ok &= run_arrivals(portable, D, {300, 300}, causal);
-        ok &= run_arrivals(portable, D, {300, 300, 300, 300}, causal);
-        ok &= run_arrivals(portable, D, {1000, 77, 0, 1, 640, 128, 0, 300}, causal);
-        ok &= run_arrivals(portable, D, {300, 0, 0, 0}, causal);
-        ok &= run_arrivals(portable, D, {64, 700, 2000}, causal);
+        ok &= run_arrivals(kernels, D, {300, 300}, causal);
+        ok &= run_arrivals(kernels, D, {300, 300, 300, 300}, causal);
+        ok &= run_arrivals(kernels, D, {1000, 77, 0, 1, 640, 128, 0, 300}, causal);
+        ok &= run_arrivals(kernels, D, {300, 0, 0, 0}, causal);
+        ok &= run_arrivals(kernels, D, {64, 700, 2000}, causal);
     }
     return ok;
 }
