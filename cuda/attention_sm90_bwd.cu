@@ -460,18 +460,19 @@ void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const 
     if (list.n_tiles == 0) return;
     if (deterministic)
         cudaMemsetAsync(work->dq_turns, 0, (size_t)attn_dq_turns_bytes(work), stream);
+    int parts = parts_of(list, s.K, s.H / s.K, work->sm_count);
     /* q, dO and dq of the heads that are walked at the same time are to stay in L2. With phases
      * CTAs are not in step (they begin one when they are done with another), and walk all heads of
-     * a group; the last is to end with short items, those of all heads. */
-    bool phases = work->sources.n > 0;
+     * a group. A call of few items had better end with the short ones of all heads. */
+    bool phases = work->sources.n > 0, few = list.n_tiles * s.K * parts < 10 * work->sm_count;
     int64_t head = i64_max(s.Sq * s.D * 8, 1), group = head * (s.H / s.K);
     int64_t side_by_side = phases ? (48ll << 20) / group : (64ll << 20) / head;
-    int parts = parts_of(list, s.K, s.H / s.K, work->sm_count);
+    int64_t in_the_end = phases && few ? INT32_MAX : side_by_side;
     BwdParams p = {dkv,
                    lse,
                    delta,
                    list,
-                   item_order(list, s.K * parts, side_by_side, phases ? INT32_MAX : side_by_side),
+                   item_order(list, s.K * parts, side_by_side, in_the_end),
                    work->counters + 2,
                    work->dkv_turns,
                    deterministic ? work->dq_turns : NULL,
