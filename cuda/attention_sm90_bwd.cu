@@ -463,11 +463,12 @@ void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const 
     int parts = parts_of(list, s.K, s.H / s.K, work->sm_count);
     /* q, dO and dq of the heads that are walked at the same time are to stay in L2. With phases
      * CTAs are not in step (they begin one when they are done with another), and walk all heads of
-     * a group. A call of few items had better end with the short ones of all heads. */
-    bool phases = work->sources.n > 0, few = list.n_tiles * s.K * parts < 10 * work->sm_count;
+     * a group. Where all of it is small, a call had better end with the short items of all heads.
+     */
+    bool phases = work->sources.n > 0;
     int64_t head = i64_max(s.Sq * s.D * 8, 1), group = head * (s.H / s.K);
     int64_t side_by_side = phases ? (48ll << 20) / group : (64ll << 20) / head;
-    int64_t in_the_end = phases && few ? INT32_MAX : side_by_side;
+    int64_t in_the_end = phases && s.H * head <= 100ll << 20 ? INT32_MAX : side_by_side;
     BwdParams p = {dkv,
                    lse,
                    delta,
