@@ -150,7 +150,7 @@ const ConfigKey config_keys[] = {
         "magi: tokens that are dispatched as one piece; 0 = chosen by the planner."),
     ROW(parallel.overlap_degree, "auto", 0, 8, auto_name, 0, "",
         "magi: stages that overlap transfers with attention; 0 = no overlap, auto = by cost "
-        "model."),
+        "model, or one call where GPUs read each other's memory."),
     NAMED(parallel.ring_accum, "fp32", accum_names, "ring: type of the partial sums."),
     NAMED(parallel.transport, "auto", transport_names,
           "How keys and values travel between GPUs of a host; auto = copied from memory to memory."),
