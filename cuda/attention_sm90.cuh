@@ -113,13 +113,8 @@ static inline CUtensorMap encode_map(CUtensorMapDataType type, const void *base,
                                      int64_t rows, int64_t panels, int64_t row_bytes,
                                      int64_t panel_bytes, int box_rows, int box_panels,
                                      CUtensorMapSwizzle swizzle) {
-    static const PFN_cuTensorMapEncodeTiled_v12000 encode = [] {
-        void *entry = NULL;
-        cudaDriverEntryPointQueryResult found;
-        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault,
-                                         &found);
-        return (PFN_cuTensorMapEncodeTiled_v12000)entry;
-    }();
+    static const auto encode =
+        (PFN_cuTensorMapEncodeTiled_v12000)cuda_driver_entry("cuTensorMapEncodeTiled", 12000);
     CUtensorMap map;
     cuuint64_t dims[3] = {(cuuint64_t)inner, (cuuint64_t)i64_max(rows, 1), (cuuint64_t)panels};
     cuuint64_t strides[2] = {(cuuint64_t)row_bytes, (cuuint64_t)panel_bytes};

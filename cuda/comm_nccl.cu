@@ -144,13 +144,8 @@ static Status nccl_group_after(Comm *c, const uint32_t *flag, uint32_t value) {
 
 /* By the stream itself: a kernel might find no room beside the one that waits. */
 static Status raise(uint32_t *flag, cudaStream_t stream) {
-    static const PFN_cuStreamWriteValue32_v11070 write = [] {
-        void *entry = NULL;
-        cudaDriverEntryPointQueryResult found;
-        cudaGetDriverEntryPointByVersion("cuStreamWriteValue32", &entry, 11070, cudaEnableDefault,
-                                         &found);
-        return (PFN_cuStreamWriteValue32_v11070)entry;
-    }();
+    static const auto write =
+        (PFN_cuStreamWriteValue32_v11070)cuda_driver_entry("cuStreamWriteValue32", 11070);
     if (write != NULL && write(stream, (CUdeviceptr)flag, 1, 0) == CUDA_SUCCESS) return OK;
     return status_fail(ERR_ENV, "the driver cannot write a flag from a stream: set "
                                 "parallel.transport: nccl");

@@ -166,13 +166,8 @@ static void copy(Peers *p, int64_t n, cudaStream_t stream) {
 
 /* By the stream itself: a kernel might find no room beside the one that counts. */
 static Status wait_for_gate(Gate gate, cudaStream_t stream) {
-    static const PFN_cuStreamWaitValue32_v11070 wait = [] {
-        void *entry = NULL;
-        cudaDriverEntryPointQueryResult found;
-        cudaGetDriverEntryPointByVersion("cuStreamWaitValue32", &entry, 11070, cudaEnableDefault,
-                                         &found);
-        return (PFN_cuStreamWaitValue32_v11070)entry;
-    }();
+    static const auto wait =
+        (PFN_cuStreamWaitValue32_v11070)cuda_driver_entry("cuStreamWaitValue32", 11070);
     if (wait != NULL &&
         wait(stream, (CUdeviceptr)gate.flag, gate.value, CU_STREAM_WAIT_VALUE_GEQ) == CUDA_SUCCESS)
         return OK;

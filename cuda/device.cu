@@ -197,6 +197,14 @@ static double event_ms(Event *begin, Event *end) {
 
 static __global__ void probe_kernel(void) {}
 
+void *cuda_driver_entry(const char *name, unsigned version) {
+    void *entry = NULL;
+    cudaDriverEntryPointQueryResult found;
+    cudaError_t error =
+        cudaGetDriverEntryPointByVersion(name, &entry, version, cudaEnableDefault, &found);
+    return error == cudaSuccess && found == cudaDriverEntryPointSuccess ? entry : NULL;
+}
+
 int cuda_sm_count(void) {
     int device = 0, count = 1;
     CUDA_NOTE(cudaGetDevice(&device));

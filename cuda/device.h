@@ -48,6 +48,8 @@ void cuda_scratch_free(void *scratch, cudaStream_t stream);
 void cuda_upload(void *dst, const void *src, int64_t bytes, Stream *stream);
 
 int cuda_sm_count(void);
+/* A function of the driver, which is not linked, as of a version such as 12000; NULL: it has none. */
+void *cuda_driver_entry(const char *name, unsigned version);
 
 /* Makes `local_rank`'s GPU the current one (ERR_ENV with what to do when there is none that can run
  * this binary) and fills in the rows of the table that deal with memory, streams and events. */
