@@ -27,10 +27,10 @@
  *
  * What bounds it (ncu, one launch, causal 8k, one H200; D = 64 / 128): shared memory 77 / 81 %
  * busy, tensor cores 56 / 66 %, L2 49 / 58 %. One launch reaches 606 TFLOP/s at D = 128; back to
- * back the power limit lowers the clock, and two other structures gain less than 2 %: dv issued
- * before dP is waited for, so that both run under arithmetic, and with that a third warpgroup for dq.
- * In turns costs 13 to 27 %. Causal 2k by parts of a group: D = 64: 1: 237, 2: 338, 4: 160; D = 128,
- * 24/8: 1: 278, 3: 206. Figures of all sizes: tests/results. */
+ * back the power limit lowers the clock, and two other structures gain -3 to 4 %: dv issued
+ * before dP is waited for, so that both run under arithmetic, and with that a third warpgroup for
+ * dq. In turns costs 13 to 27 %. Causal 2k by parts of a group: D = 64: 1: 237, 2: 338, 4: 160; D =
+ * 128, 24/8: 1: 278, 3: 206. Figures of all sizes: tests/results. */
 #include "attention.h"
 #include "attention_sm90.cuh"
 
