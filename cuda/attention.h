@@ -65,6 +65,14 @@ struct AttnWork {
     cudaStream_t stream; /* memory belongs to its order */
 };
 
+/* How many keys lie in the kv of a call, and the first that lies in that of the sources. */
+static inline int32_t attn_own_keys(const AttnWork *work) {
+    return work->sources.n ? work->sources.rows[0].begin - ATTN_GAP : (int32_t)work->shape.Sk;
+}
+static inline int32_t attn_first_source(const AttnWork *work) {
+    return work->sources.n ? work->sources.rows[0].begin : INT32_MAX;
+}
+
 static inline int64_t attn_dq_turns_bytes(const AttnWork *work) {
     return (int64_t)work->n_slots * work->shape.H * 2 * (int64_t)sizeof(int32_t);
 }

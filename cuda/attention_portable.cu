@@ -24,6 +24,7 @@ struct Params {
     const float *lse, *delta;
     AttnList list;
     AttnSources sources;
+    int own_keys, first_source;
     int Sq, Sk, H, K, D;
     float scale;
     bool resume, accumulate;
@@ -52,6 +53,15 @@ __device__ void load_tile(bf16 *tile, const bf16 *x, int64_t stride, int row0, i
             "l"(from), "r"(inside ? 16 : 0)
             : "memory");
     }
+}
+
+/* tile[64, DP] = keys from `row` on, `offset` elements into each row of kv. */
+template <int DP> __device__ void load_keys(bf16 *tile, const Params &p, int offset, int row) {
+    const int64_t stride = (int64_t)2 * p.K * p.D;
+    const bool own = row < p.first_source;
+    const bf16 *kv = (own ? p.kv : (const bf16 *)p.sources.kv) + offset;
+    int rows = own ? p.own_keys : p.Sk - p.first_source;
+    load_tile<DP>(tile, kv, stride, own ? row : row - p.first_source, rows, p.D);
 }
 __device__ __forceinline__ void load_commit() {
     asm volatile("cp.async.commit_group;" ::: "memory");
@@ -170,8 +180,8 @@ template <int DP> __global__ void __launch_bounds__(THREADS) fwd_kernel(const Pa
     const int head = blockIdx.y, kv_head = head / (p.H / p.K);
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int tile_row = threadIdx.x / 32 * 16 + g;
-    const int64_t q_stride = (int64_t)p.H * p.D, kv_stride = (int64_t)2 * p.K * p.D;
-    const bf16 *k = p.kv + kv_head * p.D, *v = k + p.K * p.D;
+    const int64_t q_stride = (int64_t)p.H * p.D;
+    const int k = kv_head * p.D, v = k + p.K * p.D; /* in a row of kv */
     const float c = p.scale * LOG2E;
     float o[DP / 8][4], m[2], l[2];
 
@@ -194,8 +204,8 @@ template <int DP> __global__ void __launch_bounds__(THREADS) fwd_kernel(const Pa
     int arrived = 0; /* sources */
     auto load_kv = [&](const Walk &at, int stage) {
         wait_for_sources(p.sources, at.column(), &arrived);
-        load_tile<DP>(sk + stage * TILE * DP, k, kv_stride, at.column(), p.Sk, p.D);
-        load_tile<DP>(sv + stage * TILE * DP, v, kv_stride, at.column(), p.Sk, p.D);
+        load_keys<DP>(sk + stage * TILE * DP, p, k, at.column());
+        load_keys<DP>(sv + stage * TILE * DP, p, v, at.column());
         load_commit();
     };
     Walk at(p.list, tile), ahead = at;
@@ -289,13 +299,13 @@ template <int DP> __global__ void __launch_bounds__(THREADS) bwd_kv_kernel(const
     const int kv_head = blockIdx.y, group = p.H / p.K;
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int tile_key = threadIdx.x / 32 * 16 + g;
-    const int64_t q_stride = (int64_t)p.H * p.D, kv_stride = (int64_t)2 * p.K * p.D;
-    const bf16 *k = p.kv + kv_head * p.D, *v = k + p.K * p.D;
+    const int64_t q_stride = (int64_t)p.H * p.D;
     const float c = p.scale * LOG2E;
     float dk[DP / 8][4] = {}, dv[DP / 8][4] = {};
 
-    load_tile<DP>(sk, k, kv_stride, tile.row0, p.Sk, p.D);
-    load_tile<DP>(sv, v, kv_stride, tile.row0, p.Sk, p.D);
+#pragma unroll 1
+    for (int i = 0; i < 2; i++) /* K and V; unrolled it takes a register too many */
+        load_keys<DP>(sk + i * TILE * DP, p, (i * p.K + kv_head) * p.D, tile.row0);
     for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
         auto load_q = [&](const Walk &at, int stage) {
             load_tile<DP>(sq + stage * TILE * DP, p.q + head * p.D, q_stride, at.column(), p.Sq,
@@ -351,7 +361,7 @@ template <int DP> __global__ void __launch_bounds__(THREADS) bwd_kv_kernel(const
     for (int r = 0; r < 2; r++) {
         int row = tile_key + 8 * r;
         if (row >= tile.rows) continue;
-        float *to = p.dkv + (tile.row0 + row) * kv_stride + kv_head * p.D + 2 * t;
+        float *to = p.dkv + (int64_t)(tile.row0 + row) * 2 * p.K * p.D + kv_head * p.D + 2 * t;
         store_row<DP>(to, dk, r, p.D, p.accumulate);
         store_row<DP>(to + p.K * p.D, dv, r, p.D, p.accumulate);
     }
@@ -365,8 +375,8 @@ template <int DP> __global__ void __launch_bounds__(THREADS) bwd_q_kernel(const 
     const int head = blockIdx.y, kv_head = head / (p.H / p.K);
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int tile_row = threadIdx.x / 32 * 16 + g;
-    const int64_t q_stride = (int64_t)p.H * p.D, kv_stride = (int64_t)2 * p.K * p.D;
-    const bf16 *k = p.kv + kv_head * p.D, *v = k + p.K * p.D;
+    const int64_t q_stride = (int64_t)p.H * p.D;
+    const int k = kv_head * p.D, v = k + p.K * p.D; /* in a row of kv */
     const float c = p.scale * LOG2E;
     float dq[DP / 8][4] = {}, lse[2], delta[2];
 
@@ -379,8 +389,8 @@ template <int DP> __global__ void __launch_bounds__(THREADS) bwd_q_kernel(const 
         delta[r] = row < tile.rows ? p.delta[from] : 0;
     }
     auto load_kv = [&](const Walk &at, int stage) {
-        load_tile<DP>(sk + stage * TILE * DP, k, kv_stride, at.column(), p.Sk, p.D);
-        load_tile<DP>(sv + stage * TILE * DP, v, kv_stride, at.column(), p.Sk, p.D);
+        load_keys<DP>(sk + stage * TILE * DP, p, k, at.column());
+        load_keys<DP>(sv + stage * TILE * DP, p, v, at.column());
         load_commit();
     };
     Walk at(p.list, tile), ahead = at;
@@ -448,6 +458,8 @@ Params params_of(const AttnWork *work, const void *q, const void *kv) {
     p.D = s.D;
     p.scale = s.scale;
     p.sources = work->sources;
+    p.own_keys = attn_own_keys(work);
+    p.first_source = attn_first_source(work);
     return p;
 }
 

@@ -134,4 +134,35 @@ static inline CUtensorMap tile_map(const void *x, int64_t rows, int heads, int D
                       (int64_t)heads * D * 2, 128, box_rows, D / 64, CU_TENSOR_MAP_SWIZZLE_128B);
 }
 
+/* Own keys, and those of sources. */
+struct KeyMaps {
+    CUtensorMap own, sources;
+    int first_source; /* row */
+};
+
+/* In boxes of box_rows rows. */
+static inline KeyMaps key_maps(const void *kv, const AttnWork *work, int box_rows) {
+    AttnShape s = work->shape;
+    KeyMaps maps;
+    maps.first_source = attn_first_source(work);
+    maps.own = tile_map(kv, attn_own_keys(work), 2 * s.K, s.D, box_rows);
+    maps.sources = maps.own;
+    if (work->sources.n)
+        maps.sources = tile_map(work->sources.kv, s.Sk - maps.first_source, 2 * s.K, s.D, box_rows);
+    return maps;
+}
+
+static __device__ __forceinline__ void prefetch_keys(const KeyMaps &maps) {
+    prefetch_map(&maps.own);
+    prefetch_map(&maps.sources);
+}
+
+static __device__ __forceinline__ void load_keys(void *dst, const KeyMaps &maps, int row, int panel,
+                                                 uint64_t *bar) {
+    if (row < maps.first_source)
+        tma_load(dst, &maps.own, 0, row, panel, bar);
+    else
+        tma_load(dst, &maps.sources, 0, row - maps.first_source, panel, bar);
+}
+
 #endif

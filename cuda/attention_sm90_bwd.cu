@@ -81,8 +81,7 @@ template <int D> struct BwdShared {
 };
 
 /* One lane: takes items, loads K and V of each and announces its steps. */
-template <int D>
-__device__ void plan(BwdShared<D> &sm, const CUtensorMap *map_kv, const BwdParams &p) {
+template <int D> __device__ void plan(BwdShared<D> &sm, const KeyMaps &keys, const BwdParams &p) {
     const int heads = p.H / p.K / p.parts; /* of an item */
     uint32_t items = 0, steps = 0;
     int item, arrived = 0; /* sources */
@@ -100,8 +99,8 @@ __device__ void plan(BwdShared<D> &sm, const CUtensorMap *map_kv, const BwdParam
             if (p.source_goal[i] == 0) announce_departure(&p.sources.departed[i]);
         if (n_steps > 0) {
             mbar_arrive_expect(&sm.kv_full, 2 * KEYS * D * 2);
-            tma_load(sm.k, map_kv, 0, row0, kv_head * (D / 64), &sm.kv_full);
-            tma_load(sm.v, map_kv, 0, row0, (p.K + kv_head) * (D / 64), &sm.kv_full);
+            load_keys(sm.k, keys, row0, kv_head * (D / 64), &sm.kv_full);
+            load_keys(sm.v, keys, row0, (p.K + kv_head) * (D / 64), &sm.kv_full);
         } else {
             mbar_arrive(&sm.kv_full);
         }
@@ -368,8 +367,7 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
 template <int D>
 __global__ void __launch_bounds__(384, 1)
     bwd_kernel(const __grid_constant__ CUtensorMap map_q,
-               const __grid_constant__ CUtensorMap map_do,
-               const __grid_constant__ CUtensorMap map_kv,
+               const __grid_constant__ CUtensorMap map_do, const __grid_constant__ KeyMaps keys,
                const __grid_constant__ CUtensorMap map_dq, const BwdParams p) {
     extern __shared__ uint8_t raw[];
     BwdShared<D> &sm = shared_as<BwdShared<D>>(raw);
@@ -378,7 +376,7 @@ __global__ void __launch_bounds__(384, 1)
     if (threadIdx.x == 0) {
         prefetch_map(&map_q);
         prefetch_map(&map_do);
-        prefetch_map(&map_kv);
+        prefetch_keys(keys);
         prefetch_map(&map_dq);
         mbar_init(&sm.kv_full, 1);
         mbar_init(&sm.kv_empty, 8);
@@ -397,7 +395,7 @@ __global__ void __launch_bounds__(384, 1)
     if (wg == 0) {
         registers_shrink<24>();
         if (threadIdx.x == 0)
-            plan<D>(sm, &map_kv, p);
+            plan<D>(sm, keys, p);
         else if (warp == 3)
             load<D>(sm, &map_q, &map_do, p);
         else if (warp > 0 && threadIdx.x % 32 == 0)
@@ -410,17 +408,17 @@ __global__ void __launch_bounds__(384, 1)
 
 template <int D>
 void launch(const BwdParams &p, float *dq, const void *d_o, const void *q, const void *kv,
-            int64_t Sk, int sm_count, cudaStream_t stream) {
+            const AttnWork *work, cudaStream_t stream) {
     constexpr int bytes = shared_bytes<BwdShared<D>>();
     static_assert(bytes <= 227 * 1024);
     cudaFuncSetAttribute(bwd_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     CUtensorMap map_q = tile_map(q, p.Sq, p.H, D, Bwd<D>::ROWS);
     CUtensorMap map_do = tile_map(d_o, p.Sq, p.H, D, Bwd<D>::ROWS);
-    CUtensorMap map_kv = tile_map(kv, Sk, 2 * p.K, D, KEYS);
+    KeyMaps keys = key_maps(kv, work, KEYS);
     CUtensorMap map_dq = encode_map(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, dq, 32, p.Sq, p.H * D / 32,
                                     (int64_t)p.H * D * 4, 128, 64, 2, CU_TENSOR_MAP_SWIZZLE_128B);
-    bwd_kernel<D><<<(unsigned)i64_min(p.order.n_items, sm_count), 384, bytes, stream>>>(
-        map_q, map_do, map_kv, map_dq, p);
+    bwd_kernel<D><<<(unsigned)i64_min(p.order.n_items, work->sm_count), 384, bytes, stream>>>(
+        map_q, map_do, keys, map_dq, p);
 }
 
 /* Into how many items a KV head's group is split: what ends first by this estimate, in steps. An SM
@@ -490,7 +488,7 @@ void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const 
     for (int i = 0; i < work->sources.n; i++)
         p.source_goal[i] = 8 * work->source_tiles[i] * s.K * parts;
     if (s.D == 64)
-        launch<64>(p, dq, d_o, q, kv, s.Sk, work->sm_count, stream);
+        launch<64>(p, dq, d_o, q, kv, work, stream);
     else
-        launch<128>(p, dq, d_o, q, kv, s.Sk, work->sm_count, stream);
+        launch<128>(p, dq, d_o, q, kv, work, stream);
 }

@@ -62,7 +62,7 @@ template <int D, int W> struct FwdShared {
 };
 
 template <int D, int W>
-__device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const CUtensorMap *map_kv,
+__device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const KeyMaps &keys,
                         const FwdParams &p) {
     using C = Fwd<D, W>;
     constexpr int ST = C::STAGES, BYTES = C::STEP * D * 2;
@@ -80,8 +80,8 @@ __device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const CUt
         step.masked = masked;
         if (masked) step.band = band;
         mbar_arrive_expect(&sm.full[i], ((k_panel >= 0) + (due[0].panel >= 0)) * BYTES);
-        if (k_panel >= 0) tma_load(sm.k[i], map_kv, 0, c0, k_panel, &sm.full[i]);
-        if (due[0].panel >= 0) tma_load(sm.v[i], map_kv, 0, due[0].c0, due[0].panel, &sm.full[i]);
+        if (k_panel >= 0) load_keys(sm.k[i], keys, c0, k_panel, &sm.full[i]);
+        if (due[0].panel >= 0) load_keys(sm.v[i], keys, due[0].c0, due[0].panel, &sm.full[i]);
         if (C::AHEAD) due[0] = due[C::AHEAD];
         due[C::AHEAD] = {c0, v_panel};
         n++;
@@ -247,8 +247,8 @@ template <int D, int W> __device__ void consume(FwdShared<D, W> &sm, const FwdPa
 
 template <int D, int W>
 __global__ void __launch_bounds__((Fwd<D, W>::WGS + 1) * 128, 1)
-    fwd_kernel(const __grid_constant__ CUtensorMap map_q,
-               const __grid_constant__ CUtensorMap map_kv, const FwdParams p) {
+    fwd_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ KeyMaps keys,
+               const FwdParams p) {
     using C = Fwd<D, W>;
     /* of 64 Ki registers, a multiple of 8 for each thread; who asks for more than is left waits
      * forever */
@@ -258,7 +258,7 @@ __global__ void __launch_bounds__((Fwd<D, W>::WGS + 1) * 128, 1)
     const int wg = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
     if (threadIdx.x == 0) {
         prefetch_map(&map_q);
-        prefetch_map(&map_kv);
+        prefetch_keys(keys);
         for (int i = 0; i < C::ITEMS; i++) {
             mbar_init(&sm.q_full[i], 1);
             mbar_init(&sm.q_empty[i], 4 * C::WGS); /* each consumer warp for itself */
@@ -272,7 +272,7 @@ __global__ void __launch_bounds__((Fwd<D, W>::WGS + 1) * 128, 1)
     __syncthreads();
     if (wg == 0) {
         registers_shrink<C::IDLE>();
-        if (threadIdx.x == 0) produce<D, W>(sm, &map_q, &map_kv, p);
+        if (threadIdx.x == 0) produce<D, W>(sm, &map_q, keys, p);
     } else {
         registers_grow<C::REGS>();
         consume<D, W>(sm, p, wg - 1);
@@ -280,17 +280,17 @@ __global__ void __launch_bounds__((Fwd<D, W>::WGS + 1) * 128, 1)
 }
 
 template <int D, int W>
-void launch(const FwdParams &p, const void *q, const void *kv, int64_t Sk, int sm_count,
+void launch(const FwdParams &p, const void *q, const void *kv, const AttnWork *work,
             cudaStream_t stream) {
     using C = Fwd<D, W>;
     constexpr int bytes = shared_bytes<FwdShared<D, W>>();
     static_assert(bytes <= 227 * 1024);
     cudaFuncSetAttribute(fwd_kernel<D, W>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     CUtensorMap map_q = tile_map(q, p.Sq, p.H, D, 64 * C::WGS);
-    CUtensorMap map_kv = tile_map(Sk ? kv : q, Sk, 2 * p.K, D, C::STEP);
+    KeyMaps keys = key_maps(work->shape.Sk ? kv : q, work, C::STEP);
     fwd_kernel<D, W>
-        <<<(unsigned)i64_min(p.order.n_items, sm_count), (C::WGS + 1) * 128, bytes, stream>>>(
-            map_q, map_kv, p);
+        <<<(unsigned)i64_min(p.order.n_items, work->sm_count), (C::WGS + 1) * 128, bytes, stream>>>(
+            map_q, keys, p);
 }
 
 template <int D, int W> AttnGrid grid_of() {
@@ -329,9 +329,9 @@ void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void 
                    resume,
                    work->sources};
     if (s.D == 128)
-        launch<128, 0>(p, q, kv, s.Sk, work->sm_count, stream);
+        launch<128, 0>(p, q, kv, work, stream);
     else if (work->wide)
-        launch<64, 1>(p, q, kv, s.Sk, work->sm_count, stream);
+        launch<64, 1>(p, q, kv, work, stream);
     else
-        launch<64, 0>(p, q, kv, s.Sk, work->sm_count, stream);
+        launch<64, 0>(p, q, kv, work, stream);
 }

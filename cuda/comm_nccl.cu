@@ -7,8 +7,6 @@
  * for a collective and in comm_wait() for a group. */
 #include "comm_peer.h"
 
-#include <cuda.h>
-#include <cudaTypedefs.h>
 #include <nccl.h>
 #include <stdlib.h>
 
@@ -23,17 +21,13 @@ typedef struct {
      * one waits for that one too, which is more than asked for but never wrong: the stream is in
      * order. */
     cudaEvent_t ended[TICKETS];
-    int64_t groups;      /* so far */
-    Transfer *transfers; /* of the open group */
-    int64_t count, capacity;
+    int64_t groups; /* so far */
+    Group group;    /* the open one */
     bool open;
-    Event *trace[2];   /* of the next group; NULL: none */
-    int32_t *word;     /* device memory for the barrier */
-    Comm *host;        /* the same ranks in host memory; owned */
-    Peers *peers;      /* NULL: everything goes through NCCL */
-    uint32_t *signals; /* of the open group */
-    int n_signals;
-    Gate gate; /* of the open group */
+    Event *trace[2]; /* of the next group; NULL: none */
+    int32_t *word;   /* device memory for the barrier */
+    Comm *host;      /* the same ranks in host memory; owned */
+    Peers *peers;    /* NULL: everything goes through NCCL */
 } Nccl;
 
 static ncclDataType_t type_of(Dtype t) {
@@ -125,40 +119,32 @@ static Status nccl_group_begin(Comm *c) {
     Nccl *x = nccl_of(c);
     REQUIRE(!x->open);
     x->open = true;
-    x->count = 0;
-    x->n_signals = 0;
-    x->gate = Gate{};
+    x->group.n = 0;
+    x->group.n_signals = 0;
+    x->group.gate = Gate{};
     return OK;
 }
 
-static Status nccl_group_signal(Comm *c, uint32_t *flags, int n) {
-    nccl_of(c)->signals = flags;
-    nccl_of(c)->n_signals = n;
+static Status nccl_group_signal(Comm *c, uint32_t *flag) {
+    Group *group = &nccl_of(c)->group;
+    REQUIRE(group->n_signals < COMM_SIGNALS);
+    group->signals[group->n_signals++] = Signal{flag, group->n};
     return OK;
 }
 
 static Status nccl_group_after(Comm *c, const uint32_t *flag, uint32_t value) {
-    nccl_of(c)->gate = Gate{flag, value};
+    nccl_of(c)->group.gate = Gate{flag, value};
     return OK;
 }
 
-/* By the stream itself: a kernel might find no room beside the one that waits. */
-static Status raise(uint32_t *flag, cudaStream_t stream) {
-    static const auto write =
-        (PFN_cuStreamWriteValue32_v11070)cuda_driver_entry("cuStreamWriteValue32", 11070);
-    if (write != NULL && write(stream, (CUdeviceptr)flag, 1, 0) == CUDA_SUCCESS) return OK;
-    return status_fail(ERR_ENV, "the driver cannot write a flag from a stream: set "
-                                "parallel.transport: nccl");
-}
-
 static Status add(Comm *c, Transfer transfer) {
-    Nccl *x = nccl_of(c);
-    REQUIRE(x->open);
-    if (x->count == x->capacity) {
-        x->capacity = i64_max(16, 2 * x->capacity);
-        x->transfers = (Transfer *)mem_grow(x->transfers, x->capacity, sizeof(Transfer));
+    Group *group = &nccl_of(c)->group;
+    REQUIRE(nccl_of(c)->open);
+    if (group->n == group->room) {
+        group->room = i64_max(16, 2 * group->room);
+        group->transfers = (Transfer *)mem_grow(group->transfers, group->room, sizeof(Transfer));
     }
-    x->transfers[x->count++] = transfer;
+    group->transfers[group->n++] = transfer;
     return OK;
 }
 
@@ -176,8 +162,8 @@ static bool goes_direct(const Nccl *x, const Transfer *t) {
 
 static ncclResult_t run_transfers(const Nccl *x) {
     ncclResult_t result = ncclGroupStart();
-    for (int64_t i = 0; i < x->count && result == ncclSuccess; i++) {
-        const Transfer *t = &x->transfers[i];
+    for (int64_t i = 0; i < x->group.n && result == ncclSuccess; i++) {
+        const Transfer *t = &x->group.transfers[i];
         if (goes_direct(x, t)) continue;
         size_t n = (size_t)t->n;
         result = t->send ? ncclSend(t->buf, n, type_of(t->type), t->peer, x->comm, x->stream)
@@ -192,19 +178,15 @@ static Status nccl_group_end(Comm *c, Stream *stream, CommTicket *ticket) {
     REQUIRE(x->open);
     x->open = false;
     ticket->id = 0;
-    if (x->count == 0 && x->peers == NULL) return OK;
+    if (x->group.n == 0 && x->peers == NULL) return OK;
     ticket->id = ++x->groups;
     int64_t direct = 0;
-    for (int64_t i = 0; i < x->count; i++) direct += goes_direct(x, &x->transfers[i]);
-    if (direct < x->count) enter(x, stream);
-    if (x->peers != NULL)
-        CHECK(peers_begin(x->peers, ticket->id, x->transfers, x->count, x->gate, stream->s,
-                          x->stream));
+    for (int64_t i = 0; i < x->group.n; i++) direct += goes_direct(x, &x->group.transfers[i]);
+    if (direct < x->group.n) enter(x, stream);
+    if (x->peers != NULL) CHECK(peers_begin(x->peers, ticket->id, &x->group, stream->s, x->stream));
     if (x->trace[0] != NULL) CUDA_NOTE(cudaEventRecord(x->trace[0]->e, x->stream));
-    if (direct < x->count) CHECK(check(x, run_transfers(x), "send and receive"));
-    if (x->peers != NULL)
-        CHECK(peers_pull(x->peers, ticket->id, x->transfers, x->count, x->stream));
-    for (int i = 0; i < x->n_signals; i++) CHECK(raise(&x->signals[i], x->stream));
+    if (direct < x->group.n) CHECK(check(x, run_transfers(x), "send and receive"));
+    if (x->peers != NULL) CHECK(peers_pull(x->peers, ticket->id, &x->group, x->stream));
     if (x->trace[1] != NULL) CUDA_NOTE(cudaEventRecord(x->trace[1]->e, x->stream));
     x->trace[0] = x->trace[1] = NULL;
     CUDA_NOTE(cudaEventRecord(x->ended[ticket->id % TICKETS], x->stream));
@@ -258,7 +240,7 @@ static void nccl_free(Comm *c) {
     peers_close(x->peers);
     cudaFree(x->word);
     comm_free(x->host);
-    free(x->transfers);
+    free(x->group.transfers);
     free(x);
     free(c);
 }

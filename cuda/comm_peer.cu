@@ -94,18 +94,18 @@ bool peers_reach_all(const Peers *p) {
 }
 
 /* Until the others have read what this rank posted RING groups ago. */
-static void wait_for_slot(Peers *p, int64_t group) {
+static void wait_for_slot(Peers *p, int64_t number) {
     for (int r = 0; r < p->size; r++)
-        if (p->peers[r].reached) wait_for(&p->boards[r].pulled, group - RING);
+        if (p->peers[r].reached) wait_for(&p->boards[r].pulled, number - RING);
 }
 
-static Status post(Peers *p, int64_t group, const Transfer *transfers, int64_t n) {
-    int slot = (int)(group % RING);
+static Status post(Peers *p, int64_t number, const Group *group) {
+    int slot = (int)(number % RING);
     Board *mine = &p->boards[p->rank];
     int64_t used = 0;
     for (int r = 0; r < p->size; r++) p->peers[r].sent[slot] = false;
-    for (int64_t i = 0; i < n; i++) {
-        const Transfer *t = &transfers[i];
+    for (int64_t i = 0; i < group->n; i++) {
+        const Transfer *t = &group->transfers[i];
         if (!t->send || !p->peers[t->peer].reached) continue;
         int64_t offset = (char *)t->buf - p->base, bytes = t->n * dtype_bytes(t->type);
         REQUIRE(offset >= 0 && offset + bytes <= p->bytes);
@@ -118,7 +118,7 @@ static Status post(Peers *p, int64_t group, const Transfer *transfers, int64_t n
         p->peers[t->peer].sent[slot] = true;
     }
     mine->n[slot] = used;
-    publish(&mine->posted, group);
+    publish(&mine->posted, number);
     return OK;
 }
 
@@ -130,42 +130,40 @@ static void grow(Peers *p, int64_t n) {
     p->sizes = (size_t *)mem_grow(p->sizes, p->room, sizeof *p->sizes);
 }
 
-/* Collects what this rank receives from r, the i-th message of r to this rank being the i-th here.
- */
-static int64_t match(Peers *p, int64_t group, int r, const Transfer *transfers, int64_t n) {
-    int slot = (int)(group % RING);
+/* Collects what transfers [begin, end) receive from r, whose i-th message to this rank is the i-th
+ * here; *at: how far its posts have been read. */
+static int64_t match(Peers *p, int64_t number, int r, const Group *group, int64_t begin,
+                     int64_t end, int64_t *at) {
+    int slot = (int)(number % RING);
     const Board *board = &p->boards[r];
-    int64_t found = 0, at = 0;
-    for (int64_t i = 0; i < n; i++) {
-        const Transfer *t = &transfers[i];
+    int64_t found = 0;
+    for (int64_t i = begin; i < end; i++) {
+        const Transfer *t = &group->transfers[i];
         if (t->send || t->peer != r) continue;
-        if (found == 0) wait_for(&board->posted, group);
-        while (at < board->n[slot] && board->posts[slot][at].to != p->rank) at++;
-        REQUIRE(at < board->n[slot] && board->posts[slot][at].bytes == t->n * dtype_bytes(t->type));
+        while (*at < board->n[slot] && board->posts[slot][*at].to != p->rank) ++*at;
+        REQUIRE(*at < board->n[slot] &&
+                board->posts[slot][*at].bytes == t->n * dtype_bytes(t->type));
         grow(p, found + 1);
         p->to[found] = t->buf;
-        p->from[found] = p->peers[r].base + board->posts[slot][at].offset;
-        p->sizes[found++] = (size_t)board->posts[slot][at++].bytes;
+        p->from[found] = p->peers[r].base + board->posts[slot][*at].offset;
+        p->sizes[found++] = (size_t)board->posts[slot][(*at)++].bytes;
     }
     return found;
 }
 
+/* By copy engines, also where ranks share a GPU. */
 static void copy(Peers *p, int64_t n, cudaStream_t stream) {
-    if (n > 2) {
-        cudaMemcpyAttributes how = {};
-        size_t first = 0;
-        how.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
-        how.flags = cudaMemcpyFlagPreferOverlapWithCompute;
-        CUDA_NOTE(
-            cudaMemcpyBatchAsync(p->to, p->from, p->sizes, (size_t)n, &how, &first, 1, stream));
-        return;
-    }
-    for (int64_t i = 0; i < n; i++)
-        CUDA_NOTE(cudaMemcpyAsync(p->to[i], p->from[i], p->sizes[i], cudaMemcpyDefault, stream));
+    cudaMemcpyAttributes how = {};
+    size_t first = 0;
+    if (n == 0) return;
+    how.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
+    how.flags = cudaMemcpyFlagPreferOverlapWithCompute;
+    CUDA_NOTE(cudaMemcpyBatchAsync(p->to, p->from, p->sizes, (size_t)n, &how, &first, 1, stream));
 }
 
-/* By the stream itself: a kernel might find no room beside the one that counts. */
-static Status wait_for_gate(Gate gate, cudaStream_t stream) {
+/* Waits for flags, and raises them, by the stream itself: a kernel might find no room beside the
+ * one that counts or waits. */
+static Status pass_gate(Gate gate, cudaStream_t stream) {
     static const auto wait =
         (PFN_cuStreamWaitValue32_v11070)cuda_driver_entry("cuStreamWaitValue32", 11070);
     if (wait != NULL &&
@@ -175,64 +173,93 @@ static Status wait_for_gate(Gate gate, cudaStream_t stream) {
                                 "parallel.transport: nccl");
 }
 
-Status peers_begin(Peers *p, int64_t group, const Transfer *transfers, int64_t n, Gate gate,
-                   cudaStream_t after, cudaStream_t joined) {
-    cudaEvent_t ready = p->peers[p->rank].ready[group % RING];
-    p->latest = group;
-    wait_for_slot(p, group);
-    if (gate.flag != NULL) {
-        CHECK(wait_for_gate(gate, p->posts));
+static Status raise(uint32_t *flag, cudaStream_t stream) {
+    static const auto write =
+        (PFN_cuStreamWriteValue32_v11070)cuda_driver_entry("cuStreamWriteValue32", 11070);
+    if (write != NULL && write(stream, (CUdeviceptr)flag, 1, 0) == CUDA_SUCCESS) return OK;
+    return status_fail(ERR_ENV, "the driver cannot write a flag from a stream: set "
+                                "parallel.transport: nccl");
+}
+
+Status peers_begin(Peers *p, int64_t number, const Group *group, cudaStream_t after,
+                   cudaStream_t joined) {
+    cudaEvent_t ready = p->peers[p->rank].ready[number % RING];
+    p->latest = number;
+    wait_for_slot(p, number);
+    if (group->gate.flag != NULL) {
+        CHECK(pass_gate(group->gate, p->posts));
     } else {
         CUDA_NOTE(cudaEventRecord(p->handed, after));
         CUDA_NOTE(cudaStreamWaitEvent(p->posts, p->handed, 0));
     }
     CUDA_NOTE(cudaEventRecord(ready, p->posts));
     CUDA_NOTE(cudaStreamWaitEvent(joined, ready, 0)); /* destinations are free, too */
-    return post(p, group, transfers, n);
+    return post(p, number, group);
 }
 
-/* Does this rank receive from one other only? */
-static bool one_source(const Peers *p, const Transfer *transfers, int64_t n) {
-    int source = -1;
-    for (int64_t i = 0; i < n; i++) {
-        const Transfer *t = &transfers[i];
-        if (t->send || !p->peers[t->peer].reached) continue;
-        if (source >= 0 && t->peer != source) return false;
-        source = t->peer;
+static bool receives_from(const Group *group, int r) {
+    for (int64_t i = 0; i < group->n; i++)
+        if (!group->transfers[i].send && group->transfers[i].peer == r) return true;
+    return false;
+}
+
+/* Makes `stream` wait until what r sends is there. */
+static void wait_for_peer(Peers *p, int64_t number, int r, cudaStream_t stream) {
+    wait_for(&p->boards[r].posted, number);
+    CUDA_NOTE(cudaStreamWaitEvent(stream, p->peers[r].ready[number % RING], 0));
+}
+
+/* All that this rank receives comes from r (-1: nothing does): on one stream, signals in between.
+ */
+static Status pull_one(Peers *p, int64_t number, const Group *group, int r, cudaStream_t joined) {
+    int64_t begin = 0, at = 0;
+    if (r >= 0) wait_for_peer(p, number, r, joined);
+    for (int i = 0; i <= group->n_signals; i++) {
+        int64_t end = i < group->n_signals ? group->signals[i].after : group->n;
+        if (r >= 0) copy(p, match(p, number, r, group, begin, end, &at), joined);
+        if (i < group->n_signals) CHECK(raise(group->signals[i].flag, joined));
+        begin = end;
     }
-    return true;
+    return OK;
 }
 
-Status peers_pull(Peers *p, int64_t group, const Transfer *transfers, int64_t n,
-                  cudaStream_t joined) {
-    int slot = (int)(group % RING);
-    bool one = one_source(p, transfers, n);
+static Status pull_all(Peers *p, int64_t number, const Group *group, cudaStream_t joined) {
     for (int step = 1; step <= p->size; step++) { /* each rank begins with another one */
         int r = (p->rank + step) % p->size;
         Peer *peer = &p->peers[r];
-        if (!peer->reached) continue;
-        int64_t found = match(p, group, r, transfers, n);
-        if (found == 0) continue;
-        cudaStream_t stream = one ? joined : peer->copies;
-        if (!one) CUDA_NOTE(cudaStreamWaitEvent(stream, p->peers[p->rank].ready[slot], 0));
-        CUDA_NOTE(cudaStreamWaitEvent(stream, peer->ready[slot], 0));
-        copy(p, found, stream);
-        if (one) continue;
-        CUDA_NOTE(cudaEventRecord(peer->copied, stream));
+        int64_t at = 0;
+        if (!peer->reached || !receives_from(group, r)) continue;
+        CUDA_NOTE(cudaStreamWaitEvent(peer->copies, p->peers[p->rank].ready[number % RING], 0));
+        wait_for_peer(p, number, r, peer->copies);
+        copy(p, match(p, number, r, group, 0, group->n, &at), peer->copies);
+        CUDA_NOTE(cudaEventRecord(peer->copied, peer->copies));
         CUDA_NOTE(cudaStreamWaitEvent(joined, peer->copied, 0));
     }
-    CUDA_NOTE(cudaEventRecord(p->peers[p->rank].pulled[slot], joined));
-    publish(&p->boards[p->rank].pulled, group);
+    for (int i = 0; i < group->n_signals; i++) CHECK(raise(group->signals[i].flag, joined));
+    return OK;
+}
+
+Status peers_pull(Peers *p, int64_t number, const Group *group, cudaStream_t joined) {
+    int sources = 0, source = -1;
+    for (int r = 0; r < p->size; r++) {
+        if (!p->peers[r].reached || !receives_from(group, r)) continue;
+        source = r;
+        sources++;
+    }
+    CHECK(sources <= 1 ? pull_one(p, number, group, source, joined)
+                       : pull_all(p, number, group, joined));
+    CUDA_NOTE(cudaEventRecord(p->peers[p->rank].pulled[number % RING], joined));
+    publish(&p->boards[p->rank].pulled, number);
     return cuda_fault();
 }
 
-void peers_wait(Peers *p, int64_t group, cudaStream_t stream) {
-    int slot = (int)(group % RING);
-    bool known = group + RING > p->latest; /* else the slot speaks of a later group */
+void peers_wait(Peers *p, int64_t number, cudaStream_t stream) {
+    int slot = (int)(number % RING);
+    bool known = number + RING > p->latest; /* else the slot speaks of a later group */
     for (int r = 0; r < p->size; r++) {
         const Peer *peer = &p->peers[r];
         if (r == p->rank || !(known ? peer->sent[slot] : peer->reached)) continue;
-        wait_for(&p->boards[r].pulled, group);
+        wait_for(&p->boards[r].pulled, number);
         CUDA_NOTE(cudaStreamWaitEvent(stream, peer->pulled[slot], 0));
     }
 }

@@ -35,16 +35,29 @@ typedef struct {
     uint32_t value;
 } Gate;
 
+/* *flag (device memory) becomes 1 when what the first `after` transfers receive has arrived. */
+typedef struct {
+    uint32_t *flag;
+    int64_t after;
+} Signal;
+
+typedef struct {
+    Transfer *transfers;
+    int64_t n, room;
+    Gate gate; /* flag NULL: none */
+    Signal signals[COMM_SIGNALS];
+    int n_signals;
+} Group;
+
 /* Group number 1, 2, ... of every rank alike, of those transfers whose peer is reached. Sends must
- * lie in the memory given to peers_open. It begins after what `after` holds now, or after the gate
- * (flag NULL: none), for which `joined` waits. */
-Status peers_begin(Peers *p, int64_t group, const Transfer *transfers, int64_t n, Gate gate,
-                   cudaStream_t after, cudaStream_t joined);
+ * lie in the memory given to peers_open. It begins after what `after` holds now, or after the gate,
+ * for which `joined` waits. */
+Status peers_begin(Peers *p, int64_t number, const Group *group, cudaStream_t after,
+                   cudaStream_t joined);
 /* Then `joined` waits for what this rank receives. Waits for the hosts of the peers to come this
- * far, never for a GPU. */
-Status peers_pull(Peers *p, int64_t group, const Transfer *transfers, int64_t n,
-                  cudaStream_t joined);
+ * far, never for a GPU. Signals need peers_reach_all(). */
+Status peers_pull(Peers *p, int64_t number, const Group *group, cudaStream_t joined);
 /* Makes `stream` wait until others have taken what this rank sent in the group. */
-void peers_wait(Peers *p, int64_t group, cudaStream_t stream);
+void peers_wait(Peers *p, int64_t number, cudaStream_t stream);
 
 #endif

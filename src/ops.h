@@ -37,12 +37,14 @@ typedef struct {
 /* Keys that come from elsewhere, and whose gradients go back there, while a call runs. Those of
  * source i are rows[i]: there once arrived[i] is not 0; when their gradients have been written,
  * attention_bwd() adds 1 to departed[i] (both in device memory). Sources are waited for in this order.
- * Keys before rows[0] are there from the start. Between these ranges lie ATTN_GAP rows that hold
- * finite numbers, whose gradients are not written, and no band has keys of two ranges. */
+ * Keys before rows[0] are there from the start. Between these ranges lie ATTN_GAP rows whose
+ * gradients are not written, and no band has keys of two ranges. Own keys are those of the call's kv;
+ * row r of sources is row r - rows[0].begin of this one, where gaps hold finite numbers. */
 enum { ATTN_GAP = 256, ATTN_SOURCES = 7 };
 typedef struct {
     int n;
     Range rows[ATTN_SOURCES]; /* ascending; may be empty */
+    const void *kv;
     uint32_t *arrived, *departed;
 } AttnSources;
 

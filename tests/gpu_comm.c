@@ -169,8 +169,8 @@ static void test_trace(Comm *c, int64_t n) {
     gpu->mem_free(in);
 }
 
-/* Groups that begin with a count in device memory, and raise flags when they have arrived. In the
- * pool: what is sent, what is received, {count, two flags}. */
+/* Groups in two messages that begin with a count in device memory, and raise flags as these arrive. In
+ * the pool: what is sent, what is received, {count, two flags}. */
 static void test_flags(Comm *c, int64_t n) {
     enum { ROUNDS = 3 };
     if (!c->signals) return;
@@ -187,10 +187,12 @@ static void test_flags(Comm *c, int64_t n) {
         gpu->mem_upload(out, host, n, stream);
         gpu->mem_upload(flags, &round, 4, stream);
         EXPECT_OK(comm_group_begin(c));
-        EXPECT_OK(comm_send(c, out, n, DT_U8, right, COMM_KIND_KV));
-        EXPECT_OK(comm_recv(c, in, n, DT_U8, left));
         EXPECT_OK(comm_group_after(c, flags, round));
-        EXPECT_OK(comm_group_signal(c, flags + 1, 2));
+        for (int64_t half = 0, begin = 0, end = n / 2; half < 2; half++, begin = end, end = n) {
+            EXPECT_OK(comm_send(c, out + begin, end - begin, DT_U8, right, COMM_KIND_KV));
+            EXPECT_OK(comm_recv(c, in + begin, end - begin, DT_U8, left));
+            EXPECT_OK(comm_group_signal(c, flags + 1 + half));
+        }
         EXPECT_OK(comm_group_end(c, stream, &ticket));
         EXPECT_OK(comm_wait(c, ticket, stream));
         copy_now(host, in, n);

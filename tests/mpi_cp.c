@@ -11,15 +11,19 @@
 static struct {
     Comm *inner;
     const Ops *ops;
-    uint32_t *raised; /* by the open group */
+    uint32_t *raised[COMM_SIGNALS]; /* by the open group */
     int n_raised;
+    int64_t received;     /* elements, that no signal speaks of yet */
     const AttnWork *work; /* the last with sources, and those */
     AttnSources sources;
+    int64_t width; /* of a row of keys */
+    float *keys;
 } act;
 
 static Status act_begin(Comm *c) {
     (void)c;
     act.n_raised = 0;
+    act.received = 0;
     return comm_group_begin(act.inner);
 }
 static Status act_send(Comm *c, const void *buf, int64_t n, Dtype t, int peer) {
@@ -28,11 +32,18 @@ static Status act_send(Comm *c, const void *buf, int64_t n, Dtype t, int peer) {
 }
 static Status act_recv(Comm *c, void *buf, int64_t n, Dtype t, int peer) {
     (void)c;
+    act.received += n;
     return comm_recv(act.inner, buf, n, t, peer);
 }
-static Status act_signal(Comm *c, uint32_t *flags, int n) {
+static Status act_signal(Comm *c, uint32_t *flag) {
     (void)c;
-    act.raised = flags, act.n_raised = n;
+    int64_t source = flag - act.sources.arrived;
+    EXPECT(source >= 0 && source < act.sources.n, "source %lld", (long long)source);
+    Range rows = act.sources.rows[source];
+    EXPECT(act.received == (rows.end - rows.begin) * act.width, "%lld elements of source %lld",
+           (long long)act.received, (long long)source);
+    act.received = 0;
+    act.raised[act.n_raised++] = flag;
     return OK;
 }
 static Status act_after(Comm *c, const uint32_t *flag, uint32_t value) {
@@ -44,9 +55,10 @@ static Status act_end(Comm *c, Stream *stream, CommTicket *ticket) {
     (void)c;
     CHECK(comm_group_end(act.inner, stream, ticket));
     if (act.n_raised == 0) return OK;
+    EXPECT(act.received == 0, "%lld elements without a signal", (long long)act.received);
     CHECK(comm_wait(act.inner, *ticket, stream));
     ticket->id = 0;
-    for (int i = 0; i < act.n_raised; i++) act.raised[i] = 1;
+    for (int i = 0; i < act.n_raised; i++) *act.raised[i] = 1;
     return OK;
 }
 static Status act_wait(Comm *c, CommTicket ticket, Stream *stream) {
@@ -58,7 +70,7 @@ static Status act_work_create(AttnWork **work, const Band *bands, int64_t n, Att
                               const AttnSources *sources, Stream *stream) {
     CHECK(act.ops->attn_work_create(work, bands, n, shape, NULL, stream));
     if (sources == NULL) return OK;
-    act.work = *work, act.sources = *sources;
+    act.work = *work, act.sources = *sources, act.width = 2 * shape.K * shape.D;
     int32_t end = -1;
     for (int i = 0; i < sources->n; i++) { /* as AttnSources promises */
         Range rows = sources->rows[i];
@@ -77,16 +89,28 @@ static void expect_arrived(const AttnWork *work) {
     for (int i = 0; work == act.work && i < act.sources.n; i++)
         EXPECT(act.sources.arrived[i] == 1, "source %d has not arrived", i);
 }
+/* Own keys, gaps of zeros, keys of the sources. */
+static const void *act_keys(const AttnWork *work, const void *kv) {
+    if (work != act.work) return kv;
+    int64_t begin = act.sources.rows[0].begin, end = act.sources.rows[act.sources.n - 1].end;
+    act.keys = mem_grow(act.keys, end * act.width, sizeof *act.keys);
+    memcpy(act.keys, kv, (size_t)((begin - ATTN_GAP) * act.width) * sizeof *act.keys);
+    memset(act.keys + (begin - ATTN_GAP) * act.width, 0, ATTN_GAP * act.width * sizeof *act.keys);
+    memcpy(act.keys + begin * act.width, act.sources.kv,
+           (size_t)((end - begin) * act.width) * sizeof *act.keys);
+    return act.keys;
+}
 static void act_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                     const AttnWork *work, bool resume, Stream *stream) {
     expect_arrived(work);
-    act.ops->attention_fwd(o, o_acc, lse, q, kv, work, resume, stream);
+    act.ops->attention_fwd(o, o_acc, lse, q, act_keys(work, kv), work, resume, stream);
 }
 static void act_bwd(float *dq, float *dkv, const void *d_o, const void *q, const void *kv,
                     const float *lse, const float *delta, const AttnWork *work, bool add_dq,
                     bool add_dkv, Stream *stream) {
     expect_arrived(work);
-    act.ops->attention_bwd(dq, dkv, d_o, q, kv, lse, delta, work, add_dq, add_dkv, stream);
+    act.ops->attention_bwd(dq, dkv, d_o, q, act_keys(work, kv), lse, delta, work, add_dq, add_dkv,
+                           stream);
     for (int i = 0; work == act.work && i < act.sources.n; i++) act.sources.departed[i]++;
 }
 

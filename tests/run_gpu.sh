@@ -94,9 +94,13 @@ if python3 -c 'import torch' 2>/dev/null; then
     check "attention's error against fp64 beside cuDNN's" 300 scripts/check_attention_error.py
 fi
 for n in 1 2 4 8; do
-    [ "$n" -le "$gpus" ] || continue
-    check "NCCL on $n" 120 "$run" -n "$n" gpu_comm
-    check "runtimes against dense attention on $n" 300 "$run" -n "$n" gpu_cp
+    if [ "$n" -le "$gpus" ]; then
+        check "NCCL on $n" 120 "$run" -n "$n" gpu_comm
+        check "runtimes against dense attention on $n" 300 "$run" -n "$n" gpu_cp
+    else
+        check "NCCL, $n ranks that share $gpus" 180 "$run" -n "$n" tests/share_gpus.sh "$gpus" gpu_comm
+        check "runtimes against dense attention, likewise" 300 "$run" -n "$n" tests/share_gpus.sh "$gpus" gpu_cp 0 small
+    fi
 done
 if [ "$gpus" -ge 2 ]; then
     check 'two ranks for long, stopped, killed, resumed; direct copies against NCCL' 180 env DEVICE=cuda \

@@ -284,7 +284,7 @@ static Status measure_layer(CpBench *x, CpBackend backend, int64_t degree, int64
     CHECK_GOTO(start(&l), done);
     CHECK_GOTO(measure(&l, forward, &f), done);
     CHECK_GOTO(measure(&l, backward, &b), done);
-    print_row(x, name, l.options.size, l.batch->plan.n_stages,
+    print_row(x, name, l.options.size, cp_stages(l.rt),
               plan_summary(&l.batch->plan).imbalance, f, b, "");
     if (x->svg != NULL) CHECK_GOTO(draw(&l), done);
 done:

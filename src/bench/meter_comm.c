@@ -89,8 +89,8 @@ static Status metered_expose(Comm *c, void *base, int64_t bytes) {
     return OK;
 }
 
-static Status metered_group_signal(Comm *c, uint32_t *flags, int n) {
-    return comm_group_signal(of(c)->inner, flags, n);
+static Status metered_group_signal(Comm *c, uint32_t *flag) {
+    return comm_group_signal(of(c)->inner, flag);
 }
 
 static Status metered_group_after(Comm *c, const uint32_t *flag, uint32_t value) {

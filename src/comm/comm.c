@@ -113,9 +113,9 @@ Status comm_wait(Comm *c, CommTicket ticket, Stream *stream) {
     return ticket.id == 0 ? OK : c->table->wait(c, ticket, stream);
 }
 
-Status comm_group_signal(Comm *c, uint32_t *flags, int n) {
+Status comm_group_signal(Comm *c, uint32_t *flag) {
     REQUIRE(c->signals);
-    return c->table->group_signal(c, flags, n);
+    return c->table->group_signal(c, flag);
 }
 
 Status comm_group_after(Comm *c, const uint32_t *flag, uint32_t value) {

@@ -40,7 +40,7 @@ typedef struct {
     Status (*group_end)(Comm *c, Stream *stream, CommTicket *ticket);
     Status (*wait)(Comm *c, CommTicket ticket, Stream *stream);
     Status (*expose)(Comm *c, void *base, int64_t bytes); /* NULL: no use for it */
-    Status (*group_signal)(Comm *c, uint32_t *flags, int n); /* NULL: never `signals` */
+    Status (*group_signal)(Comm *c, uint32_t *flag); /* NULL: never `signals` */
     Status (*group_after)(Comm *c, const uint32_t *flag, uint32_t value); /* likewise */
     void (*free)(Comm *c);
     /* For measuring: the next group that is not empty records these events where its transfers run,
@@ -99,10 +99,11 @@ Status comm_barrier(Comm *c);
 Status comm_group_begin(Comm *c);
 Status comm_send(Comm *c, const void *buf, int64_t n, Dtype t, int peer, CommKind kind);
 Status comm_recv(Comm *c, void *buf, int64_t n, Dtype t, int peer);
-/* Between begin and end, when c->signals: once everything that this rank receives in the group has
- * arrived, flags[0..n) (device memory) become 1, and no kernel is needed for that or for the
- * transfers: a kernel that fills the device may wait for it. */
-Status comm_group_signal(Comm *c, uint32_t *flags, int n);
+/* Between begin and end, when c->signals, at most COMM_SIGNALS times: once all has arrived that the
+ * group receives by what was added to it so far, *flag (device memory) becomes 1. No kernel is needed
+ * for that or for the transfers: a kernel that fills the device may wait for it. */
+enum { COMM_SIGNALS = 8 };
+Status comm_group_signal(Comm *c, uint32_t *flag);
 /* Likewise: the group begins once *flag (device memory) has been counted up to `value`, by a kernel
  * that was queued before, and not after the earlier work of its stream. */
 Status comm_group_after(Comm *c, const uint32_t *flag, uint32_t value);

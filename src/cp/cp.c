@@ -156,6 +156,10 @@ Status cp_begin(CpRuntime *rt, const CpBatch *batch, Stream *stream) {
     return rt->table->plan != NULL ? rt->table->plan(rt, stream) : cp_plan_stages(rt, stream);
 }
 
+int cp_stages(const CpRuntime *rt) {
+    return rt->whole != NULL ? 1 : rt->n_work;
+}
+
 AttnShape cp_shape(const CpRuntime *rt, int64_t keys) {
     return (AttnShape){.Sq = rt->plan->q_rows,
                        .Sk = keys,

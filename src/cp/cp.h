@@ -58,6 +58,9 @@ void cp_free(CpRuntime *rt);
 /* Makes `batch` the one the following calls work on (uploads its work lists). */
 Status cp_begin(CpRuntime *rt, const CpBatch *batch, Stream *stream);
 
+/* How many attention calls a layer makes per direction with the current batch. */
+int cp_stages(const CpRuntime *rt);
+
 /* Starts fetching what the first step of cp_backward needs, so that it hides under the work queued in
  * between. Optional; kv as it will be given to cp_backward. */
 Status cp_prefetch(CpRuntime *rt, const void *kv, Stream *stream);

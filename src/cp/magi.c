@@ -20,7 +20,8 @@ static Status create(CpRuntime *rt, Arena *arena) {
     int64_t remote = (rt->opt.size - 1) * rt->S;
     arena_reserve(arena, "cp", "o accumulator",
                   rt->S * rt->heads * rt->opt.D * (int64_t)sizeof(float), (void **)&rt->o_acc);
-    cp_reserve_kv(rt, arena, "kv gathered", magi_whole_keys(rt), &rt->kv[0]);
+    int64_t own = rt->opt.overlap_degree == 0 ? rt->S : ATTN_SOURCES * ATTN_GAP;
+    cp_reserve_kv(rt, arena, "kv gathered", own + remote, &rt->kv[0]);
     cp_reserve_dkv(rt, arena, "dkv partial", magi_whole_keys(rt), &rt->dkv_part[0]);
     cp_reserve_dkv(rt, arena, "dkv received", remote, &rt->dkv_in);
     arena_reserve(arena, "cp", "sum order", 4 * (rt->S + 1), (void **)&rt->sum_begin);
@@ -169,7 +170,7 @@ static Status prefetch(CpRuntime *rt, const void *kv, Stream *stream) {
 
 static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
                        const float *lse, const void *q, const void *kv, Stream *stream) {
-    if (rt->whole != NULL) return magi_whole_backward(rt, dq, dkv, d_o, o, lse, q, stream);
+    if (rt->whole != NULL) return magi_whole_backward(rt, dq, dkv, d_o, o, lse, q, kv, stream);
     const Ops *ops = rt->ops;
     int first = first_remote(rt), n = rt->plan->n_stages;
     CommTicket cast = rt->ticket, reduce[MAX_STAGES];

@@ -15,7 +15,7 @@ void magi_sum_plan(CpRuntime *rt, const MagiShare *shares, int64_t n, Stream *st
 void magi_sum(CpRuntime *rt, float *dkv, const float *own, Stream *stream);
 
 /* ---- magi_whole.c ---------------------------------------------------------------------------- */
-/* How many rows of kv[0] and dkv_part[0] it takes at most. */
+/* How many rows dkv_part[0] takes at most. */
 int64_t magi_whole_keys(const CpRuntime *rt);
 bool magi_whole_wanted(const CpRuntime *rt);
 Status magi_whole_plan(CpRuntime *rt, Stream *stream);
@@ -24,6 +24,6 @@ Status magi_whole_forward(CpRuntime *rt, void *o, float *lse, const void *q, con
                           Stream *stream);
 /* After magi_whole_fetch(). */
 Status magi_whole_backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
-                           const float *lse, const void *q, Stream *stream);
+                           const float *lse, const void *q, const void *kv, Stream *stream);
 
 #endif

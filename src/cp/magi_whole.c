@@ -5,7 +5,8 @@
  * kernel does next, and half of the work on own keys comes last to hide what remains. Nothing is
  * split, merged or carried between calls, and each transfer has the links to itself.
  *
- * Buffers: [own | gap | rows of rank r + 1 | gap | rows of rank r + 2 | ...], see AttnSources. */
+ * Rows: [own | gap | rows of rank r + 1 | gap | rows of rank r + 2 | ...], see AttnSources; of keys
+ * the own ones stay where they are, and the others lie in kv[0]. */
 #include <stdlib.h>
 
 #include "cp/magi.h"
@@ -17,13 +18,17 @@ int64_t magi_whole_keys(const CpRuntime *rt) {
     return rt->opt.size * rt->S + ATTN_SOURCES * ATTN_GAP;
 }
 
+static void *source_row(const CpRuntime *rt, int64_t row) {
+    return cp_kv_row(rt, rt->kv[0], row - rt->sources.rows[0].begin);
+}
+
 bool magi_whole_wanted(const CpRuntime *rt) {
     return rt->comm->signals && rt->opt.overlap_degree < 0 && rt->opt.size <= 1 + ATTN_SOURCES;
 }
 
 /* Another rank's rows are so many sources, one behind the other: where there is little to compute,
- * what is large leaves in pieces. They arrive together: a group takes 15 us, whatever it moves. The
- * same on all ranks. */
+ * what is large comes and leaves in pieces. They come in one group, which takes 15 us, whatever it
+ * moves, and raises a flag for each. The same on all ranks. */
 static int pieces(const CpRuntime *rt) {
     int64_t others = rt->opt.size - 1, most = i64_min(MOST_PIECES, ATTN_SOURCES / others);
     int64_t bytes = rt->plan->most_rows / others * cp_kv_width(rt) * rt->ops->act_bytes;
@@ -85,17 +90,19 @@ static void place_sources(CpRuntime *rt, Stream *stream) {
     sources->n = (rt->opt.size - 1) * n;
     sources->arrived = rt->flags;
     sources->departed = rt->flags + ATTN_SOURCES;
+    sources->kv = rt->kv[0];
     rt->n_parts = 0;
     int32_t row = (int32_t)rt->S, lent = 0;
     for (int i = 0; i < sources->n; i++) {
         Range in = piece_rows(rt, source_rank(rt, i), false, i % n);
         Range out = piece_rows(rt, target_rank(rt, i), true, i % n);
-        rt->ops->mem_zero(cp_kv_row(rt, rt->kv[0], row),
-                          ATTN_GAP * cp_kv_width(rt) * rt->ops->act_bytes, stream);
         row += ATTN_GAP;
+        sources->rows[i] = (Range){row, row + in.end - in.begin};
+        if (i > 0)
+            rt->ops->mem_zero(source_row(rt, row - ATTN_GAP),
+                              ATTN_GAP * cp_kv_width(rt) * rt->ops->act_bytes, stream);
         add_parts(rt, i, false, source_rank(rt, i), in, row);
         add_parts(rt, i, true, target_rank(rt, i), out, lent);
-        sources->rows[i] = (Range){row, row + in.end - in.begin};
         rt->lent[i] = (Range){lent, lent + out.end - out.begin};
         row = sources->rows[i].end;
         lent = rt->lent[i].end;
@@ -166,8 +173,8 @@ static Status cast(CpRuntime *rt, int i, const void *kv) {
         if (part->source != i) continue;
         CHECK(part->sent ? comm_send(rt->comm, cp_kv_row(rt, kv, part->row), part->rows * width,
                                      rt->ops->act_dtype, target_rank(rt, i), COMM_KIND_KV)
-                         : comm_recv(rt->comm, cp_kv_row(rt, rt->kv[0], part->at),
-                                     part->rows * width, rt->ops->act_dtype, source_rank(rt, i)));
+                         : comm_recv(rt->comm, source_row(rt, part->at), part->rows * width,
+                                     rt->ops->act_dtype, source_rank(rt, i)));
     }
     return OK;
 }
@@ -176,11 +183,12 @@ Status magi_whole_fetch(CpRuntime *rt, const void *kv, Stream *stream) {
     rt->ops->mem_zero(rt->sources.arrived, ATTN_SOURCES * 4, stream);
     for (int i = 0, n = pieces(rt); i < rt->sources.n; i += n) {
         CHECK(comm_group_begin(rt->comm));
-        for (int j = i; j < i + n; j++) CHECK(cast(rt, j, kv));
-        CHECK(comm_group_signal(rt->comm, &rt->sources.arrived[i], n));
+        for (int j = i; j < i + n; j++) {
+            CHECK(cast(rt, j, kv));
+            CHECK(comm_group_signal(rt->comm, &rt->sources.arrived[j]));
+        }
         CHECK(comm_group_end(rt->comm, stream, &rt->fetched[i]));
     }
-    rt->ops->mem_copy(rt->kv[0], kv, rt->S * cp_kv_width(rt) * rt->ops->act_bytes, stream);
     return OK;
 }
 
@@ -202,18 +210,18 @@ static Status reduce(CpRuntime *rt, int i, Stream *stream, CommTicket *ticket) {
 Status magi_whole_forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
                           Stream *stream) {
     CHECK(magi_whole_fetch(rt, kv, stream));
-    rt->ops->attention_fwd(o, NULL, lse, q, rt->kv[0], rt->whole, false, stream);
+    rt->ops->attention_fwd(o, NULL, lse, q, kv, rt->whole, false, stream);
     for (int i = 0; i < rt->sources.n; i += pieces(rt))
         CHECK(comm_wait(rt->comm, rt->fetched[i], stream));
     return OK;
 }
 
 Status magi_whole_backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
-                           const float *lse, const void *q, Stream *stream) {
+                           const float *lse, const void *q, const void *kv, Stream *stream) {
     CommTicket reduced[ATTN_SOURCES];
     rt->ops->attention_delta(rt->delta, d_o, o, rt->S, rt->heads, rt->opt.D, stream);
-    rt->ops->attention_bwd(dq, rt->dkv_part[0], d_o, q, rt->kv[0], lse, rt->delta, rt->whole, false,
-                           false, stream);
+    rt->ops->attention_bwd(dq, rt->dkv_part[0], d_o, q, kv, lse, rt->delta, rt->whole, false, false,
+                           stream);
     for (int i = 0; i < rt->sources.n; i++) CHECK(reduce(rt, i, stream, &reduced[i]));
     /* A rank's last piece, which is empty only when all are, comes and goes behind the others; and
      * a rank whose gradients have come had the keys. */
