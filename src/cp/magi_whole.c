@@ -7,9 +7,11 @@
  *
  * Rows: [own | gap | rows of rank r + 1 | gap | rows of rank r + 2 | ...], see AttnSources; of keys
  * the own ones stay where they are, and the others lie in kv[0]. */
+#include "cp/magi_whole.h"
+
 #include <stdlib.h>
 
-#include "cp/magi.h"
+#include "cp/magi_sum.h"
 
 /* tests/cp_dense.h has shards large enough for pieces */
 enum { FEW_ROWS = 4096, PIECE_BYTES = 4 << 20, MOST_PIECES = 4, TILE = 128 };
