@@ -134,16 +134,6 @@ static void mem_copy(void *dst, const void *src, int64_t bytes, Stream *stream) 
         CUDA_NOTE(cudaMemcpyAsync(dst, src, (size_t)bytes, cudaMemcpyDefault, stream->s));
 }
 
-/* In pieces that the driver takes over before the call returns (CUDA C++ programming guide: 64 KB).
- */
-void cuda_upload(void *dst, const void *src, int64_t bytes, Stream *stream) {
-    enum { PIECE = 64 << 10 };
-    for (int64_t at = 0; at < bytes; at += PIECE)
-        CUDA_NOTE(cudaMemcpyAsync((char *)dst + at, (const char *)src + at,
-                                  (size_t)i64_min(PIECE, bytes - at), cudaMemcpyHostToDevice,
-                                  stream->s));
-}
-
 /* ---- streams and events --------------------------------------------------------------------- */
 
 static Status stream_create(Stream **stream) {
@@ -280,5 +270,6 @@ Status cuda_device_open(Ops *ops, int local_rank) {
     ops->event_record = event_record;
     ops->event_wait = event_wait;
     ops->event_ms = event_ms;
+    CHECK(cuda_upload_open(ops));
     return cuda_fault();
 }

@@ -44,7 +44,8 @@ Status cuda_fault(void);
 void *cuda_scratch_new(int64_t bytes, const char *op, cudaStream_t stream);
 void cuda_scratch_free(void *scratch, cudaStream_t stream);
 
-/* mem_upload of the Ops table. */
+/* upload.cu: mem_upload of the Ops table, and its start, which needs host_alloc (ERR_ENV). */
+Status cuda_upload_open(const Ops *ops);
 void cuda_upload(void *dst, const void *src, int64_t bytes, Stream *stream);
 
 int cuda_sm_count(void);

@@ -64,7 +64,8 @@ typedef struct Ops {
     void (*mem_zero)(void *ptr, int64_t bytes, Stream *stream);
     /* dst and src may each be host or device. From or to pageable host memory it may block. */
     void (*mem_copy)(void *dst, const void *src, int64_t bytes, Stream *stream);
-    /* From host memory that may be changed or freed at once; does not wait for the stream. */
+    /* From host memory that may be changed or freed at once; waits for the stream only where MiB of
+     * earlier uploads are still to be done. */
     void (*mem_upload)(void *dst, const void *src, int64_t bytes, Stream *stream);
     int64_t (*mem_peak)(void); /* bytes of device memory this process has held at most */
     /* false (the start): the fastest kernels, some of which add in any order. true: the same inputs

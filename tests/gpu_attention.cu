@@ -3,6 +3,7 @@
  *
  *   gpu_attention test [filter]   every case, in child processes: a hang or a crash costs one group
  *   gpu_attention lists           the work lists (on the host)
+ *   gpu_attention soak SECONDS D  causal, 8k, the same numbers again and again: the same bits
  *   gpu_attention once WHAT D S   one call (for a profiler): WHAT = fwd | bwd */
 #include "gpu_attention_case.cuh"
 #include "gpu_attention_lists.cuh"
@@ -174,53 +175,59 @@ static Bands named_bands(const char *mask, int S) {
     return documents_bands(lengths);
 }
 
-static bool run_repeat(int D) {
-    static const struct {
-        const char *mask;
-        int S;
-    } cases[] = {
-        {"causal", 2048}, {"causal", 8192}, {"full", 4096}, {"docs", 8192}, {"window", 8192}};
-    enum { RUNS = 100 };
-    bool ok = true;
+/* Forward and backward of the same numbers, for so many seconds and at least 100 times: the same
+ * bits.
+ */
+static bool repeat(const char *mask, int S, int D, double seconds) {
+    Inputs b;
+    b.create(Shape{S, S, D == 64 ? 32 : 24, 8, D}, named_bands(mask, S), ATTN_BEST);
+    Buffer<float> dq, dkv;
+    Buffer<bf16> o;
+    Buffer<unsigned long long> count;
+    dq.create(b.dq.n);
+    dkv.create(b.dkv.n);
+    o.create(b.o.n);
+    count.create(1);
     cuda_attention_deterministic(true);
-    for (auto &c : cases) {
-        Inputs b;
-        b.create(Shape{c.S, c.S, D == 64 ? 32 : 24, 8, D}, named_bands(c.mask, c.S), ATTN_BEST);
-        Buffer<float> dq, dkv;
-        Buffer<bf16> o;
-        Buffer<unsigned long long> count;
-        dq.create(b.dq.n);
-        dkv.create(b.dkv.n);
-        o.create(b.o.n);
-        count.create(1);
-        CU(cudaMemsetAsync(count.d, 0, 8, test_stream.s));
-        b.prepare();
-        b.bwd();
-        CU(cudaMemcpyAsync(dq.d, b.dq.d, dq.n * 4, cudaMemcpyDefault, test_stream.s));
-        CU(cudaMemcpyAsync(dkv.d, b.dkv.d, dkv.n * 4, cudaMemcpyDefault, test_stream.s));
-        CU(cudaMemcpyAsync(o.d, b.o.d, o.n * 2, cudaMemcpyDefault, test_stream.s));
-        for (int i = 1; i < RUNS; i++) {
+    CU(cudaMemsetAsync(count.d, 0, 8, test_stream.s));
+    b.prepare();
+    b.bwd();
+    CU(cudaMemcpyAsync(dq.d, b.dq.d, dq.n * 4, cudaMemcpyDefault, test_stream.s));
+    CU(cudaMemcpyAsync(dkv.d, b.dkv.d, dkv.n * 4, cudaMemcpyDefault, test_stream.s));
+    CU(cudaMemcpyAsync(o.d, b.o.d, o.n * 2, cudaMemcpyDefault, test_stream.s));
+    auto compare = [&](const void *first, const void *now, size_t words) {
+        count_differences<<<1024, 256, 0, test_stream.s>>>(count.d, (uint32_t *)first,
+                                                           (uint32_t *)now, words);
+    };
+    unsigned long long differ = 0;
+    int runs = 1;
+    for (double end = time_now() + seconds; differ == 0 && (runs == 1 || time_now() < end);) {
+        for (int i = 0; i < 99; i++, runs++) {
             b.fwd();
             b.bwd();
-            count_differences<<<1024, 256, 0, test_stream.s>>>(count.d, (uint32_t *)dq.d,
-                                                               (uint32_t *)b.dq.d, dq.n);
-            count_differences<<<1024, 256, 0, test_stream.s>>>(count.d, (uint32_t *)dkv.d,
-                                                               (uint32_t *)b.dkv.d, dkv.n);
-            count_differences<<<1024, 256, 0, test_stream.s>>>(count.d, (uint32_t *)o.d,
-                                                               (uint32_t *)b.o.d, o.n / 2);
+            compare(dq.d, b.dq.d, dq.n);
+            compare(dkv.d, b.dkv.d, dkv.n);
+            compare(o.d, b.o.d, o.n / 2);
         }
-        unsigned long long differ = count.get()[0];
-        CU(cudaGetLastError());
-        printf("  %s %s D=%d S=%d: %llu words differ in %d runs\n", differ ? "FAIL" : "ok  ",
-               c.mask, D, c.S, differ, RUNS);
-        ok &= differ == 0;
-        b.destroy();
-        dq.destroy();
-        dkv.destroy();
-        o.destroy();
-        count.destroy();
+        differ = count.get()[0];
     }
-    return ok;
+    CU(cudaGetLastError());
+    printf("  %s %s D=%d S=%d: %llu words differ in %d runs\n", differ ? "FAIL" : "ok  ", mask, D,
+           S, differ, runs);
+    b.destroy();
+    dq.destroy();
+    dkv.destroy();
+    o.destroy();
+    count.destroy();
+    return differ == 0;
+}
+
+static bool run_repeat(int D) {
+    bool ok = repeat("causal", 2048, D, 0);
+    ok &= repeat("causal", 8192, D, 0);
+    ok &= repeat("full", 4096, D, 0);
+    ok &= repeat("docs", 8192, D, 0);
+    return repeat("window", 8192, D, 0) && ok;
 }
 
 /* Many items a CTA: the rings wrap many times. */
@@ -301,6 +308,12 @@ int main(int argc, char **argv) {
         printf("%d passed, %d failed\n", ok, !ok);
         return !ok;
     }
+    if (!strcmp(mode, "soak") && argc > 3) {
+        CU(cudaStreamCreateWithFlags(&test_stream.s, cudaStreamNonBlocking));
+        bool ok = repeat("causal", 8192, atoi(argv[3]), atof(argv[2]));
+        printf("%d passed, %d failed\n", ok, !ok);
+        return !ok;
+    }
     if (!strcmp(mode, "once") && argc > 4) {
         CU(cudaStreamCreateWithFlags(&test_stream.s, cudaStreamNonBlocking));
         int D = atoi(argv[3]), S = atoi(argv[4]);
@@ -335,7 +348,7 @@ int main(int argc, char **argv) {
         }
     }
     if (total == 0) {
-        printf("usage: gpu_attention test [filter] | lists | once fwd|bwd D S\n");
+        printf("usage: gpu_attention test [filter] | lists | soak SECONDS D | once fwd|bwd D S\n");
         return 2;
     }
     printf("%d passed, %d failed\n", total - failed, failed);

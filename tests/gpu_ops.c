@@ -325,7 +325,39 @@ static void test_rows(OpsRig *rig, int64_t n, int64_t rows, int64_t width) {
     case_run(&c, sum_rows);
 }
 
+/* What was uploaded may change at once, however far behind the stream is: more than the op keeps,
+ * behind 200 copies of it all. */
+static void test_upload(OpsRig *rig) {
+    enum { BYTES = 12 << 20, LARGEST = 300000 };
+    static const int64_t sizes[] = {4, 32768, 65536, 65537, LARGEST};
+    if (strstr("mem_upload", rig->filter) == NULL) return;
+    unsigned char *found = NEW(unsigned char, BYTES), *from = NEW(unsigned char, LARGEST);
+    char *to, *other;
+    MUST(rig->ops->mem_alloc((void **)&to, BYTES, "uploads of the test"));
+    MUST(rig->ops->mem_alloc((void **)&other, BYTES, "uploads of the test"));
+    rig->ops->mem_zero(to, BYTES, rig->stream);
+    for (int i = 0; i < 200; i++) rig->ops->mem_copy(other, to, BYTES, rig->stream);
+    for (int64_t at = 0, i = 0; at < BYTES; at += sizes[i++ % 5]) {
+        int64_t n = i64_min(sizes[i % 5], BYTES - at);
+        for (int64_t b = 0; b < n; b++) from[b] = (unsigned char)((at + b) % 251);
+        rig->ops->mem_upload(to + at, from, n, rig->stream);
+        memset(from, 0xff, (size_t)n);
+    }
+    rig->ops->mem_copy(found, to, BYTES, rig->stream);
+    MUST(rig->ops->stream_sync(rig->stream));
+    int64_t wrong = 0;
+    for (int64_t b = 0; b < BYTES; b++) wrong += found[b] != b % 251;
+    printf("%-58s %lld bytes wrong\n", "mem_upload", (long long)wrong);
+    *(wrong == 0 ? &rig->passed : &rig->failed) += 1;
+    rig->ops->mem_free(to);
+    rig->ops->mem_free(other);
+    free(found);
+    free(from);
+}
+
 static void test_all(OpsRig *rig) {
+    test_upload(rig);
+
     static const int64_t sizes[] = {1, 7, 8, 255, 4096, 4099, 1000003};
     for (int i = 0; i < 7; i++) test_flat(rig, sizes[i]);
     test_rows(rig, 1, 1, 1);

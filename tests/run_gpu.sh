@@ -90,10 +90,14 @@ if [ -x "$build/ptx/tests/gpu_ops" ]; then # a bundle has no room for them
 fi
 check 'whole model against the CPU' 180 gpu_model
 check 'band attention against fp64' 300 gpu_attention test
+for D in 64 128; do
+    check "attention, D = $D, the same bits for 20 s" 60 gpu_attention soak 20 $D
+done
 if python3 -c 'import torch' 2>/dev/null; then
     check "attention's error against fp64 beside cuDNN's" 300 scripts/check_attention_error.py
 fi
 for n in 1 2 4 8; do
+    [ "$n" -le $((4 * gpus)) ] || continue
     if [ "$n" -le "$gpus" ]; then
         check "NCCL on $n" 120 "$run" -n "$n" gpu_comm
         check "runtimes against dense attention on $n" 300 "$run" -n "$n" gpu_cp
