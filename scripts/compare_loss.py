@@ -283,14 +283,15 @@ def markdown(title, rows):
 def draw(plt, args, members, base, out):
     figure, (top, low) = plt.subplots(2, 1, sharex=True, figsize=(10, 8), layout="constrained",
                                       gridspec_kw={"height_ratios": (1.6, 1)})
-    largest = 0
+    largest, longest = 0, max(len(member.run.series("loss")[1]) for member in members)
     for i, member in enumerate(members):
         if member is base:  # wide, under the others
-            draw_loss(top, member.run, "0.75", member.label, linewidth=6, zorder=1)
+            draw_loss(top, member.run, "0.75", member.label, longest, linewidth=6, zorder=1)
             continue
         color = COLORS[i % len(COLORS)]
         kind = BACKENDS.index(member.backend) if member.backend in BACKENDS else 2
-        draw_loss(top, member.run, color, member.label, linestyle=DASHES[kind], linewidth=1.5)
+        draw_loss(top, member.run, color, member.label, longest, linestyle=DASHES[kind],
+                  linewidth=1.5)
         diff = differences(member.run, base.run)
         low.plot(list(diff), list(diff.values()), color=color, linestyle=DASHES[kind], linewidth=1.2)
         largest = max([largest, *map(abs, diff.values())])

@@ -94,9 +94,9 @@ def number(value):
     return math.nan if value is None else float(value)
 
 
-def smooth(values):
-    """Exponential moving average over a fiftieth of the values, without the pull of its start."""
-    keep, total, weight, out = 1 - 1 / max(1, len(values) // 50), 0.0, 0.0, []
+def smooth(values, n):
+    """Exponential moving average over a fiftieth of n values, without the pull of its start."""
+    keep, total, weight, out = 1 - 1 / max(1, n // 50), 0.0, 0.0, []
     for value in values:
         if math.isfinite(value):
             total, weight = keep * total + value, keep * weight + 1
@@ -105,9 +105,10 @@ def smooth(values):
     return out
 
 
-def draw_loss(axes, run, color, label, **line):
-    """Training loss smoothed; where there is enough of it to smooth, also as it is, faintly."""
+def draw_loss(axes, run, color, label, n=None, **line):
+    """Training loss smoothed, as one of n values (its own number) is; where there is enough of it to
+    smooth, also as it is, faintly."""
     x, loss = run.series("loss")
     if len(loss) >= 100:
         axes.plot(x, loss, color=color, alpha=0.25, linewidth=0.8)
-    axes.plot(x, smooth(loss), color=color, label=label, **{"linewidth": 1.8, **line})
+    axes.plot(x, smooth(loss, n or len(loss)), color=color, label=label, **{"linewidth": 1.8, **line})
