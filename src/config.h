@@ -56,7 +56,8 @@ typedef struct {
         bool save_async, deterministic, allow_data_change;
         int64_t check_every; /* steps between comparisons of the ranks' weights; 0 = never */
         GuardAction on_nonfinite, on_spike;
-        double spike_z;    /* deviations above the running mean; 0 = off */
+        double spike_z;    /* of the loss: deviations above the running mean; 0 = off */
+        double spike_norm; /* of the gradient norm: times the running mean; 0 = off */
         int64_t max_skips; /* in a row */
     } run;
     DeviceKind device;

@@ -86,6 +86,8 @@ const ConfigKey config_keys[] = {
           "A NaN or infinite loss or gradient: exit 3, or leave the update out."),
     NUM(run.spike_z, "0", 0, 1e6, "standard deviations",
         "A loss this far above the mean of the last 100 steps is a spike; 0 = none is."),
+    NUM(run.spike_norm, "0", 0, 1e6, "times the mean",
+        "A gradient norm this far above that of the last 100 steps is one; 0 = none is."),
     NAMED(run.on_spike, "warn", spike_names,
           "A spike: exit 3, leave the update out, or only tell."),
     NUM(run.max_skips, "10", 1, COUNT_MAX, "steps",

@@ -6,7 +6,10 @@
 
 static GuardState guard_of(int64_t seen) {
     GuardState g = {.skipped = 3, .in_a_row = 1, .seen = seen};
-    for (int64_t i = 0; i < i64_min(seen, GUARD_WINDOW); i++) g.losses[i] = 8 / (0.1 + (double)i);
+    for (int64_t i = 0; i < i64_min(seen, GUARD_WINDOW); i++) {
+        g.losses[i] = 8 / (0.1 + (double)i);
+        g.norms[i] = 1 / (0.3 + (double)i);
+    }
     return g;
 }
 
@@ -26,8 +29,9 @@ static void what_is_printed_is_read_back_to_the_bit(void **state) {
 static void anything_else_is_refused(void **state) {
     (void)state;
     static const char *const texts[] = {"",       "1",        "1 2",      "1 2 x",   "1 2 1",
-                                        "1 2 -1", "0 0 1 2 3", "0 0 2 1.5", "0 0 0 ?", "-1 0 0"};
-    for (int i = 0; i < 10; i++) {
+                                        "1 2 -1", "0 0 1 2 3 4", "0 0 1 2 x", "0 0 1 2 -3",
+                                        "0 0 2 1.5", "0 0 2 1 2 3", "0 0 0 ?", "-1 0 0"};
+    for (int i = 0; i < 13; i++) {
         GuardState g;
         assert_status_fails(guard_parse(&g, texts[i]), ERR_USER, "expected three counts");
     }
@@ -59,6 +63,9 @@ static void state_entries_that_contradict_each_other_are_refused(void **state) {
     assert_true(s.step == 7 && s.tokens == 448 && s.guard.seen == 0);
     assert_status_ok(state_parse(&s, "7", "448", "2 1 3 4.5 4.25 4"));
     assert_true(s.guard.seen == 3 && s.guard.skipped == 2 && s.guard.losses[2] == 4);
+    assert_true(s.guard.norms[2] == 0); /* a checkpoint from before norms were kept */
+    assert_status_ok(state_parse(&s, "7", "448", "2 1 3 4.5 4.25 4 1 2 0.5"));
+    assert_true(s.guard.losses[2] == 4 && s.guard.norms[2] == 0.5);
 }
 
 int main(void) {

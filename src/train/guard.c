@@ -8,14 +8,15 @@
 #include "train/nonfinite.h"
 #include "train/watchdog.h"
 
-enum { FEWEST = 20 }; /* steps before any loss is a spike */
+enum { FEWEST = 20 }; /* steps before anything is a spike */
 
-/* ---- the losses of the last steps ----------------------------------------------------------- */
+/* ---- the last steps ------------------------------------------------------------------------- */
 
 static int64_t remembered(const GuardState *g) { return i64_min(g->seen, GUARD_WINDOW); }
 
-static void learn(GuardState *g, double loss) {
-    g->losses[g->seen++ % GUARD_WINDOW] = loss;
+static void learn(GuardState *g, const StepNumbers *n) {
+    g->losses[g->seen % GUARD_WINDOW] = n->loss;
+    g->norms[g->seen++ % GUARD_WINDOW] = n->grad_norm;
     g->in_a_row = 0;
 }
 
@@ -31,10 +32,23 @@ static double deviations_above(const GuardState *g, double loss, double *mean) {
     return (loss - *mean) / fmax(sqrt(squares / (double)n), 1e-3 * fabs(*mean));
 }
 
+/* How many times the mean. */
+static double norm_ratio(const GuardState *g, double norm, double *mean) {
+    int64_t n = 0;
+    double sum = 0;
+    for (int64_t i = 0; i < remembered(g); i++) {
+        sum += g->norms[i];
+        n += g->norms[i] > 0;
+    }
+    *mean = n > 0 ? sum / (double)n : 0;
+    return n < FEWEST ? 0 : norm / *mean;
+}
+
 void guard_print(const GuardState *g, StrBuf *out) {
     strbuf_printf(out, "%lld %lld %lld", (long long)g->skipped, (long long)g->in_a_row,
                   (long long)g->seen);
     for (int64_t i = 0; i < remembered(g); i++) strbuf_printf(out, " %.17g", g->losses[i]);
+    for (int64_t i = 0; i < remembered(g); i++) strbuf_printf(out, " %.17g", g->norms[i]);
 }
 
 Status guard_parse(GuardState *g, const char *text) {
@@ -51,18 +65,29 @@ Status guard_parse(GuardState *g, const char *text) {
         g->losses[i] = strtod(at, &end);
         good = end != at;
     }
+    bool older = good && *at == '\0'; /* without norms */
+    for (int64_t i = 0; i < remembered(g) && good && !older; i++, at = end) {
+        g->norms[i] = strtod(at, &end);
+        good = end != at && g->norms[i] >= 0;
+    }
     if (good && *at == '\0') return OK;
-    return status_fail(ERR_USER, "cria.guard is '%.60s', expected three counts and the losses of the "
-                                 "last steps", text);
+    return status_fail(ERR_USER, "cria.guard is '%.60s', expected three counts and the losses and "
+                                 "gradient norms of the last steps", text);
 }
 
 /* ---- the second run ------------------------------------------------------------------------- */
 
 static bool is_finite(const StepNumbers *n) { return isfinite(n->loss) && isfinite(n->grad_norm); }
 
+static bool is_loss_spike(const GuardState *g, const Config *c, double loss) {
+    double mean;
+    return c->run.spike_z > 0 && deviations_above(g, loss, &mean) > c->run.spike_z;
+}
+
 static bool is_spike(const GuardState *g, const Config *c, const StepNumbers *n) {
     double mean;
-    return c->run.spike_z > 0 && deviations_above(g, n->loss, &mean) > c->run.spike_z;
+    return is_loss_spike(g, c, n->loss) ||
+           (c->run.spike_norm > 0 && norm_ratio(g, n->grad_norm, &mean) > c->run.spike_norm);
 }
 
 /* This rank's micro-batch with the highest mean loss. */
@@ -134,12 +159,14 @@ static Status examine(const GuardState *g, Session *s, int64_t step, StepNumbers
     return st;
 }
 
-static void describe(const GuardRecord *r, StrBuf *out) {
+static void describe(const GuardRecord *r, bool spike, bool of_loss, StrBuf *out) {
     strbuf_printf(out, "step %lld: loss %g", (long long)r->step, fabs(r->loss)); /* not "-nan" */
-    if (isnan(r->z))
-        strbuf_printf(out, ", gradient norm %g", fabs(r->grad_norm));
-    else
+    if (spike && of_loss)
         strbuf_printf(out, " is %.1f standard deviations above its mean %g", r->z, r->mean);
+    else
+        strbuf_printf(out, ", gradient norm %g", fabs(r->grad_norm));
+    if (spike && !of_loss)
+        strbuf_printf(out, " is %.1f times its mean %g", r->norm_ratio, r->norm_mean);
 }
 
 /* What was done, in words. */
@@ -164,7 +191,7 @@ static Status react(GuardState *g, Session *s, StepNumbers *n, bool skips, bool 
                     GuardRecord *r, StrBuf *sentence) {
     const Config *c = s->config;
     char *found = NULL;
-    if (isnan(r->z)) { /* weights that are lost make every step wrong */
+    if (!is_finite(n)) { /* weights that are lost make every step wrong */
         CHECK(nonfinite_weights(s, &found));
         if (found != NULL) {
             r->kind = "stop";
@@ -180,7 +207,7 @@ static Status react(GuardState *g, Session *s, StepNumbers *n, bool skips, bool 
     if (skips && found == NULL) {
         r->kind = "redo";
         *n = again;
-        learn(g, n->loss);
+        learn(g, n);
     } else if (skips && ++g->in_a_row <= c->run.max_skips) {
         r->kind = "skip";
         *update = false;
@@ -200,7 +227,7 @@ Status guard_step(GuardState *g, Session *s, int64_t step, StepNumbers *n, bool 
     *update = true;
     *record = (GuardRecord){.kind = NULL};
     if (finite && !spike) {
-        learn(g, n->loss);
+        learn(g, n);
         return OK;
     }
     *record = (GuardRecord){.kind = "spike",
@@ -208,17 +235,19 @@ Status guard_step(GuardState *g, Session *s, int64_t step, StepNumbers *n, bool 
                             .loss = n->loss,
                             .grad_norm = n->grad_norm,
                             .z = NAN,
+                            .norm_ratio = NAN,
                             .again_loss = NAN,
                             .again_norm = NAN,
                             .first_sample = step * c->batch.global,
                             .samples = c->batch.global};
     if (spike) record->z = deviations_above(g, n->loss, &record->mean);
+    if (spike) record->norm_ratio = norm_ratio(g, n->grad_norm, &record->norm_mean);
     GuardAction action = spike ? c->run.on_spike : c->run.on_nonfinite;
     StrBuf sentence = {0};
-    describe(record, &sentence);
+    describe(record, spike, spike && is_loss_spike(g, c, n->loss), &sentence);
     Status st = OK;
     if (action == GUARD_WARN)
-        learn(g, n->loss);
+        learn(g, n);
     else
         st = react(g, s, n, action == GUARD_SKIP, update, record, &sentence);
     record->sentence = sentence.text;

@@ -1,5 +1,5 @@
 /* guard.h: what becomes of a step whose numbers are not to be trusted: a loss or gradient that is not
- * finite, or a spike of the loss. The decision falls before any weight is touched and is the same on
+ * finite, or a spike of either. The decision falls before any weight is touched and is the same on
  * every rank. */
 #ifndef CRIA_TRAIN_GUARD_H
 #define CRIA_TRAIN_GUARD_H
@@ -12,8 +12,9 @@ enum { GUARD_WINDOW = 100 };
 /* Kept in checkpoints, so that a resumed run decides as an uninterrupted one. */
 typedef struct {
     int64_t skipped, in_a_row;   /* updates left out so far, and those just before this step */
-    int64_t seen;                /* losses, of which the last GUARD_WINDOW are kept: */
+    int64_t seen;                /* steps, of which the last GUARD_WINDOW are kept: */
     double losses[GUARD_WINDOW]; /* number i at i % GUARD_WINDOW */
+    double norms[GUARD_WINDOW];  /* of gradients, likewise; 0 = not known (older checkpoints) */
 } GuardState;
 
 /* One line, and back. ERR_USER when it is not one. */

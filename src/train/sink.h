@@ -40,7 +40,8 @@ typedef struct {
     char *sentence;    /* what was found and done */
     int64_t step;      /* as in StepRecord */
     double loss, grad_norm;
-    double z, mean;    /* standard deviations above the mean of the last steps; z NAN: a loss not finite */
+    double z, mean;    /* of the loss: standard deviations above the mean of the last steps */
+    double norm_ratio, norm_mean;   /* of the gradient norm: times that mean */
     double again_loss, again_norm;  /* of the second run; NAN: none */
     int64_t first_sample, samples;  /* of the global batch */
 } GuardRecord;

@@ -97,6 +97,7 @@ static void jsonl_guard(Sink *s, const GuardRecord *r) {
     number(&b, "loss", r->loss, 17);
     number(&b, "grad_norm", r->grad_norm, 17);
     number(&b, "z", r->z, 5);
+    number(&b, "norm_ratio", r->norm_ratio, 5);
     number(&b, "again_loss", r->again_loss, 17);
     number(&b, "again_grad_norm", r->again_norm, 17);
     strbuf_printf(&b, ",\"samples\":[");

@@ -104,6 +104,21 @@ bits redo
 expect_same 'run again, as if nothing had happened' redo.curve right.curve
 expect 'run again: tensors' "$(tensors redo 20)" "$(tensors right 20)"
 
+# A gradient that is finite, and far too large.
+train 2 longer run.steps=30
+bits longer
+corrupted 50 50 1e4 large run.steps=30 run.spike_norm=10 run.on_spike=skip
+expect_status 'one large message' 0
+expect 'one large message: records' "$(records large redo)$(records large skip)" '25 '
+expect_warning large 'step 25: loss [0-9.]*, gradient norm [0-9.]* is [0-9.]* times its mean [0-9.]*; run again it was'
+bits large
+expect_same 'a large message, as if nothing had happened' large.curve longer.curve
+corrupted 50 50 1e4 large2 run.steps=30 run.on_spike=skip
+expect 'one large message, no guard: records' "$(records large2 redo)$(records large2 skip)" ''
+corrupted 50 51 1e4 large3 run.steps=30 run.spike_norm=10 run.on_spike=skip
+expect 'two large messages: records' "$(records large3 redo)$(records large3 skip)" '25 '
+expect_warning large3 "$same; the update is left out: rank "
+
 corrupted 10 11 nan twice run.on_nonfinite=skip
 expect_status 'two broken messages, skip' 0
 expect 'two broken messages, skip: records' "$(records twice skip)" '5 '
