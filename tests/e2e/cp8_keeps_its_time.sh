@@ -2,6 +2,10 @@
 # timeout: 240
 # tests/results/cp8.sh, which measures eight GPUs in one call: here two ranks on the CPU. A job that fails
 # or is over its time is in the summary, the others are not harmed, and no process is left.
+if grep -qs fsanitize "${BUILD:-build}/flags"; then
+    echo 'skipped: the limits are of programs without sanitizers'
+    exit 0
+fi
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname -- "$0")/lib.sh"
 
