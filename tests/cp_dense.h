@@ -354,4 +354,16 @@ static inline void dense_run_large(Side *side) {
     mask_free(&window);
 }
 
+/* Shards that are longer than the gaps of magi's one call together, for the buffer that holds either
+ * those or, in degree 0 (also when it is chosen), own keys. */
+static inline void dense_run_long(Side *side) {
+    int32_t S = (ATTN_SOURCES * ATTN_GAP + 250) * side->comm->size;
+    Band full = {0, S, 0, S, BAND_NO_LO, BAND_NO_HI};
+    Problem p;
+    problem_open(&p, "long shards", S, &full, 1, 1, 1, side->D, 1);
+    for (int degree = -1; degree <= 1; degree++)
+        dense_run(side, &p, BACKEND_MAGI, degree, ACCUM_FP32);
+    problem_close(&p);
+}
+
 #endif

@@ -144,6 +144,7 @@ int main(int argc, char **argv) {
     Side side = {.ops = cpu_ops(), .D = 4, .tolerance = 1e-5};
     EXPECT_OK(comm_mpi_create(&side.comm));
     dense_run_cases(&side, lists);
+    if (side.comm->size <= 4) dense_run_long(&side);
     run_acted(&side, lists);
     if (side.comm->rank == 0)
         printf("%lld runs on %d ranks agree with dense attention within %.1e\n",

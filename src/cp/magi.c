@@ -21,8 +21,8 @@ static Status create(CpRuntime *rt, Arena *arena) {
     int64_t remote = (rt->opt.size - 1) * rt->S;
     arena_reserve(arena, "cp", "o accumulator",
                   rt->S * rt->heads * rt->opt.D * (int64_t)sizeof(float), (void **)&rt->o_acc);
-    int64_t own = rt->opt.overlap_degree == 0 ? rt->S : ATTN_SOURCES * ATTN_GAP;
-    cp_reserve_kv(rt, arena, "kv gathered", own + remote, &rt->kv[0]);
+    int64_t beside = i64_max(rt->S, ATTN_SOURCES * ATTN_GAP); /* own rows in degree 0, or gaps */
+    cp_reserve_kv(rt, arena, "kv gathered", beside + remote, &rt->kv[0]);
     cp_reserve_dkv(rt, arena, "dkv partial", magi_whole_keys(rt), &rt->dkv_part[0]);
     cp_reserve_dkv(rt, arena, "dkv received", remote, &rt->dkv_in);
     arena_reserve(arena, "cp", "sum order", 4 * (rt->S + 1), (void **)&rt->sum_begin);

@@ -21,7 +21,7 @@ typedef struct {
     int source, stage;
     bool sent;
     int32_t row, rows; /* sent: of the own shard. Else: of the stage's buffer */
-    int32_t at;        /* sent: of dkv_in, when they return. Else: of the one call's buffer */
+    int32_t at;        /* sent: of dkv_in, when they return. Else: of the one call */
 } MagiPart;
 
 extern const CpTable cp_none, cp_ring, cp_magi, cp_allgather, cp_ulysses;
