@@ -8,6 +8,7 @@
 #include "gpu_attention_case.cuh"
 #include "gpu_attention_lists.cuh"
 #include "gpu_attention_sources.cuh"
+#include "must.h"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -239,9 +240,16 @@ static bool run_long(AttnKernels kernels, int D) {
     return run_case("long documents", documents) && ok;
 }
 
+/* The first GPU as the program opens it (work lists go up through its page-locked memory). */
+static void open_gpu() {
+    const Ops *ops;
+    MUST(cuda_ops_open(&ops, 0));
+    CU(cudaStreamCreateWithFlags(&test_stream.s, cudaStreamNonBlocking));
+}
+
 static bool run_group(const char *group) {
     int D = 0, n = 0;
-    CU(cudaStreamCreateWithFlags(&test_stream.s, cudaStreamNonBlocking));
+    open_gpu();
     if (sscanf(group, "portable-named-%d", &D) == 1) return run_named(ATTN_PORTABLE, D, false);
     if (sscanf(group, "sm90-small-%d", &D) == 1) { /* for compute-sanitizer */
         Case c = {{200, 200, 4, 2, D}, documents_bands({130, 70}), ATTN_BEST, 1, false};
@@ -309,13 +317,13 @@ int main(int argc, char **argv) {
         return !ok;
     }
     if (!strcmp(mode, "soak") && argc > 3) {
-        CU(cudaStreamCreateWithFlags(&test_stream.s, cudaStreamNonBlocking));
+        open_gpu();
         bool ok = repeat("causal", 8192, atoi(argv[3]), atof(argv[2]));
         printf("%d passed, %d failed\n", ok, !ok);
         return !ok;
     }
     if (!strcmp(mode, "once") && argc > 4) {
-        CU(cudaStreamCreateWithFlags(&test_stream.s, cudaStreamNonBlocking));
+        open_gpu();
         int D = atoi(argv[3]), S = atoi(argv[4]);
         Shape x = {S, S, D == 64 ? 32 : 24, 8, D};
         Inputs b;
