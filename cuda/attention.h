@@ -29,13 +29,16 @@ typedef struct {
     int32_t run_begin, run_end;
     int32_t n_steps; /* of all its runs */
     int32_t phase;   /* tiles are taken phase by phase; see build_list() */
-    int32_t pad[2];
+    /* by_q: tiles of the same rows, each with some of their keys, hand o and lse on from one to the
+     * next; 0 of 1: one tile has them all. */
+    int32_t part, parts;
+    int32_t handover; /* which of AttnWork's, if there are parts */
 } AttnTile;
 
-enum { ATTN_PHASES = ATTN_SOURCES + 2 };
+enum { ATTN_PHASES = ATTN_SOURCES + 2, ATTN_WARPS = 12 /* of a forward tile, at most */ };
 
 typedef struct {
-    const AttnTile *tiles; /* device memory: in each phase the longest first */
+    const AttnTile *tiles; /* device memory: in each phase the longest first, parts in order */
     const AttnRun *runs;
     int32_t n_tiles, n_busy; /* all tiles; those with steps, which come first without sources */
     int32_t longest;         /* steps of a tile */
@@ -51,6 +54,7 @@ struct AttnWork {
     AttnShape shape;
     bool sm90; /* or the portable kernels */
     bool wide; /* tiles of the forward */
+    bool parts; /* some of them are in parts */
     int sm_count;
     AttnList by_q, by_k;
     int32_t n_slots;
@@ -61,6 +65,7 @@ struct AttnWork {
     AttnSources sources; /* n = 0: none */
     int32_t source_tiles[ATTN_SOURCES]; /* of by_k */
     int32_t *source_warps; /* device memory, zero at rest: [source], that have written their dkv */
+    uint32_t *handovers;   /* likewise: [tile in parts][head][ATTN_WARPS], that are done */
     void *memory;
     cudaStream_t stream; /* memory belongs to its order */
 };
@@ -80,10 +85,10 @@ static inline int64_t attn_dq_turns_bytes(const AttnWork *work) {
 /* Tile sizes of the two implementations; by_q and by_k. */
 void attn_sm90_grids(int D, int wide, AttnGrid *by_q, AttnGrid *by_k);
 void attn_portable_grids(AttnGrid *by_q, AttnGrid *by_k);
-/* Whether rows that see so many keys on average may be worth the forward's wide tiles, and what a step
- * of these costs, in steps of the others. */
+/* Whether rows that see so many keys on average may be worth the forward's wide tiles. */
 bool attn_sm90_wide(int D, double keys_per_row);
-constexpr double attn_sm90_wide_step = 0.864;
+/* What a step of the forward takes on an H100. */
+double attn_sm90_fwd_step_us(int D, int wide);
 
 void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                    const AttnWork *work, bool resume, cudaStream_t stream);

@@ -202,11 +202,121 @@ static void split_own_tiles(HostList *list, int last_phase) {
     }
 }
 
+/* ---- parts of tiles, by_q ---------------------------------------------------------------------
+ */
+
+/* Handing o on takes as long as so many steps. */
+enum { LEAST_PART = 4 };
+
+/* Of one tile: the steps of its keys and how many of its bands they are, of own keys and of those
+ * of each source; the sources before which it is cut. */
+typedef struct {
+    int32_t steps[1 + ATTN_SOURCES], bands[1 + ATTN_SOURCES];
+    bool cut[1 + ATTN_SOURCES];
+} Share;
+
+static int source_of_keys(const AttnSources *sources, int64_t column) {
+    int source = 0;
+    while (source < sources->n && column >= sources->rows[source].begin) source++;
+    return source;
+}
+
+static Share *share_tiles(const HostList *list, const Band *bands, const int32_t *pairs,
+                          AttnGrid grid, const AttnSources *sources) {
+    Share *shares = NEW(Share, list->n_tiles + 1);
+    for (int64_t t = 0; t < list->n_tiles; t++)
+        for (int32_t i = list->tiles[t].run_begin; i < list->tiles[t].run_end; i++) {
+            const Band *band = &bands[pairs[i]];
+            int source = source_of_keys(sources, band->k_begin);
+            Reach reach;
+            shares[t].bands[source]++;
+            if (reach_of(&reach, &list->tiles[t], *band, grid.rows, false))
+                shares[t].steps[source] += (int32_t)ceil_div(reach.last - reach.first, grid.step);
+        }
+    return shares;
+}
+
+/* The steps on keys before `source` that are still in one part with later ones. */
+static int32_t bound_steps(const Share *share, int source, int n) {
+    int32_t steps = 0;
+    bool later = false;
+    for (int i = source; i <= n; i++) later |= share->steps[i] > 0;
+    for (int i = source - 1; later && i >= 0; i--) {
+        steps += share->steps[i];
+        if (share->cut[i]) break;
+    }
+    return steps;
+}
+
+/* Cuts tiles where they would wait for a source, those with the most to do before it first, until
+ * the GPU has enough to do before each source comes. */
+static void cut_tiles(const HostList *list, Share *shares, const AttnSources *sources,
+                      const double *early) {
+    for (int i = 1; i <= sources->n; i++) {
+        double found = 0;
+        for (int64_t t = 0; t < list->n_tiles; t++) {
+            if (list->tiles[t].phase > 1) continue; /* comes last */
+            for (int s = 0; s < i; s++) found += shares[t].steps[s];
+            found -= bound_steps(&shares[t], i, sources->n);
+        }
+        while (found < early[i - 1]) {
+            int64_t best = -1;
+            int32_t most = LEAST_PART - 1;
+            for (int64_t t = 0; t < list->n_tiles; t++) {
+                int32_t steps = shares[t].cut[i] ? 0 : bound_steps(&shares[t], i, sources->n);
+                if (steps <= most) continue;
+                most = steps;
+                best = t;
+            }
+            if (best < 0) break;
+            shares[best].cut[i] = true;
+            found += most;
+        }
+    }
+}
+
+/* Replaces tiles of phases 0 and 1 by their parts, each in the phase of the last source it needs.
+ * Their pairs are in the order of keys. */
+static void part_tiles(HostList *list, const Share *shares, const AttnSources *sources) {
+    AttnTile *tiles = NEW(AttnTile, list->n_tiles * (1 + sources->n) + 1);
+    int64_t n = 0;
+    for (int64_t t = 0; t < list->n_tiles; t++) {
+        const AttnTile *whole = &list->tiles[t];
+        const Share *share = &shares[t];
+        AttnTile part = *whole;
+        int64_t first = n;
+        part.run_end = part.run_begin;
+        part.n_steps = 0;
+        for (int i = 0; i <= sources->n; i++) {
+            if (share->cut[i]) {
+                tiles[n++] = part;
+                part.run_begin = part.run_end;
+                part.n_steps = 0;
+                part.part++;
+            }
+            part.run_end += share->bands[i];
+            part.n_steps += share->steps[i];
+            if (share->steps[i] > 0 && whole->phase <= 1) part.phase = i;
+        }
+        part.run_end = whole->run_end;
+        tiles[n++] = part;
+        for (int64_t i = first; i < n; i++) {
+            tiles[i].parts = part.part + 1;
+            tiles[i].handover = (int32_t)list->n_handovers;
+        }
+        list->n_handovers += part.part > 0;
+    }
+    free(list->tiles);
+    list->tiles = tiles;
+    list->n_tiles = n;
+}
+
 /* `slots`: the grid of the steps of by_k; NULL for by_q, whose steps start where each band does.
- * Phases: half of the tiles that need own keys only; of by_q all others, of by_k those of each
- * source; the other half. */
+ * Phases: half of the tiles that need own keys only; of by_q those that need the first source, but
+ * none after it, and so on, of by_k those of each source; the other half. `early`: see
+ * attn_list_by_q(). */
 static HostList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, AttnGrid grid,
-                           const Cuts *slots, const AttnSources *sources) {
+                           const Cuts *slots, const AttnSources *sources, const double *early) {
     HostList list = {};
     Cuts cuts = cut_rows(bands, n_bands, n_rows, grid.rows, slots ? sources : NULL);
     list.tiles = NEW(AttnTile, cuts.n + 1);
@@ -233,6 +343,7 @@ static HostList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, A
         int phase = slots ? phase_of_keys(sources, cuts.at[t]) : 0;
         if (phase < 0) continue;
         AttnTile *tile = &list.tiles[list.n_tiles++];
+        tile->parts = 1;
         tile->phase = phase;
         tile->row0 = cuts.at[t];
         tile->rows = cuts.at[t + 1] - cuts.at[t];
@@ -240,13 +351,19 @@ static HostList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, A
         tile->run_end = (int32_t)begin[t];
         for (int32_t i = tile->run_begin; i < tile->run_end; i++) {
             if (!reach_of(&reach, tile, bands[pairs[i]], grid.rows, slots != NULL)) continue;
-            if (!slots && sources->n && reach.first >= sources->rows[0].begin) tile->phase = 1;
+            if (!slots && source_of_keys(sources, reach.first) > 0) tile->phase = 1;
             tile->n_steps += (int32_t)(slots ? piece_of(slots, (int32_t)reach.last - 1) + 1 -
                                                    piece_of(slots, (int32_t)reach.first)
                                              : ceil_div(reach.last - reach.first, grid.step));
         }
     }
     if (sources->n) split_own_tiles(&list, 1 + sources->n);
+    if (sources->n && early != NULL) {
+        Share *shares = share_tiles(&list, bands, pairs, grid, sources);
+        cut_tiles(&list, shares, sources, early);
+        part_tiles(&list, shares, sources);
+        free(shares);
+    }
     qsort(list.tiles, (size_t)list.n_tiles, sizeof *list.tiles, compare_tiles);
 
     int32_t *turns = slots ? NEW(int32_t, slots->n + 1) : NULL;
@@ -278,11 +395,11 @@ Cuts attn_slots(const Band *bands, int64_t n_bands, int32_t Sq, int step) {
 }
 
 HostList attn_list_by_q(const Band *bands, int64_t n_bands, int32_t Sq, AttnGrid grid,
-                        const AttnSources *sources) {
+                        const AttnSources *sources, const double *early) {
     Band *sorted = NEW(Band, n_bands + 1);
     for (int64_t i = 0; i < n_bands; i++) sorted[i] = bands[i];
     qsort(sorted, (size_t)n_bands, sizeof *sorted, sources->n ? compare_keys : compare_bands);
-    HostList list = build_list(sorted, n_bands, Sq, grid, NULL, sources);
+    HostList list = build_list(sorted, n_bands, Sq, grid, NULL, sources, early);
     free(sorted);
     return list;
 }
@@ -292,19 +409,36 @@ HostList attn_list_by_k(const Band *bands, int64_t n_bands, int32_t Sk, AttnGrid
     Band *transposed = NEW(Band, n_bands + 1);
     for (int64_t i = 0; i < n_bands; i++) transposed[i] = band_transpose(bands[i]);
     qsort(transposed, (size_t)n_bands, sizeof *transposed, compare_bands);
-    HostList list = build_list(transposed, n_bands, Sk, grid, slots, sources);
+    HostList list = build_list(transposed, n_bands, Sk, grid, slots, sources, NULL);
     free(transposed);
     return list;
 }
 
-double attn_list_span(const HostList *list, int heads, int ctas) {
-    const double own = 0.5;
-    double all = 0, *heap = NEW(double, ctas),
-           last = 0; /* when each CTA is free, the first on top */
+/* What an item costs beside its steps, in steps; and to hand o and lse to the next part or take
+ * them from the one before. */
+static const double ITEM_STEPS = 0.5, HANDOVER_US = 3.2;
+
+/* When an item is done that a CTA takes at `now`. */
+static double item_end(const HostList *list, const AttnTile *tile, double now, double step_us,
+                       const AttnSources *sources) {
+    now += ITEM_STEPS * step_us + HANDOVER_US * ((tile->part > 0) + (tile->part + 1 < tile->parts));
+    if (sources == NULL) return now + tile->n_steps * step_us;
+    for (int32_t i = tile->run_begin; i < tile->run_end; i++) {
+        int source = source_of_keys(sources, list->runs[i].first);
+        if (source > 0) now = fmax(now, (double)sources->arrival_us[source - 1]);
+        now += list->runs[i].n_steps * step_us;
+    }
+    return now;
+}
+
+double attn_list_span_us(const HostList *list, int heads, int ctas, double step_us,
+                         const AttnSources *sources) {
+    double all = 0, last = 0, *heap = NEW(double, ctas); /* when CTAs are free, the first on top */
     bool few = list->n_tiles * heads <= 32 * ctas;
-    for (int64_t i = 0; i < list->n_tiles; i++) all += heads * (list->tiles[i].n_steps + own);
+    for (int64_t i = 0; i < list->n_tiles; i++)
+        all += heads * item_end(list, &list->tiles[i], 0, step_us, NULL);
     for (int64_t i = 0; few && i < list->n_tiles * heads; i++) {
-        double end = heap[0] + list->tiles[i / heads].n_steps + own;
+        double end = item_end(list, &list->tiles[i / heads], heap[0], step_us, sources);
         int at = 0;
         for (int child = 1; child < ctas; child = 2 * at + 1) {
             if (child + 1 < ctas && heap[child + 1] < heap[child]) child++;

@@ -23,6 +23,12 @@
  * The vote on this is also what makes the overlap real: ptxas waits for wgmma at the head of the
  * basic block that asks for it, and without a branch behind the exponentials that is before them.
  *
+ * Where keys arrive from sources, a CTA that takes whole tiles soon waits in each of them, though
+ * others have own keys left. So tiles may be cut: the first part leaves o, in fp32, and lse for the
+ * next, which some CTA takes when keys are there (attention_list.cu). Hiding transfers takes no
+ * second launch, and only as many handovers as the transfer is long. (PARTS: knowing of them costs
+ * 2 % where there are none.)
+ *
  * Measured on an H200, causal, 8k / 32k tokens, TFLOP/s: D = 64 454 / 471 with a maximum at every
  * step and items one by one, 539 / 547 so; D = 128 658 / 606 and 741 / 691. ncu, D = 64, 8k: tensor
  * cores 59 %, exponentials 59 %: no pipe is full, the latency of a warp's own chain bounds it. */
@@ -61,7 +67,7 @@ template <int D, int W> struct FwdShared {
     uint64_t q_full[C::ITEMS], q_empty[C::ITEMS], full[C::STAGES], empty[C::STAGES];
 };
 
-template <int D, int W>
+template <int D, int W, bool PARTS>
 __device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const KeyMaps &keys,
                         const FwdParams &p) {
     using C = Fwd<D, W>;
@@ -94,7 +100,13 @@ __device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const Key
         const int k_panel = hi.head / (p.H / p.K) * (D / 64), v_panel = k_panel + p.K * (D / 64);
         const int qi = ring_index<C::ITEMS>(items);
         mbar_wait(&sm.q_empty[qi], ring_parity<C::ITEMS>(items++) ^ 1);
-        sm.item[qi] = Item{row0, tile->rows, hi.head, max(n_steps, 1)};
+        sm.item[qi] = Item{row0,
+                           tile->rows,
+                           hi.head,
+                           max(n_steps, 1),
+                           tile->part,
+                           tile->parts,
+                           &p.handovers[(tile->handover * p.H + hi.head) * ATTN_WARPS]};
         mbar_arrive_expect(&sm.q_full[qi], 64 * C::WGS * D * 2);
         tma_load(sm.q[qi], map_q, 0, row0, hi.head * (D / 64), &sm.q_full[qi]);
         /* rows that see nothing: one step of zeros from before the first key, all masked */
@@ -115,7 +127,8 @@ __device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const Key
     counters_reset(p.counters);
 }
 
-template <int D, int W> __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
+template <int D, int W, bool PARTS>
+__device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
     using C = Fwd<D, W>;
     constexpr int ST = C::STAGES, IT = C::ITEMS, STEP = C::STEP, BLOCKS = STEP / 16;
     constexpr int ROWS = 64 * C::WGS, AHEAD = C::AHEAD;
@@ -161,7 +174,7 @@ template <int D, int W> __device__ void consume(FwdShared<D, W> &sm, const FwdPa
     };
     auto finish = [&](uint32_t n) {
         uint8_t *stage = (uint8_t *)sm.q[ring_index<IT>(n)] + warp_row * 128;
-        store_rows<D, ROWS>(o, m, l, sm.item[ring_index<IT>(n)], p, warp_row, stage);
+        store_rows<D, ROWS, PARTS>(o, m, l, sm.item[ring_index<IT>(n)], p, warp_row, stage);
         release(&sm.q_empty[ring_index<IT>(n)]);
     };
 
@@ -199,7 +212,7 @@ template <int D, int W> __device__ void consume(FwdShared<D, W> &sm, const FwdPa
             wgmma_pin(next);
             wgmma_pin(o);
             if (item > 0) finish(item - 1);
-            load_rows<D>(o, m, l, sm.item[slot], p, warp_row);
+            load_rows<D, PARTS>(o, m, l, sm.item[slot], p, warp_row);
             settled = false;
         }
         const Step &record = sm.step[stage];
@@ -245,7 +258,7 @@ template <int D, int W> __device__ void consume(FwdShared<D, W> &sm, const FwdPa
     finish(item - 1);
 }
 
-template <int D, int W>
+template <int D, int W, bool PARTS>
 __global__ void __launch_bounds__((Fwd<D, W>::WGS + 1) * 128, 1)
     fwd_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ KeyMaps keys,
                const FwdParams p) {
@@ -272,25 +285,31 @@ __global__ void __launch_bounds__((Fwd<D, W>::WGS + 1) * 128, 1)
     __syncthreads();
     if (wg == 0) {
         registers_shrink<C::IDLE>();
-        if (threadIdx.x == 0) produce<D, W>(sm, &map_q, keys, p);
+        if (threadIdx.x == 0) produce<D, W, PARTS>(sm, &map_q, keys, p);
     } else {
         registers_grow<C::REGS>();
-        consume<D, W>(sm, p, wg - 1);
+        consume<D, W, PARTS>(sm, p, wg - 1);
     }
+}
+
+template <int D, int W, bool PARTS>
+void launch_as(const FwdParams &p, const void *q, const void *kv, const AttnWork *work,
+               cudaStream_t stream) {
+    using C = Fwd<D, W>;
+    constexpr int bytes = shared_bytes<FwdShared<D, W>>();
+    static_assert(bytes <= 227 * 1024);
+    const auto kernel = fwd_kernel<D, W, PARTS>;
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    CUtensorMap map_q = tile_map(q, p.Sq, p.H, D, 64 * C::WGS);
+    KeyMaps keys = key_maps(work->shape.Sk ? kv : q, work, C::STEP);
+    kernel<<<(unsigned)i64_min(p.order.n_items, work->sm_count), (C::WGS + 1) * 128, bytes,
+             stream>>>(map_q, keys, p);
 }
 
 template <int D, int W>
 void launch(const FwdParams &p, const void *q, const void *kv, const AttnWork *work,
             cudaStream_t stream) {
-    using C = Fwd<D, W>;
-    constexpr int bytes = shared_bytes<FwdShared<D, W>>();
-    static_assert(bytes <= 227 * 1024);
-    cudaFuncSetAttribute(fwd_kernel<D, W>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    CUtensorMap map_q = tile_map(q, p.Sq, p.H, D, 64 * C::WGS);
-    KeyMaps keys = key_maps(work->shape.Sk ? kv : q, work, C::STEP);
-    fwd_kernel<D, W>
-        <<<(unsigned)i64_min(p.order.n_items, work->sm_count), (C::WGS + 1) * 128, bytes, stream>>>(
-            map_q, keys, p);
+    (work->parts ? launch_as<D, W, true> : launch_as<D, W, false>)(p, q, kv, work, stream);
 }
 
 template <int D, int W> AttnGrid grid_of() {
@@ -298,6 +317,10 @@ template <int D, int W> AttnGrid grid_of() {
 }
 
 } /* namespace */
+
+double attn_sm90_fwd_step_us(int D, int wide) {
+    return D == 128 ? 1.5 : wide ? 0.864 : 1.0;
+}
 
 bool attn_sm90_wide(int D, double keys_per_row) {
     return D == 64 && keys_per_row > 2000;
@@ -317,7 +340,7 @@ void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void 
     int64_t groups = (32ll << 20) / i64_max(s.Sk * s.D * 4, 1);
     int64_t side_by_side = i64_max(groups, 1) * (s.H / s.K);
     FwdParams p = {(__nv_bfloat16 *)o,
-                   o_acc,
+                   work->sources.n == 0 || work->parts ? o_acc : NULL,
                    lse,
                    list,
                    item_order(list, s.H, side_by_side, side_by_side),
@@ -327,7 +350,8 @@ void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void 
                    s.K,
                    s.scale * LOG2_E,
                    resume,
-                   work->sources};
+                   work->sources,
+                   work->handovers};
     if (s.D == 128)
         launch<128, 0>(p, q, kv, work, stream);
     else if (work->wide)

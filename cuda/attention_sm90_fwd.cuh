@@ -18,11 +18,34 @@ struct FwdParams {
     float c; /* exp(scale x) = exp2(c x) */
     bool resume;
     AttnSources sources;
+    uint32_t *handovers; /* AttnWork's, of this call's tiles */
 };
 
 struct Item {
     int row0, rows, head, n_steps; /* n_steps < 0: no more items */
+    /* where tiles may be in parts, see AttnTile: */
+    int part, parts;
+    uint32_t *handover; /* [warp] */
 };
+
+/* ---- parts ----------------------------------------------------------------------------------- */
+
+/* Rows pass from warp to the same warp of another CTA: part n of a tile waits until n parts are
+ * done. What it waits for has been taken before it, and waits for fewer. */
+static __device__ __forceinline__ void wait_for_part(const uint32_t *done, int n) {
+    uint32_t seen;
+    do {
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(done) : "memory");
+    } while (seen != (uint32_t)n);
+}
+
+/* After the warp's last write: n parts are done, or the flag is as the next call needs it. */
+static __device__ __forceinline__ void announce_part(uint32_t *done, int n, int parts) {
+    __syncwarp();
+    if (lane_id() == 0)
+        asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(done), "r"(n < parts ? n : 0)
+                     : "memory");
+}
 
 /* ---- softmax --------------------------------------------------------------------------------- */
 
@@ -95,16 +118,18 @@ __device__ __forceinline__ void scores_again(float (&s)[R], uint32_t q, uint32_t
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-/* o, m and l of the item's rows [warp_row, warp_row + 16) as an earlier call left them, or of no
- * key. */
-template <int D>
+/* o, m and l of the item's rows [warp_row, warp_row + 16) as an earlier call or part left them, or
+ * of no key. */
+template <int D, bool PARTS>
 __device__ __forceinline__ void load_rows(float (&o)[D / 2], float (&m)[2], float (&l)[2],
                                           const Item &item, const FwdParams &p, int warp_row) {
     const int lane = lane_id(), t = lane % 4;
+    const bool resume = PARTS ? item.part > 0 : p.resume;
+    if (PARTS && resume) wait_for_part(&item.handover[warp_row / 16], item.part);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         int row = warp_row + lane / 4 + 8 * r;
-        bool old = p.resume && row < item.rows;
+        bool old = resume && row < item.rows;
         float lse = old ? p.lse[(int64_t)item.head * p.Sq + item.row0 + row] : -INFINITY;
         m[r] = fmaxf(lse * LOG2_E, LOWEST);
         l[r] = lse > -INFINITY && t == 0 ? 1.0f : 0.0f;
@@ -120,7 +145,7 @@ __device__ __forceinline__ void load_rows(float (&o)[D / 2], float (&m)[2], floa
 
 /* Divides by the sums and writes. bf16 rows are turned round in `stage`, where the warp's 16 rows
  * of Q lay in panels of ROWS rows, once the warpgroup is done with those. */
-template <int D, int ROWS>
+template <int D, int ROWS, bool PARTS>
 __device__ __forceinline__ void store_rows(float (&o)[D / 2], const float (&m)[2], float (&l)[2],
                                            const Item &item, const FwdParams &p, int warp_row,
                                            uint8_t *stage) {
@@ -137,7 +162,8 @@ __device__ __forceinline__ void store_rows(float (&o)[D / 2], const float (&m)[2
                 l[r] > 0 ? m[r] * LN_2 + logf(l[r]) : -INFINITY;
     }
     rescale(o, factor);
-    if (p.o_acc) {
+    const bool goes_on = PARTS && item.part + 1 < item.parts;
+    if (PARTS ? goes_on : p.o_acc != NULL) {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             int row = tile_row + 8 * r;
@@ -148,7 +174,7 @@ __device__ __forceinline__ void store_rows(float (&o)[D / 2], const float (&m)[2
                     *(float2 *)(to + 8 * i) = make_float2(o[4 * i + 2 * r], o[4 * i + 2 * r + 1]);
         }
     }
-    if (p.o) {
+    if (p.o && !goes_on) {
         named_barrier(1 + warp_row / 64, 128);
 #pragma unroll
         for (int b = 0; b < D / 16; b++) {
@@ -170,6 +196,8 @@ __device__ __forceinline__ void store_rows(float (&o)[D / 2], const float (&m)[2
         }
         fence_async_proxy();
     }
+    if (PARTS && item.parts > 1)
+        announce_part(&item.handover[warp_row / 16], item.part + 1, item.parts);
 }
 
 #endif

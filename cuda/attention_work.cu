@@ -30,6 +30,35 @@ static int64_t list_place(AttnList *out, const HostList *list, char *image, char
     return list_bytes(list);
 }
 
+/* The forward's tiles and how long they will take, cut where that is worth it: as far as keeps all
+ * busy until keys come, or for a part of that time. */
+static HostList list_by_q(const AttnWork *work, const Band *bands, int64_t n_bands, AttnGrid grid,
+                          bool wide, double *us) {
+    const AttnShape s = work->shape;
+    const AttnSources *sources = &work->sources;
+    const double step_us = attn_sm90_fwd_step_us(s.D, wide), least_gain = 0.95;
+    auto span = [&](const HostList *list, const AttnSources *arriving) {
+        return attn_list_span_us(list, s.H, work->sm_count, step_us, arriving);
+    };
+    HostList best = attn_list_by_q(bands, n_bands, (int32_t)s.Sq, grid, sources, NULL);
+    if (!work->sm90) return best;
+    *us = span(&best, sources);
+    if (sources->n == 0 || span(&best, NULL) > least_gain * *us) return best;
+    for (double share : {0.5, 0.75, 1.0}) {
+        double early[ATTN_SOURCES];
+        for (int i = 0; i < sources->n; i++)
+            early[i] = share * sources->arrival_us[i] / step_us * work->sm_count / s.H;
+        HostList cut = attn_list_by_q(bands, n_bands, (int32_t)s.Sq, grid, sources, early);
+        double cut_us = span(&cut, sources);
+        bool better = cut_us < least_gain * *us;
+        attn_list_free(better ? &best : &cut);
+        if (!better) continue;
+        best = cut;
+        *us = cut_us;
+    }
+    return best;
+}
+
 extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, const Band *bands,
                                            int64_t n_bands, AttnShape shape,
                                            const AttnSources *sources, Stream *stream) {
@@ -56,20 +85,20 @@ extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, 
     else
         attn_portable_grids(&grid_q, &grid_k);
     Cuts slots = attn_slots(bands, n_bands, (int32_t)shape.Sq, grid_k.step);
-    HostList by_q = attn_list_by_q(bands, n_bands, (int32_t)shape.Sq, grid_q, &work->sources);
+    double us = 0, wide_us = 0; /* of the forward */
+    HostList by_q = list_by_q(work, bands, n_bands, grid_q, false, &us);
     HostList by_k =
         attn_list_by_k(bands, n_bands, (int32_t)shape.Sk, grid_k, &slots, &work->sources);
     bool forced = kernels == ATTN_WIDE && shape.D == 64;
     if (work->sm90 && (forced || attn_sm90_wide(shape.D, area / (double)i64_max(shape.Sq, 1)))) {
         attn_sm90_grids(shape.D, true, &grid_q, &grid_k);
-        HostList wide = attn_list_by_q(bands, n_bands, (int32_t)shape.Sq, grid_q, &work->sources);
-        work->wide =
-            forced || attn_sm90_wide_step * attn_list_span(&wide, shape.H, work->sm_count) <
-                          attn_list_span(&by_q, shape.H, work->sm_count);
+        HostList wide = list_by_q(work, bands, n_bands, grid_q, true, &wide_us);
+        work->wide = forced || wide_us < us;
         HostList *other = work->wide ? &by_q : &wide;
         attn_list_free(other);
         if (work->wide) by_q = wide;
     }
+    work->parts = by_q.n_handovers > 0;
     work->n_slots = (int32_t)slots.n;
     for (int64_t t = 0; t < by_k.n_tiles; t++) {
         int source = by_k.tiles[t].phase - 1;
@@ -77,7 +106,8 @@ extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, 
     }
 
     const int64_t counters = 4 + ATTN_SOURCES, dkv_turns = by_k.n_tiles * shape.K;
-    int64_t zero_bytes = round_up(4 * (counters + dkv_turns), 64);
+    const int64_t handovers = by_q.n_handovers * shape.H * ATTN_WARPS;
+    int64_t zero_bytes = round_up(4 * (counters + dkv_turns + handovers), 64);
     int64_t list_at = zero_bytes + round_up(attn_dq_turns_bytes(work), 64);
     int64_t bytes = list_bytes(&by_q) + list_bytes(&by_k);
     cudaError_t error = cudaMallocAsync(&work->memory, (size_t)(list_at + bytes), stream->s);
@@ -92,6 +122,7 @@ extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, 
         work->counters = (int32_t *)base;
         work->source_warps = work->counters + 4;
         work->dkv_turns = work->counters + counters;
+        work->handovers = (uint32_t *)(work->dkv_turns + dkv_turns);
         work->dq_turns = (int32_t *)(base + zero_bytes);
         int64_t used = list_place(&work->by_q, &by_q, image, base + list_at);
         list_place(&work->by_k, &by_k, image + used, base + list_at + used);
@@ -129,7 +160,7 @@ extern "C" void cuda_attention_deterministic(bool on) {
 extern "C" void cuda_attention_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                                    const AttnWork *work, bool resume, Stream *stream) {
     if (work->shape.Sq == 0) return;
-    REQUIRE(!resume || work->sources.n == 0);
+    REQUIRE(work->sources.n == 0 || (!resume && o != NULL && o_acc != NULL));
     (work->sm90 ? attn_sm90_fwd : attn_portable_fwd)(o, o_acc, lse, q, kv, work, resume, stream->s);
     CUDA_LAUNCHED("attention_fwd");
 }

@@ -39,13 +39,16 @@ typedef struct {
  * attention_bwd() adds 1 to departed[i] (both in device memory). Sources are waited for in this order.
  * Keys before rows[0] are there from the start. Between these ranges lie ATTN_GAP rows whose
  * gradients are not written, and no band has keys of two ranges. Own keys are those of the call's kv;
- * row r of sources is row r - rows[0].begin of this one, where gaps hold finite numbers. */
+ * row r of sources is row r - rows[0].begin of this one, where gaps hold finite numbers.
+ * arrival_us[i]: about how long after the begin of a call source i arrives, for the order of its
+ * work; no result but its rounding depends on it. */
 enum { ATTN_GAP = 256, ATTN_SOURCES = 7 };
 typedef struct {
     int n;
     Range rows[ATTN_SOURCES]; /* ascending; may be empty */
     const void *kv;
     uint32_t *arrived, *departed;
+    float arrival_us[ATTN_SOURCES];
 } AttnSources;
 
 typedef struct Ops {
@@ -131,7 +134,8 @@ typedef struct Ops {
      *   resume false: o_acc[Sq,H,D] and lse[H,Sq] are written whole; rows that no band touches get
      *                 o = 0, lse = -inf.
      *   resume true:  o_acc and lse hold an earlier stage's result and are continued.
-     * o_acc is fp32 and may be NULL on a call that is first and last (resume false, o not NULL).
+     * o_acc is fp32 and may be NULL on a call that is first and last (resume false, o not NULL)
+     * without sources; with sources it is working memory, and o is not NULL.
      * o[Sq,H,D], when not NULL, gets the result rounded to the activation type. lse is natural. */
     void (*attention_fwd)(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                           const AttnWork *work, bool resume, Stream *stream);

@@ -25,23 +25,40 @@ static bool lies_between(const AttnSources &sources, int key) {
     return false;
 }
 
-/* Every allowed pair is walked once and no other; every row is written by one tile; in each phase
- * longer tiles come first. With slots: steps lie on their grid, a slot's turns count up one by one,
+/* Every allowed pair is walked once and no other; every row is written by one tile, or by one in
+ * parts, in their order, of which none needs a source of a later phase; in each phase longer tiles
+ * come first. With slots: steps lie on their grid, a slot's turns count up one by one,
  * and a source's tiles hold rows of no other and have its phase. */
 static bool list_is_right(const HostList &list, AttnGrid grid, const Cuts *slots, int n_rows,
                           int n_columns, const std::vector<uint8_t> &want,
-                          const AttnSources &sources) {
+                          const AttnSources &sources, bool by_arrival) {
     std::vector<uint8_t> got(want.size(), 0), written((size_t)n_rows, 0);
     std::vector<int> turns(slots ? (size_t)slots->n : 0, 0);
+    std::vector<const AttnTile *> latest((size_t)list.n_handovers, NULL);
     for (int64_t t = 0; t < list.n_tiles; t++) {
         const AttnTile &tile = list.tiles[t];
         HOLDS(tile.rows > 0 && tile.rows <= grid.rows);
-        for (int r = 0; r < tile.rows; r++) HOLDS(written[(size_t)(tile.row0 + r)]++ == 0);
+        if (tile.parts > 1) {
+            HOLDS(tile.part >= 0 && tile.part < tile.parts && tile.handover < list.n_handovers);
+            const AttnTile *before = latest[(size_t)tile.handover];
+            HOLDS((before == NULL) == (tile.part == 0));
+            HOLDS(!before || (before->row0 == tile.row0 && before->rows == tile.rows &&
+                              before->parts == tile.parts && before->part + 1 == tile.part &&
+                              before->phase < tile.phase));
+            latest[(size_t)tile.handover] = &tile;
+        } else {
+            HOLDS(tile.part == 0 && tile.parts == 1);
+        }
+        for (int r = 0; r < tile.rows && tile.part == 0; r++)
+            HOLDS(written[(size_t)(tile.row0 + r)]++ == 0);
         int steps = 0;
         for (int i = tile.run_begin; i < tile.run_end; i++) {
             const AttnRun &run = list.runs[i];
             HOLDS(run.n_steps > 0);
             steps += run.n_steps;
+            if (by_arrival && tile.phase <= sources.n)
+                HOLDS(tile.phase == sources.n ||
+                      run.band.k_end <= sources.rows[tile.phase].begin - ATTN_GAP);
             for (int j = run.n_steps - 1; j >= 0; j--) {
                 int c0 = run.first + j * grid.step, slot = run.slot + j;
                 bool full = j >= run.full_begin && j < run.full_end;
@@ -62,6 +79,7 @@ static bool list_is_right(const HostList &list, AttnGrid grid, const Cuts *slots
                     }
             }
         }
+        HOLDS(tile.part + 1 == tile.parts || steps >= 4);
         HOLDS(steps == tile.n_steps && (sources.n || (t < list.n_busy) == (steps > 0)));
         HOLDS(t == 0 || list.tiles[t - 1].phase < tile.phase ||
               (list.tiles[t - 1].phase == tile.phase && list.tiles[t - 1].n_steps >= steps));
@@ -71,6 +89,7 @@ static bool list_is_right(const HostList &list, AttnGrid grid, const Cuts *slots
             HOLDS(!inside || tile.row0 + tile.rows <= sources.rows[i].end);
         }
     }
+    for (const AttnTile *tile : latest) HOLDS(tile && tile->part + 1 == tile->parts);
     for (int r = 0; r < n_rows; r++)
         HOLDS(written[(size_t)r] == (slots && lies_between(sources, r) ? 0 : 1));
     HOLDS(got == want);
@@ -78,6 +97,7 @@ static bool list_is_right(const HostList &list, AttnGrid grid, const Cuts *slots
 }
 
 static bool check_lists() {
+    int64_t parts = 0;
     for (int trial = 0; trial < 400; trial++) {
         const int Sq = (int)draw(1, 700), own = (int)draw(1, 700);
         AttnSources sources = {};
@@ -99,11 +119,19 @@ static bool check_lists() {
                 for (int k = b.k_begin; k < b.k_end; k++)
                     want[(size_t)q * Sk + k] |= band_has(b, q, k);
         Cuts slots = attn_slots(bands.data(), n, Sq, grid_k.step);
-        HostList by_q = attn_list_by_q(bands.data(), n, Sq, grid_q, &sources);
+        double early[ATTN_SOURCES];
+        for (int i = 0; i < sources.n; i++) early[i] = (double)draw(0, 60) + (i ? early[i - 1] : 0);
+        const bool by_arrival = draw(0, 1);
+        HostList by_q =
+            attn_list_by_q(bands.data(), n, Sq, grid_q, &sources, by_arrival ? early : NULL);
+        HostList whole = attn_list_by_q(bands.data(), n, Sq, grid_q, &sources, NULL);
+        parts += by_q.n_tiles - whole.n_tiles;
         HostList by_k = attn_list_by_k(bands.data(), n, Sk, grid_k, &slots, &sources);
-        bool ok = list_is_right(by_q, grid_q, NULL, Sq, Sk, want, sources) &&
-                  list_is_right(by_k, grid_k, &slots, Sk, Sq, want, sources);
+        bool ok = list_is_right(by_q, grid_q, NULL, Sq, Sk, want, sources, by_arrival) &&
+                  list_is_right(whole, grid_q, NULL, Sq, Sk, want, sources, false) &&
+                  list_is_right(by_k, grid_k, &slots, Sk, Sq, want, sources, false);
         attn_list_free(&by_q);
+        attn_list_free(&whole);
         attn_list_free(&by_k);
         free(slots.at);
         if (!ok) {
@@ -111,6 +139,7 @@ static bool check_lists() {
             return false;
         }
     }
+    HOLDS(parts > 0);
     return true;
 }
 

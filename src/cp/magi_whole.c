@@ -13,6 +13,10 @@
 
 #include "cp/magi_sum.h"
 
+/* How rows arrive, measured between two H200s (NVLink 4, one copy at a time): so long after the
+ * call begins, then so long for each piece, at this rate. */
+static const double FIRST_US = 8, PIECE_US = 12, BYTES_PER_US = 340e3;
+
 /* tests/cp_dense.h has shards large enough for pieces */
 enum { FEW_ROWS = 4096, PIECE_BYTES = 4 << 20, MOST_PIECES = 4, TILE = 128 };
 
@@ -95,6 +99,7 @@ static void place_sources(CpRuntime *rt, Stream *stream) {
     sources->kv = rt->kv[0];
     rt->n_parts = 0;
     int32_t row = (int32_t)rt->S, lent = 0;
+    double us = FIRST_US;
     for (int i = 0; i < sources->n; i++) {
         Range in = piece_rows(rt, source_rank(rt, i), false, i % n);
         Range out = piece_rows(rt, target_rank(rt, i), true, i % n);
@@ -106,6 +111,9 @@ static void place_sources(CpRuntime *rt, Stream *stream) {
         add_parts(rt, i, false, source_rank(rt, i), in, row);
         add_parts(rt, i, true, target_rank(rt, i), out, lent);
         rt->lent[i] = (Range){lent, lent + out.end - out.begin};
+        us += PIECE_US +
+              (double)((in.end - in.begin) * cp_kv_width(rt) * rt->ops->act_bytes) / BYTES_PER_US;
+        sources->arrival_us[i] = (float)us;
         row = sources->rows[i].end;
         lent = rt->lent[i].end;
     }
@@ -212,7 +220,7 @@ static Status reduce(CpRuntime *rt, int i, Stream *stream, CommTicket *ticket) {
 Status magi_whole_forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
                           Stream *stream) {
     CHECK(magi_whole_fetch(rt, kv, stream));
-    rt->ops->attention_fwd(o, NULL, lse, q, kv, rt->whole, false, stream);
+    rt->ops->attention_fwd(o, rt->o_acc, lse, q, kv, rt->whole, false, stream);
     for (int i = 0; i < rt->sources.n; i += pieces(rt))
         CHECK(comm_wait(rt->comm, rt->fetched[i], stream));
     return OK;
