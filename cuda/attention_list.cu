@@ -416,7 +416,7 @@ HostList attn_list_by_k(const Band *bands, int64_t n_bands, int32_t Sk, AttnGrid
 
 /* What an item costs beside its steps, in steps; and to hand o and lse to the next part or take
  * them from the one before. */
-static const double ITEM_STEPS = 0.5, HANDOVER_US = 3.2;
+static const double ITEM_STEPS = 0.5, HANDOVER_US = 2.2;
 
 /* When an item is done that a CTA takes at `now`. */
 static double item_end(const HostList *list, const AttnTile *tile, double now, double step_us,

@@ -3,6 +3,7 @@
 #include "attention_list.h"
 
 #include <cuda_bf16.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,27 +31,29 @@ static int64_t list_place(AttnList *out, const HostList *list, char *image, char
     return list_bytes(list);
 }
 
-/* The forward's tiles and how long they will take, cut where that is worth it: as far as keeps all
- * busy until keys come, or for a part of that time. */
+/* The forward's tiles and how long they will take. They are cut as far as keeps the GPU busy until
+ * keys come, or for a part of that time, where that saves a twentieth and what is beyond the
+ * estimate's error. */
 static HostList list_by_q(const AttnWork *work, const Band *bands, int64_t n_bands, AttnGrid grid,
                           bool wide, double *us) {
     const AttnShape s = work->shape;
     const AttnSources *sources = &work->sources;
-    const double step_us = attn_sm90_fwd_step_us(s.D, wide), least_gain = 0.95;
+    const double step_us = attn_sm90_fwd_step_us(s.D, wide);
     auto span = [&](const HostList *list, const AttnSources *arriving) {
         return attn_list_span_us(list, s.H, work->sm_count, step_us, arriving);
     };
     HostList best = attn_list_by_q(bands, n_bands, (int32_t)s.Sq, grid, sources, NULL);
     if (!work->sm90) return best;
     *us = span(&best, sources);
-    if (sources->n == 0 || span(&best, NULL) > least_gain * *us) return best;
+    const double worth_us = fmin(0.95 * *us, *us - 8);
+    if (sources->n == 0 || span(&best, NULL) > worth_us) return best;
     for (double share : {0.5, 0.75, 1.0}) {
         double early[ATTN_SOURCES];
         for (int i = 0; i < sources->n; i++)
             early[i] = share * sources->arrival_us[i] / step_us * work->sm_count / s.H;
         HostList cut = attn_list_by_q(bands, n_bands, (int32_t)s.Sq, grid, sources, early);
         double cut_us = span(&cut, sources);
-        bool better = cut_us < least_gain * *us;
+        bool better = cut_us < fmin(*us, worth_us);
         attn_list_free(better ? &best : &cut);
         if (!better) continue;
         best = cut;
