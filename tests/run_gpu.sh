@@ -89,6 +89,7 @@ if [ -x "$build/ptx/tests/gpu_ops" ]; then # a bundle has no room for them
     check 'portable attention, compiled likewise' 180 "$build/ptx/tests/gpu_attention" test portable
 fi
 check 'whole model against the CPU' 180 gpu_model
+check 'work lists of attention against masks' 60 gpu_attention lists
 check 'band attention against fp64' 300 gpu_attention test
 for D in 64 128; do
     check "attention, D = $D, the same bits for 20 s" 60 gpu_attention soak 20 $D
