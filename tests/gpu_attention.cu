@@ -312,7 +312,7 @@ int main(int argc, char **argv) {
     const char *mode = argc > 1 ? argv[1] : "test";
     if (!strcmp(mode, "group") && argc > 2) return run_group(argv[2]) ? 0 : 1;
     if (!strcmp(mode, "lists")) {
-        bool ok = check_lists();
+        bool ok = check_lists() && check_span();
         printf("%d passed, %d failed\n", ok, !ok);
         return !ok;
     }

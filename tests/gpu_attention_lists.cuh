@@ -96,6 +96,33 @@ static bool list_is_right(const HostList &list, AttnGrid grid, const Cuts *slots
     return true;
 }
 
+/* One tile with eight steps on own keys and one on those of a source that comes after 100 us. */
+static bool check_span() {
+    AttnSources sources = {};
+    sources.n = 1;
+    sources.rows[0] = Range{1024 + ATTN_GAP, 1024 + ATTN_GAP + 128};
+    sources.arrival_us[0] = 100;
+    const AttnGrid grid = {128, 128};
+    Bands bands;
+    add_band(bands, 0, 128, 0, 1024, BAND_NO_LO, BAND_NO_HI);
+    add_band(bands, 0, 128, sources.rows[0].begin, sources.rows[0].end, BAND_NO_LO, BAND_NO_HI);
+    const double early = 9;
+    HostList whole = attn_list_by_q(bands.data(), 2, 128, grid, &sources, NULL);
+    HostList cut = attn_list_by_q(bands.data(), 2, 128, grid, &sources, &early);
+    HOLDS(whole.n_tiles == 1 && cut.n_tiles == 2 && cut.n_handovers == 1);
+    HOLDS(cut.tiles[0].n_steps == 8 && cut.tiles[0].phase == 0 && cut.tiles[1].phase == 1);
+    /* half a step for the item, then 2 us each */
+    HOLDS(attn_list_span_us(&whole, 1, 1, 2, NULL) == 19);
+    HOLDS(attn_list_span_us(&whole, 1, 1, 2, &sources) == 102);
+    HOLDS(attn_list_span_us(&whole, 5, 1, 2, &sources) == 102 + 4 * 19);
+    /* all heads' own keys are done before the first keys come */
+    HOLDS(attn_list_span_us(&cut, 5, 1, 2, &sources) < 102 + 4 * 6);
+    HOLDS(attn_list_span_us(&cut, 5, 10, 2, &sources) == 102);
+    attn_list_free(&whole);
+    attn_list_free(&cut);
+    return true;
+}
+
 static bool check_lists() {
     int64_t parts = 0;
     for (int trial = 0; trial < 400; trial++) {

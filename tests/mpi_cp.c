@@ -75,6 +75,8 @@ static Status act_work_create(AttnWork **work, const Band *bands, int64_t n, Att
     for (int i = 0; i < sources->n; i++) { /* as AttnSources promises */
         Range rows = sources->rows[i];
         EXPECT(rows.begin >= end + ATTN_GAP && rows.end >= rows.begin, "source %d", i);
+        EXPECT(sources->arrival_us[i] > 0, "source %d arrives after %g us", i,
+               (double)sources->arrival_us[i]);
         end = rows.end;
         for (int64_t b = 0; b < n; b++) {
             bool inside = bands[b].k_begin >= rows.begin && bands[b].k_end <= rows.end;
