@@ -1,8 +1,9 @@
 /* cp.c: `cria bench cp`: attention of one layer across the ranks of a context-parallel group, every
  * runtime beside the same kernels on one device. A time is that of the slowest rank, calls back to
  * back. Exposed is how long the stream of a rank stands still for transfers, or runs collectives,
- * between events around each wait: the most of any rank. The backward fetches its first KV itself,
- * which in training happens under the products before it (cp_prefetch). */
+ * between events around each wait: the most of any rank; what magi's one call waits for inside is
+ * not among it. The backward fetches its first KV itself, which in training happens under the
+ * products before it (cp_prefetch). */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
