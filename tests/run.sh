@@ -75,7 +75,7 @@ done
 
 # From here on many ranks share few cores, and MPI libraries have leaks of their own.
 export OMP_NUM_THREADS=1 ASAN_OPTIONS="${ASAN_OPTIONS:-fast_unwind_on_malloc=0}"
-export LSAN_OPTIONS="${LSAN_OPTIONS:-suppressions=tests/mpi.supp:print_suppressions=0}"
+export LSAN_OPTIONS="${LSAN_OPTIONS:-suppressions=$PWD/tests/mpi.supp:print_suppressions=0}"
 
 for program in "$tests"/mpi_*; do
     source=tests/${program##*/}.c
