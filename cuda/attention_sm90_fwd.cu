@@ -26,8 +26,8 @@
  * Where keys arrive from sources, a CTA that takes whole tiles soon waits in each of them, though
  * others have own keys left. So tiles may be cut: the first part leaves o, in fp32, and lse for the
  * next, which some CTA takes when keys are there (attention_list.cu). Hiding transfers takes no
- * second launch, and only as many handovers as the transfer is long. (PARTS: knowing of them costs
- * 2 % where there are none.)
+ * second launch, and only as many handovers as the transfer is long. (PARTS: where rows are loaded
+ * and stored, asking for them costs up to 2 % where there are none.)
  *
  * Measured on an H200, causal, 8k / 32k tokens, TFLOP/s: D = 64 454 / 471 with a maximum at every
  * step and items one by one, 539 / 547 so; D = 128 658 / 606 and 741 / 691. ncu, D = 64, 8k: tensor
@@ -297,7 +297,7 @@ void launch_as(const FwdParams &p, const void *q, const void *kv, const AttnWork
                cudaStream_t stream) {
     using C = Fwd<D, W>;
     constexpr int bytes = shared_bytes<FwdShared<D, W>>();
-    static_assert(bytes <= 227 * 1024);
+    static_assert(bytes <= 227 * 1024 && 4 * C::WGS <= ATTN_WARPS);
     const auto kernel = fwd_kernel<D, W, PARTS>;
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     CUtensorMap map_q = tile_map(q, p.Sq, p.H, D, 64 * C::WGS);
