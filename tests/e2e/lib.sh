@@ -56,6 +56,19 @@ run() {
     "$@" >"$work/out" 2>"$work/err" </dev/null || status=$?
 }
 
+# with_faults RULES COMMAND...: with the library of tests/e2e/faults.c, which explains the rules, preloaded.
+# COMMAND may be a function of this file, such as train.
+with_faults() {
+    if [ ! -e "$work/faults.so" ]; then
+        mpicc -D_GNU_SOURCE -shared -fPIC -Wall -Wextra -o "$work/faults.so" tests/e2e/faults.c -ldl || exit 3
+    fi
+    export LD_PRELOAD="$work/faults.so" FAULTS="$1" # kept out of this shell: it opens files, too
+    export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}verify_asan_link_order=0"
+    shift
+    "$@"
+    unset LD_PRELOAD FAULTS
+}
+
 rank_pid() { sed -n "$(($1 + 1))p" "$work/pids"; } # in order of starting, which is any
 kill_ranks() {
     # shellcheck disable=SC2046 # a list of process ids
