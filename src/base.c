@@ -8,6 +8,7 @@
 #undef status_fail /* the analyzer's */
 
 static _Thread_local char message[16384];
+static _Thread_local bool message_agreed;
 
 /* Sentences quote what files hold, which must not command a terminal. */
 static void make_printable(char *text) {
@@ -32,6 +33,7 @@ Status status_fail(Status code, const char *fmt, ...) {
         vsnprintf(message, sizeof message, fmt, ap);
         va_end(ap);
         make_printable(message);
+        message_agreed = false;
     }
     return code;
 }
@@ -64,7 +66,18 @@ void status_suffix(const char *fmt, ...) {
 }
 
 const char *status_message(void) { return message; }
-void status_clear(void) { message[0] = '\0'; }
+void status_clear(void) {
+    message[0] = '\0';
+    message_agreed = false;
+}
+
+Status status_ignore(Status st) {
+    if (st != OK) status_clear();
+    return OK;
+}
+
+void status_set_agreed(bool agreed) { message_agreed = agreed; }
+bool status_is_agreed(void) { return message_agreed; }
 
 void base_bug(const char *file, int line, const char *what) {
     fprintf(stderr, "cria: bug at %s:%d: %s does not hold\n", file, line, what);

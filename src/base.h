@@ -40,6 +40,23 @@ void status_suffix(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *status_message(void); /* "" when nothing is recorded; valid until the next call */
 void status_clear(void);
 
+/* For a failure that the caller recovers from: forgets its sentence, which would otherwise appear under
+ * the next failure, and returns OK. Does nothing when `st` is OK. */
+Status status_ignore(Status st);
+
+/* Whether every rank has the recorded failure, as comm_agree() sees to. Belongs to the recorded sentence:
+ * the next failure, or clearing, makes it false. */
+void status_set_agreed(bool agreed);
+bool status_is_agreed(void);
+
+/* For structs of functions: gcc warns when one is initialized by position, because two neighbours of one
+ * type could then be swapped unnoticed. */
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__cplusplus)
+#define FIELDS_BY_NAME __attribute__((designated_init))
+#else
+#define FIELDS_BY_NAME
+#endif
+
 /* Return on failure / jump to a cleanup label on failure (needs a local `Status st`). */
 #define CHECK(expr)                                                                                \
     do {                                                                                           \

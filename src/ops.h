@@ -51,7 +51,7 @@ typedef struct {
     float arrival_us[ATTN_SOURCES];
 } AttnSources;
 
-typedef struct Ops {
+typedef struct FIELDS_BY_NAME Ops {
     const char *name; /* "cpu", "cuda" */
     const char *device_name; /* of the GPU, as its driver calls it; "cpu" on the CPU */
     int act_bytes;

@@ -248,6 +248,16 @@ static void expect_agreed(Comm *host, Status mine, Status agreed, const char *se
     status_clear();
 }
 
+/* A failure of one rank alone, after one that all had and recovered from. */
+static void test_agreed_failure_is_the_last_one(Comm *host) {
+    Status st = comm_agree(host, status_fail(ERR_ENV, "no disk"));
+    EXPECT_EQ(st == ERR_ENV && comm_agreed(), 1);
+    EXPECT_OK(status_ignore(st));
+    EXPECT_EQ(status_fail(ERR_ENV, "no memory"), ERR_ENV);
+    EXPECT_EQ(comm_agreed(), 0);
+    status_clear();
+}
+
 static void test_agreement(Comm *host) {
     int last = host->size - 1;
     bool is_last = host->rank == last;
@@ -443,6 +453,7 @@ int main(int argc, char **argv) {
         test_progress_without_the_caller(c);
         test_disagreeing_lengths_are_errors(c);
         test_agreement(c);
+        test_agreed_failure_is_the_last_one(c);
         for (int cp = 1; cp <= c->size; cp++)
             if (c->size % cp == 0) test_set(cp);
         test_bytes_are_counted(c);

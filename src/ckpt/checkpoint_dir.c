@@ -73,7 +73,7 @@ Status checkpoint_latest(const char *dir, char **path, StrBuf *skipped) {
             *path = candidate;
         } else {
             strbuf_printf(skipped, "%s\n", status_message());
-            status_clear();
+            status_ignore(st);
             free(candidate);
         }
     }
@@ -83,10 +83,10 @@ Status checkpoint_latest(const char *dir, char **path, StrBuf *skipped) {
 
 static bool looks_valid(const char *path) {
     Checkpoint *ck;
-    bool valid = checkpoint_open(&ck, path) == OK;
-    if (!valid) status_clear();
+    Status st = checkpoint_open(&ck, path);
+    status_ignore(st);
     checkpoint_close(ck);
-    return valid;
+    return st == OK;
 }
 
 static const char *base_name(const char *path) {

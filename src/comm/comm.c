@@ -144,11 +144,8 @@ static int severity(Status s) {
     return 3;
 }
 
-/* As the sentence of a Status, which it belongs to, this is the thread's own. */
-static _Thread_local bool agreed;
-
 bool comm_agreed(void) {
-    return agreed;
+    return status_is_agreed();
 }
 
 Status comm_agree(Comm *host, Status mine) {
@@ -157,7 +154,7 @@ Status comm_agree(Comm *host, Status mine) {
     } Report;
     Report *reports = NEW(Report, host->size);
     char *sentence = NULL;
-    agreed = false;
+    status_set_agreed(false); /* until every rank is known to have the failure */
     reports[host->rank] = (Report){(int32_t)mine, (int32_t)strlen(status_message())};
     Status st = comm_all_gather(host, reports, 2, DT_I32, COMM_KIND_OTHER, NULL);
     if (st != OK) goto done;
@@ -176,7 +173,7 @@ Status comm_agree(Comm *host, Status mine) {
     status_clear();
     st = status_fail((Status)reports[speaker].status, "%s", sentence);
     if (failed < host->size) status_prefix("rank %d", speaker);
-    agreed = true;
+    status_set_agreed(true);
 done:
     free(reports);
     free(sentence);
@@ -193,7 +190,7 @@ Status comm_agree_equal(Comm *host, uint64_t value, const char *what) {
                          "%s differs between ranks: %016llx on rank 0, %016llx on rank %d; start "
                          "every rank with the same binary, files and arguments",
                          what, (unsigned long long)values[0], (unsigned long long)values[r], r);
-        agreed = true;
+        status_set_agreed(true);
     }
     free(values);
     return st;

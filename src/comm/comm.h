@@ -24,7 +24,7 @@ extern const char *const comm_kind_names[COMM_KINDS];
 typedef struct Comm Comm;
 typedef struct { int64_t id; } CommTicket; /* names one group of transfers; 0 = nothing to wait for */
 
-typedef struct {
+typedef struct FIELDS_BY_NAME {
     /* n >= 1 and size >= 2 in the collectives, n >= 1 in send and recv: comm.c answers the rest.
      * Reductions are of f32, f64, i64 or i32. */
     Status (*all_reduce)(Comm *c, void *buf, int64_t n, Dtype t, CommOp op, Stream *stream);
@@ -119,7 +119,8 @@ Status comm_expose(Comm *c, void *base, int64_t bytes);
  * ERR_STOPPED, OK) and, as their status_message, the sentence of the lowest rank that has it, with
  * "rank N: " before it when others have not failed. */
 Status comm_agree(Comm *host, Status mine);
-/* Is this thread's last failure one that comm_agree or comm_agree_equal gave to every rank? */
+/* Is the failure that this thread has recorded one that comm_agree or comm_agree_equal gave to every
+ * rank? */
 bool comm_agreed(void);
 
 /* ERR_ENV on every rank, naming the first rank whose value is not rank 0's. */

@@ -5,7 +5,7 @@
 
 #include "cp/cp.h"
 
-typedef struct {
+typedef struct FIELDS_BY_NAME {
     Status (*create)(CpRuntime *rt, Arena *arena); /* reserve buffers */
     Status (*forward)(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
                       Stream *stream);

@@ -92,9 +92,10 @@ static void plan_others(Planning *p) {
         int64_t S;
         other.backend = backends[i];
         if (other.backend == o->backend) continue;
-        if (cp_tokens(&other, &S) == OK && cp_plan(&p->others[p->n_others], &other, &p->mask) == OK)
-            p->n_others++;
-        status_clear();
+        Status st = cp_tokens(&other, &S);
+        if (st == OK) st = cp_plan(&p->others[p->n_others], &other, &p->mask);
+        p->n_others += st == OK;
+        status_ignore(st);
     }
 }
 

@@ -116,7 +116,7 @@ static Status prepare_copy(Saver *v, bool whole) {
         if (!comm_agreed()) return st;
         if (v->s->rank == 0)
             log_warn("training will wait while checkpoints are written: %s", status_message());
-        status_clear();
+        status_ignore(st);
         v->refused = true;
     }
     return comm_agree(host, alloc_copy(v, i64_min(v->bytes, SMALL_BYTES)));

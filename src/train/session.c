@@ -21,7 +21,7 @@ Status session_open_backend(const Ops **ops, DeviceKind want) {
             if (st != OK) status_suffix("; device=cpu runs without a GPU");
             return st;
         }
-        status_clear(); /* auto: the CPU will do */
+        status_ignore(st); /* auto: the CPU will do */
     }
     *ops = cpu_ops();
     /* OpenMP's default is all cores for every rank, whose threads then wait for each other. */
@@ -195,10 +195,9 @@ Status session_plan(Session *s, const Config *config, int world, char **no_data)
     s->comm.cp->size = config->parallel.cp;
     s->ops = &planned_ops[config->device == DEVICE_CPU];
     DatasetOptions data = train_options(config);
-    if (dataset_open(&s->train_data, &data) != OK) {
-        *no_data = mem_strdup(status_message());
-        status_clear();
-    }
+    Status st = dataset_open(&s->train_data, &data);
+    if (st != OK) *no_data = mem_strdup(status_message());
+    status_ignore(st);
     set_options(s, 0, world);
     return reserve(s);
 }

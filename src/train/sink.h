@@ -47,7 +47,7 @@ typedef struct {
 } GuardRecord;
 
 typedef struct Sink Sink;
-struct Sink {
+struct FIELDS_BY_NAME Sink {
     void (*step)(Sink *s, const StepRecord *r);
     void (*eval)(Sink *s, const EvalRecord *r);
     /* The state of a step is copied and training goes on: what follows from the copy is not known. */

@@ -89,8 +89,12 @@ static void console_free(Sink *s) {
 
 Sink *sink_console_create(void) {
     ConsoleSink *c = NEW(ConsoleSink, 1);
-    c->sink = (Sink){console_step, console_eval,  console_snapshot,
-                     console_save, console_guard, console_free};
+    c->sink = (Sink){.step = console_step,
+                     .eval = console_eval,
+                     .snapshot = console_snapshot,
+                     .save = console_save,
+                     .guard = console_guard,
+                     .free = console_free};
     c->terminal = isatty(STDOUT_FILENO) == 1;
     return &c->sink;
 }

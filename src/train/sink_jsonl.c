@@ -120,8 +120,12 @@ Status sink_jsonl_create(Sink **s, const char *path, const char *head) {
     if (f == NULL)
         return status_fail(ERR_ENV, "cannot write the log %s: %s", path, strerror(errno));
     JsonlSink *j = NEW(JsonlSink, 1);
-    j->sink = (Sink){jsonl_step, jsonl_eval,  jsonl_snapshot,
-                     jsonl_save, jsonl_guard, jsonl_free};
+    j->sink = (Sink){.step = jsonl_step,
+                     .eval = jsonl_eval,
+                     .snapshot = jsonl_snapshot,
+                     .save = jsonl_save,
+                     .guard = jsonl_guard,
+                     .free = jsonl_free};
     j->file = f;
     StrBuf line = {0};
     strbuf_printf(&line, "%s%s", whole ? "" : "\n", head);

@@ -117,8 +117,12 @@ Status sink_tensorboard_create(Sink **s, const char *dir) {
     free(path);
     if (f == NULL) return ERR_ENV;
     TensorboardSink *t = NEW(TensorboardSink, 1);
-    t->sink = (Sink){tensorboard_step,    tensorboard_eval,  tensorboard_no_save,
-                     tensorboard_no_save, tensorboard_guard, tensorboard_free};
+    t->sink = (Sink){.step = tensorboard_step,
+                     .eval = tensorboard_eval,
+                     .snapshot = tensorboard_no_save,
+                     .save = tensorboard_no_save,
+                     .guard = tensorboard_guard,
+                     .free = tensorboard_free};
     t->file = f;
     StrBuf event = {0};
     begin_event(&event, 0);

@@ -205,15 +205,15 @@ static Status read_state(const Checkpoint *ck, const char *path, TrainState *sta
 /* With other data, be they the same files with more in them, every later batch is another one. */
 static Status check_data(const Session *s, const Checkpoint *ck, const char *path) {
     const char *data = checkpoint_entry(ck, "cria.dataset"); /* imported weights have none */
-    if (data == NULL || dataset_compare(s->train_data, data) == OK) return OK;
+    Status st = data != NULL ? dataset_compare(s->train_data, data) : OK;
+    if (st == OK) return OK;
     if (!s->config->run.allow_data_change) {
         status_prefix("%s", path);
         status_suffix(", or set run.allow_data_change=true to go on with what is there now");
-        return ERR_USER;
+        return st;
     }
     log_warn("%s: %s: the run goes on with the new ones", path, status_message());
-    status_clear();
-    return OK;
+    return status_ignore(st);
 }
 
 static void warn_of_changes(const Session *s, const Checkpoint *ck, const char *path) {

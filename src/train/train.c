@@ -16,13 +16,11 @@
 #include "train/watchdog.h"
 #include "version.h"
 
-enum { MAX_SINKS = 3 };
-
 typedef struct {
     Session s;
     TrainState state;
     Loader *loader;
-    Sink *sinks[MAX_SINKS];
+    Sink **sinks;
     int n_sinks;
     Saver *saver;
     int64_t saved_step; /* of the newest checkpoint this run began or resumed */
@@ -215,23 +213,29 @@ static void head_record(const Train *t, const char *resumed, StrBuf *b) {
     strbuf_printf(b, "}");
 }
 
+static void add_sink(Train *t, Sink *sink) {
+    t->sinks = mem_grow(t->sinks, t->n_sinks + 1, sizeof(Sink *));
+    t->sinks[t->n_sinks++] = sink;
+}
+
 static Status open_sinks(Train *t, const char *resumed) {
     const Config *c = t->s.config;
     if (t->s.rank != 0) return OK;
-    t->sinks[t->n_sinks++] = sink_console_create();
+    Sink *sink;
+    add_sink(t, sink_console_create());
     if (c->log.jsonl) {
         StrBuf head = {0};
         head_record(t, resumed, &head);
         char *path = mem_printf("%s/log.jsonl", c->run.dir);
-        Status st = sink_jsonl_create(&t->sinks[t->n_sinks], path, strbuf_text(&head));
+        Status st = sink_jsonl_create(&sink, path, strbuf_text(&head));
         free(path);
         strbuf_free(&head);
         CHECK(st);
-        t->n_sinks++;
+        add_sink(t, sink);
     }
     if (c->log.tensorboard) {
-        CHECK(sink_tensorboard_create(&t->sinks[t->n_sinks], c->run.dir));
-        t->n_sinks++;
+        CHECK(sink_tensorboard_create(&sink, c->run.dir));
+        add_sink(t, sink);
     }
     return OK;
 }
@@ -277,6 +281,7 @@ done:
 
 static void end(Train *t) {
     for (int i = t->n_sinks - 1; i >= 0; i--) t->sinks[i]->free(t->sinks[i]);
+    free(t->sinks);
     loader_free(t->loader);
     saver_free(t->saver);
     session_close(&t->s);
@@ -296,7 +301,7 @@ static void join_saver(Train *t, Status failure) {
     Status st = saver_join(t->saver);
     abort_alone(st);
     if (st != OK && t->s.rank == 0) log_warn("%s", status_message());
-    status_clear();
+    status_ignore(st);
     status_fail(failure, "%s", sentence);
     free(sentence);
 }

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Dependencies point one way: a file of src/ includes only rooms of its own level or below, and rooms
 # of one level do not include each other in a circle. No CUDA header in src/, MPI and libyaml in one
-# file each, and every op of the Ops table has its reference in src/cpu/.
+# file each, every op of the Ops table has its reference in src/cpu/, and structs of functions are
+# initialized by name.
 set -u
 CDPATH='' cd -- "$(dirname -- "$0")/../.." || exit 3
 failures=0
@@ -86,6 +87,16 @@ for op in $ops; do
     case $file in
         src/cpu/*.c) ;;
         *) problem "cpu_$op: defined in '$file', expected in one file of src/cpu/" ;;
+    esac
+done
+
+# Structs of functions are initialized by name: two neighbours of one type could be swapped unnoticed.
+for table in 'train/sink.h Sink' 'comm/comm.h CommTable' 'cp/runtime.h CpTable' 'ops.h Ops'; do
+    message=$(printf '#include "%s"\nconst %s by_position = {NULL, NULL};\n' "${table% *}" "${table#* }" |
+        gcc -std=c11 -D_GNU_SOURCE -Isrc -fsyntax-only -Werror=designated-init -x c - 2>&1)
+    case $message in
+        *designated_init*) ;;
+        *) problem "${table#* } (src/${table% *}) can be initialized by position: add FIELDS_BY_NAME" ;;
     esac
 done
 

@@ -47,6 +47,11 @@ expect 'the picture has paths' "$(($(cat "$work/out") > 8))" 1
 run "$cria" plan "$config" parallel.cp=4096 model.seq_len=1048576 batch.global=2 data.train=nowhere.bin
 expect_status '4,096 ranks' 0
 
+# No data, and kv_heads that ulysses cannot share out: neither is a failure of the command, and neither of
+# their messages appears under one that is.
+run "$cria" plan "$config" parallel.cp=8 data.train=nowhere.bin --svg "$work/nowhere/plan.svg"
+expect_refused 'a picture that cannot be written' 3 'error: cannot write the picture'
+
 run "$cria" plan "$config" parallel.cp=4 --ranks 6
 expect_refused 'ranks that cp does not divide' 2 'parallel.cp: found 4 on 6 ranks'
 run "$cria" plan "$config" --ranks many
