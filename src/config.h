@@ -12,6 +12,8 @@ typedef enum { MASK_CAUSAL, MASK_DOCUMENT, MASK_FULL } MaskKind;
 typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD } ScheduleKind;
 typedef enum { BACKEND_NONE, BACKEND_RING, BACKEND_MAGI, BACKEND_ALLGATHER, BACKEND_ULYSSES }
     CpBackend;
+/* parallel.overlap_degree: the most stages that magi's remote part is cut into. */
+enum { OVERLAP_DEGREE_MAX = 8 };
 typedef enum { ACCUM_FP32, ACCUM_BF16 } RingAccum;
 typedef enum { TRANSPORT_AUTO, TRANSPORT_NCCL } Transport;
 typedef enum { GUARD_STOP, GUARD_SKIP, GUARD_WARN } GuardAction;

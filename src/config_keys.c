@@ -150,7 +150,7 @@ const ConfigKey config_keys[] = {
     NAMED(parallel.backend, "magi", backend_names, "How attention runs across the cp ranks."),
     NUM(parallel.chunk_size, "0", 0, 1 << 29, "tokens",
         "magi: tokens that are dispatched as one piece; 0 = chosen by the planner."),
-    ROW(parallel.overlap_degree, "auto", 0, 8, auto_name, 0, "",
+    ROW(parallel.overlap_degree, "auto", 0, OVERLAP_DEGREE_MAX, auto_name, 0, "",
         "magi: stages that overlap transfers with attention; 0 = no overlap, auto = by cost "
         "model, or one call where GPUs read each other's memory."),
     NAMED(parallel.ring_accum, "fp32", accum_names, "ring: type of the partial sums."),

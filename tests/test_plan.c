@@ -415,8 +415,8 @@ static void impossible_plans_are_refused(void **state) {
     PlanOptions o = {.backend = BACKEND_NONE, .dispatch.P = 2};
     assert_status_fails(plan_build(&p, &m, &o), ERR_USER,
                         "parallel.backend: none works on one rank");
-    o = (PlanOptions){.backend = BACKEND_MAGI, .degree = 65, .dispatch.P = 2};
-    assert_status_fails(plan_build(&p, &m, &o), ERR_USER, "parallel.overlap_degree: 65");
+    o = (PlanOptions){.backend = BACKEND_MAGI, .degree = 9, .dispatch.P = 2};
+    assert_status_fails(plan_build(&p, &m, &o), ERR_USER, "parallel.overlap_degree: 9");
     o.degree = 0;
     o.dispatch.chunk = 9000;
     assert_status_fails(plan_build(&p, &m, &o), ERR_USER, "parallel.chunk_size");

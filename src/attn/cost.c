@@ -125,14 +125,14 @@ void cost_equal_stages(const CostRank *r, int degree, CostStage *out) {
 }
 
 static double rank_seconds(const CostModel *m, const CostRank *r, int degree) {
-    CostStage stages[9];
+    CostStage stages[1 + OVERLAP_DEGREE_MAX];
     cost_equal_stages(r, degree, stages);
     return cost_forward(m, stages, degree + 1, false).seconds +
            cost_backward(m, stages, degree + 1, false).seconds;
 }
 
 int cost_choose_degree(const CostModel *m, const CostRank *ranks, int n) {
-    static const int degrees[] = {0, 1, 2, 4, 8};
+    static const int degrees[] = {0, 1, 2, 4, OVERLAP_DEGREE_MAX};
     int best = 0;
     double best_seconds = 0;
     for (int i = 0; i < 5; i++) {

@@ -4,7 +4,7 @@
 #ifndef CRIA_ATTN_COST_H
 #define CRIA_ATTN_COST_H
 
-#include "base.h"
+#include "config.h"
 
 typedef struct {
     int H, K, D;              /* query heads, kv heads, head dim */
@@ -67,8 +67,8 @@ typedef struct {
  * of everything. */
 void cost_equal_stages(const CostRank *r, int degree, CostStage *out);
 
-/* The overlap degree in {0, 1, 2, 4, 8} with the least predicted forward + backward time of the
- * slowest rank; the smaller degree when equal. */
+/* The overlap degree in {0, 1, 2, 4, OVERLAP_DEGREE_MAX} with the least predicted forward + backward
+ * time of the slowest rank; the smaller degree when equal. */
 int cost_choose_degree(const CostModel *m, const CostRank *ranks, int n);
 
 #endif

@@ -3,8 +3,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#define MAX_DEGREE 64
-#define TILE       128
+#define TILE 128
 
 /* ---- building: all ranks in brief --------------------------------------------------------- */
 
@@ -170,9 +169,9 @@ Status plan_build(AttnPlan *out, const Mask *mask, const PlanOptions *o) {
         return status_fail(ERR_USER,
                            "parallel.backend: none works on one rank, not on %d; set parallel.cp to "
                            "1 or choose ring, magi, allgather or ulysses", o->dispatch.P);
-    if (o->degree < -1 || o->degree > MAX_DEGREE)
+    if (o->degree < -1 || o->degree > OVERLAP_DEGREE_MAX)
         return status_fail(ERR_USER, "parallel.overlap_degree: %d; -1 (chosen) to %d are possible",
-                           o->degree, MAX_DEGREE);
+                           o->degree, OVERLAP_DEGREE_MAX);
     DispatchOptions dispatch = backend_dispatch(o->backend, mask->S, o->dispatch);
     AttnPlan *p = out;
     CHECK(dispatch_build(&p->dispatch, mask, &dispatch));

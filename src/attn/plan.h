@@ -27,7 +27,8 @@ typedef struct {
     CpBackend backend;
     DispatchOptions dispatch; /* P, T, ...; AUTO: dispatch.h's rule for magi, and without regard to
                                  `chunk`: zigzag for ring and allgather, contiguous for ulysses */
-    int degree;               /* magi: stages of remote KV; 0 = one call on everything, -1 = chosen */
+    int degree;               /* magi: stages of remote KV, at most OVERLAP_DEGREE_MAX;
+                                 0 = one call on everything, -1 = chosen */
     const CostModel *cost;    /* for degree -1; NULL = cost_default(32, 8, 64). Not kept */
 } PlanOptions;
 

@@ -9,7 +9,7 @@
 
 /* ---- one value ----------------------------------------------------------------------------- */
 
-/* 1 or more, k for 1,024 and m for 1,048,576; false when it is not. */
+/* A whole number from 0 on, k for 1,024 and m for 1,048,576; false when it is not one, or is too large. */
 static bool read_count(const char *text, const char **end, int64_t *out) {
     char *stop;
     errno = 0;
@@ -43,6 +43,14 @@ static bool read_name(const Setting *s, const char *text, SettingValue *v) {
     return false;
 }
 
+static int64_t least_count(const Setting *s) {
+    return s->names == NULL; /* where a name stands for -1, 0 has a meaning, too */
+}
+
+static int64_t most_count(const Setting *s) {
+    return s->most > 0 ? s->most : BAND_MAX_TOKENS;
+}
+
 static bool read_value(const Setting *s, const char *text, SettingValue *v) {
     const char *end;
     *v = (SettingValue){0};
@@ -52,14 +60,13 @@ static bool read_value(const Setting *s, const char *text, SettingValue *v) {
             v->a = -1;
             return true;
         }
-        /* where a name stands for -1, 0 has a meaning, too */
-        return read_count(text, &end, &v->a) && *end == '\0' && v->a >= (s->names == NULL) &&
-               v->a <= BAND_MAX_TOKENS;
+        return read_count(text, &end, &v->a) && *end == '\0' && v->a >= least_count(s) &&
+               v->a <= most_count(s);
     case SETTING_TOKENS:
         return read_tokens(text, v);
     case SETTING_HEADS:
         return read_pair(text, '/', v) && v->b >= 1 && v->a >= v->b && v->a % v->b == 0 &&
-               v->a <= 1024;
+               v->a <= BENCH_HEADS_MAX;
     case SETTING_NAME:
         return read_name(s, text, v);
     }
@@ -69,7 +76,8 @@ static bool read_value(const Setting *s, const char *text, SettingValue *v) {
 static void print_expected(const Setting *s, StrBuf *out) {
     switch (s->kind) {
     case SETTING_COUNT:
-        strbuf_printf(out, "a number such as 8192 or 8k");
+        strbuf_printf(out, "a number from %" PRId64 " to %" PRId64, least_count(s), most_count(s));
+        if (most_count(s) >= 8192) strbuf_printf(out, ", such as 8192 or 8k");
         if (s->names != NULL) strbuf_printf(out, ", or %s", s->names[0]);
         return;
     case SETTING_TOKENS:
@@ -79,7 +87,10 @@ static void print_expected(const Setting *s, StrBuf *out) {
                       BAND_MAX_TOKENS);
         return;
     case SETTING_HEADS:
-        strbuf_printf(out, "query heads/kv heads, the second dividing the first, such as 32/8");
+        strbuf_printf(out,
+                      "query heads/kv heads, the second dividing the first, at most %d, such as "
+                      "32/8",
+                      BENCH_HEADS_MAX);
         return;
     case SETTING_NAME:
         strbuf_printf(out, "one of");
@@ -96,8 +107,9 @@ static Status set_values(Setting *s, const char *list) {
     for (; item != NULL && st == OK; item = next) {
         next = strchr(item, ',');
         if (next != NULL) *next++ = '\0';
-        if (s->n == SETTING_VALUES) {
-            st = status_fail(ERR_USER, "%s=%s: more than %d values", s->key, list, SETTING_VALUES);
+        if (s->n == (s->single ? 1 : SETTING_VALUES)) {
+            st = status_fail(ERR_USER, "%s=%s: found more than %d value%s", s->key, list, s->n,
+                             s->n > 1 ? "s" : "");
         } else if (read_value(s, item, &s->values[s->n])) {
             s->n++;
         } else {
@@ -158,6 +170,10 @@ static Status take_setting(const char *what, int takes, Setting *settings, Bench
                                        : unknown(what, text, takes, settings);
 }
 
+static Status no_timeline(void) {
+    return status_fail(ERR_USER, "--timeline needs a file to draw to");
+}
+
 Status bench_arguments_parse(BenchArguments *a, const char *what, int takes, Setting *settings,
                              int argc, char **argv) {
     *a = (BenchArguments){0};
@@ -169,8 +185,9 @@ Status bench_arguments_parse(BenchArguments *a, const char *what, int takes, Set
             a->help = true;
         } else if (takes & BENCH_TIMELINE && strncmp(given, "--timeline=", 11) == 0) {
             a->timeline = given + 11;
+            if (a->timeline[0] == '\0') return no_timeline();
         } else if (takes & BENCH_TIMELINE && strcmp(given, "--timeline") == 0) {
-            if (++i == argc) return status_fail(ERR_USER, "--timeline needs a file to draw to");
+            if (++i == argc) return no_timeline();
             a->timeline = argv[i];
         } else if (given[0] != '-' && strchr(given, '=') != NULL) {
             CHECK(take_setting(what, takes, settings, a, given));

@@ -8,9 +8,9 @@
 #include "config.h"
 
 typedef enum {
-    SETTING_COUNT,  /* 8192 or 8k: a; where `names` has one, that name means -1 */
+    SETTING_COUNT,  /* 8192 or 8k: a, up to `most`; where `names` has one, that name means -1 */
     SETTING_TOKENS, /* 8k or 4x2k: a sequences of b tokens each */
-    SETTING_HEADS,  /* 32/8: a query heads, b kv heads */
+    SETTING_HEADS,  /* 32/8: a query heads, at most BENCH_HEADS_MAX, and b kv heads */
     SETTING_NAME    /* a is the index into names */
 } SettingKind;
 
@@ -18,7 +18,7 @@ typedef struct {
     int64_t a, b;
 } SettingValue;
 
-enum { SETTING_VALUES = 16 };
+enum { SETTING_VALUES = 16, BENCH_HEADS_MAX = 1024, BENCH_HEAD_DIM_MAX = 1024 };
 
 typedef struct {
     const char *key;
@@ -26,6 +26,8 @@ typedef struct {
     const char *gpu, *cpu; /* the values when none are given, by backend; NULL: no values */
     const char *help;
     const char *const *names; /* ends with NULL */
+    int64_t most;             /* SETTING_COUNT: the greatest value; 0 = BAND_MAX_TOKENS */
+    bool single;              /* takes one value, not a list */
     bool given;               /* on the command line */
     int n;
     SettingValue values[SETTING_VALUES];

@@ -45,11 +45,9 @@ static Status open_attention(Attention *a, const Mask *mask, bool *fits) {
     arena_reserve(&a->arena, "attention", "delta", rows * 4, (void **)&a->delta);
     arena_reserve(&a->arena, "attention", "dq", q * 4, (void **)&a->dq);
     arena_reserve(&a->arena, "attention", "dkv", kv * 4, (void **)&a->dkv);
-    if (arena_commit(&a->arena, b->ops) != OK) {
-        *fits = false;
-        status_clear();
-        return OK;
-    }
+    Status st = arena_commit(&a->arena, b->ops);
+    *fits = st == OK;
+    if (!*fits) return status_ignore(st);
     bench_fill(b, a->q, q, 1);
     bench_fill(b, a->kv, kv, 2);
     bench_fill(b, a->d_o, q, 3);

@@ -58,6 +58,7 @@ Status bench_case_mask(Mask *out, const BenchCase *c) {
 void bench_case_settings(Setting *s, const char *gpu_tokens, const char *cpu_tokens,
                          const char *masks) {
     s[CASE_HEAD_DIM] = SETTING("D", COUNT, "64,128", "64", "width of a head", NULL);
+    s[CASE_HEAD_DIM].most = BENCH_HEAD_DIM_MAX;
     s[CASE_HEADS] = SETTING("heads", HEADS, NULL, NULL,
                             "query/kv heads [GPU 24/8,64/8 for D=128, else 32/8; CPU 4/2]", NULL);
     s[CASE_TOKENS] =
@@ -66,6 +67,7 @@ void bench_case_settings(Setting *s, const char *gpu_tokens, const char *cpu_tok
         SETTING("mask", NAME, masks, masks, "of causal, full, document, window", mask_names);
     s[CASE_WINDOW] =
         SETTING("window", COUNT, "1024", "64", "previous tokens that mask=window sees", NULL);
+    s[CASE_WINDOW].single = true;
 }
 
 /* Full attention over a long stream takes minutes: only when asked for. */

@@ -257,8 +257,9 @@ static void print_missing(const CpBench *x, const char *backend, int cp, const c
 
 /* Allocates; *fits is false on all ranks when one has no memory. */
 static Status commit(Layer *l, bool *fits) {
-    double lacking = arena_commit(&l->arena, l->x->b.ops) != OK;
-    status_clear();
+    Status st = arena_commit(&l->arena, l->x->b.ops);
+    double lacking = st != OK;
+    status_ignore(st);
     CHECK(greatest(l->x, &lacking, 1));
     *fits = lacking == 0;
     if (!*fits || l->x->transport == TRANSPORT_NCCL) return OK;
@@ -273,8 +274,7 @@ static Status measure_layer(CpBench *x, CpBackend backend, int64_t degree, int64
     Status st = reserve(&l);
     if (st != OK) { /* on every rank: it depends on sizes alone */
         print_missing(x, name, l.options.size, status_message());
-        status_clear();
-        st = OK;
+        st = status_ignore(st);
         goto done;
     }
     CHECK_GOTO(commit(&l, &fits), done);
@@ -363,11 +363,9 @@ static Status measure_all(CpBench *x, const Setting *s) {
 
 static Status check_world(const Setting *cp) {
     int64_t n = cp->given ? cp->values[0].a : 1;
-    if (cp->n <= 1 && comm_world_size() % n == 0) return OK;
-    return status_fail(ERR_USER,
-                       "cp: found %d values, the first %lld, expected one that divides the "
-                       "%d ranks",
-                       cp->n, (long long)n, comm_world_size());
+    if (comm_world_size() % n == 0) return OK;
+    return status_fail(ERR_USER, "cp: found %lld, expected one that divides the %d ranks",
+                       (long long)n, comm_world_size());
 }
 
 static Status open_alone(CpBench *x, const BenchArguments *a, const Setting *cp) {
@@ -404,6 +402,8 @@ Status bench_cp(int argc, char **argv) {
         [DEGREE] = SETTING("overlap_degree", COUNT, "auto", "auto", "of magi", chosen),
         [CHUNK] = SETTING("chunk_size", COUNT, "auto", "auto", "of magi", chosen),
         [ALONE] = SETTING("alone", NAME, "yes", "yes", "measure one device, too", answers)};
+    s[DEGREE].most = OVERLAP_DEGREE_MAX;
+    s[TRANSPORT].single = s[CP].single = s[ALONE].single = true;
     bench_case_settings(s, "8k,32k,128k", "1k", "causal,document,window");
     BenchArguments a;
     CpBench x = {0};

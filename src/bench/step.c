@@ -14,7 +14,7 @@
 #include "train/session.h"
 
 enum { STEPS, MICRO_STEPS, SETTINGS };
-enum { WARM_STEPS = 2, MAX_OPS = 40 };
+enum { WARM_STEPS = 2, MAX_OPS = 40, MICRO_STEPS_MAX = 1 << 16 };
 
 typedef struct {
     const char *name;
@@ -337,6 +337,8 @@ Status bench_step(int argc, char **argv) {
         [STEPS] = SETTING("steps", COUNT, "5", "2", "steps that are timed", NULL),
         [MICRO_STEPS] = SETTING("micro_steps", COUNT, NULL, NULL,
                                 "micro-batches a step [batch.global's, at most 4]", NULL)};
+    s[MICRO_STEPS].most = MICRO_STEPS_MAX; /* times batch.micro and the ranks it fits in 64 bits */
+    s[STEPS].single = s[MICRO_STEPS].single = true;
     BenchArguments a;
     CHECK(bench_arguments_parse(&a, "step", BENCH_CONFIG, s, argc, argv));
     if (a.help) {

@@ -12,7 +12,7 @@
 #include "cp/magi_sum.h"
 #include "cp/magi_whole.h"
 
-enum { MAX_STAGES = 16 };
+enum { MAX_STAGES = 1 + OVERLAP_DEGREE_MAX }; /* the local part is one more */
 
 /* All remote rows of a layer are distinct rows of the other P - 1 shards, and so are the rows that
  * others send back for the own shard counted per sender: one buffer of that size holds every stage.

@@ -114,6 +114,28 @@ refused 'which configuration?' step
 refused 'model.heads' step "$config" model.heads=0
 refused 'nowhere.yaml' gemm nowhere.yaml
 refused 'expected one that divides the 1 ranks' cp cp=2
+refused "cp=0: found '0', expected a number from 1 to" cp cp=0
+refused "overlap_degree=9: found '9', expected a number from 0 to 8, or auto" cp overlap_degree=9
+refused "overlap_degree=0,64: found '64'" cp overlap_degree=0,64
+refused "chunk_size=-1: found '-1'" cp chunk_size=-1
+refused "D=64,1025: found '1025', expected a number from 1 to 1024" attention D=64,1025
+refused "heads=2048/1: found '2048/1', expected query heads/kv heads" attention heads=2048/1
+refused "heads=0/0: found '0/0'" cp heads=0/0
+refused "S=1024m: found '1024m', expected tokens" attention S=1024m
+refused "S=32768x32k: found '32768x32k'" attention S=32768x32k
+refused "S=18446744073709551617: found" attention S=18446744073709551617
+refused "T=9223372036854775807m: found" gemm T=9223372036854775807m
+refused "T=: found ''" gemm T=
+refused "T=1e3: found '1e3'" gemm T=1e3
+refused "T=64,: found ''" gemm T=64,
+refused 'found more than 16 values' gemm T=1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17
+refused 'window=16,32: found more than 1 value' attention window=16,32
+refused 'alone=yes,no: found more than 1 value' cp alone=yes,no
+refused 'cp=1,2: found more than 1 value' cp cp=1,2
+refused 'steps=1,2: found more than 1 value' step "$config" steps=1,2
+refused "steps=0: found '0'" step "$config" steps=0
+refused "micro_steps=65537: found '65537', expected a number from 1 to 65536" step "$config" micro_steps=65537
+refused '--timeline needs a file' cp --timeline=
 refused '--timeline needs a file' cp --timeline
 run mpirun -n 2 "$cria" bench cp mask=blue
 expect_refused 'cp on 2 ranks' 2 "found 'blue'"
