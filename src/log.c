@@ -1,9 +1,8 @@
 #include "log.h"
 
 #include <stdarg.h>
-#include <stdio.h>
 
-#include "base.h"
+#include "output.h"
 
 static int log_rank = 0, log_world = 1;
 
@@ -13,15 +12,15 @@ void log_init(int rank, int world) {
 }
 
 /* One write per message, so that lines of several ranks do not mix. */
-static void put(FILE *to, const char *label, const char *fmt, va_list ap) {
+static void put(OutputStream to, const char *label, const char *fmt, va_list ap) {
     StrBuf line = {0};
     if (label != NULL && log_world > 1)
         strbuf_printf(&line, "cria: %s (rank %d): ", label, log_rank);
     else if (label != NULL)
         strbuf_printf(&line, "cria: %s: ", label);
     strbuf_vprintf(&line, fmt, ap);
-    fprintf(to, "%s\n", strbuf_text(&line));
-    fflush(to);
+    strbuf_append(&line, "\n", 1);
+    output_write(to, line.text, line.len);
     strbuf_free(&line);
 }
 
@@ -29,20 +28,20 @@ void log_info(const char *fmt, ...) {
     if (log_rank != 0) return;
     va_list ap;
     va_start(ap, fmt);
-    put(stdout, NULL, fmt, ap);
+    put(OUTPUT_STDOUT, NULL, fmt, ap);
     va_end(ap);
 }
 
 void log_warn(const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
-    put(stderr, "warning", fmt, ap);
+    put(OUTPUT_STDERR, "warning", fmt, ap);
     va_end(ap);
 }
 
 void log_error(const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
-    put(stderr, "error", fmt, ap);
+    put(OUTPUT_STDERR, "error", fmt, ap);
     va_end(ap);
 }

@@ -12,6 +12,7 @@
 #include "data/inspect.h"
 #include "data/pack.h"
 #include "log.h"
+#include "output.h"
 #include "train/plan_command.h"
 #include "train/train.h"
 #include "version.h"
@@ -116,6 +117,7 @@ static Status command_train(int argc, char **argv) {
     CHECK(comm_mpi_create(&host));
     Status st = comm_agree(host, load_for_world(argc, argv, options, &config));
     comm_free(host);
+    if (!train.dry_run) output_never_block();
     if (st == OK && train.dry_run) {
         StrBuf text = {0};
         config_print(&config, &text);
@@ -155,7 +157,7 @@ static Status command_plan(int argc, char **argv) {
     CHECK_GOTO(parse_count("--ranks", ranks, &plan.ranks), done);
     CHECK_GOTO(parse_count("--ranks-per-node", per_node, &plan.ranks_per_node), done);
     CHECK_GOTO(plan_command_run(&config, &plan, &text), done);
-    printf("%s", strbuf_text(&text));
+    output_write(OUTPUT_STDOUT, strbuf_text(&text), text.len);
 done:
     strbuf_free(&text);
     config_free(&config);
@@ -168,11 +170,11 @@ static Status command_check(int argc, char **argv) {
     CHECK(checkpoint_open(&ck, argv[0]));
     StrBuf text = {0};
     checkpoint_describe(ck, &text);
-    printf("%s", strbuf_text(&text));
+    output_write(OUTPUT_STDOUT, strbuf_text(&text), text.len);
     strbuf_free(&text);
     Status st = checkpoint_verify(ck);
     checkpoint_close(ck);
-    if (st == OK) printf("every checksum is right\n");
+    if (st == OK) output_print("every checksum is right\n");
     return st;
 }
 
@@ -222,7 +224,7 @@ static Status command_config(int argc, char **argv) {
     if (argc != 0) return status_fail(ERR_USER, "cria config takes no arguments");
     StrBuf text = {0};
     config_print_help(&text);
-    printf("%s", strbuf_text(&text));
+    output_write(OUTPUT_STDOUT, strbuf_text(&text), text.len);
     strbuf_free(&text);
     return OK;
 }
@@ -236,7 +238,7 @@ static Status command_data(int argc, char **argv) {
 
 static Status command_version(int argc, char **argv) {
     (void)argc, (void)argv;
-    printf("cria %s\n", cria_version);
+    output_print("cria %s\n", cria_version);
     return OK;
 }
 
@@ -253,22 +255,30 @@ static const struct {
                 {"config", command_config},
                 {"version", command_version}};
 
-int main(int argc, char **argv) {
-    signal(SIGXFSZ, SIG_IGN); /* a file-size limit is then an error of the write that meets it */
-    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        fputs(usage, argc < 2 ? stderr : stdout);
-        return argc < 2 ? status_exit_code(ERR_USER) : 0;
+/* Every way out of main. Collective commands agree on a failure, and one rank reports it. */
+static int finish(Status st) {
+    Status printed = output_finish();
+    if (st == OK) st = printed;
+    if (st != OK && status_message()[0] != '\0' && comm_world_rank() == 0) {
+        StrBuf text = {0};
+        strbuf_printf(&text, "cria: %s%s\n", st == ERR_STOPPED ? "" : "error: ", status_message());
+        output_write(OUTPUT_STDERR, text.text, text.len);
+        strbuf_free(&text);
     }
-    Status st = ERR_USER;
-    size_t i = 0, n = sizeof commands / sizeof *commands;
-    while (i < n && strcmp(commands[i].name, argv[1]) != 0) i++;
-    if (i < n)
-        st = commands[i].run(argc - 2, argv + 2);
-    else
-        status_fail(ERR_USER, "unknown command %s; cria without arguments prints the usage", argv[1]);
-    /* Collective commands agree on the failure, and one rank tells. To be stopped is no error. */
-    if (st != OK && comm_world_rank() == 0)
-        fprintf(stderr, "cria: %s%s\n", st == ERR_STOPPED ? "" : "error: ", status_message());
     comm_finish();
     return status_exit_code(st);
+}
+
+int main(int argc, char **argv) {
+    output_open();
+    signal(SIGXFSZ, SIG_IGN); /* a file-size limit is then an error of the write that meets it */
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        output_write(argc < 2 ? OUTPUT_STDERR : OUTPUT_STDOUT, usage, sizeof usage - 1);
+        return finish(argc < 2 ? ERR_USER : OK);
+    }
+    size_t i = 0, n = sizeof commands / sizeof *commands;
+    while (i < n && strcmp(commands[i].name, argv[1]) != 0) i++;
+    if (i < n) return finish(commands[i].run(argc - 2, argv + 2));
+    return finish(status_fail(ERR_USER, "unknown command %s; cria without arguments prints the usage",
+                              argv[1]));
 }

@@ -1,6 +1,5 @@
 #include "data/inspect.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
@@ -8,6 +7,7 @@
 #include "data/arguments.h"
 #include "data/documents.h"
 #include "data/source.h"
+#include "output.h"
 
 enum { BINS = 40 };
 
@@ -50,36 +50,36 @@ static Status read_all(const TokenFile *file, const Arguments *a, Progress *prog
 static void print_lengths(const Findings *f, int64_t tokens) {
     int64_t most = 1;
     for (int i = 0; i < BINS; i++) most = i64_max(most, f->bins[i]);
-    printf("  lengths      %lld to %lld tokens, %.1f on average\n", (long long)f->shortest,
+    output_print("  lengths      %lld to %lld tokens, %.1f on average\n", (long long)f->shortest,
            (long long)f->longest, (double)tokens / (double)f->documents);
     for (int i = 0; i < BINS; i++) {
         static const char bar[] = "########################################";
         if (f->bins[i] == 0) continue;
-        printf("  %12lld+ %10lld %.*s\n", 1LL << i, (long long)f->bins[i],
+        output_print("  %12lld+ %10lld %.*s\n", 1LL << i, (long long)f->bins[i],
                (int)ceil_div(f->bins[i] * 40, most), bar);
     }
 }
 
 static void print_file(const TokenFile *file, const Arguments *a, const Findings *f) {
     const MegatronIndex *x = tokens_index(file);
-    printf("%s\n", tokens_path(file));
-    printf("  format       %s, %s ids%s\n",
+    output_print("%s\n", tokens_path(file));
+    output_print("  format       %s, %s ids%s\n",
            config_enum_name((int)tokens_format(file), "data.format"),
            id_type_name(tokens_id_type(file)), tokens_is_gzip(file) ? ", gzip" : "");
-    printf("  bytes        %lld\n", (long long)tokens_bytes(file));
-    printf("  tokens       %lld\n", (long long)tokens_count(file));
+    output_print("  bytes        %lld\n", (long long)tokens_bytes(file));
+    output_print("  tokens       %lld\n", (long long)tokens_count(file));
     if (x != NULL)
-        printf("  documents    %lld by the index, %lld of them empty; %lld sequences\n",
+        output_print("  documents    %lld by the index, %lld of them empty; %lld sequences\n",
                (long long)x->documents, (long long)(x->documents - f->documents),
                (long long)x->sequences);
     else if (a->eod >= 0)
-        printf("  documents    %lld by id %lld\n", (long long)f->documents, (long long)a->eod);
+        output_print("  documents    %lld by id %lld\n", (long long)f->documents, (long long)a->eod);
     else
-        printf("  documents    not in the file; --eod ID counts them by the id that ends them\n");
+        output_print("  documents    not in the file; --eod ID counts them by the id that ends them\n");
     if (x != NULL || a->eod >= 0) print_lengths(f, tokens_count(file));
-    printf("  ids          %d to %d: model.vocab must be at least %d\n", f->least, f->largest,
+    output_print("  ids          %d to %d: model.vocab must be at least %d\n", f->least, f->largest,
            f->largest + 1);
-    printf("  fingerprint  %08x, ids %08x\n", tokens_fingerprint(file), f->crc);
+    output_print("  fingerprint  %08x, ids %08x\n", tokens_fingerprint(file), f->crc);
 }
 
 static Status inspect(const char *path, const Arguments *a) {

@@ -1,11 +1,11 @@
 #include "data/pack.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "data/arguments.h"
 #include "data/documents.h"
 #include "data/writer.h"
+#include "output.h"
 #include "rng.h"
 
 typedef struct {
@@ -131,7 +131,7 @@ static Status commit(Pack *p) {
         st = writer_commit(writers[i]);
         writer_describe(writers[i], &text);
     }
-    if (st == OK) printf("%s", strbuf_text(&text));
+    if (st == OK) output_print("%s", strbuf_text(&text));
     strbuf_free(&text);
     return st;
 }

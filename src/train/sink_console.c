@@ -3,9 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "log.h"
+#include "output.h"
 #include "train/sink.h"
 
 typedef struct {
@@ -13,19 +13,27 @@ typedef struct {
     bool terminal, bar_shown;
 } ConsoleSink;
 
-static void clear_bar(ConsoleSink *c) {
-    if (c->bar_shown) printf("\r\033[K");
+/* Goes before a line. */
+static const char *clear_bar(ConsoleSink *c) {
+    bool shown = c->bar_shown;
     c->bar_shown = false;
+    return shown ? "\r\033[K" : "";
 }
 
-static void show_bar(ConsoleSink *c, const StepRecord *r) {
-    enum { WIDTH = 40 };
-    int full = (int)(WIDTH * r->step / i64_max(r->steps, 1));
-    char bar[WIDTH + 1];
-    for (int i = 0; i < WIDTH; i++) bar[i] = i < full ? '#' : '-';
-    bar[WIDTH] = '\0';
-    printf("[%s] %3d%%", bar, (int)(100 * r->step / i64_max(r->steps, 1)));
-    c->bar_shown = true;
+enum { BAR_WIDTH = 40 };
+
+/* "[####----]  50%" behind a line, where the next one replaces it; "" where there is no terminal. */
+static void format_bar(ConsoleSink *c, char *out, size_t size, const StepRecord *r) {
+    int64_t steps = i64_max(r->steps, 1);
+    int full = (int)(BAR_WIDTH * r->step / steps);
+    char bar[BAR_WIDTH + 1];
+    for (int i = 0; i < BAR_WIDTH; i++) bar[i] = i < full ? '#' : '-';
+    bar[BAR_WIDTH] = '\0';
+    c->bar_shown = c->terminal;
+    if (c->terminal)
+        snprintf(out, size, "[%s] %3d%%", bar, (int)(100 * r->step / steps));
+    else
+        out[0] = '\0';
 }
 
 static void format_eta(char *out, size_t size, double seconds) {
@@ -40,50 +48,41 @@ static void format_eta(char *out, size_t size, double seconds) {
 
 static void console_step(Sink *s, const StepRecord *r) {
     ConsoleSink *c = (ConsoleSink *)s;
-    char eta[32], mfu[32] = "";
+    char eta[32], mfu[32] = "", bar[BAR_WIDTH + 16];
     format_eta(eta, sizeof eta, r->eta_seconds);
     if (r->mfu > 0) snprintf(mfu, sizeof mfu, " | mfu %4.1f%%", 100 * r->mfu);
-    clear_bar(c);
-    printf("step %*lld/%lld | loss %7.4f | norm %7.4f | lr %.2e | %7.1f ms | %.0f tok/s | %.0f "
-           "tok/s/gpu%s | %.2f GiB | eta %s\n",
-           (int)(snprintf(NULL, 0, "%lld", (long long)r->steps)), (long long)r->step,
-           (long long)r->steps, fabs(r->loss), fabs(r->grad_norm) /* not "-nan" */, r->lr, r->ms,
-           r->tok_s, r->tok_s_gpu, mfu, r->mem_gib, eta);
-    if (c->terminal) show_bar(c, r);
-    fflush(stdout);
+    const char *clear = clear_bar(c);
+    format_bar(c, bar, sizeof bar, r);
+    output_print("%sstep %*lld/%lld | loss %7.4f | norm %7.4f | lr %.2e | %7.1f ms | %.0f tok/s | "
+                 "%.0f tok/s/gpu%s | %.2f GiB | eta %s\n%s",
+                 clear, snprintf(NULL, 0, "%lld", (long long)r->steps), (long long)r->step,
+                 (long long)r->steps, fabs(r->loss), fabs(r->grad_norm) /* not "-nan" */, r->lr,
+                 r->ms, r->tok_s, r->tok_s_gpu, mfu, r->mem_gib, eta, bar);
 }
 
 static void console_eval(Sink *s, const EvalRecord *r) {
-    clear_bar((ConsoleSink *)s);
-    printf("eval at step %lld | loss %.4f over %.0f held-out tokens\n", (long long)r->step, r->loss,
-           r->tokens);
-    fflush(stdout);
+    output_print("%seval at step %lld | loss %.4f over %.0f held-out tokens\n",
+                 clear_bar((ConsoleSink *)s), (long long)r->step, r->loss, r->tokens);
 }
 
 static void console_snapshot(Sink *s, const SaveRecord *r) {
-    clear_bar((ConsoleSink *)s);
-    printf("snapshot of step %lld | training waited %.3f s\n", (long long)r->step,
-           r->snapshot_seconds);
-    fflush(stdout);
+    output_print("%ssnapshot of step %lld | training waited %.3f s\n",
+                 clear_bar((ConsoleSink *)s), (long long)r->step, r->snapshot_seconds);
 }
 
 static void console_save(Sink *s, const SaveRecord *r) {
-    clear_bar((ConsoleSink *)s);
-    printf("saved %s | %.1f MiB in %.2f s | weights %08x\n", r->path,
-           (double)r->bytes / (1024.0 * 1024.0), r->seconds, r->weights_crc);
-    fflush(stdout);
+    output_print("%ssaved %s | %.1f MiB in %.2f s | weights %08x\n", clear_bar((ConsoleSink *)s),
+                 r->path, (double)r->bytes / (1024.0 * 1024.0), r->seconds, r->weights_crc);
 }
 
-/* "stop" is told by who ends the run. */
+/* "stop" is reported by the caller. */
 static void console_guard(Sink *s, const GuardRecord *r) {
-    clear_bar((ConsoleSink *)s);
-    fflush(stdout);
+    output_print("%s", clear_bar((ConsoleSink *)s));
     if (strcmp(r->kind, "stop") != 0) log_warn("%s", r->sentence);
 }
 
 static void console_free(Sink *s) {
-    clear_bar((ConsoleSink *)s);
-    fflush(stdout);
+    output_print("%s", clear_bar((ConsoleSink *)s));
     free(s);
 }
 
@@ -95,6 +94,6 @@ Sink *sink_console_create(void) {
                      .save = console_save,
                      .guard = console_guard,
                      .free = console_free};
-    c->terminal = isatty(STDOUT_FILENO) == 1;
+    c->terminal = output_is_terminal();
     return &c->sink;
 }

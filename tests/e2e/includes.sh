@@ -25,7 +25,7 @@ room() {
 level() {
     case $1 in
         base) echo 0 ;;
-        log | rng | json | version | band) echo 1 ;;
+        log | output | rng | json | version | band) echo 1 ;;
         config | ops | comm) echo 2 ;;
         arena | data | attn | cpu) echo 3 ;;
         cp | model | optim | ckpt) echo 4 ;;
@@ -78,6 +78,9 @@ yaml=$(grep -lE '# *include <yaml.h>' src/*.[ch] src/*/*.[ch])
 # base.c's is for memory that has run out
 exits=$(grep -lE '(^|[^_a-z])exit\(' src/*.c src/*/*.c | tr '\n' ' ')
 [ "$exits" = 'src/base.c ' ] || problem "exit(): found in '$exits', expected in src/base.c"
+
+prints=$(grep -lE '^[^"*]*(^|[^_a-z])(printf|puts|putchar)\(|^[^"*]*\<stdout\>' src/*.c src/*/*.c | tr '\n' ' ')
+[ "$prints" = '' ] || problem "stdout is written by '$prints', expected output_print() everywhere"
 
 # What the Ops table has between its first op and its end, by the file that defines cpu_OP.
 ops=$(sed -n '/---- embedding/,/^} Ops;/s/^ *[A-Za-z0-9]* (\*\([a-z0-9_]*\))(.*/\1/p' src/ops.h)
