@@ -1,4 +1,4 @@
-/* ranks: 1 2 3 4 5 7 8 -- timeout: 600
+/* ranks: 1 2 3 4 5 7 8
  * Every runtime over MPI against dense attention in fp64: MagiAttention's mask cases (scaled down)
  * and random band lists, forward and backward. `mpi_cp N` draws N lists (default 300). Then magi in
  * one call, as GPUs run it that read each other's memory: here a group is over when its keys have

@@ -2,7 +2,6 @@
 # A spike of the loss, and a gradient that arrives broken: told, stopped at or left out, the same on
 # any number of ranks, and resumed over to the bit. What a second run of the step puts right is as if
 # nothing had happened.
-# timeout: 240
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname -- "$0")/lib.sh"
 

@@ -1,5 +1,4 @@
 #!/bin/sh
-# timeout: 180
 # Whatever is wrong with arguments, configuration, data, folder or checkpoint: exit status 2 (3 for
 # what the environment lacks), one sentence, printed once however many ranks there are, and no file.
 # shellcheck source=tests/e2e/lib.sh

@@ -1,5 +1,4 @@
 #!/bin/sh
-# timeout: 240
 # compare_loss.sh: the script that trains a set and compares the curves: its table and picture, what it
 # runs again and what not, and what it refuses.
 # shellcheck source=tests/e2e/lib.sh

@@ -75,14 +75,20 @@ kill_ranks() {
     kill "-$1" $(cat "$work/pids") 2>/dev/null || true
 }
 
-# wait_for COMMAND...: until it succeeds; a failure after 30 seconds
+# wait_for COMMAND...: until it succeeds. A failure when the job that was started has ended without it, or
+# after 300 seconds: far more than it takes, so that it only ends a hang.
 wait_for() {
     tries=0
     until "$@"; do
+        job_ended && ! "$@" && { problem "the job ended without: $*"; return 1; }
         tries=$((tries + 1))
-        [ $tries -le 600 ] || { problem "waited 30 s for: $*"; return 1; }
+        [ $tries -le 6000 ] || { problem "waited 300 s for: $*"; return 1; }
         sleep 0.05
     done
+}
+job_ended() {
+    [ -n "$job" ] || return
+    [ ! -e "/proc/$job" ] || grep -qs '^State:[[:space:]]*Z' "/proc/$job/status"
 }
 # steps_done N: the job has logged N steps or more
 steps_done() { [ "$(steps_logged)" -ge "$1" ]; }

@@ -1,5 +1,4 @@
 #!/bin/sh
-# timeout: 240
 # Loss and gradient norm of 20 steps are the same within 1e-5 for every (dp, cp) and backend, under
 # causal and document masks; with cp = 1 every backend gives the bits of `none`.
 # shellcheck source=tests/e2e/lib.sh

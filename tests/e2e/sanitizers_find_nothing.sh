@@ -1,5 +1,5 @@
 #!/bin/sh
-# timeout: 400
+# timeout: 1200
 # With AddressSanitizer, LeakSanitizer and UBSan: the parsers' tests and corpora, two ranks that train,
 # save, resume and stop, and the ends that errors take. Builds BUILD/asan; make check-long runs every
 # test there.

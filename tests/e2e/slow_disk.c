@@ -1,7 +1,7 @@
 /* Preloaded by saves_beside_training.sh: a disk and a host with troubles. While the file that
  * DISK_TROUBLE names exists, what is written to checkpoints that are not complete yet
  *   DISK_MODE=hold        waits, after DISK_AFTER writes of the process
- *   DISK_MODE=nap         takes 0.15 s a write
+ *   DISK_MODE=nap         takes 0.3 s a write
  *   DISK_MODE=full        does not fit, on the rank DISK_RANK
  *   DISK_MODE=sync        cannot be brought to disk there
  * and with DISK_MODE=memory the host has 1 MB to spare. */
@@ -49,7 +49,7 @@ ssize_t pwrite(int fd, const void *buf, size_t n, off_t offset) {
     if (is_unfinished(fd)) {
         if (++writes > atoi(setting("DISK_AFTER", "0")))
             while (in_trouble("hold")) nap(5);
-        if (in_trouble("nap")) nap(150);
+        if (in_trouble("nap")) nap(300);
         if (on_rank() && in_trouble("full")) {
             errno = ENOSPC;
             return -1;

@@ -103,17 +103,17 @@ wait_for grep -q 'in 30 s' "$work/err" && kill -TERM $job
 ended
 ends 'SIGTERM in a pause' 3 1
 
-# With cria itself: stopped by its time limit until it is done
+# With cria itself: stopped by its time limit after every step, until it is done
 cat >"$work/wrap" <<END
 #!/bin/sh
 exec mpirun -n 2 "$(realpath "$cria")" "\$@"
 END
 chmod +x "$work/wrap"
-run "$supervise" -d "$work/real" "$work/wrap" train "$config" "run.dir=$work/real" run.steps=200 \
-    run.time_limit_minutes=0.01
+run "$supervise" -d "$work/real" "$work/wrap" train "$config" "run.dir=$work/real" run.steps=4 \
+    run.time_limit_minutes=0.0001
 expect_status 'a real run' 0
-expect 'a real run: starts' $(($(grep -c '"kind":"head"' "$work/real/log.jsonl") > 1)) 1
-expect 'a real run: newest checkpoint' "$(find "$work/real" -name 'step_00000200.safetensors' | wc -l)" 1
+expect 'a real run: starts' "$(grep -c '"kind":"head"' "$work/real/log.jsonl")" 4
+expect 'a real run: newest checkpoint' "$(find "$work/real" -name 'step_00000004.safetensors' | wc -l)" 1
 
 # ---- train.slurm -----------------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# timeout: 1800
+# timeout: 7200
 # lint.sh: clang-tidy finds nothing in src/, with what .clang-tidy leaves out, and cppcheck nothing in
 # src/ and tests/. (`make lint`)
 set -u

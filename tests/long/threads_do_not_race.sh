@@ -1,5 +1,5 @@
 #!/bin/sh
-# timeout: 1800
+# timeout: 7200
 # With ThreadSanitizer: the threads that load data, write checkpoints, watch, and drive MPI beside
 # training. Not OpenMP's, whose barriers it cannot see in gcc's library: there is one of them.
 # shellcheck source=tests/e2e/lib.sh

@@ -1,5 +1,5 @@
 #!/bin/sh
-# timeout: 1800
+# timeout: 7200
 # Under valgrind, which sees uninitialised bytes: all that reads files of others, with every corpus,
 # and one rank that trains, saves, resumes, checks, exports and imports.
 # shellcheck source=tests/e2e/lib.sh
