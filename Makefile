@@ -2,6 +2,7 @@
 
 # ---- switches (make NAME=value) ----------------------------------------------------------------
 GPU      ?= $(if $(shell command -v nvcc),1,0)
+NO_CUDA  := $(if $(shell command -v nvcc),GPU=0,no nvcc in PATH)
 DEBUG    ?= 0
 SANITIZE ?=
 PTX      ?= 0
@@ -54,6 +55,7 @@ REPLAY := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/replay_%,$(FUZZ))
 .PHONY: all tests bench fuzz fuzzers demo check check-long lint gpu-tests check-gpu bundle clean \
         help FORCE
 all: $(BUILD)/cria          ## the executable build/cria (default)
+	@echo "built: $(if $(filter 1,$(GPU)),CPU and CUDA,CPU only ($(NO_CUDA)))"
 tests: $(TESTS) $(REPLAY)   ## the test programs
 bench: $(BENCH)             ## the CPU benchmarks, build/tests/bench_*
 fuzz:                       ## libFuzzer programs (clang), build/fuzz/fuzz_*

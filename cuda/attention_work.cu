@@ -65,16 +65,18 @@ static HostList list_by_q(const AttnWork *work, const Band *bands, int64_t n_ban
 extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, const Band *bands,
                                            int64_t n_bands, AttnShape shape,
                                            const AttnSources *sources, Stream *stream) {
-    REQUIRE(shape.H % shape.K == 0 && shape.D % 16 == 0 && shape.D <= 128);
+    CHECK(gpu_check_head_dim(shape.D));
+    REQUIRE(shape.H % shape.K == 0);
     AttnWork *work = NEW(AttnWork, 1);
-    int device = 0, major = 0;
+    int device = 0, major = 0, minor = 0;
     cudaGetDevice(&device);
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
     cudaDeviceGetAttribute(&work->sm_count, cudaDevAttrMultiProcessorCount, device);
     work->shape = shape;
     work->stream = stream->s;
     if (sources != NULL) work->sources = *sources;
-    work->sm90 = kernels != ATTN_PORTABLE && major == 9 && (shape.D == 64 || shape.D == 128);
+    work->sm90 = kernels != ATTN_PORTABLE && gpu_hopper_attention(10 * major + minor, shape.D);
 
     double area = 0; /* of the rectangles' bands, roughly */
     for (int64_t i = 0; i < n_bands; i++) {

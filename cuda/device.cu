@@ -218,6 +218,16 @@ static Status no_device(cudaError_t error) {
         ERR_ENV, "no usable NVIDIA GPU: %s; check nvidia-smi and CUDA_VISIBLE_DEVICES", reason);
 }
 
+static Status fill_properties(GpuProperties *gpu, const cudaDeviceProp *p) {
+    gpu->name = p->name;
+    gpu->capability = 10 * p->major + p->minor;
+    gpu->shared_bytes = (int64_t)p->sharedMemPerBlockOptin;
+    if (gpu->capability >= GPU_CAPABILITY_MIN) return OK;
+    return status_fail(
+        ERR_USER, "%s has compute capability %d.%d; cria's kernels need %d.%d or newer", gpu->name,
+        p->major, p->minor, GPU_CAPABILITY_MIN / 10, GPU_CAPABILITY_MIN % 10);
+}
+
 /* A launcher may show each rank its own GPU only: then that one is meant, whatever the rank. */
 static Status pick_device(int local_rank) {
     int count = 0;
@@ -234,12 +244,14 @@ static Status pick_device(int local_rank) {
 
 Status cuda_device_open(Ops *ops, int local_rank) {
     static cudaDeviceProp properties; /* ops keeps the name */
+    static GpuProperties gpu;
     CHECK(pick_device(local_rank));
     int device = 0;
     cudaFuncAttributes attributes;
     cudaGetDevice(&device);
     cudaError_t error = cudaGetDeviceProperties(&properties, device);
     if (error != cudaSuccess) return no_device(error);
+    CHECK(fill_properties(&gpu, &properties));
     error = cudaFuncGetAttributes(&attributes, probe_kernel);
     if (error != cudaSuccess) {
         cudaGetLastError();
@@ -254,6 +266,7 @@ Status cuda_device_open(Ops *ops, int local_rank) {
     CUDA_NOTE(cudaMemPoolSetAttribute(scratch_pool(), cudaMemPoolAttrReleaseThreshold, &keep));
 
     ops->device_name = properties.name;
+    ops->gpu = &gpu;
     ops->mem_alloc = mem_alloc;
     ops->mem_free = mem_free;
     ops->host_alloc = host_alloc;

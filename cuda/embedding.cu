@@ -13,8 +13,8 @@
 enum { THREADS = 128, IN_FLIGHT = 8 };
 
 template <int W>
-static __global__ void embedding_fwd_kernel(bf16 *x, const int32_t *tokens, const bf16 *table,
-                                            int C) {
+static __global__ void __launch_bounds__(1024)
+    embedding_fwd_kernel(bf16 *x, const int32_t *tokens, const bf16 *table, int C) {
     bf16 *to = x + (int64_t)blockIdx.x * C;
     const bf16 *from = table + (int64_t)tokens[blockIdx.x] * C;
     for (int c = threadIdx.x * W; c < C; c += blockDim.x * W) {

@@ -2,6 +2,8 @@
 #include "attention.h"
 #include "common.cuh"
 
+extern "C" const bool cuda_built = true;
+
 static void set_deterministic(bool on) {
     cuda_attention_deterministic(on);
     cuda_gemm_autotune(!on); /* what is fastest may differ from run to run */

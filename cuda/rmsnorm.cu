@@ -18,8 +18,8 @@ static __device__ __forceinline__ void store_normed(bf16 *y, const float (&x)[W]
 }
 
 template <int W>
-static __global__ void rmsnorm_fwd_kernel(bf16 *y, float *rstd, const bf16 *x, const bf16 *w, int C,
-                                          float eps) {
+static __global__ void __launch_bounds__(1024)
+    rmsnorm_fwd_kernel(bf16 *y, float *rstd, const bf16 *x, const bf16 *w, int C, float eps) {
     int64_t at = (int64_t)blockIdx.x * C;
     float sum = 0;
     for (int c = threadIdx.x * W; c < C; c += blockDim.x * W) {
@@ -40,9 +40,9 @@ static __global__ void rmsnorm_fwd_kernel(bf16 *y, float *rstd, const bf16 *x, c
 
 /* dres may be dx: a thread reads an element before it writes it. */
 template <int W>
-static __global__ void rmsnorm_bwd_kernel(bf16 *dx, float *parts, bf16 *y, const bf16 *dy,
-                                          const bf16 *x, const bf16 *w, const float *rstd,
-                                          const bf16 *dres, int64_t S, int C) {
+static __global__ void __launch_bounds__(1024)
+    rmsnorm_bwd_kernel(bf16 *dx, float *parts, bf16 *y, const bf16 *dy, const bf16 *x,
+                       const bf16 *w, const float *rstd, const bf16 *dres, int64_t S, int C) {
     extern __shared__ float4 shared[];
     float *dw = (float *)shared; /* [C], every thread its own columns */
     const float zero[W] = {};
@@ -120,9 +120,9 @@ void cuda_rmsnorm_bwd(void *dx, float *dw, void *y, const void *dy, const void *
         int shared = C * (int)sizeof(float);
         float *parts = (float *)cuda_scratch_new((int64_t)blocks * shared, op, stream->s);
         if (parts == NULL) return;
-        if (shared > 48 << 10)
-            CUDA_NOTE(cudaFuncSetAttribute(rmsnorm_bwd_kernel<W>,
-                                           cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
+        /* Static shared memory counts towards the 48 KiB that need no attribute, too. */
+        CUDA_NOTE(cudaFuncSetAttribute(rmsnorm_bwd_kernel<W>,
+                                       cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
         rmsnorm_bwd_kernel<W><<<(unsigned)blocks, threads, shared, stream->s>>>(
             (bf16 *)dx, parts, (bf16 *)y, (const bf16 *)dy, (const bf16 *)x, (const bf16 *)w, rstd,
             (const bf16 *)dres, S, C);

@@ -9,8 +9,9 @@
 
 /* joined[S, H+2K, D] bf16; q[S,H,D] and kv[S,2K,D]: bf16 forward, fp32 backward */
 template <int W, bool BACKWARD, class T>
-static __global__ void rope_kernel(bf16 *joined, T *q, T *kv, const int32_t *positions,
-                                   const float *inv_freq, int H, int K, int D) {
+static __global__ void __launch_bounds__(1024)
+    rope_kernel(bf16 *joined, T *q, T *kv, const int32_t *positions, const float *inv_freq, int H,
+                int K, int D) {
     extern __shared__ float cosine[];
     int half = D / 2, per_head = half / W, heads = H + 2 * K;
     float *sine = cosine + half;

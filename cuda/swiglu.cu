@@ -6,7 +6,7 @@
  * the rounding to bf16. */
 #include "common.cuh"
 
-enum { THREADS = 256 };
+enum { THREADS = GPU_SWIGLU_THREADS };
 
 static __device__ __forceinline__ float sigmoid(float x) {
     return __fdividef(1.0f, 1.0f + __expf(-x)); /* e^-x past 2^126 gives the 0 that it should */

@@ -17,6 +17,7 @@
 
 #include "attn/band.h"
 #include "base.h"
+#include "ops_limits.h"
 
 typedef struct Stream Stream; /* an in-order queue of device work */
 typedef struct Event Event;   /* a point in a stream */
@@ -57,6 +58,7 @@ typedef struct FIELDS_BY_NAME Ops {
     int act_bytes;
     Dtype act_dtype;
     bool host_memory; /* device pointers can be read and written by the host directly */
+    const GpuProperties *gpu; /* what limits the models it can run; NULL: nothing does */
 
     /* ---- memory, streams, events --------------------------------------------------------- */
     /* Bytes are uninitialised; `what` names the allocation in the error sentence (ERR_ENV). */
@@ -204,7 +206,8 @@ static inline uint64_t checksum_mix(uint64_t word, int64_t i) {
 const Ops *cpu_ops(void);
 
 /* The GPU backend on the local_rank-th visible GPU. ERR_ENV with a sentence when this binary holds
- * none or no usable GPU is there. */
+ * none or no usable GPU is there, ERR_USER when the GPU is too old. */
 Status cuda_ops_open(const Ops **ops, int local_rank);
+extern const bool cuda_built; /* does this binary hold the GPU backend? */
 
 #endif

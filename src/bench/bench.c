@@ -8,7 +8,7 @@
 #include "arena.h"
 #include "log.h"
 #include "rng.h"
-#include "train/session.h"
+#include "train/device.h"
 
 /* How many calls are measured: as many as fit, within these bounds. */
 enum { MIN_CALLS = 3, MAX_SINGLE = 10, MAX_STREAM = 20, SKIPPED = 2, WARM_CALLS = 3 };
@@ -68,7 +68,10 @@ done:
 
 Status bench_open(Bench *b, const char *what, const BenchArguments *a) {
     b->json = a->json;
-    CHECK(session_open_backend(&b->ops, a->device));
+    char *why_cpu;
+    CHECK(device_open(&b->ops, a->device, NULL, &why_cpu));
+    if (why_cpu != NULL && comm_local_rank() == 0) log_warn("%s", why_cpu);
+    free(why_cpu);
     CHECK(b->ops->stream_create(&b->stream));
     for (int i = 0; i < BENCH_EVENTS; i++) CHECK(b->ops->event_create(&b->events[i]));
     CHECK(make_normals(b));

@@ -1,32 +1,17 @@
 #include "train/session.h"
 
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "log.h"
 #include "train/agree.h"
+#include "train/device.h"
 
 /* The loader's thread turns a micro-batch into this rank's part of it. */
 static void *prepare(void *ctx, const MicroBatch *mb) { return cp_batch_create(ctx, mb); }
 static void release(void *ctx, void *prepared) {
     (void)ctx;
     cp_batch_free(prepared);
-}
-
-Status session_open_backend(const Ops **ops, DeviceKind want) {
-    if (want != DEVICE_CPU) {
-        Status st = cuda_ops_open(ops, comm_local_rank());
-        if (st == OK || want == DEVICE_CUDA) {
-            if (st != OK) status_suffix("; device=cpu runs without a GPU");
-            return st;
-        }
-        status_ignore(st); /* auto: the CPU will do */
-    }
-    *ops = cpu_ops();
-    /* OpenMP's default is all cores for every rank, whose threads then wait for each other. */
-    if (getenv("OMP_NUM_THREADS") == NULL) omp_set_num_threads(comm_local_cores());
-    return OK;
 }
 
 static DatasetOptions train_options(const Config *c) {
@@ -107,10 +92,9 @@ static void set_options(Session *s, int rank, int world) {
                                 .ctx = &s->cp_options};
 }
 
-/* A copy of the data that is another one, or a node whose GPU is not seen. */
-static Status agree_inputs(const Session *s, Comm *host) {
+/* All ranks must see the same dataset files. */
+static Status agree_data(const Session *s, Comm *host) {
     StrBuf text = {0};
-    strbuf_printf(&text, "device %s\n", s->ops->name);
     dataset_describe(s->train_data, &text);
     if (s->val_data != NULL) dataset_describe(s->val_data, &text);
     Status st = agree_text(host, "what is used", strbuf_text(&text));
@@ -118,11 +102,37 @@ static Status agree_inputs(const Session *s, Comm *host) {
     return st;
 }
 
+/* A model that no GPU can run is refused before one is looked for. */
+static Status open_device(Session *s, char **why_cpu) {
+    const Config *c = s->config;
+    if (c->device == DEVICE_CUDA) CHECK(device_check_model(c, &gpu_h100));
+    CHECK(device_open(&s->ops, c->device, &c->model, why_cpu));
+    return device_check_model(c, s->ops->gpu);
+}
+
 /* What one rank alone can find wrong. */
-static Status open_alone(Session *s, bool data) {
+static Status open_alone(Session *s, bool data, char **why_cpu) {
     CHECK(config_check_world(s->config, comm_world_size()));
-    CHECK(session_open_backend(&s->ops, s->config->device));
+    CHECK(open_device(s, why_cpu));
     return data ? open_data(s) : OK;
+}
+
+/* One warning, of the first rank that computes on a CPU unasked. */
+static Status warn_of_cpu(Comm *host, const char *why) {
+    int32_t first = why != NULL ? host->rank : host->size;
+    CHECK(comm_all_reduce(host, &first, 1, DT_I32, COMM_MIN, COMM_KIND_OTHER, NULL));
+    if (first == host->rank) log_warn("%s", why);
+    return OK;
+}
+
+static Status open_alike(Session *s, Comm *host, bool data) {
+    char *why_cpu = NULL;
+    Status st = comm_agree(host, open_alone(s, data, &why_cpu));
+    if (st == OK) st = warn_of_cpu(host, why_cpu);
+    if (st == OK) st = agree_device(host, s->ops);
+    if (st == OK && data) st = agree_data(s, host);
+    free(why_cpu);
+    return st;
 }
 
 static Status reserve(Session *s) {
@@ -161,9 +171,7 @@ Status session_open(Session *s, const Config *config, const SessionOptions *opti
     *s = (Session){.config = config};
     Comm *host;
     CHECK(comm_mpi_create(&host));
-    bool data = !options->without_data;
-    Status st = comm_agree(host, open_alone(s, data));
-    if (st == OK && data) st = agree_inputs(s, host);
+    Status st = open_alike(s, host, !options->without_data);
     comm_free(host);
     CHECK(st);
     CHECK(comm_open(&s->comm, s->ops, config->parallel.cp));
@@ -177,7 +185,8 @@ Status session_open(Session *s, const Config *config, const SessionOptions *opti
 static const Ops planned_ops[] = {[false] = {.name = "cuda",
                                              .device_name = "GPUs (bf16)",
                                              .act_bytes = 2,
-                                             .act_dtype = DT_BF16},
+                                             .act_dtype = DT_BF16,
+                                             .gpu = &gpu_h100},
                                   [true] = {.name = "cpu",
                                             .device_name = "CPUs (fp32)",
                                             .act_bytes = 4,
@@ -194,8 +203,12 @@ Status session_plan(Session *s, const Config *config, int world, char **no_data)
     s->comm.world->size = world;
     s->comm.cp->size = config->parallel.cp;
     s->ops = &planned_ops[config->device == DEVICE_CPU];
+    Status st = device_check_model(config, s->ops->gpu);
+    if (config->device == DEVICE_CUDA) CHECK(st);
+    if (st != OK) log_warn("on GPUs this plan cannot run: %s", status_message());
+    status_ignore(st);
     DatasetOptions data = train_options(config);
-    Status st = dataset_open(&s->train_data, &data);
+    st = dataset_open(&s->train_data, &data);
     if (st != OK) *no_data = mem_strdup(status_message());
     status_ignore(st);
     set_options(s, 0, world);

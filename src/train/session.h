@@ -30,9 +30,6 @@ typedef struct {
     Comm *planned; /* of session_plan: a world and a cp group that only have sizes */
 } Session;
 
-/* The backend that `want` names, on this rank's device; auto: the CPU where there is no GPU. */
-Status session_open_backend(const Ops **ops, DeviceKind want);
-
 /* For benchmarks. */
 typedef struct {
     bool without_data; /* train_data and val_data stay NULL */
@@ -48,9 +45,10 @@ Status session_open(Session *s, const Config *config, const SessionOptions *opti
 Status session_start(Session *s);
 void session_close(Session *s);
 
-/* For `cria plan`: what session_open would make for rank 0 of `world` ranks, without MPI, devices or
- * data (train_data stays NULL when its files cannot be read; *no_data is then the reason, which the
- * caller frees). device cpu means fp32, cuda and auto mean bf16. */
+/* For `cria plan`: what session_open would make for rank 0 of `world` ranks, without MPI, devices
+ * or data (train_data stays NULL when its files cannot be read; *no_data is then the reason, which
+ * the caller frees). device cpu means fp32, cuda and auto mean bf16 on an H100, which refuses what
+ * its kernels cannot run (ERR_USER; with auto a warning). */
 Status session_plan(Session *s, const Config *config, int world, char **no_data);
 
 /* Runs one micro-batch (loss is added to s->loss). */

@@ -1,0 +1,116 @@
+#!/bin/sh
+# Models that the GPU kernels cannot run are refused before anything is opened, exit 2, naming the key,
+# by train, --dry-run and plan, also where there is no GPU; and every kernel and every REQUIRE that could
+# meet such a model is listed here with what keeps models from it.
+# shellcheck source=tests/e2e/lib.sh
+. "$(dirname -- "$0")/lib.sh"
+
+# ---- refusals --------------------------------------------------------------------------------------
+
+heads='model.head_dim: found'
+for command in "train $config run.dir=$work/run" "train $config run.dir=$work/run --dry-run" "plan $config"; do
+    for dim in 4 24 100 160 256; do
+        # shellcheck disable=SC2086 # words
+        run "$cria" $command device=cuda model.head_dim=$dim
+        expect_refused "$command: heads of $dim" 2 "$heads $dim, expected a multiple of 16 up to 128"
+    done
+    # shellcheck disable=SC2086
+    run "$cria" $command device=cuda model.head_dim=0 model.hidden=3200 model.heads=32 model.kv_heads=32
+    expect_refused "$command: OpenLLaMA-3B" 2 "$heads 100 (model.hidden 3200 / model.heads 32), expected"
+    # shellcheck disable=SC2086
+    run "$cria" $command device=cuda model.head_dim=64 model.hidden=58081
+    expect_refused "$command: hidden" 2 'model.hidden: found 58081, expected at most 58080 on H100'
+done
+run mpirun -n 2 "$cria" train "$config" "run.dir=$work/run" device=cuda model.head_dim=24
+expect_refused 'two ranks' 2 "$heads 24, expected"
+expect 'no run.dir' "$(find "$work" -name run)" ''
+
+run "$cria" plan "$config" device=cuda model.head_dim=16
+expect_status 'heads of 16' 0
+run "$cria" plan "$config" device=auto model.head_dim=24
+expect_status 'plan, auto' 0
+expect_warning 'plan, auto' "on GPUs this plan cannot run: $heads 24, expected"
+run "$cria" plan "$config" device=cpu model.head_dim=24
+expect 'plan, cpu' "$status $(cat "$work/err")" '0 '
+
+# ---- a CPU that was not asked for: one warning, whatever the ranks -----------------------------------
+
+if [ ! -e /dev/nvidia0 ]; then
+    run mpirun -n 2 "$cria" train "$config" "run.dir=$work/run" --dry-run device=auto model.hidden=2048 \
+        model.layers=4 model.ffn=8192
+    expect_status 'auto' 0
+    expect_warning 'auto' 'device: auto takes the CPU'
+    run "$cria" train "$config" "run.dir=$work/run" --dry-run device=cpu
+    expect 'cpu' "$status $(cat "$work/err")" '0 '
+    for program in "${BUILD:-build}"/tests/gpu_ops "${BUILD:-build}"/tests/gpu_attention; do
+        [ -x "$program" ] || continue # not in a build without CUDA
+        run "$program"
+        expect "$program without a GPU: exit status, lines" "$status $(cat "$work/out" "$work/err" | wc -l)" '3 1'
+    done
+fi
+
+# ---- what keeps models from each kernel and each REQUIRE -------------------------------------------
+# A kernel that is not listed is one whose limits nobody has compared with ops_limits.c; then
+# tests/test_ops_limits.c, which repeats the conditions, and this list need a line.
+#   limit   gpu_model_problems() refuses what it cannot run
+#   any     runs every size that the bounds of the keys in config_keys.c and the memory of a GPU allow
+#   bug     only a mistake in cria can reach it
+
+cat >"$work/expected" <<'LIST'
+any adamw.cu adamw_kernel
+any attention_portable_bwd.cu arrival_kernel
+any attention_portable_bwd.cu departure_kernel
+limit attention_portable_bwd.cu bwd_kv_kernel
+limit attention_portable_bwd.cu bwd_q_kernel
+limit attention_portable_fwd.cu fwd_kernel
+limit attention_sm90_bwd.cu bwd_kernel
+limit attention_sm90_fwd.cu fwd_kernel
+limit attention_work.cu delta_kernel
+any cross_entropy.cu cross_entropy_kernel
+any device.cu probe_kernel
+any embedding.cu embedding_bwd_kernel
+any embedding.cu embedding_fwd_kernel
+any embedding.cu row_numbers_kernel
+any reduce.cu add_parts_kernel
+any reduce.cu checksum_kernel
+any reduce.cu map_kernel
+any reduce.cu part_sums_kernel
+any rmsnorm.cu add_parts_kernel
+limit rmsnorm.cu rmsnorm_bwd_kernel
+any rmsnorm.cu rmsnorm_fwd_kernel
+any rope.cu rope_kernel
+any rows.cu move_rows_kernel
+any rows.cu sum_rows_kernel
+limit swiglu.cu swiglu_bwd_kernel
+limit swiglu.cu swiglu_fwd_kernel
+bug attention_sm90.cuh REQUIRE(result == CUDA_SUCCESS);
+bug attention_work.cu REQUIRE(!(accumulate_dq || accumulate_dkv) || work->sources.n == 0);
+bug attention_work.cu REQUIRE(bands[i].q_begin >= 0 && bands[i].q_end <= shape.Sq && bands[i].k_begin >= 0 &&
+bug attention_work.cu REQUIRE(shape.H % shape.K == 0);
+bug attention_work.cu REQUIRE(work->sources.n == 0 || (!resume && o != NULL && o_acc != NULL));
+bug comm_nccl.cu REQUIRE(!ops->host_memory);
+bug comm_nccl.cu REQUIRE(!x->open);
+bug comm_nccl.cu REQUIRE(group->n_signals < COMM_SIGNALS);
+bug comm_nccl.cu REQUIRE(nccl_of(c)->open);
+bug comm_nccl.cu REQUIRE(ticket.id > 0 && ticket.id <= x->groups);
+bug comm_nccl.cu REQUIRE(x->open);
+bug comm_peer.cu REQUIRE(*at < board->n[slot] &&
+bug comm_peer.cu REQUIRE(offset >= 0 && offset + bytes <= p->bytes);
+bug cp.c REQUIRE(batch->S == rt->S && !rt->prefetched);
+bug cp.c REQUIRE(cp_mask(&mask, o, mb->doc_begin, mb->n_docs) == OK);
+bug cp.c REQUIRE(cp_plan(&b->plan, o, mask) == OK);
+bug magi.c REQUIRE(n <= MAX_STAGES);
+bug magi_whole.c REQUIRE(rt->plan->stages[s].own_row <= 0);
+LIST
+
+# A kernel's name ends with _kernel and is in the first lines of its definition.
+for file in cuda/*.cu cuda/*.cuh; do
+    awk -v file="${file#cuda/}" '
+        /__global__/ { open = 1 }
+        open && match($0, /[a-z0-9_]*_kernel\(/) { print file, substr($0, RSTART, RLENGTH - 1); open = 0 }
+        open && /[;{]/ { print file, "a kernel whose name does not end with _kernel"; open = 0 }' "$file"
+done >"$work/unsorted"
+grep -o 'REQUIRE(.*' cuda/*.cu cuda/*.cuh src/cp/*.c | sed 's|^[^:]*/\([^:/]*\):|\1 |' >>"$work/unsorted"
+sort -u "$work/unsorted" >"$work/found"
+sed 's/^[a-z]* //' "$work/expected" | sort -u >"$work/listed"
+expect_same 'kernels and REQUIREs' found listed
