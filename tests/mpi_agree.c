@@ -1,11 +1,13 @@
 /* What all ranks must hold alike: mpirun -n {1,2,3,4} mpi_agree
- * ranks: 1 2 4
- * Weights, moments or state that differ by one bit on one rank are found and named, on every rank.
+ * ranks: 1 2 3 4
+ * Weights, moments or state that differ by one bit on one rank are found and named, on every rank;
+ * ZeRO changes no bit.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "rng.h"
 #include "train/agree.h"
 
 #define EXPECT(cond)                                                                               \
@@ -46,8 +48,8 @@ static void expect_named(Session *s, const TrainState *state, int bad, void *at,
 static void weights_are_compared(const char *zero) {
     Config config = {0};
     Session s;
-    char *overrides[] = {(char *)(uintptr_t)zero};
-    EXPECT_OK(config_load(&config, "tests/e2e/micro.yaml", 1, overrides));
+    char *overrides[] = {(char *)(uintptr_t)zero, (char *)(uintptr_t)"batch.global=24"};
+    EXPECT_OK(config_load(&config, "tests/e2e/micro.yaml", 2, overrides));
     EXPECT_OK(session_open(&s, &config, NULL));
     EXPECT_OK(session_start(&s));
     EXPECT_OK(optimizer_init(s.optimizer, 1, s.stream));
@@ -72,6 +74,29 @@ static void weights_are_compared(const char *zero) {
     config_free(&config);
 }
 
+/* A GPU of another name, or a CPU, on the last rank. */
+static void devices_are_compared(void) {
+    Comm *host;
+    EXPECT_OK(comm_mpi_create(&host));
+    GpuProperties a100 = {"NVIDIA A100-SXM4-80GB", 80, 163 << 10};
+    Ops h100 = {.name = "cuda", .device_name = gpu_h100.name, .gpu = &gpu_h100};
+    Ops other = {.name = "cuda", .device_name = a100.name, .gpu = &a100};
+    const Ops *others[] = {&other, cpu_ops()};
+    const char *const found[] = {"cuda (NVIDIA A100-SXM4-80GB, compute capability 8.0)", "cpu"};
+    int last = host->size - 1;
+    EXPECT_OK(agree_device(host, &h100));
+    EXPECT_OK(agree_device(host, cpu_ops()));
+    for (int i = 0; i < 2 && last > 0; i++) {
+        char text[200];
+        snprintf(text, sizeof text,
+                 "rank %d: the device differs from that of rank 0: found %s, expected cuda (H100, "
+                 "compute capability 9.0); choose",
+                 last, found[i]);
+        expect_fails(agree_device(host, host->rank == last ? others[i] : &h100), ERR_USER, text);
+    }
+    comm_free(host);
+}
+
 static void texts_are_compared(void) {
     Comm *host;
     EXPECT_OK(comm_mpi_create(&host));
@@ -94,11 +119,52 @@ static void texts_are_compared(void) {
     comm_free(host);
 }
 
+static Status forbidden(Comm *c, void *buf, int64_t n, Dtype t, CommOp op, Stream *stream) {
+    (void)c, (void)buf, (void)n, (void)t, (void)op, (void)stream;
+    return status_fail(ERR_ENV, "an all-reduce adds in an order of its own");
+}
+
+/* Three updates with gradients that differ between ranks; the checksum of the weights. */
+static uint32_t train_without_all_reduce(const char *zero) {
+    Config config = {0};
+    Session s;
+    char *overrides[] = {(char *)(uintptr_t)zero, (char *)(uintptr_t) "batch.global=24"};
+    EXPECT_OK(config_load(&config, "tests/e2e/micro.yaml", 2, overrides));
+    EXPECT_OK(session_open(&s, &config, NULL));
+    CommTable table = *s.comm.world->table;
+    table.all_reduce = forbidden;
+    s.comm.world->table = &table;
+    EXPECT_OK(session_start(&s));
+    EXPECT_OK(optimizer_init(s.optimizer, 1, s.stream));
+    for (int step = 1; step <= 3; step++) {
+        float *grads = llama_gradients(s.llama);
+        for (int64_t i = 0; i < s.table->total; i++)
+            grads[i] = (float)rng_normal((uint64_t)step, (uint64_t)s.rank, (uint64_t)i);
+        for (int b = 0; b < s.table->n_buckets; b++) EXPECT_OK(session_reduce_bucket(&s, b));
+        double norm;
+        EXPECT_OK(optimizer_grad_norm(s.optimizer, &norm, s.stream));
+        EXPECT_OK(optimizer_step(s.optimizer, step, 1e-3, 1 / norm, s.stream));
+    }
+    uint32_t crc;
+    EXPECT_OK(optimizer_weights_crc(s.optimizer, s.comm.host, s.stream, &crc));
+    session_close(&s);
+    config_free(&config);
+    return crc;
+}
+
+/* ZeRO reduces as training without it does, so that no order of sums can tell them apart. */
+static void zero_changes_no_bit(void) {
+    uint32_t on = train_without_all_reduce("parallel.zero=1");
+    EXPECT(on == train_without_all_reduce("parallel.zero=0"));
+}
+
 int main(int argc, char **argv) {
     EXPECT_OK(comm_start(&argc, &argv));
     texts_are_compared();
+    devices_are_compared();
     weights_are_compared("parallel.zero=1");
     weights_are_compared("parallel.zero=0");
+    zero_changes_no_bit();
     if (comm_world_rank() == 0) printf("mpi_agree: %d ranks passed\n", comm_world_size());
     comm_finish();
     return 0;

@@ -289,7 +289,6 @@ static void wrap(void *ctx, const Ops **ops, CommSet *comm) {
     x->meter = meter_create(*ops);
     *ops = meter_ops(x->meter);
     comm->world = meter_comm(x->meter, comm->world);
-    comm->dp = meter_comm(x->meter, comm->dp);
     comm->cp = meter_comm(x->meter, comm->cp);
 }
 

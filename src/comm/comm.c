@@ -31,7 +31,6 @@ Status comm_open(CommSet *set, const Ops *ops, int cp) {
     Status st;
     CHECK_GOTO(comm_mpi_create(&set->host), fail);
     CHECK_GOTO(open_split(&set->world, ops, 0), fail);
-    CHECK_GOTO(open_split(&set->dp, ops, rank % cp), fail);
     CHECK_GOTO(open_split(&set->cp, ops, rank / cp), fail);
     return OK;
 fail:
@@ -41,7 +40,6 @@ fail:
 
 void comm_close(CommSet *set) {
     comm_free(set->cp);
-    comm_free(set->dp);
     comm_free(set->world);
     comm_free(set->host);
     *set = (CommSet){0};

@@ -1,5 +1,5 @@
 /* comm.h: seam 2, communication between ranks. Rows: self (a world of one), mpi (host memory), nccl
- * (device memory). Communicators world, dp and cp are made once at start (comm_open), none later.
+ * (device memory). Communicators world and cp are made once at start (comm_open), none later.
  *
  * Every operation is ordered after the earlier work of the stream it is given. Collectives are done
  * for that stream when they return (the stream waits for them, not necessarily the host). Grouped
@@ -58,9 +58,10 @@ struct Comm {
 
 /* The communicators of a run. ranks are cp-fastest: world rank = dp_rank * cp + cp_rank, so that the
  * ranks of one context-parallel group are neighbours. `host` always works on host memory (agreement,
- * checkpoints, configuration); the others work on the backend's memory. */
+ * checkpoints, configuration); the others work on the backend's memory. (Gradients are reduced over the
+ * world, so the data-parallel ranks need no communicator of their own.) */
 typedef struct {
-    Comm *host, *world, *dp, *cp;
+    Comm *host, *world, *cp;
     int local_rank; /* this rank's place among the ranks of its host */
 } CommSet;
 
@@ -75,7 +76,7 @@ void comm_finish(void);
 /* Ends every rank of the job at once with this exit code; for a failure on one rank only. */
 _Noreturn void comm_abort(int exit_code);
 
-/* world % cp == 0 is the caller's duty. On the cpu backend world, dp, cp are MPI as well. */
+/* world % cp == 0 is the caller's duty. On the cpu backend world and cp are MPI as well. */
 Status comm_open(CommSet *set, const Ops *ops, int cp);
 void comm_close(CommSet *set);
 

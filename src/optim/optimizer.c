@@ -128,11 +128,11 @@ Status optimizer_reduce_bucket(Optimizer *o, int bucket, Stream *stream) {
     float *grads = o->grads + b->offset;
     o->ops->event_record(o->ready, stream);
     o->ops->event_wait(o->ready, o->side);
-    if (o->sharded)
-        CHECK(comm_reduce_scatter(o->comm, grads, b->count / o->table->world, DT_F32,
-                                  COMM_KIND_GRAD, o->side));
-    else
-        CHECK(comm_all_reduce(o->comm, grads, b->count, DT_F32, COMM_SUM, COMM_KIND_GRAD, o->side));
+    int64_t block = b->count / o->table->world;
+    CHECK(comm_reduce_scatter(o->comm, grads, block, DT_F32, COMM_KIND_GRAD, o->side));
+    /* Not an all-reduce, which NCCL may add in another order: the same bits as with ZeRO. */
+    if (!o->sharded)
+        CHECK(comm_all_gather(o->comm, grads, block, DT_F32, COMM_KIND_GRAD, o->side));
     o->ops->event_record(o->reduced, o->side);
     return OK;
 }

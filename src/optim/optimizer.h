@@ -1,7 +1,7 @@
 /* optimizer.h: AdamW with ZeRO-1 (Rajbhandari et al., 2020): gradients are reduced bucket by bucket
  * to their owners, every rank updates its own part of master weights and moments, and the new weights
  * are gathered. With zero = 0 every rank keeps and updates everything; the numbers are the same to
- * the bit, because sums are taken in the same order. */
+ * the bit, because gradients are reduced by the same calls and then gathered. */
 #ifndef CRIA_OPTIM_OPTIMIZER_H
 #define CRIA_OPTIM_OPTIMIZER_H
 
