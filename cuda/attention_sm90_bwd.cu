@@ -37,6 +37,9 @@
 namespace {
 
 constexpr int KEYS = 128, STAGES = 2;
+/* Of the consumers, 16 keys each: what is counted in warps is complete when all of them are done.
+ */
+constexpr int WARPS = KEYS / 16, THREADS = 128 + 32 * WARPS;
 
 template <int D> struct Bwd {
     static constexpr int ROWS = D == 64 ? 128 : 64; /* query rows of a step */
@@ -286,7 +289,7 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
             for (int b = 0; b < BLOCKS; b++) wgmma_rs<1>(dv, pb[b], do_desc + 128 * b, 1);
             wgmma_commit();
 
-            named_barrier(1, 256); /* dS is whole */
+            named_barrier(1, 32 * WARPS); /* dS is whole */
             const uint64_t ds_desc =
                 desc_tile(smem_addr(sm.ds[steps & 1]) + (D == 64 ? wg * 64 * 128 : 0));
             wgmma_pin(dk);
@@ -326,7 +329,7 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
         int32_t *turn = p.dkv_turns + item.tile * p.K + item.kv_head;
         if (item.part > 0) {
             if (lane == 0)
-                while (turn_read(turn) < 8 * item.part) {
+                while (turn_read(turn) < WARPS * item.part) {
                 }
             __syncwarp();
         }
@@ -343,7 +346,7 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
             __syncwarp();
             if (lane == 0) {
                 __threadfence();
-                if (atomicAdd(turn, 1) == 8 * p.parts - 1)
+                if (atomicAdd(turn, 1) == WARPS * p.parts - 1)
                     *turn = 0; /* as the next call needs it */
             }
         }
@@ -365,7 +368,7 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
 }
 
 template <int D>
-__global__ void __launch_bounds__(384, 1)
+__global__ void __launch_bounds__(THREADS, 1)
     bwd_kernel(const __grid_constant__ CUtensorMap map_q,
                const __grid_constant__ CUtensorMap map_do, const __grid_constant__ KeyMaps keys,
                const __grid_constant__ CUtensorMap map_dq, const BwdParams p) {
@@ -379,11 +382,11 @@ __global__ void __launch_bounds__(384, 1)
         prefetch_keys(keys);
         prefetch_map(&map_dq);
         mbar_init(&sm.kv_full, 1);
-        mbar_init(&sm.kv_empty, 8);
+        mbar_init(&sm.kv_empty, WARPS);
         for (int i = 0; i < STAGES; i++) {
             mbar_init(&sm.step_full[i], 1);
             mbar_init(&sm.full[i], 2); /* q and dO; lse and delta */
-            mbar_init(&sm.empty[i], 8);
+            mbar_init(&sm.empty[i], WARPS);
         }
         for (int i = 0; i < 2; i++) {
             mbar_init(&sm.dq_full[i], 4);
@@ -417,7 +420,7 @@ void launch(const BwdParams &p, float *dq, const void *d_o, const void *q, const
     KeyMaps keys = key_maps(kv, work, KEYS);
     CUtensorMap map_dq = encode_map(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, dq, 32, p.Sq, p.H * D / 32,
                                     (int64_t)p.H * D * 4, 128, 64, 2, CU_TENSOR_MAP_SWIZZLE_128B);
-    bwd_kernel<D><<<(unsigned)i64_min(p.order.n_items, work->sm_count), 384, bytes, stream>>>(
+    bwd_kernel<D><<<(unsigned)i64_min(p.order.n_items, work->sm_count), THREADS, bytes, stream>>>(
         map_q, map_do, keys, map_dq, p);
 }
 
@@ -467,26 +470,26 @@ void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const 
     int64_t head = i64_max(s.Sq * s.D * 8, 1), group = head * (s.H / s.K);
     int64_t side_by_side = phases ? (48ll << 20) / group : (64ll << 20) / head;
     int64_t in_the_end = phases && s.H * head <= 100ll << 20 ? INT32_MAX : side_by_side;
-    BwdParams p = {dkv,
-                   lse,
-                   delta,
-                   list,
-                   item_order(list, s.K * parts, side_by_side, in_the_end),
-                   work->counters + 2,
-                   work->dkv_turns,
-                   deterministic ? work->dq_turns : NULL,
-                   (int)s.Sq,
-                   s.H,
-                   s.K,
-                   work->n_slots,
-                   parts,
-                   s.scale,
-                   accumulate_dkv,
-                   work->sources,
-                   work->source_warps,
-                   {}};
+    BwdParams p = {};
+    p.dkv = dkv;
+    p.lse = lse;
+    p.delta = delta;
+    p.list = list;
+    p.order = item_order(list, s.K * parts, side_by_side, in_the_end);
+    p.counters = work->counters + 2;
+    p.dkv_turns = work->dkv_turns;
+    p.dq_turns = deterministic ? work->dq_turns : NULL;
+    p.Sq = (int)s.Sq;
+    p.H = s.H;
+    p.K = s.K;
+    p.n_slots = work->n_slots;
+    p.parts = parts;
+    p.scale = s.scale;
+    p.accumulate_dkv = accumulate_dkv;
+    p.sources = work->sources;
+    p.source_warps = work->source_warps;
     for (int i = 0; i < work->sources.n; i++)
-        p.source_goal[i] = 8 * work->source_tiles[i] * s.K * parts;
+        p.source_goal[i] = WARPS * work->source_tiles[i] * s.K * parts;
     if (s.D == 64)
         launch<64>(p, dq, d_o, q, kv, work, stream);
     else

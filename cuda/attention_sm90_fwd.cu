@@ -339,19 +339,20 @@ void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void 
     /* the keys and values that are walked at the same time are to stay in L2 */
     int64_t groups = (32ll << 20) / i64_max(s.Sk * s.D * 4, 1);
     int64_t side_by_side = i64_max(groups, 1) * (s.H / s.K);
-    FwdParams p = {(__nv_bfloat16 *)o,
-                   work->sources.n == 0 || work->parts ? o_acc : NULL,
-                   lse,
-                   list,
-                   item_order(list, s.H, side_by_side, side_by_side),
-                   work->counters,
-                   (int)s.Sq,
-                   s.H,
-                   s.K,
-                   s.scale * LOG2_E,
-                   resume,
-                   work->sources,
-                   work->handovers};
+    FwdParams p = {};
+    p.o = (__nv_bfloat16 *)o;
+    p.o_acc = work->sources.n == 0 || work->parts ? o_acc : NULL;
+    p.lse = lse;
+    p.list = list;
+    p.order = item_order(list, s.H, side_by_side, side_by_side);
+    p.counters = work->counters;
+    p.Sq = (int)s.Sq;
+    p.H = s.H;
+    p.K = s.K;
+    p.c = s.scale * LOG2_E;
+    p.resume = resume;
+    p.sources = work->sources;
+    p.handovers = work->handovers;
     if (s.D == 128)
         launch<128, 0>(p, q, kv, work, stream);
     else if (work->wide)

@@ -270,11 +270,29 @@ static Status join(Comm *c) {
     return comm_agree(host, st);
 }
 
+/* By name: several of these have the same type. */
+static CommTable make_table(void) {
+    CommTable t = {};
+    t.all_reduce = nccl_all_reduce;
+    t.reduce_scatter = nccl_reduce_scatter;
+    t.all_gather = nccl_all_gather;
+    t.broadcast = nccl_broadcast;
+    t.barrier = nccl_barrier;
+    t.group_begin = nccl_group_begin;
+    t.send = nccl_send;
+    t.recv = nccl_recv;
+    t.group_end = nccl_group_end;
+    t.wait = nccl_wait;
+    t.expose = nccl_expose;
+    t.group_signal = nccl_group_signal;
+    t.group_after = nccl_group_after;
+    t.free = nccl_free;
+    t.trace = nccl_trace;
+    return t;
+}
+
 extern "C" Status comm_nccl_create(Comm **out, Comm *host, const Ops *ops) {
-    static const CommTable table = {
-        nccl_all_reduce,  nccl_reduce_scatter, nccl_all_gather,  nccl_broadcast, nccl_barrier,
-        nccl_group_begin, nccl_send,           nccl_recv,        nccl_group_end, nccl_wait,
-        nccl_expose,      nccl_group_signal,   nccl_group_after, nccl_free,      nccl_trace};
+    static const CommTable table = make_table();
     REQUIRE(!ops->host_memory);
     /* The order in which switches add (NVLink SHARP) is not specified: runs could differ. */
     setenv("NCCL_NVLS_ENABLE", "0", 0);
