@@ -22,9 +22,12 @@
 
 extern "C" {
 #include "comm/shared.h"
+#include "log.h"
 }
 
-enum { RING = 16, POSTS = 8192 };
+enum { RING = 16, POSTS = 8192, PROBE_BYTES = 16 << 10 };
+/* Of another rank's memory. DAMAGED: copies from it arrive as other bytes. */
+typedef enum : uint8_t { UNREACHED, REACHED, DAMAGED } Reach;
 
 typedef struct {
     int64_t offset, bytes;
@@ -299,16 +302,89 @@ static bool open_peer(Peers *p, int r, const Handles *h) {
     return ok;
 }
 
-/* A pair is reached when both sides have opened each other. */
-static Status agree(Peers *p, const bool *opened, Comm *host) {
+/* ---- whether copies arrive as they were sent --------------------------------------------------
+ */
+
+int peers_test_damaged = -1;
+
+static void make_pattern(uint64_t *words, int64_t n, int rank) {
+    for (int64_t i = 0; i < n; i++) words[i] = checksum_mix((uint64_t)rank, i);
+}
+
+/* Copies r's pattern as groups do, into device memory at `to`. */
+static bool arrives(Peers *p, int r, char *to, int64_t n) {
+    int64_t bytes = n * (int64_t)sizeof(uint64_t);
+    uint64_t *expected = NEW(uint64_t, n), *found = NEW(uint64_t, n);
+    make_pattern(expected, n, r);
+    CUDA_NOTE(cudaMemsetAsync(to, 0, (size_t)bytes, p->posts));
+    grow(p, 1);
+    p->to[0] = to;
+    p->from[0] = p->peers[r].base;
+    p->sizes[0] = (size_t)bytes;
+    copy(p, 1, p->posts);
+    CUDA_NOTE(cudaMemcpyAsync(found, to, (size_t)bytes, cudaMemcpyDefault, p->posts));
+    CUDA_NOTE(cudaStreamSynchronize(p->posts));
+    if (r == peers_test_damaged) found[n / 2] ^= 1;
+    bool same = memcmp(found, expected, (size_t)bytes) == 0;
+    free(expected);
+    free(found);
+    return same;
+}
+
+/* A driver may allow copies between two GPUs that then move other bytes (PCIe behind an IOMMU). So
+ * every rank writes a pattern to the beginning of its memory for the others to copy and compare,
+ * and puts back what was there. Collective. */
+static Status probe(Peers *p, Reach *reach, Comm *host) {
+    int64_t bytes = i64_min(PROBE_BYTES, p->bytes / 8 * 8);
+    CHECK(comm_all_reduce(host, &bytes, 1, DT_I64, COMM_MIN, COMM_KIND_OTHER, NULL));
+    int64_t n = bytes / 8;
+    if (n == 0) return OK;
+    uint64_t *pattern = NEW(uint64_t, n);
+    make_pattern(pattern, n, p->rank);
+    CUDA_NOTE(cudaDeviceSynchronize()); /* whatever still writes there */
+    char *kept = (char *)cuda_scratch_new(2 * bytes, "copies between GPUs", p->posts);
+    auto move = [&](void *to, const void *from) {
+        if (kept == NULL) return;
+        CUDA_NOTE(cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDefault, p->posts));
+        CUDA_NOTE(cudaStreamSynchronize(p->posts));
+    };
+    move(kept, p->base);
+    move(p->base, pattern);
+    Status st = comm_barrier(host);
+    for (int r = 0; r < p->size && st == OK && kept != NULL; r++)
+        if (r != p->rank && reach[r] == REACHED && !arrives(p, r, kept + bytes, n))
+            reach[r] = DAMAGED;
+    if (st == OK) st = comm_barrier(host);
+    move(p->base, kept);
+    if (kept != NULL) cuda_scratch_free(kept, p->posts);
+    free(pattern);
+    return st;
+}
+
+/* One of the ranks that found damage says so. all: [rank][from] */
+static void warn_of_damage(const Peers *p, const uint8_t *all) {
+    int i = 0;
+    while (i < p->size * p->size && all[i] != DAMAGED) i++;
+    if (i / p->size != p->rank) return;
+    log_warn(
+        "what is copied from the GPU of rank %d of this context-parallel group arrives damaged "
+        "(PCIe peer-to-peer behind an IOMMU does that): such pairs use NCCL; as NCCL may copy "
+        "in the same way, set NCCL_P2P_DISABLE=1, or turn off IOMMU and PCIe ACS",
+        i % p->size);
+}
+
+/* A pair is reached when both sides have opened each other and read each other's pattern. */
+static Status agree(Peers *p, const Reach *reach, Comm *host) {
     int size = p->size;
     uint8_t *all = NEW(uint8_t, size * size);
-    for (int r = 0; r < size; r++) all[p->rank * size + r] = opened[r];
+    for (int r = 0; r < size; r++) all[p->rank * size + r] = reach[r];
     Status st = comm_all_gather(host, all, size, DT_U8, COMM_KIND_OTHER, NULL);
     p->all = st == OK;
-    for (int i = 0; i < size * size; i++) p->all = p->all && all[i];
+    for (int i = 0; i < size * size; i++) p->all = p->all && all[i] == REACHED;
     for (int r = 0; r < size && st == OK; r++)
-        p->peers[r].reached = all[p->rank * size + r] && all[r * size + p->rank];
+        p->peers[r].reached =
+            all[p->rank * size + r] == REACHED && all[r * size + p->rank] == REACHED;
+    if (st == OK) warn_of_damage(p, all);
     free(all);
     return st;
 }
@@ -323,7 +399,8 @@ Status peers_open(Peers **out, void *base, int64_t bytes, Comm *host) {
     *out = NULL;
     int size = host->size;
     Peers *p = NEW(Peers, 1);
-    bool *here = NEW(bool, size), *opened = NEW(bool, size);
+    bool *here = NEW(bool, size);
+    Reach *reach = NEW(Reach, size);
     Handles *handles = NEW(Handles, size);
     p->rank = host->rank;
     p->size = size;
@@ -337,16 +414,17 @@ Status peers_open(Peers **out, void *base, int64_t bytes, Comm *host) {
         st = comm_all_gather(host, handles, sizeof(Handles), DT_U8, COMM_KIND_OTHER, NULL);
     }
     for (int r = 0; r < size && st == OK; r++)
-        opened[r] =
-            here[r] && handles[r].sound && handles[p->rank].sound && open_peer(p, r, &handles[r]);
-    if (st == OK) st = agree(p, opened, host);
+        if (here[r] && handles[r].sound && handles[p->rank].sound && open_peer(p, r, &handles[r]))
+            reach[r] = REACHED;
+    if (st == OK) st = probe(p, reach, host);
+    if (st == OK) st = agree(p, reach, host);
     if (st == OK) st = cuda_fault();
     if (st == OK && reaches_any(p))
         *out = p;
     else
         peers_close(p);
     free(here);
-    free(opened);
+    free(reach);
     free(handles);
     return st;
 }

@@ -19,10 +19,14 @@ typedef struct {
 typedef struct Peers Peers;
 
 /* Collective over `host`. Maps the memory [base, base + bytes) of this rank, an allocation of its
- * own, into the ranks of this machine whose GPUs can reach it, and theirs here. *out NULL when
- * there is none but this one. */
+ * own, into the ranks of this machine whose GPUs can reach it, and theirs here, and tests that
+ * copies arrive as they were sent; a warning where they do not. *out NULL when there is none but
+ * this one.
+ */
 Status peers_open(Peers **out, void *base, int64_t bytes, Comm *host);
 void peers_close(Peers *p);
+/* For tests: the rank whose memory peers_open() is to find damaged; -1: none. */
+extern "C" int peers_test_damaged;
 
 /* Is this rank (the own one too) reached directly? The same on both sides. */
 bool peers_reach(const Peers *p, int rank);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gpu_open.h"
 #include "must.h"
 #include "ops.h"
 #include "rng.h"

@@ -8,6 +8,7 @@
 #include "gpu_attention_case.cuh"
 #include "gpu_attention_lists.cuh"
 #include "gpu_attention_sources.cuh"
+#include "gpu_open.h"
 #include "must.h"
 
 #include <signal.h>
@@ -243,7 +244,7 @@ static bool run_long(AttnKernels kernels, int D) {
 /* The first GPU as the program opens it (work lists go up through its page-locked memory). */
 static void open_gpu() {
     const Ops *ops;
-    MUST(cuda_ops_open(&ops, 0));
+    gpu_open(&ops);
     CU(cudaStreamCreateWithFlags(&test_stream.s, cudaStreamNonBlocking));
 }
 
@@ -282,13 +283,25 @@ static bool run_group(const char *group) {
 
 static char *own_path;
 
-static bool in_child(const char *mode, const char *what, int seconds) {
+static pid_t start_child(const char *mode, const char *what) {
     fflush(stdout);
     pid_t pid = fork();
     if (pid == 0) {
         execl(own_path, own_path, mode, what, (char *)NULL);
         _exit(127);
     }
+    return pid;
+}
+
+/* Whether there is a GPU, which a process that forks must not ask itself; 0, or the exit status. */
+static int no_gpu() {
+    int status = 0;
+    waitpid(start_child("open", NULL), &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 3;
+}
+
+static bool in_child(const char *mode, const char *what, int seconds) {
+    pid_t pid = start_child(mode, what);
     int status = 0;
     double limit = time_now() + seconds;
     while (waitpid(pid, &status, WNOHANG) == 0) {
@@ -311,6 +324,10 @@ int main(int argc, char **argv) {
     own_path = (char *)"/proc/self/exe";
     const char *mode = argc > 1 ? argv[1] : "test";
     if (!strcmp(mode, "group") && argc > 2) return run_group(argv[2]) ? 0 : 1;
+    if (!strcmp(mode, "open")) {
+        open_gpu();
+        return 0;
+    }
     if (!strcmp(mode, "lists")) {
         bool ok = check_lists() && check_span();
         printf("%d passed, %d failed\n", ok, !ok);
@@ -335,6 +352,7 @@ int main(int argc, char **argv) {
     }
     int failed = 0, total = 0;
     if (!strcmp(mode, "test")) {
+        if (int status = no_gpu()) return status;
         static const char *const groups[] = {
             "portable-named-64",     "portable-named-128",    "sm90-named-64",
             "sm90-named-128",        "sm90-hard-64",          "sm90-hard-128",

@@ -128,7 +128,7 @@ int main(int argc, char **argv) {
         printf("usage: gpu_attention_files cpu|cuda DIR...\n");
         return 2;
     }
-    if (strcmp(argv[1], "cuda") == 0) MUST(cuda_ops_open(&f.ops, 0));
+    if (strcmp(argv[1], "cuda") == 0) gpu_open(&f.ops);
     MUST(f.ops->stream_create(&f.stream));
     for (int i = 2; i < argc; i++) {
         f.dir = argv[i];

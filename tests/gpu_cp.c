@@ -6,6 +6,7 @@
 #include <omp.h>
 
 #include "cp_dense.h"
+#include "gpu_open.h"
 
 /* Every arena of a test is the same exposed memory. */
 enum { POOL_BYTES = 512 << 20 };
@@ -44,7 +45,7 @@ int main(int argc, char **argv) {
     const Ops *gpu;
     EXPECT_OK(comm_start(&argc, &argv));
     omp_set_num_threads(comm_local_cores());
-    EXPECT_OK(cuda_ops_open(&gpu, comm_local_rank()));
+    gpu_open_ranks(&gpu);
     EXPECT_OK(gpu->mem_alloc(&pool, POOL_BYTES, "pool of the test"));
     Ops ops = *gpu;
     ops.mem_alloc = pool_alloc;

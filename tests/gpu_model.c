@@ -184,7 +184,7 @@ int main(void) {
                   3,
                   MASK_FULL}};
     const Ops *gpu;
-    MUST(cuda_ops_open(&gpu, 0));
+    gpu_open(&gpu);
     gpu->set_deterministic(true);
     for (int i = 0; i < 3; i++)
         test_gradients(gpu, cases[i].name, &cases[i].m, cases[i].B, cases[i].mask);

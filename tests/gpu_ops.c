@@ -372,6 +372,11 @@ static void test_all(OpsRig *rig) {
     test_embedding(rig, 2048, 16, 128256);
     static const int columns[] = {1, 7, 8, 33, 64, 200, 2048, 3072, 16392};
     for (int i = 0; i < 9; i++) test_rmsnorm(rig, 1 + 37 * (i % 8), columns[i]);
+    /* Where shared memory ends that needs no attribute, and the widest model that is not refused */
+    test_rmsnorm(rig, 3, 12257);
+    test_rmsnorm(rig, 3, 12288);
+    int64_t widest = (rig->ops->gpu->shared_bytes - GPU_RMSNORM_STATIC_BYTES) / 4;
+    test_rmsnorm(rig, 3, (int)i64_min(widest, 65536));
     test_rope(rig, 1, 1, 1, 2);
     test_rope(rig, 5, 3, 1, 6);
     test_rope(rig, 9, 4, 2, 16);

@@ -45,7 +45,7 @@ typedef struct {
 
 /* The caller sets the filter before. */
 static inline void rig_open(OpsRig *r) {
-    MUST(cuda_ops_open(&r->ops, 0));
+    gpu_open(&r->ops);
     MUST(r->ops->stream_create(&r->stream));
 }
 

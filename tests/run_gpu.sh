@@ -1,7 +1,7 @@
 #!/bin/sh
 # run_gpu.sh [RESULTS.md]: every test that needs a GPU, on as many GPUs as there are (1, 2, 4, 8 ranks). The
 # programs are those of build/, or of a bundle whose env.sh was sourced. Prints a table line for each,
-# and "N passed, N failed" at the end; with an argument, writes the table there too.
+# and "N passed, N failed" at the end; with an argument, writes the table there too. Exit status 3: no GPU.
 set -u
 CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 3
 . scripts/env.sh
@@ -9,7 +9,8 @@ build=${BUILD:-build}
 if ! command -v gpu_ops >/dev/null; then PATH="$PWD/$build:$PWD/$build/tests:$PATH"; fi
 command -v gpu_ops >/dev/null || fail 'no GPU tests are built: make check-gpu'
 run=$(command -v mpiexec || command -v mpirun) || fail 'there is no mpiexec'
-gpus=$(nvidia-smi -L | wc -l)
+gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')
+[ "$gpus" -gt 0 ] || fail 'these tests need an NVIDIA GPU, of which nvidia-smi -L shows none'
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 table=${1:-$work/table.md}
@@ -48,11 +49,13 @@ check() {
     note "$title" $status $(($(date +%s) - begin)) "$good" "$bad"
 }
 
-# train NAME RANKS key=value...: the tiny model on GPUs, 50 steps
+# train NAME RANKS key=value...: the tiny model on GPUs, 50 steps. More ranks than GPUs share them.
 train() {
-    name=$1 ranks=$2
+    name=$1 ranks=$2 share=''
     shift 2
-    timeout -k 5 90 "$run" -n "$ranks" cria train configs/tiny.yaml device=cuda "run.dir=$work/$name" run.steps=50 \
+    [ "$ranks" -le "$gpus" ] || share="tests/share_gpus.sh $gpus"
+    # shellcheck disable=SC2086 # words
+    timeout -k 5 90 "$run" -n "$ranks" $share cria train configs/tiny.yaml device=cuda "run.dir=$work/$name" run.steps=50 \
         run.log_every=1 run.eval_every=0 run.save_every=0 run.deterministic=true "$@" >"$work/log" 2>&1
 }
 losses() { sed -n 's/.*"kind":"step","step":\([0-9]*\),"loss":\([^,]*\),.*/\1 \2/p' "$work/$1/log.jsonl"; }
@@ -122,6 +125,12 @@ train part 1 --resume auto
 same_bits 'resumed at step 20, to the bit' one part 50
 train recompute 1 memory.recompute=layer
 same_bits 'layers computed again, to the bit' one recompute 50
+for n in 2 3 4 8; do
+    [ "$n" -le $((4 * gpus)) ] || continue
+    train "zero1-$n" "$n" batch.global=24 parallel.zero=1 run.steps=20
+    train "zero0-$n" "$n" batch.global=24 parallel.zero=0 run.steps=20
+    same_bits "ZeRO on and off on $n ranks, to the bit" "zero1-$n" "zero0-$n" 20
+done
 gentle='optim.lr=2e-4 optim.min_lr=2e-5'
 for mask in causal document; do
     # shellcheck disable=SC2086 # two words
