@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "file.h"
+
 #define FILE_MAX (1 << 20) /* bytes; a config is a page of text */
 
 static void set_defaults(ConfigReader *r) {
@@ -51,12 +53,14 @@ Status config_load(Config *out, const char *path, int n_overrides, char *const *
     *out = (Config){0};
     FILE *f = fopen(path, "rb");
     if (f == NULL)
-        return status_fail(ERR_USER, "%s: cannot open this config: %s", path, strerror(errno));
+        return status_fail(file_open_status(errno), "%s: cannot open this config: %s", path,
+                           strerror(errno));
     char *text = NEW(char, FILE_MAX + 1); /* one byte more than may be, to notice it */
     size_t len = fread(text, 1, FILE_MAX + 1, f);
     Status st = OK;
     if (ferror(f))
-        st = status_fail(ERR_USER, "%s: cannot read this config: %s", path, strerror(errno));
+        st = status_fail(file_open_status(errno), "%s: cannot read this config: %s", path,
+                         strerror(errno));
     fclose(f);
     if (st == OK) st = config_parse(out, path, text, len, n_overrides, overrides);
     free(text);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "bench/bench.h"
 #include "ckpt/checkpoint.h"
@@ -22,7 +23,7 @@ static const char usage[] =
     "       cria plan CONFIG [key=value ...] [--ranks N] [--ranks-per-node N] [--json] [--svg FILE]\n"
     "                 [--mask-file FILE]     what it amounts to on N ranks: batch, memory, FLOPs, who\n"
     "                                computes and moves what; needs no MPI, GPU or data\n"
-    "       cria check CHECKPOINT     verify every checksum, print what is inside\n"
+    "       cria check CHECKPOINT|DIR verify every checksum, print what is inside (DIR: its newest)\n"
     "       cria export CHECKPOINT DIR [--dtype bf16|fp32] [--tokenizer PATH] [--shard-bytes N]\n"
     "                                 its weights as a Hugging Face directory\n"
     "       cria import DIR CHECKPOINT\n"
@@ -164,17 +165,39 @@ done:
     return st;
 }
 
-static Status command_check(int argc, char **argv) {
-    if (argc != 1) return status_fail(ERR_USER, "cria check takes one checkpoint");
+/* What `cria check` and `cria export` are given: a checkpoint, or a folder, whose newest one is
+ * meant. */
+static Status find_checkpoint(const char *given, char **path) {
+    struct stat info;
+    int64_t *steps, n;
+    if (stat(given, &info) != 0 || !S_ISDIR(info.st_mode)) {
+        *path = mem_strdup(given); /* what is wrong with it is said by who opens it */
+        return OK;
+    }
+    CHECK(checkpoint_list(given, &steps, &n));
+    if (n > 0) *path = checkpoint_path(given, steps[0]);
+    free(steps);
+    return n > 0 ? OK : status_fail(ERR_USER, "there is no checkpoint in %s", given);
+}
+
+static Status check_file(const char *path) {
     Checkpoint *ck;
-    CHECK(checkpoint_open(&ck, argv[0]));
+    CHECK(checkpoint_open(&ck, path));
+    Status st = checkpoint_verify(ck);
     StrBuf text = {0};
     checkpoint_describe(ck, &text);
     output_write(OUTPUT_STDOUT, strbuf_text(&text), text.len);
     strbuf_free(&text);
-    Status st = checkpoint_verify(ck);
     checkpoint_close(ck);
-    if (st == OK) output_print("every checksum is right\n");
+    return st;
+}
+
+static Status command_check(int argc, char **argv) {
+    if (argc != 1) return status_fail(ERR_USER, "cria check takes one checkpoint");
+    char *path;
+    CHECK(find_checkpoint(argv[0], &path));
+    Status st = check_file(path);
+    free(path);
     return st;
 }
 
@@ -209,7 +232,11 @@ static Status command_export(int argc, char **argv) {
         if (end == shard || *end != '\0' || export.shard_bytes < 1)
             return status_fail(ERR_USER, "--shard-bytes %s: expected a number from 1", shard);
     }
-    return hf_export(paths[0], paths[1], &export);
+    char *checkpoint;
+    CHECK(find_checkpoint(paths[0], &checkpoint));
+    Status st = hf_export(checkpoint, paths[1], &export);
+    free(checkpoint);
+    return st;
 }
 
 static Status command_import(int argc, char **argv) {

@@ -445,6 +445,102 @@ static void pruning_keeps_the_newest_and_the_current(void **state) {
     assert_status_ok(checkpoint_prune("/no/such/dir", 1, NULL));
 }
 
+/* The names in the folder, in order, each behind a blank. */
+static void assert_names(const char *expected) {
+    StrBuf names = {0};
+    struct dirent **entries_found;
+    int n = scandir(dir, &entries_found, NULL, alphasort);
+    for (int i = 0; i < n; i++) {
+        if (entries_found[i]->d_name[0] != '.')
+            strbuf_printf(&names, " %s", entries_found[i]->d_name);
+        free(entries_found[i]);
+    }
+    free(entries_found);
+    assert_string_equal(strbuf_text(&names), expected);
+    strbuf_free(&names);
+}
+
+static void assert_latest(int64_t step) {
+    char *found, *expected = checkpoint_path(dir, step);
+    StrBuf skipped = {0};
+    assert_status_ok(checkpoint_latest(dir, &found, &skipped));
+    assert_string_equal(found, expected);
+    free(found);
+    free(expected);
+    strbuf_free(&skipped);
+}
+
+static void going_back_abandons_what_is_newer(void **state) {
+    (void)state;
+    StrBuf names = {0};
+    for (int64_t step = 1; step <= 4; step++) save_step(step);
+    assert_status_ok(checkpoint_abandon_after(dir, 4, &names));
+    assert_string_equal(strbuf_text(&names), "");
+    touch("step_00000004.safetensors.abandoned"); /* of an earlier time; it is not replaced */
+    assert_status_ok(checkpoint_abandon_after(dir, 2, &names));
+    assert_string_equal(strbuf_text(&names), "step_00000004.safetensors.abandoned.2\n"
+                                             "step_00000003.safetensors.abandoned\n");
+    assert_names(" step_00000001.safetensors step_00000002.safetensors"
+                 " step_00000003.safetensors.abandoned step_00000004.safetensors.abandoned"
+                 " step_00000004.safetensors.abandoned.2");
+    assert_latest(2);
+    save_step(3);
+    assert_status_ok(checkpoint_prune(dir, 2, NULL)); /* abandoned ones neither count nor go */
+    assert_names(" step_00000002.safetensors step_00000003.safetensors"
+                 " step_00000003.safetensors.abandoned step_00000004.safetensors.abandoned"
+                 " step_00000004.safetensors.abandoned.2");
+    strbuf_free(&names);
+}
+
+/* As a crash leaves it between the first and the last rename. */
+static void abandoning_that_was_interrupted_holds(void **state) {
+    (void)state;
+    StrBuf names = {0};
+    char *marker = mem_printf("%s/abandon_after", dir);
+    for (int64_t step = 1; step <= 4; step++) save_step(step);
+    write_file(marker, "2\n", 2);
+    assert_latest(2);
+    assert_status_ok(checkpoint_abandon_after(dir, 2, &names));
+    assert_names(" step_00000001.safetensors step_00000002.safetensors"
+                 " step_00000003.safetensors.abandoned step_00000004.safetensors.abandoned");
+    save_step(3);
+    save_step(4);
+    write_file(marker, "2\n", 2);
+    assert_status_ok(
+        checkpoint_abandon_after(dir, 3, &names)); /* a run that goes on from there after all */
+    assert_latest(3);
+    assert_false(exists(marker));
+    write_file(marker, "2", 1);
+    char *found;
+    assert_status_fails(checkpoint_latest(dir, &found, &names), ERR_USER,
+                        "abandon_after does not hold");
+    unlink(marker);
+    free(marker);
+    strbuf_free(&names);
+}
+
+static void what_is_no_file_is_no_checkpoint(void **state) {
+    (void)state;
+    char *at = checkpoint_path(dir, 7), *found;
+    StrBuf skipped = {0};
+    save_step(6);
+    assert_int_equal(mkfifo(at, 0666), 0);
+    assert_status_fails(verify(at), ERR_USER, "is not a regular file");
+    assert_latest(6);
+    unlink(at);
+    assert_int_equal(mkdir(at, 0777), 0);
+    assert_status_fails(verify(at), ERR_USER, "is a folder");
+    assert_latest(6);
+    assert_int_equal(rmdir(at), 0);
+    assert_int_equal(symlink("nowhere", at), 0);
+    assert_latest(6);
+    unlink(at);
+    save(path, 1);
+    assert_status_fails(checkpoint_latest(path, &found, &skipped), ERR_USER, "Not a directory");
+    free(at);
+    strbuf_free(&skipped);
+}
+
 static void a_checkpoint_is_described_for_people(void **state) {
     (void)state;
     assert_status_ok(save(path, 1));
@@ -487,6 +583,9 @@ int main(void) {
         TEST(an_empty_checkpoint_is_one_too),
         TEST(the_latest_is_the_newest_that_verifies),
         TEST(pruning_keeps_the_newest_and_the_current),
+        TEST(going_back_abandons_what_is_newer),
+        TEST(abandoning_that_was_interrupted_holds),
+        TEST(what_is_no_file_is_no_checkpoint),
         TEST(a_checkpoint_is_described_for_people),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -72,17 +72,42 @@ const char *checkpoint_entry(const Checkpoint *ck, const char *key);
 /* Elements [begin, begin + count) of a tensor into dst (its own dtype). ERR_USER names the file and
  * the tensor when it is missing or shorter. */
 Status checkpoint_read(Checkpoint *ck, const char *name, int64_t begin, int64_t count, void *dst);
+/* The same with zlib's CRC-32 of these bytes, by several OpenMP threads. */
+Status checkpoint_read_crc(Checkpoint *ck, const char *name, int64_t begin, int64_t count,
+                           void *dst, uint32_t *crc);
+/* ERR_USER when the header is damaged, or has no CRC, as in a file that cria did not write. */
+Status checkpoint_verify_header(Checkpoint *ck);
+/* Is this the CRC that the header has for a tensor of this file? ERR_USER names the tensor and its
+ * byte range: the file is damaged if `crc` is of what it holds. */
+Status checkpoint_check_crc(const Checkpoint *ck, const SafeTensor *t, uint32_t crc);
 /* Reads all and compares every CRC; ERR_USER names the first bad tensor and its byte range. */
 Status checkpoint_verify(Checkpoint *ck);
 
+/* ---- the checkpoints of a folder --------------------------------------------------------------
+ */
+
 /* DIR/step_%08d.safetensors */
 char *checkpoint_path(const char *dir, int64_t step);
-/* The newest checkpoint in dir that passes checkpoint_verify, by step number in its name; *path
- * NULL when there is none. `skipped` gets one line per newer file passed over, saying why. */
+/* The steps of which dir has a file with that name, newest first, less abandoned ones. Free *steps.
+ */
+Status checkpoint_list(const char *dir, int64_t **steps, int64_t *n);
+/* Opens one of several checkpoints. *ck NULL with OK: it is damaged or is no checkpoint, as a line
+ * that is added to `skipped` says. A failure says nothing about the file: ERR_ENV the machine
+ * failed, ERR_USER this user may not read it. Looks at the header, not at the tensors' bytes. */
+Status checkpoint_open_good(Checkpoint **ck, const char *path, StrBuf *skipped);
+/* The newest of them that passes checkpoint_verify; *path NULL when there is none. `skipped` gets
+ * one line for each newer one. */
 Status checkpoint_latest(const char *dir, char **path, StrBuf *skipped);
-/* Deletes stale .tmp files, and what is older than the newest `keep` checkpoints that open. Never
- * deletes `current` (a path, or NULL). keep <= 0 keeps all checkpoints. */
+/* Renames the checkpoints of later steps than `step` to NAME.abandoned (.abandoned.2, ...), which
+ * nothing here reads, counts or deletes; `names` gets a line with each new name. A crash on the way
+ * leaves them abandoned all the same: once the file DIR/abandon_after is there they are not listed.
+ */
+Status checkpoint_abandon_after(const char *dir, int64_t step, StrBuf *names);
+/* Deletes .tmp files, and what is older than the newest `keep` checkpoints that open. Never deletes
+ * `current` (a path, or NULL). keep <= 0 keeps all checkpoints. Goes on after a file that cannot be
+ * deleted, and returns ERR_ENV with the first. */
 Status checkpoint_prune(const char *dir, int64_t keep, const char *current);
+
 /* `cria check`: what is inside, for people. */
 void checkpoint_describe(const Checkpoint *ck, StrBuf *out);
 

@@ -12,19 +12,19 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "ckpt/file.h"
+#include "file.h"
 
 struct Checkpoint {
     SafeFile file;
     char *path;
     int fd;
-    bool verified; /* checkpoint_verify() passed */
+    enum { UNVERIFIED, GOOD, BAD } verdict; /* of checkpoint_verify() */
 };
 
 Status checkpoint_open(Checkpoint **ck, const char *path) {
     *ck = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return status_fail(ERR_USER, "cannot open %s: %s", path, strerror(errno));
+    int fd;
+    CHECK(file_open(path, &fd));
     Checkpoint c = {.fd = fd};
     Status st = safetensors_read(&c.file, path, fd);
     if (st != OK) {
@@ -58,21 +58,33 @@ static Status read_fail(const Checkpoint *ck, const char *what, int error) {
                        file_error(error));
 }
 
-Status checkpoint_read(Checkpoint *ck, const char *name, int64_t begin, int64_t count, void *dst) {
-    const SafeTensor *t = safetensors_find(&ck->file, name);
-    if (t == NULL) return status_fail(ERR_USER, "%s has no tensor '%s'", ck->path, name);
+/* dst NULL: only the CRC is wanted. */
+static Status read_crc(const Checkpoint *ck, const SafeTensor *t, int64_t begin, int64_t count,
+                       void *dst, uint32_t *crc) {
     int64_t total = safetensors_count(t), size = dtype_bytes(t->dtype);
     if (begin < 0 || count < 0 || count > total || begin > total - count)
         return status_fail(ERR_USER,
                            "%s: tensor '%s' has %" PRId64 " elements, %" PRId64 " from %" PRId64
                            " on were asked for; was it saved by another model configuration?",
-                           ck->path, name, total, count, begin);
-    int error =
-        file_read_at(ck->fd, dst, count * size, ck->file.data_start + t->begin + begin * size);
-    return error != 0 ? read_fail(ck, name, error) : OK;
+                           ck->path, t->name, total, count, begin);
+    int error = file_read_crc(ck->fd, dst, count * size,
+                              ck->file.data_start + t->begin + begin * size, crc);
+    return error != 0 ? read_fail(ck, t->name, error) : OK;
 }
 
-static Status verify_header(Checkpoint *ck) {
+Status checkpoint_read_crc(Checkpoint *ck, const char *name, int64_t begin, int64_t count,
+                           void *dst, uint32_t *crc) {
+    const SafeTensor *t = safetensors_find(&ck->file, name);
+    if (t == NULL) return status_fail(ERR_USER, "%s has no tensor '%s'", ck->path, name);
+    return read_crc(ck, t, begin, count, dst, crc);
+}
+
+Status checkpoint_read(Checkpoint *ck, const char *name, int64_t begin, int64_t count, void *dst) {
+    uint32_t crc;
+    return checkpoint_read_crc(ck, name, begin, count, dst, &crc);
+}
+
+Status checkpoint_verify_header(Checkpoint *ck) {
     const int64_t len = ck->file.data_start - 8, digits = (int64_t)strlen(CKPT_HEADER_START);
     char *json = NEW(char, len), found[9];
     int error = file_read_at(ck->fd, json, len, 8);
@@ -81,7 +93,8 @@ static Status verify_header(Checkpoint *ck) {
         st = read_fail(ck, "the header", error);
     } else if (len < digits + 8 || memcmp(json, CKPT_HEADER_START, (size_t)digits) != 0) {
         st = status_fail(ERR_USER,
-                         "%s cannot be verified: it has no checksums where cria writes them",
+                         "%s cannot be verified: it has no checksums where cria writes them; a "
+                         "Hugging Face model becomes a checkpoint by cria import",
                          ck->path);
     } else {
         char *recorded = json + digits;
@@ -106,28 +119,35 @@ static const char *tensor_crc(const Checkpoint *ck, const SafeTensor *t) {
     return crc;
 }
 
-Status checkpoint_verify(Checkpoint *ck) {
-    CHECK(verify_header(ck));
+Status checkpoint_check_crc(const Checkpoint *ck, const SafeTensor *t, uint32_t crc) {
+    const char *expected = tensor_crc(ck, t);
+    if (expected == NULL)
+        return status_fail(ERR_USER, "%s: tensor '%.200s' has no checksum", ck->path, t->name);
+    char found[9];
+    snprintf(found, sizeof found, "%08" PRIx32, crc);
+    if (strcmp(found, expected) == 0) return OK;
+    int64_t begin = ck->file.data_start + t->begin;
+    return status_fail(ERR_USER,
+                       "%s is damaged: tensor '%.200s' (bytes [%" PRId64 ", %" PRId64
+                       ")) has CRC-32 %s, expected %.20s; use another checkpoint",
+                       ck->path, t->name, begin, begin + t->end - t->begin, found, expected);
+}
+
+static Status verify(Checkpoint *ck) {
+    CHECK(checkpoint_verify_header(ck));
     for (int i = 0; i < ck->file.n_tensors; i++) {
         const SafeTensor *t = &ck->file.tensors[i];
-        int64_t begin = ck->file.data_start + t->begin;
-        const char *expected = tensor_crc(ck, t);
-        if (expected == NULL)
-            return status_fail(ERR_USER, "%s: tensor '%.200s' has no checksum", ck->path, t->name);
         uint32_t crc;
-        int error = file_read_crc(ck->fd, t->end - t->begin, begin, &crc);
-        if (error != 0) return read_fail(ck, t->name, error);
-        char found[9];
-        snprintf(found, sizeof found, "%08" PRIx32, crc);
-        if (strcmp(found, expected) != 0)
-            return status_fail(ERR_USER,
-                               "%s is damaged: tensor '%.200s' (bytes [%" PRId64 ", %" PRId64
-                               ")) has CRC-32 %s, expected %.20s; use another checkpoint",
-                               ck->path, t->name, begin, begin + t->end - t->begin, found,
-                               expected);
+        CHECK(read_crc(ck, t, 0, safetensors_count(t), NULL, &crc));
+        CHECK(checkpoint_check_crc(ck, t, crc));
     }
-    ck->verified = true;
     return OK;
+}
+
+Status checkpoint_verify(Checkpoint *ck) {
+    Status st = verify(ck);
+    if (st != ERR_ENV) ck->verdict = st == OK ? GOOD : BAD;
+    return st;
 }
 
 /* ---- for people ----------------------------------------------------------------------------- */
@@ -207,5 +227,8 @@ void checkpoint_describe(const Checkpoint *ck, StrBuf *out) {
     for (int g = N_GROUPS - 1; g >= 0; g--) describe_group(ck, g, out);
     describe_entries(ck, out);
     strbuf_printf(out, "  %-16s %" PRId64 " of %d tensors have one, %s\n", "checksums", with_crc,
-                  ck->file.n_tensors, ck->verified ? "all match" : "not compared");
+                  ck->file.n_tensors,
+                  ck->verdict == GOOD  ? "all match"
+                  : ck->verdict == BAD ? "but the file is damaged"
+                                       : "not compared");
 }

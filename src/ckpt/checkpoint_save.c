@@ -11,17 +11,14 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "ckpt/file.h"
+#include "ckpt/checkpoint_parts.h"
+#include "file.h"
 
 /* Written but not yet on disk at most: the last flush is short, and who watches the writes sees
  * that a slow disk moves. */
 enum { UNSYNCED_BYTES = 256 << 20 };
 
 static const char NO_DIGITS[] = "00000000";
-
-typedef struct {
-    int64_t tensor, begin, count, crc; /* count 0: nothing */
-} PieceCrc;
 
 struct CkptSave {
     int rank;
@@ -36,7 +33,7 @@ struct CkptSave {
     int64_t size;    /* of the whole file */
     int fd;          /* -1: this rank has not written yet */
     int64_t unsynced;
-    PieceCrc *written; /* this rank's */
+    CkptPart *written; /* this rank's */
     int64_t n_written, cap_written;
     bool published;
 };
@@ -152,7 +149,7 @@ static Status check_space(const CkptSave *s) {
 static Status create_tmp(const CkptSave *s) {
     unlink(s->tmp); /* what an interrupted save left; its space counts again */
     CHECK(check_space(s));
-    int fd = open(s->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    int fd = open(s->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (fd < 0) return write_fail(s, "creating its .tmp", errno);
     int error = ftruncate(fd, (off_t)s->size) != 0 ? errno : 0;
     if (close(fd) != 0 && error == 0) error = errno;
@@ -213,7 +210,8 @@ Status checkpoint_write(CkptSave *s, const CkptPiece *p) {
         s->cap_written = 2 * s->cap_written + 16;
         s->written = mem_grow(s->written, s->cap_written, sizeof *s->written);
     }
-    s->written[s->n_written++] = (PieceCrc){p->tensor, p->begin, p->count, crc};
+    s->written[s->n_written++] =
+        (CkptPart){.tensor = p->tensor, .begin = p->begin, .count = p->count, .crc = crc};
     return OK;
 }
 
@@ -227,52 +225,17 @@ Status checkpoint_flush(CkptSave *s) {
 
 /* ---- the CRCs -------------------------------------------------------------------------------- */
 
-static int by_place(const void *a, const void *b) {
-    const PieceCrc *x = a, *y = b;
-    if (x->tensor != y->tensor) return x->tensor < y->tensor ? -1 : 1;
-    return (x->begin > y->begin) - (x->begin < y->begin);
-}
-
-/* The CRC of each tensor from those of its pieces, which must cover it exactly once. */
-static void combine_crcs(CkptSave *s, PieceCrc *all, int64_t n) {
-    if (n > 0) qsort(all, (size_t)n, sizeof *all, by_place);
-    const PieceCrc *p = all, *end = all + n;
-    for (int i = 0; i < s->n_tensors; i++) {
-        const SafeTensor *t = &s->tensors[i];
-        int64_t covered = 0;
-        uint32_t crc = 0;
-        for (; p < end && p->tensor == i; p++) {
-            if (p->count == 0) continue;
-            REQUIRE(p->begin == covered);
-            crc = (uint32_t)crc32_combine(crc, (uint32_t)p->crc, p->count * dtype_bytes(t->dtype));
-            covered += p->count;
-        }
-        REQUIRE(covered == safetensors_count(t));
-        s->crcs[i] = crc;
-    }
-}
-
 uint32_t checkpoint_weights_crc(const CkptSave *s) {
-    uint32_t crc = 0;
-    for (int i = 0; i < s->n_tensors; i++) {
-        const SafeTensor *t = &s->tensors[i];
-        if (strncmp(t->name, "optim.", 6) != 0)
-            crc = (uint32_t)crc32_combine(crc, s->crcs[i], t->end - t->begin);
-    }
-    return crc;
+    return parts_weights_crc(s->tensors, s->n_tensors, s->crcs);
 }
 
 Status checkpoint_gather(CkptSave *s, Comm *host) {
-    const int64_t fields = sizeof(PieceCrc) / sizeof(int64_t);
-    int64_t most = s->n_written;
-    CHECK(comm_all_reduce(host, &most, 1, DT_I64, COMM_MAX, COMM_KIND_OTHER, NULL));
-    PieceCrc *all = NEW(PieceCrc, most * host->size);
-    if (s->n_written > 0)
-        memcpy(all + most * s->rank, s->written, (size_t)s->n_written * sizeof *all);
-    Status st = comm_all_gather(host, all, most * fields, DT_I64, COMM_KIND_OTHER, NULL);
-    if (st == OK && s->rank == 0) combine_crcs(s, all, most * host->size);
+    CkptPart *all;
+    int64_t n;
+    CHECK(parts_gather(host, s->written, s->n_written, &all, &n));
+    if (s->rank == 0) parts_combine(all, n, s->tensors, s->n_tensors, s->crcs);
     free(all);
-    return st;
+    return OK;
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */

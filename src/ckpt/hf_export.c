@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "ckpt/checkpoint.h"
-#include "ckpt/file.h"
+#include "file.h"
 #include "log.h"
 #include "model/params.h"
 
@@ -49,8 +49,11 @@ static Status check_unused(const Export *e) {
     if (d == NULL && errno == ENOENT) return OK;
     if (d == NULL) return status_fail(ERR_USER, "cannot export to %s: %s", e->dir, strerror(errno));
     bool empty = true;
+    errno = 0; /* which tells a folder's end from a failure */
     for (struct dirent *f; (f = readdir(d)) != NULL;) empty &= is_dots(f->d_name);
+    int error = errno;
     closedir(d);
+    if (error != 0) return write_fail(e, "listing it", error);
     if (empty) return OK;
     return status_fail(ERR_USER, "cannot export to %s: it is not empty; name another directory",
                        e->dir);
@@ -60,9 +63,10 @@ static Status check_unused(const Export *e) {
 static Status clear_tmp(const Export *e) {
     DIR *d = opendir(e->tmp);
     if (d == NULL) return write_fail(e, "emptying its .tmp", errno);
-    int error = 0;
-    for (struct dirent *f; error == 0 && (f = readdir(d)) != NULL;)
-        if (!is_dots(f->d_name) && unlinkat(dirfd(d), f->d_name, 0) != 0) error = errno;
+    errno = 0;
+    for (struct dirent *f; errno == 0 && (f = readdir(d)) != NULL;)
+        if (!is_dots(f->d_name)) unlinkat(dirfd(d), f->d_name, 0);
+    int error = errno;
     closedir(d);
     return error != 0 ? write_fail(e, "emptying its .tmp", error) : OK;
 }
@@ -272,8 +276,8 @@ static Status write_configs(const Export *e) {
 
 static Status copy_file(const Export *e, const char *from, const char *name) {
     struct stat info;
-    int in = open(from, O_RDONLY | O_CLOEXEC), out = -1, error = 0;
-    if (in < 0) return status_fail(ERR_USER, "cannot open %s: %s", from, strerror(errno));
+    int in, out = -1, error = 0;
+    CHECK(file_open(from, &in));
     if (fstat(in, &info) != 0 || (out = create_file(e, name)) < 0) error = errno;
     for (int64_t at = 0; error == 0 && at < info.st_size; at += BLOCK) {
         int64_t n = i64_min(BLOCK, info.st_size - at);
@@ -296,7 +300,8 @@ static Status copy_tokenizer(const Export *e) {
     const char *base = slash != NULL ? slash + 1 : path;
     struct stat info;
     if (stat(path, &info) != 0)
-        return status_fail(ERR_USER, "cannot find the tokenizer %s: %s", path, strerror(errno));
+        return status_fail(file_open_status(errno), "cannot find the tokenizer %s: %s", path,
+                           strerror(errno));
     int copied = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         bool dir = S_ISDIR(info.st_mode);

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "ckpt/checkpoint.h"
-#include "ckpt/file.h"
+#include "file.h"
 #include "log.h"
 #include "model/params.h"
 #include "version.h"
@@ -50,10 +50,10 @@ typedef struct {
 
 static Status read_text(const char *path, char **text, int64_t *len) {
     struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return status_fail(ERR_USER, "cannot open %s: %s", path, strerror(errno));
+    int fd;
+    CHECK(file_open(path, &fd));
     Status st = OK;
-    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size > JSON_MAX) {
+    if (fstat(fd, &info) != 0 || info.st_size > JSON_MAX) {
         st = status_fail(ERR_USER, "%s is not a file of at most %d bytes", path, JSON_MAX);
     } else {
         *len = info.st_size;

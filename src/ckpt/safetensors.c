@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 
 #include "json.h"
-#include "ckpt/file.h"
+#include "file.h"
 
 static const char *const dtype_names[] = {"F32", "BF16", "F64", "I64", "I32", "U8"};
 enum { N_DTYPES = sizeof dtype_names / sizeof *dtype_names };

@@ -12,6 +12,7 @@
 
 #include "data/gzip.h"
 #include "data/share.h"
+#include "file.h"
 
 struct ByteFile {
     char *path;
@@ -37,7 +38,8 @@ static Status open_file(ByteFile *f) {
     f->fd = open(f->path, FLAGS);
     if (f->fd < 0 && errno == EMFILE && raise_file_limit()) f->fd = open(f->path, FLAGS);
     if (f->fd < 0)
-        return status_fail(ERR_USER, "cannot open token file %s: %s", f->path, strerror(errno));
+        return status_fail(file_open_status(errno), "cannot open token file %s: %s", f->path,
+                           strerror(errno));
     struct stat info;
     if (fstat(f->fd, &info) != 0)
         return status_fail(ERR_ENV, "cannot stat token file %s: %s", f->path, strerror(errno));

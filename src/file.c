@@ -1,14 +1,50 @@
-#include "ckpt/file.h"
+#include "file.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
 /* One read or write is at most this long: it is still in cache when its CRC is computed. */
 enum { BLOCK = 4 << 20 };
+
+Status file_open_status(int error) {
+    switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+    case EISDIR:
+    case EACCES:
+    case EPERM:
+    case ELOOP:
+    case ENAMETOOLONG:
+    case ENXIO: /* a socket, or a FIFO without a reader */
+    case EINVAL:
+        return ERR_USER;
+    default:
+        return ERR_ENV;
+    }
+}
+
+Status file_open(const char *path, int *fd) {
+    struct stat info;
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*fd < 0)
+        return status_fail(file_open_status(errno), "cannot open %s: %s", path, strerror(errno));
+    Status st = OK;
+    if (fstat(*fd, &info) != 0)
+        st = status_fail(ERR_ENV, "cannot stat %s: %s", path, strerror(errno));
+    else if (!S_ISREG(info.st_mode))
+        st = status_fail(ERR_USER, "%s is %s, expected a file", path,
+                         S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
+    if (st == OK) return OK;
+    close(*fd);
+    *fd = -1;
+    return st;
+}
 
 int file_read_at(int fd, void *dst, int64_t n, int64_t offset) {
     for (int64_t done = 0; done < n;) {
@@ -32,20 +68,21 @@ int file_write_at(int fd, const void *src, int64_t n, int64_t offset) {
     return 0;
 }
 
-/* Writes src, or reads when src is NULL. */
-static int transfer(int fd, const char *src, int64_t n, int64_t offset, uint32_t *crc) {
+/* Writes src, or, where that is NULL, reads into dst, or nowhere where that is NULL, too. */
+static int transfer(int fd, const char *src, char *dst, int64_t n, int64_t offset, uint32_t *crc) {
     int64_t blocks = ceil_div(n, BLOCK);
     uint32_t *crcs = NEW(uint32_t, blocks);
     int *errors = NEW(int, blocks), error = 0;
 #pragma omp parallel if (blocks > 1)
     {
-        char *buf = src == NULL ? NEW(char, i64_min(n, BLOCK)) : NULL;
+        char *buf = src == NULL && dst == NULL ? NEW(char, i64_min(n, BLOCK)) : NULL;
 #pragma omp for schedule(static, 1)
         for (int64_t b = 0; b < blocks; b++) {
             int64_t begin = b * BLOCK, len = i64_min(n - begin, BLOCK);
-            const char *bytes = src == NULL ? buf : src + begin;
-            errors[b] = src == NULL ? file_read_at(fd, buf, len, offset + begin)
-                                    : file_write_at(fd, bytes, len, offset + begin);
+            char *into = dst != NULL ? dst + begin : buf;
+            const char *bytes = src != NULL ? src + begin : into;
+            errors[b] = src != NULL ? file_write_at(fd, bytes, len, offset + begin)
+                                    : file_read_at(fd, into, len, offset + begin);
             crcs[b] = (uint32_t)crc32_z(0, (const Bytef *)bytes, (size_t)len);
         }
         free(buf);
@@ -61,13 +98,25 @@ static int transfer(int fd, const char *src, int64_t n, int64_t offset, uint32_t
     return error;
 }
 
-int file_read_crc(int fd, int64_t n, int64_t offset, uint32_t *crc) {
-    return transfer(fd, NULL, n, offset, crc);
+int file_read_crc(int fd, void *dst, int64_t n, int64_t offset, uint32_t *crc) {
+    return transfer(fd, NULL, dst, n, offset, crc);
 }
 
 int file_write_crc(int fd, const void *src, int64_t n, int64_t offset, uint32_t *crc) {
     REQUIRE(src != NULL || n == 0);
-    return transfer(fd, src, n, offset, crc);
+    return transfer(fd, src != NULL ? src : "", NULL, n, offset, crc);
+}
+
+int file_write_atomic(const char *path, const void *bytes, int64_t n) {
+    char *tmp = mem_printf("%s.tmp", path);
+    int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
+    int error = fd < 0 ? errno : file_write_at(fd, bytes, n, 0);
+    if (error == 0 && fsync(fd) != 0) error = errno;
+    if (fd >= 0 && close(fd) != 0 && error == 0) error = errno;
+    if (error == 0 && rename(tmp, path) != 0) error = errno;
+    if (error != 0 && fd >= 0) unlink(tmp);
+    free(tmp);
+    return error != 0 ? error : file_sync_parent(path);
 }
 
 const char *file_error(int error) {
