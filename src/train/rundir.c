@@ -7,7 +7,22 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "ckpt/checkpoint.h"
+#include "file.h"
+#include "log.h"
+#include "train/stop.h"
+
+/* A path that can never be a folder is a mistake; a folder that cannot be written now may be
+ * another time. */
+static Status dir_fail(const char *what, const char *dir, int error) {
+    bool mistake = error == ENOTDIR || error == ENAMETOOLONG || error == ELOOP;
+    return status_fail(mistake ? ERR_USER : ERR_ENV, "cannot %s run.dir %s: %s", what, dir,
+                       strerror(error));
+}
 
 static Status make_dirs(const char *path) {
     char *p = mem_strdup(path);
@@ -16,8 +31,10 @@ static Status make_dirs(const char *path) {
         char c = *at;
         if (c != '/' && c != '\0') continue;
         *at = '\0';
-        if (mkdir(p, 0777) != 0 && errno != EEXIST)
-            st = status_fail(ERR_ENV, "cannot make run.dir %s: %s", path, strerror(errno));
+        if (mkdir(p, 0777) == 0)
+            file_sync_parent(p);
+        else if (errno != EEXIST)
+            st = dir_fail("make", path, errno);
         *at = c;
         if (c == '\0') break;
     }
@@ -25,47 +42,155 @@ static Status make_dirs(const char *path) {
     return st;
 }
 
-static Status lock(RunDir *d, const char *dir) {
-    char *path = mem_printf("%s/.lock", dir);
-    d->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    Status st = OK;
-    if (d->lock < 0)
-        st = status_fail(ERR_ENV, "cannot write in run.dir %s: %s", dir, strerror(errno));
-    else if (flock(d->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-        st = status_fail(ERR_USER, "run.dir %s is in use by another job; stop it or choose another "
-                                   "run.dir", dir);
-    free(path);
-    return st;
+/* ---- the lock -------------------------------------------------------------------------------- */
+
+/* A process, as the holder of the lock writes it into the file. */
+typedef struct {
+    char host[65];
+    long pid, parent;
+    long long start; /* of the process, in clock ticks since the host's boot: pids are used again */
+} Holder;
+
+/* Of a process of this host; false when there is none. */
+static bool read_process(long pid, Holder *h) {
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "/proc/%ld/stat", pid);
+    FILE *f = fopen(path, "r");
+    if (f == NULL) return false;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = '\0';
+    const char *rest = strrchr(text, ')'); /* behind the name, which may hold anything */
+    char state = 'X';
+    h->pid = pid;
+    return rest != NULL &&
+           sscanf(rest + 1,
+                  " %c %ld %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+                  "%*s %lld",
+                  &state, &h->parent, &h->start) == 3 &&
+           state != 'Z' && state != 'X';
 }
 
-Status rundir_open(RunDir *d, const char *dir, const char *resume) {
+static void own_host(Holder *h) {
+    struct utsname name;
+    snprintf(h->host, sizeof h->host, "%s", uname(&name) == 0 ? name.nodename : "?");
+}
+
+static void write_holder(int fd) {
+    Holder h;
+    own_host(&h);
+    if (!read_process((long)getpid(), &h) || ftruncate(fd, 0) != 0) return;
+    char text[160];
+    int n = snprintf(text, sizeof text, "%s %ld %ld %lld\n", h.host, h.pid, h.parent, h.start);
+    file_write_at(fd, text, n, 0); /* only words for people depend on it */
+}
+
+/* False when the file does not tell, or tells of a process of this host that is gone: what it says
+ * is then left from an earlier job. */
+static bool read_holder(int fd, Holder *h, bool *runs) {
+    Holder here, now;
+    char text[160] = "";
+    *runs = false;
+    if (pread(fd, text, sizeof text - 1, 0) <= 0) return false;
+    if (sscanf(text, "%64s %ld %ld %lld", h->host, &h->pid, &h->parent, &h->start) != 4)
+        return false;
+    own_host(&here);
+    if (strcmp(h->host, here.host) != 0) return true;
+    if (!read_process(h->pid, &now) || now.start != h->start) return false;
+    *runs = now.parent == h->parent; /* without who started it, it is what a killed job left */
+    return true;
+}
+
+static Status lock_fail(Status code, const char *dir, double waited, const Holder *h, bool known) {
+    char who[128] = "an unknown process";
+    if (known) snprintf(who, sizeof who, "process %ld of %s", h->pid, h->host);
+    if (code == ERR_USER)
+        return status_fail(code,
+                           "run.dir %s is in use by another job (%s); stop it or choose another "
+                           "run.dir",
+                           dir, who);
+    return status_fail(code,
+                       "run.dir %s is still locked after %.0f s (by %s); start again when that has "
+                       "ended, or choose another run.dir",
+                       dir, waited, who);
+}
+
+/* 0, or errno. */
+static int try_lock(int fd) {
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) return errno;
+    write_holder(fd);
+    return 0;
+}
+
+/* While another process has the lock. *error is then what else try_lock() says. */
+static Status wait_for_lock(int fd, const char *dir, double seconds, int *error) {
+    enum { POLL_NS = 100 * 1000 * 1000 };
+    bool told = false, runs;
+    Holder h = {0};
+    for (double begin = time_now();;) {
+        nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL); /* a new holder writes its name */
+        *error = try_lock(fd);
+        if (*error != EWOULDBLOCK) return OK;
+        bool known = read_holder(fd, &h, &runs);
+        double waited = time_now() - begin;
+        if (runs) return lock_fail(ERR_USER, dir, waited, &h, true);
+        if (waited >= seconds || stop_requested())
+            return lock_fail(ERR_ENV, dir, waited, &h, known);
+        if (!told && waited >= 1)
+            log_warn("run.dir %s is locked: waiting up to %.0f s", dir, seconds);
+        told |= waited >= 1;
+    }
+}
+
+static Status lock(RunDir *d, const char *dir, double seconds) {
+    char *path = mem_printf("%s/.lock", dir);
+    d->lock = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
+    Status st = d->lock < 0 ? dir_fail("write in", dir, errno) : OK;
+    free(path);
+    CHECK(st);
+    int error = try_lock(d->lock);
+    if (error == EWOULDBLOCK) CHECK(wait_for_lock(d->lock, dir, seconds, &error));
+    if (error != 0)
+        log_warn("cannot lock run.dir %s: %s; a second job in it would not be noticed", dir,
+                 strerror(error));
+    return OK;
+}
+
+/* ---- the folder ------------------------------------------------------------------------------ */
+
+static Status holds_run(const char *dir, bool *holds) {
+    char *config = mem_printf("%s/config.yaml", dir);
+    int64_t *steps, n;
+    *holds = access(config, F_OK) == 0;
+    free(config);
+    CHECK(checkpoint_list(dir, &steps, &n));
+    free(steps);
+    *holds |= n > 0;
+    return OK;
+}
+
+Status rundir_open(RunDir *d, const Config *config, const char *resume) {
+    const char *dir = config->run.dir;
+    double seconds = config->run.watchdog_seconds > 0 ? config->run.watchdog_seconds / 10 : 60;
+    bool used = false;
     d->lock = -1;
     CHECK(make_dirs(dir));
-    CHECK(lock(d, dir));
-    char *config = mem_printf("%s/config.yaml", dir);
-    bool used = access(config, F_OK) == 0;
-    free(config);
-    if (used && resume == NULL)
+    CHECK(lock(d, dir, seconds));
+    if (resume == NULL) CHECK(holds_run(dir, &used));
+    if (used)
         return status_fail(ERR_USER, "%s already holds a run; --resume auto continues it, another "
                                      "run.dir starts a new one", dir);
     return OK;
 }
 
-/* Beside the old one first: a full disk must not cost what is there. */
 Status rundir_write_config(const Config *config) {
     StrBuf text = {0};
     config_print(config, &text);
-    char *path = mem_printf("%s/config.yaml", config->run.dir), *tmp = mem_printf("%s.tmp", path);
-    FILE *f = fopen(tmp, "w");
-    bool good = f != NULL && fputs(strbuf_text(&text), f) != EOF;
-    if (f != NULL && fclose(f) != 0) good = false;
-    Status st = OK;
-    if (!good || rename(tmp, path) != 0) {
-        st = status_fail(ERR_ENV, "cannot write %s: %s", path, strerror(errno));
-        unlink(tmp);
-    }
+    char *path = mem_printf("%s/config.yaml", config->run.dir);
+    int error = file_write_atomic(path, strbuf_text(&text), (int64_t)text.len);
+    Status st =
+        error == 0 ? OK : status_fail(ERR_ENV, "cannot write %s: %s", path, strerror(error));
     free(path);
-    free(tmp);
     strbuf_free(&text);
     return st;
 }

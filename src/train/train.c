@@ -320,7 +320,7 @@ Status train_run(const Config *config, const TrainOptions *options) {
     if (options->dry_run) goto done;
 
     watchdog_start(config->run.watchdog_seconds);
-    if (t.s.rank == 0) st = rundir_open(&dir, config->run.dir, options->resume);
+    if (t.s.rank == 0) st = rundir_open(&dir, config, options->resume);
     CHECK_GOTO(comm_agree(t.s.comm.host, st), done);
     CHECK_GOTO(session_start(&t.s), done);
     t.peak_flops = flops_peak(t.s.ops->device_name);

@@ -96,7 +96,7 @@ train_unprivileged() {
 }
 if [ "$(id -u)" != 0 ]; then train 2 readonly/run; else train_unprivileged "$work/readonly/run"; fi
 expect_refused 'run.dir in a read-only folder' 3 "cannot make run.dir $work/readonly/run: Permission"
-refused 'run.dir below a file' 3 'Not a directory' 2 "run.dir=$work/odd.bin/run"
+refused 'run.dir below a file' 2 'Not a directory' 2 "run.dir=$work/odd.bin/run"
 
 train 2 used run.steps=2 run.save_every=1
 expect_status 'a first run' 0
