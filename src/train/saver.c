@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "log.h"
+#include "train/host_memory.h"
 #include "train/watchdog.h"
 
 enum {
@@ -51,39 +52,16 @@ struct Saver {
     atomic_bool done;
     atomic_llong written; /* bytes, of all checkpoints: a sign of life */
     Status status;        /* of what it did */
+    bool prune_failed;
     char *sentence;
 };
 
 /* ---- the copy -------------------------------------------------------------------------------- */
 
-/* The number behind `key` at the beginning of a line, or -1. */
-static int64_t read_number(const char *path, const char *key) {
-    FILE *f = fopen(path, "r");
-    if (f == NULL) return -1;
-    char line[256], *end;
-    size_t n = strlen(key);
-    int64_t found = -1;
-    while (found < 0 && fgets(line, sizeof line, f) != NULL)
-        if (strncmp(line, key, n) == 0) {
-            long long x = strtoll(line + n, &end, 10);
-            if (end != line + n) found = x;
-        }
-    fclose(f);
-    return found;
-}
-
-/* What the host can still give, as far as it tells. Asking for more, page-locked at that, would not
- * fail but have the kernel end this job or another. */
-static int64_t available_memory(void) {
-    int64_t kib = read_number("/proc/meminfo", "MemAvailable:");
-    int64_t limit = read_number("/sys/fs/cgroup/memory.max", "");
-    int64_t used = read_number("/sys/fs/cgroup/memory.stat", "anon ");
-    int64_t bytes = kib >= 0 ? 1024 * kib : INT64_MAX;
-    return limit >= 0 && used >= 0 ? i64_min(bytes, limit - used) : bytes;
-}
-
+/* Asking for more than the host can give, page-locked at that, would not fail but have the kernel
+ * end this job or another. */
 static Status check_memory(const Saver *v) {
-    int64_t wanted = v->bytes * comm_local_size(), have = available_memory() / 4 * 3;
+    int64_t wanted = v->bytes * comm_local_size(), have = host_memory_available("") / 4 * 3;
     if (wanted <= have) return OK;
     return status_fail(ERR_ENV,
                        "a copy of the state takes %.1f GiB of this host's memory, which has "
@@ -150,11 +128,21 @@ static Status write_pieces(Saver *v) {
     return v->next == v->n_pieces ? checkpoint_flush(v->file) : OK;
 }
 
+/* That an old file cannot be deleted costs space and no training: it is said, once. */
+static void prune(Saver *v, int64_t keep, const char *current) {
+    Status st = checkpoint_prune(v->s->config->run.dir, keep, current);
+    if (st != OK && !v->prune_failed)
+        log_warn("%s; old checkpoints may fill the disk", status_message());
+    v->prune_failed |= st != OK;
+    status_ignore(st);
+}
+
 static Status publish(Saver *v) {
     const Config *c = v->s->config;
     CHECK(checkpoint_publish(v->file));
     v->record.seconds = time_now() - v->begin;
-    return checkpoint_prune(c->run.dir, c->run.keep_last, v->path);
+    prune(v, c->run.keep_last, v->path);
+    return OK;
 }
 
 static void *work(void *arg) {
@@ -269,7 +257,7 @@ static Status go_on(Saver *v) {
 Status saver_advance(Saver *v) {
     bool published = v->phase == PUBLISHING;
     Status st = take_result(v);
-    if (published && v->record.seconds > 0) report(v); /* be it that others could not be deleted */
+    if (published && st == OK) report(v);
     st = comm_agree(v->s->comm.host, st);
     if (st == OK && !published) st = go_on(v);
     if (st != OK || published) end_checkpoint(v);
@@ -298,7 +286,8 @@ static Status start_alone(Saver *v) {
     const Ops *ops = v->s->ops;
     CHECK(ops->stream_create(&v->stream));
     CHECK(ops->event_create(&v->updated));
-    return v->s->rank == 0 ? checkpoint_prune(v->s->config->run.dir, 0, NULL) : OK;
+    if (v->s->rank == 0) prune(v, 0, NULL); /* .tmp files that a killed run left */
+    return OK;
 }
 
 Status saver_create(Saver **saver, Session *s, Sink *const *sinks, int n_sinks) {
