@@ -7,6 +7,7 @@ cp = 1 is trained once and is what the others are compared with (without it: the
 Each run has a folder in OUT. A run that is there with all its steps is not run again, one that was
 interrupted is resumed; so the same command continues after anything. At the end OUT holds
 compare.png (all curves, and below their differences) and compare.md (the table, also printed).
+Where N is too small for the warm-up of CONFIG, the warm-up is cut to fit, and that is said.
 
 Exit status: 0, or that of the run that failed (2 mistake, 3 environment, 4 stopped and saved); what is
 there is drawn all the same."""
@@ -43,7 +44,7 @@ class Member:
         self.cp, self.backend, self.ranks = cp, backend, args.ranks or cp
         self.label = " ".join([f"{backend} cp{cp}" if cp > 1 else "cp1", *noise])
         self.folder = args.out / self.label.replace(" ", "-")
-        given = ["run.log_every=1", *args.overrides, *noise]
+        given = ["run.log_every=1", *args.shortened, *args.overrides, *noise]
         chosen = {key_of(o): o for o in given}  # each key once, the last one counts
         self.overrides = [*chosen.values(), f"parallel.cp={cp}", f"parallel.backend={backend}"]
         self.run = None
@@ -64,6 +65,36 @@ def key_of(override):
 
 
 # ---- arguments -----------------------------------------------------------------------------------
+
+def setting(args, key, default):
+    """Of optim, as the command line or the file says it; the file is not parsed, only searched."""
+    given = [o.partition("=")[2] for o in args.overrides if key_of(o) == f"optim.{key}"]
+    text = re.sub(r"(?m)(^|\s)#.*", "", args.config.read_text(errors="replace"))
+    found = given[-1:] or re.findall(rf"\b{key}: *([\w.+-]+)", text)
+    return found[0] if found else default
+
+
+def shorten(args):
+    """A run of fewer steps than the schedule of the file needs: overrides that make the schedule fit."""
+    try:
+        kind = setting(args, "schedule", "cosine")
+        warmup, decay = (int(setting(args, key, 0)) for key in ("warmup_steps", "decay_steps"))
+    except (OSError, ValueError):
+        return []  # cria says what is wrong
+    most = {"constant": warmup, "wsd": args.steps}.get(kind, decay or args.steps)
+    new = {}
+    if kind == "wsd":
+        if decay > args.steps:
+            new["decay_steps"] = decay = args.steps
+        most = args.steps - (decay or math.ceil(args.steps / 10))
+    if warmup > most:
+        new["warmup_steps"] = most
+    given = set(map(key_of, args.overrides))
+    new = {f"optim.{key}": value for key, value in new.items() if f"optim.{key}" not in given}
+    for key, value in new.items():
+        say(f"{key} is {value} in these runs of {args.steps} steps, which are too short for that of {args.config}")
+    return [f"{key}={value}" for key, value in new.items()]
+
 
 def counts(text):
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
@@ -308,6 +339,7 @@ def draw(plt, args, members, base, out):
 def main():
     args = parse()
     plt = import_pyplot()
+    args.shortened = shorten(args) if not args.no_run else []
     members = [Member(args, cp, name) for cp in args.cp
                for name in (args.backends if cp > 1 else ["none"])]
     if args.noise:

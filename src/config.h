@@ -41,6 +41,7 @@ typedef struct {
 typedef struct {
     double lr, min_lr;
     ScheduleKind schedule;
+    int schedule_start; /* step of the schedule that the first update has: 1, or 0 as in Megatron-LM */
     int64_t warmup_steps;
     /* Step at which the decay ends, 0 = run.steps; for wsd: length of the final decay, 0 = a tenth
      * of run.steps. Both are resolved by config_load. */

@@ -139,6 +139,8 @@ const ConfigKey config_keys[] = {
     NUM(optim.min_lr, "0", 0, 100, "", "Learning rate after the decay."),
     NAMED(optim.schedule, "cosine", schedule_names,
           "Shape of the learning rate after the warm-up."),
+    NUM(optim.schedule_start, "1", 0, 1, "",
+        "Step of the schedule at the first update; 0 = as Megatron-LM, its learning rate is 0."),
     NUM(optim.warmup_steps, "0", 0, COUNT_MAX, "steps", "Steps of linear warm-up from 0."),
     NUM(optim.decay_steps, "0", 0, COUNT_MAX, "steps",
         "Step at which the decay ends, 0 = run.steps; wsd: length of the final decay, 0 = a tenth "

@@ -4,7 +4,8 @@
 
 #include "config.h"
 
-/* Learning rate of update t (t = 1 is the first) in a run of `steps` updates.
+/* Learning rate of update t (t = 1 is the first) in a run of `steps` updates. With schedule_start 0
+ * it is what follows for t - 1: Megatron-LM's OptimizerParamScheduler counts the updates done.
  *   warmup:   lr * t / warmup_steps for t <= warmup_steps, whatever the schedule
  *   constant: lr
  *   linear:   down to min_lr at t = decay_steps, min_lr afterwards

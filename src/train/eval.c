@@ -2,15 +2,30 @@
 
 #include "train/watchdog.h"
 
+/* Megatron-LM evaluates at multiples of its eval_interval and after the last step, not at step 0, each
+ * time on eval_iters global batches, and does not go back to the first one. A function of the step, so
+ * that a resumed run needs to remember nothing. */
+void eval_samples(const Config *c, const Dataset *val, int64_t step, int64_t *first, int64_t *n) {
+    *first = 0;
+    *n = c->run.eval_sequences;
+    if (c->data.order != ORDER_MEGATRON) {
+        *n = i64_min(*n, dataset_epoch_samples(val));
+    } else if (step > 0 && c->run.eval_every > 0) {
+        int64_t before = (step - (step % c->run.eval_every == 0)) / c->run.eval_every;
+        *first = before * round_up(c->run.eval_sequences, c->batch.global);
+    }
+}
+
 Status eval_run(Session *s, int64_t step, double *loss, double *tokens) {
-    int64_t n = i64_min(s->config->run.eval_sequences, dataset_epoch_samples(s->val_data));
+    int64_t begin, n;
+    eval_samples(s->config, s->val_data, step, &begin, &n);
     LoaderOptions o = s->loader;
-    o.global = round_up(n, o.micro * s->dp);
+    o.global = round_up(s->config->run.eval_sequences, s->config->batch.global);
     double sums[2] = {0, 0};
-    for (int64_t j = 0; j < o.global / (o.micro * s->dp); j++) {
+    for (int64_t j = 0; j < ceil_div(n, o.micro * s->dp); j++) {
         watchdog_beat(step, "evaluation");
         MicroBatch mb;
-        Status st = loader_batch(&mb, s->val_data, &o, 0, j);
+        Status st = loader_batch(&mb, s->val_data, &o, begin / o.global, j);
         CHECK(comm_agree(s->comm.host, st));
         CpBatch *batch = mb.prepared;
         /* The last micro-batches may reach past the n sequences: those take part with weight 0. */

@@ -53,6 +53,19 @@ print(table["base"], *[(r["run"], r["steps"], r["max_diff"] < 1e-5) for r in tab
     "$work/table.json"
 expect 'the table as JSON' "$(cat "$work/out")" "ring cp2 ('ring cp2', 4, True) ('magi cp2', 4, True)"
 
+# Fewer steps than the warm-up of the file: it is cut to fit.
+for schedule in cosine:0:3 linear:0:3 wsd:7:0 wsd:0:2; do
+    kind=${schedule%%:*} decay=${schedule#*:}
+    sed "s/schedule: constant/schedule: $kind # of 9\n  warmup_steps: 12\n  decay_steps: ${decay%:*}/" "$config" >"$work/warm.yaml"
+    rm -rf "$work/warm"
+    run scripts/compare_loss.py "$work/warm.yaml" --binary "$cria" --out "$work/warm" --cp 1 --steps 3
+    expect_status "a warm-up of 12 steps, $schedule" 0
+    expect "said of the warm-up, $schedule" "$(grep -c "optim.warmup_steps is ${decay#*:} in these runs of 3 steps" "$work/err")" 1
+    expect "warm-up, $schedule" "$(sed -n 's/ *warmup_steps: //p' "$work/warm/cp1/config.yaml")" "${decay#*:}"
+done
+run scripts/compare_loss.py "$work/warm.yaml" --binary "$cria" --out "$work/warm" --cp 1 --steps 3 optim.warmup_steps=4
+refused 'a warm-up of the command line' 'holds a run of another set'
+
 compare --cp 1,2 --ranks 2 --steps 5 optim.lr=1e-2
 refused 'other overrides in the same folder' 'holds a run of another set'
 compare --cp 1
