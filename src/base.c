@@ -5,16 +5,12 @@
 #include <string.h>
 #include <time.h>
 
+#include "text.h"
+
 #undef status_fail /* the analyzer's */
 
 static _Thread_local char message[16384];
 static _Thread_local bool message_agreed;
-
-/* Sentences quote what files hold, which must not command a terminal. */
-static void make_printable(char *text) {
-    for (; *text != '\0'; text++)
-        if (((unsigned char)*text < 0x20 && *text != '\n') || *text == 0x7f) *text = '?';
-}
 
 int status_exit_code(Status s) {
     switch (s) {
@@ -32,7 +28,7 @@ Status status_fail(Status code, const char *fmt, ...) {
         va_start(ap, fmt);
         vsnprintf(message, sizeof message, fmt, ap);
         va_end(ap);
-        make_printable(message);
+        text_make_printable(message, true); /* it may quote files and their names */
         message_agreed = false;
     }
     return code;
@@ -42,6 +38,7 @@ static void set_message(StrBuf *b) {
     size_t n = b->len < sizeof message ? b->len : sizeof message - 1;
     memcpy(message, b->text, n);
     message[n] = '\0';
+    text_make_printable(message, true);
     strbuf_free(b);
 }
 
@@ -110,6 +107,12 @@ char *mem_strdup(const char *s) {
     size_t n = strlen(s) + 1;
     char *p = mem_new((int64_t)n, 1);
     memcpy(p, s, n);
+    return p;
+}
+
+char *mem_printable(const char *s) {
+    char *p = mem_strdup(s);
+    text_make_printable(p, false);
     return p;
 }
 

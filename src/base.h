@@ -1,5 +1,5 @@
 /* base.h: what every module may use: Status with its error trail, always-on checks, checked
- * arithmetic, accounted allocation, and a growable string. Depends on libc alone. */
+ * arithmetic, accounted allocation, and a growable string. Depends on libc and text.h alone. */
 #ifndef CRIA_BASE_H
 #define CRIA_BASE_H
 
@@ -98,6 +98,7 @@ static inline int dtype_bytes(Dtype t) {
 void *mem_new(int64_t n, size_t size); /* zeroed; n * size is checked */
 void *mem_grow(void *ptr, int64_t n, size_t size); /* realloc; new part is not zeroed */
 char *mem_strdup(const char *s);
+char *mem_printable(const char *s); /* a copy on one line, safe to print on a terminal */
 char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 #define NEW(type, n) ((type *)mem_new((n), sizeof(type)))
 

@@ -1,9 +1,6 @@
 /* config.c: a Config from the defaults, a file and overrides. */
 #include "config_keys.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "file.h"
@@ -50,20 +47,12 @@ Status config_parse(Config *out, const char *name, const char *text, size_t len,
 }
 
 Status config_load(Config *out, const char *path, int n_overrides, char *const *overrides) {
+    StrBuf text = {0};
     *out = (Config){0};
-    FILE *f = fopen(path, "rb");
-    if (f == NULL)
-        return status_fail(file_open_status(errno), "%s: cannot open this config: %s", path,
-                           strerror(errno));
-    char *text = NEW(char, FILE_MAX + 1); /* one byte more than may be, to notice it */
-    size_t len = fread(text, 1, FILE_MAX + 1, f);
-    Status st = OK;
-    if (ferror(f))
-        st = status_fail(file_open_status(errno), "%s: cannot read this config: %s", path,
-                         strerror(errno));
-    fclose(f);
-    if (st == OK) st = config_parse(out, path, text, len, n_overrides, overrides);
-    free(text);
+    Status st = file_read_all(&text, path, "this config", FILE_MAX);
+    if (st == OK)
+        st = config_parse(out, path, strbuf_text(&text), text.len, n_overrides, overrides);
+    strbuf_free(&text);
     return st;
 }
 

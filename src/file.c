@@ -46,6 +46,68 @@ Status file_open(const char *path, int *fd) {
     return st;
 }
 
+Status file_create_status(int error) {
+    bool mistake = error == ENOENT || error == ENOTDIR || error == ENAMETOOLONG ||
+                   error == ELOOP || error == EISDIR;
+    return mistake ? ERR_USER : ERR_ENV;
+}
+
+/* ---- whole files ----------------------------------------------------------------------------- */
+
+/* A FIFO has a name in a folder; a pipe of the shell has none. */
+static bool is_anonymous_pipe(int fd) {
+    char link[64], target[16] = {0};
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    return readlink(link, target, sizeof target - 1) > 0 && strncmp(target, "pipe:[", 6) == 0;
+}
+
+/* Opened with O_NONBLOCK: is it of a kind that ends and does not wait for a writer that may never
+ * come? */
+static Status check_kind(int fd, const char *path, const char *what) {
+    struct stat info;
+    if (fstat(fd, &info) != 0)
+        return status_fail(ERR_ENV, "%s: cannot stat %s: %s", path, what, strerror(errno));
+    if (S_ISREG(info.st_mode)) return OK;
+    if (S_ISFIFO(info.st_mode) && is_anonymous_pipe(fd)) {
+        if (fcntl(fd, F_SETFL, 0) == 0) return OK; /* read waits for the command behind it */
+        return status_fail(ERR_ENV, "%s: cannot read %s: %s", path, what, strerror(errno));
+    }
+    return status_fail(ERR_USER, "%s: cannot read %s: it is %s, expected a regular file", path,
+                       what,
+                       S_ISDIR(info.st_mode)    ? "a directory"
+                       : S_ISFIFO(info.st_mode) ? "a FIFO"
+                                                : "a device or socket");
+}
+
+static Status read_to_end(int fd, StrBuf *text, const char *path, const char *what, int64_t limit) {
+    char block[65536];
+    int64_t left = limit;
+    for (;;) {
+        ssize_t n = read(fd, block, sizeof block);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0)
+            return status_fail(ERR_ENV, "%s: cannot read %s: %s", path, what, strerror(errno));
+        if (n == 0) return OK;
+        if ((left -= n) < 0)
+            return status_fail(ERR_USER, "%s: found more than %lld bytes, expected %s", path,
+                               (long long)limit, what);
+        strbuf_append(text, block, (size_t)n);
+    }
+}
+
+Status file_read_all(StrBuf *text, const char *path, const char *what, int64_t limit) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return status_fail(file_open_status(errno), "%s: cannot open %s: %s", path, what,
+                           strerror(errno));
+    Status st = check_kind(fd, path, what);
+    if (st == OK) st = read_to_end(fd, text, path, what, limit);
+    close(fd);
+    return st;
+}
+
+/* ---- transfers ------------------------------------------------------------------------------- */
+
 int file_read_at(int fd, void *dst, int64_t n, int64_t offset) {
     for (int64_t done = 0; done < n;) {
         ssize_t got =

@@ -12,9 +12,17 @@
  * folder, not permitted), ERR_ENV when the machine failed and another try may succeed (EIO, ESTALE,
  * EMFILE, ...). */
 Status file_open_status(int error);
+/* The same of a file or folder that could not be created. EACCES and EROFS are ERR_ENV: the path is
+ * right, the file system does not take it now. */
+Status file_create_status(int error);
 /* Opens a regular file for reading. Anything else, such as a FIFO, which would block, is ERR_USER.
  */
 Status file_open(const char *path, int *fd);
+
+/* Appends the content of a regular file, or of an anonymous pipe such as <(command), to *text.
+ * `what` says in messages what it should be: "this config". A FIFO is refused, as reading one can
+ * wait for ever. ERR_USER also for more than `limit` bytes. */
+Status file_read_all(StrBuf *text, const char *path, const char *what, int64_t limit);
 
 int file_read_at(int fd, void *dst, int64_t n, int64_t offset);
 int file_write_at(int fd, const void *src, int64_t n, int64_t offset);

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text.h"
+
 enum { MAX_DEPTH = 64, MAX_NUMBER = 63 };
 
 void json_start(Json *j, const char *text, int64_t len) {
@@ -56,19 +58,6 @@ bool json_object_next(Json *j, char **key) {
 
 bool json_array_next(Json *j) {
     return next(j, ']', "expected ',' or ']'");
-}
-
-/* Length of the well-formed UTF-8 sequence at s (at most n bytes), or 0. (Unicode 15, table 3-7) */
-static int64_t utf8_sequence(const char *s, int64_t n) {
-    const unsigned char *u = (const unsigned char *)s;
-    int64_t len = u[0] < 0x80 ? 1 : u[0] < 0xc2 ? 0 : u[0] < 0xe0 ? 2 : u[0] < 0xf0 ? 3 : 4;
-    if (len == 0 || len > n || u[0] > 0xf4) return 0;
-    for (int64_t i = 1; i < len; i++)
-        if ((u[i] & 0xc0) != 0x80) return 0;
-    bool overlong = (u[0] == 0xe0 && u[1] < 0xa0) || (u[0] == 0xf0 && u[1] < 0x90);
-    bool surrogate = u[0] == 0xed && u[1] >= 0xa0;
-    bool beyond = u[0] == 0xf4 && u[1] >= 0x90;
-    return overlong || surrogate || beyond ? 0 : len;
 }
 
 static void append_utf8(StrBuf *b, uint32_t c) {
@@ -138,7 +127,7 @@ char *json_string(Json *j) {
         } else if ((unsigned char)c < 0x20) {
             fail(j, "a control character in a string");
         } else {
-            int64_t n = utf8_sequence(j->text + j->pos, j->len - j->pos);
+            int64_t n = (int64_t)utf8_length(j->text + j->pos, (size_t)(j->len - j->pos));
             if (n == 0) fail(j, "a string is not UTF-8");
             j->pos += n;
         }

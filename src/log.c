@@ -1,8 +1,10 @@
 #include "log.h"
 
 #include <stdarg.h>
+#include <string.h>
 
 #include "output.h"
+#include "text.h"
 
 static int log_rank = 0, log_world = 1;
 
@@ -20,7 +22,8 @@ static void put(OutputStream to, const char *label, const char *fmt, va_list ap)
         strbuf_printf(&line, "cria: %s: ", label);
     strbuf_vprintf(&line, fmt, ap);
     strbuf_append(&line, "\n", 1);
-    output_write(to, line.text, line.len);
+    text_make_printable(line.text, true);
+    output_write(to, line.text, strlen(line.text));
     strbuf_free(&line);
 }
 

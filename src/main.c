@@ -14,6 +14,7 @@
 #include "data/pack.h"
 #include "log.h"
 #include "output.h"
+#include "text.h"
 #include "train/plan_command.h"
 #include "train/train.h"
 #include "version.h"
@@ -186,7 +187,8 @@ static Status check_file(const char *path) {
     Status st = checkpoint_verify(ck);
     StrBuf text = {0};
     checkpoint_describe(ck, &text);
-    output_write(OUTPUT_STDOUT, strbuf_text(&text), text.len);
+    text_make_printable(text.text, true); /* it names the file */
+    output_write(OUTPUT_STDOUT, text.text, strlen(text.text));
     strbuf_free(&text);
     checkpoint_close(ck);
     return st;

@@ -6,6 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "file.h"
+
+enum { LIST_MAX = 64 << 20 }; /* bytes of a slice list: more than a million slices */
+
 /* ---- construction ------------------------------------------------------------------------ */
 
 static int compare_bands(const void *x, const void *y) {
@@ -262,17 +266,10 @@ done:
 }
 
 Status mask_load(Mask *out, const char *path, int64_t S) {
-    *out = (Mask){0};
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        return status_fail(ERR_USER, "%s: cannot open the slice list: %s", path, strerror(errno));
     StrBuf text = {0};
-    char block[4096];
-    size_t got;
-    while ((got = fread(block, 1, sizeof block, f)) > 0) strbuf_append(&text, block, got);
-    Status st = ferror(f) ? status_fail(ERR_ENV, "%s: cannot read: %s", path, strerror(errno))
-                          : mask_parse(out, path, strbuf_text(&text), text.len, S);
-    fclose(f);
+    *out = (Mask){0};
+    Status st = file_read_all(&text, path, "the slice list", LIST_MAX);
+    if (st == OK) st = mask_parse(out, path, strbuf_text(&text), text.len, S);
     strbuf_free(&text);
     return st;
 }

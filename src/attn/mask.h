@@ -33,6 +33,7 @@ Status mask_bands(Mask *out, int64_t S, const Band *bands, int64_t n);
 /* Slices as text, one a line: `q_begin q_end k_begin k_end TYPE`, TYPE a slice_type_names entry or
  * F, C, INV, BI; # starts a comment. S = 0: the largest end. Errors name file:line. */
 Status mask_parse(Mask *out, const char *name, const char *text, size_t len, int64_t S);
+/* From a file of at most 64 MiB; see file_read_all. */
 Status mask_load(Mask *out, const char *path, int64_t S);
 void mask_free(Mask *m);
 void mask_copy(Mask *out, const Mask *m);

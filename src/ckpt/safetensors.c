@@ -6,8 +6,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "json.h"
 #include "file.h"
+#include "json.h"
+#include "text.h"
 
 static const char *const dtype_names[] = {"F32", "BF16", "F64", "I64", "I32", "U8"};
 enum { N_DTYPES = sizeof dtype_names / sizeof *dtype_names };
@@ -42,9 +43,7 @@ static Status tensor_fail(const Parser *p, const SafeTensor *t, const char *what
 
 /* Names are printed and looked up, so they hold no control characters. */
 static bool printable(const char *s) {
-    for (; *s != '\0'; s++)
-        if ((unsigned char)*s < 0x20 || *s == 0x7f) return false;
-    return true;
+    return text_is_printable(s, strlen(s));
 }
 
 static Status parse_dtype(Parser *p, SafeTensor *t) {

@@ -62,7 +62,9 @@ static void print_lengths(const Findings *f, int64_t tokens) {
 
 static void print_file(const TokenFile *file, const Arguments *a, const Findings *f) {
     const MegatronIndex *x = tokens_index(file);
-    output_print("%s\n", tokens_path(file));
+    char *path = mem_printable(tokens_path(file));
+    output_print("%s\n", path);
+    free(path);
     output_print("  format       %s, %s ids%s\n",
            config_enum_name((int)tokens_format(file), "data.format"),
            id_type_name(tokens_id_type(file)), tokens_is_gzip(file) ? ", gzip" : "");

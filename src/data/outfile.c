@@ -10,6 +10,8 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "file.h"
+
 enum { BLOCK = 1 << 20 };
 
 struct OutFile {
@@ -67,7 +69,9 @@ static Status open_temporary(OutFile *f, bool replace) {
         return status_fail(ERR_USER, "%s exists; delete it, choose another --out, or say --force",
                            f->path);
     f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-    if (f->fd < 0) return failed(f, "make", errno);
+    if (f->fd < 0)
+        return status_fail(file_create_status(errno), "cannot make %s: %s", f->temporary,
+                           strerror(errno));
     if (flock(f->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
         close(f->fd);
         f->fd = -1; /* so that it is not deleted */

@@ -199,8 +199,12 @@ int64_t writer_tokens(const Writer *w) {
 }
 
 void writer_describe(const Writer *w, StrBuf *out) {
-    for (int i = 0; i < w->n_shards; i++)
-        strbuf_printf(out, "%s%s: %lld tokens, %lld documents\n", outfile_path(w->shards[i].data),
-                      w->shards[i].index != NULL ? " and .idx" : "", (long long)w->shards[i].tokens,
-                      (long long)w->shards[i].documents);
+    for (int i = 0; i < w->n_shards; i++) {
+        const Shard *s = &w->shards[i];
+        char *path = mem_printable(outfile_path(s->data));
+        strbuf_printf(out, "%s%s: %lld tokens, %lld documents\n", path,
+                      s->index != NULL ? " and .idx" : "", (long long)s->tokens,
+                      (long long)s->documents);
+        free(path);
+    }
 }

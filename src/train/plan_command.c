@@ -8,6 +8,7 @@
 
 #include "attn/plan_report.h"
 #include "attn/plan_svg.h"
+#include "file.h"
 #include "rng.h"
 #include "train/describe.h"
 
@@ -160,10 +161,11 @@ static Status write_svg(const Planning *p, const char *path) {
     plan_svg(&p->plan, &p->cost, &svg);
     FILE *f = fopen(path, "w");
     bool written = f != NULL && fwrite(svg.text, 1, svg.len, f) == svg.len;
+    Status failure = f == NULL ? file_create_status(errno) : ERR_ENV;
     if (f != NULL) written = fclose(f) == 0 && written;
     strbuf_free(&svg);
     if (written) return OK;
-    return status_fail(ERR_ENV, "cannot write the picture %s: %s", path, strerror(errno));
+    return status_fail(failure, "cannot write the picture %s: %s", path, strerror(errno));
 }
 
 Status plan_command_run(const Config *config, const PlanCommandOptions *options, StrBuf *out) {

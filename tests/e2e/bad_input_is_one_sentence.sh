@@ -75,7 +75,7 @@ head -c 64 data/sotu_train.bin >"$work/short.bin"
 head -c 4096 /dev/zero >"$work/zeros.bin"
 refused 'missing token file' 2 "cannot open token file $work/none.bin" 2 "data.train=$work/none.bin"
 refused 'missing evaluation file' 2 "cannot open token file $work/none.bin" 2 \
-    "data.val=$work/none.bin"
+    "data.val=$work/none.bin" run.eval_every=1
 refused 'empty token file' 2 'empty.bin is empty' 2 "data.train=$work/empty.bin"
 refused 'odd size' 2 'odd.bin has an odd size of 3 bytes' 2 "data.train=$work/odd.bin"
 refused 'too short' 2 'short.bin has 32 tokens, but one sample of model.seq_len 32 needs 33' 2 \
@@ -83,7 +83,52 @@ refused 'too short' 2 'short.bin has 32 tokens, but one sample of model.seq_len 
 refused 'a folder' 2 'is a directory, but a token file is expected' 2 data.train=data
 refused 'ids beyond the vocabulary' 2 'but model.vocab is 300' 2 model.vocab=300
 refused 'ids beyond the vocabulary, evaluation' 2 'but model.vocab is 300' 2 model.vocab=300 \
-    "data.train=$work/zeros.bin" data.val=data/sotu_val.bin
+    "data.train=$work/zeros.bin" data.val=data/sotu_val.bin run.eval_every=1
+
+# A disk or a server that fails may do better next time: 3, for supervisors.
+for error in EIO ESTALE EMFILE; do
+    with_faults "call=open,path=sotu_train.bin,do=$error" train 1 refused
+    expect_refused "$error of open" 3 'cannot open token file data/sotu_train.bin'
+    rm -rf "$work/refused"
+done
+
+# ---- names that would command a terminal -----------------------------------------------------------
+
+escape=$(printf 'x\033[31m\302\2331m\233')
+cp data/sotu_val.bin "$work/$escape.bin"
+clean() { expect "$1: control characters" "$(LC_ALL=C tr -d '\n\040-\176' <"$work/$2" | wc -c)" 0; }
+run "$cria" data inspect "$work/$escape.bin"
+expect_status 'inspect of a name with escapes' 0
+clean 'inspect' out
+run "$cria" data pack --to nanogpt --out "$work/$escape" "$work/$escape.bin"
+expect_refused 'pack to a name with escapes' 2 'exists'
+clean 'pack' err
+run "$cria" data pack --to nanogpt --out "$work/${escape}y" "$work/$escape.bin"
+expect_status 'pack to a name with escapes' 0
+clean 'pack' out
+train 1 refused "data.train=$work/none$escape.bin"
+clean 'train' err
+rm -rf "$work/refused"
+
+# ---- masks and configurations that are no files ----------------------------------------------------
+
+mkfifo "$work/fifo"
+for file in "$work/fifo" /dev/zero "$work"; do
+    run timeout 20 "$cria" plan $config --mask-file "$file"
+    expect_refused "mask file $file" 2 "$file: cannot read the slice list: it is a"
+done
+run timeout 20 "$cria" plan "$work/fifo"
+expect_refused 'a FIFO as configuration' 2 'cannot read this config: it is a FIFO'
+run "$cria" plan $config --svg "$work/none/plan.svg"
+expect_refused 'a picture in no folder' 2 'plan.svg: No such file or directory'
+
+# ---- evaluation ------------------------------------------------------------------------------------
+
+train 1 unevaluated run.steps=2 data.val=data/sotu_val.bin run.eval_every=0
+expect_status 'run.eval_every=0' 0
+expect 'run.eval_every=0: evaluations' "$(grep -c '"kind":"eval"' "$work/unevaluated/log.jsonl")" 0
+train 1 evaluated run.steps=2 data.val=data/sotu_val.bin run.eval_every=5 run.eval_sequences=4
+expect 'run.eval_every=5: evaluations' "$(grep -c '"kind":"eval"' "$work/evaluated/log.jsonl")" 2
 
 # ---- run.dir ---------------------------------------------------------------------------------------
 
@@ -97,6 +142,7 @@ train_unprivileged() {
 if [ "$(id -u)" != 0 ]; then train 2 readonly/run; else train_unprivileged "$work/readonly/run"; fi
 expect_refused 'run.dir in a read-only folder' 3 "cannot make run.dir $work/readonly/run: Permission"
 refused 'run.dir below a file' 2 'Not a directory' 2 "run.dir=$work/odd.bin/run"
+refused 'a name too long' 2 'File name too long' 1 "run.dir=$work/$(printf '%0300d' 0)"
 
 train 2 used run.steps=2 run.save_every=1
 expect_status 'a first run' 0

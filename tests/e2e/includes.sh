@@ -24,8 +24,8 @@ room() {
 }
 level() {
     case $1 in
-        base) echo 0 ;;
-        log | output | file | rng | json | version | band) echo 1 ;;
+        base | text) echo 0 ;;
+        log | output | rng | json | file | version | band) echo 1 ;;
         config | ops | comm) echo 2 ;;
         arena | data | attn | cpu) echo 3 ;;
         cp | model | optim | ckpt) echo 4 ;;

@@ -1,0 +1,24 @@
+/* text.h: UTF-8, and text that is safe to print on a terminal. Depends on libc alone. */
+#ifndef CRIA_TEXT_H
+#define CRIA_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Bytes of the well-formed UTF-8 character at text (Unicode 15, table 3-7), of which n are
+ * readable; 0 when there is none. */
+size_t utf8_length(const char *text, size_t n);
+/* Code point of a well-formed character of `length` bytes. */
+uint32_t utf8_decode(const char *text, size_t length);
+/* False for control characters (C0, DEL and C1), line and paragraph separators, byte order marks.
+ */
+bool utf8_is_printable(uint32_t code);
+
+/* Is all of it printable UTF-8 on one line? */
+bool text_is_printable(const char *text, size_t len);
+/* Replaces what is not printable by '?', in place, so that text from a file or a file's name cannot
+ * send a terminal escape sequences. '\n' stays when keep_lines is set. */
+void text_make_printable(char *text, bool keep_lines);
+
+#endif
