@@ -5,6 +5,12 @@
 
 #define ARENA_ALIGN 256
 
+/* a + b, at most INT64_MAX: sizes within the bounds of the configuration can add up to more. */
+static int64_t add(int64_t a, int64_t b) {
+    int64_t sum;
+    return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+}
+
 void arena_reserve(Arena *a, const char *region, const char *name, int64_t bytes, void **slot) {
     REQUIRE(a->base == NULL && bytes >= 0);
     if (a->n == a->cap) {
@@ -13,7 +19,13 @@ void arena_reserve(Arena *a, const char *region, const char *name, int64_t bytes
     }
     *slot = NULL;
     a->buffers[a->n++] = (ArenaBuffer){region, mem_strdup(name), bytes, slot};
-    a->bytes += round_up(bytes, ARENA_ALIGN);
+    a->bytes = add(a->bytes, round_up(bytes, ARENA_ALIGN));
+}
+
+Status arena_check(const Arena *a) {
+    if (a->bytes < INT64_MAX) return OK;
+    return status_fail(ERR_USER, "a rank would need 2^63 bytes of memory or more; lower "
+                                 "batch.micro, model.seq_len or the sizes of the model");
 }
 
 Status arena_commit(Arena *a, const Ops *ops) {
@@ -47,7 +59,7 @@ int64_t arena_region_bytes(const Arena *a, const char *region) {
     int64_t bytes = 0;
     for (int i = 0; i < a->n; i++)
         if (strcmp(a->buffers[i].region, region) == 0)
-            bytes += round_up(a->buffers[i].bytes, ARENA_ALIGN);
+            bytes = add(bytes, round_up(a->buffers[i].bytes, ARENA_ALIGN));
     return bytes;
 }
 

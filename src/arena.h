@@ -16,13 +16,15 @@ typedef struct {
 typedef struct {
     ArenaBuffer *buffers;
     int n, cap;
-    int64_t bytes; /* reserved so far */
+    int64_t bytes; /* reserved so far; INT64_MAX: or more */
     void *base;    /* NULL before commit */
     const Ops *ops;
 } Arena;
 
 /* *slot stays NULL until arena_commit. region is a literal, name is copied. bytes may be 0. */
 void arena_reserve(Arena *a, const char *region, const char *name, int64_t bytes, void **slot);
+/* ERR_USER when what is reserved cannot be counted, let alone allocated. */
+Status arena_check(const Arena *a);
 /* ERR_ENV when the device lacks the memory: the sentence ends with the table's largest regions. */
 Status arena_commit(Arena *a, const Ops *ops);
 void arena_free(Arena *a);

@@ -1,6 +1,7 @@
 /* config_check.c: what one key demands of another, and of the number of ranks. */
 #include "config_keys.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,17 +58,20 @@ static void check_model(ConfigReader *r) {
                           m->rope_scaling.low, m->rope_scaling.high);
 }
 
-/* "94,5,1": three shares, the first of them above 0. */
+/* "94,5,1": up to three shares, the first of them above 0. As for Megatron, a missing one is 0. */
 static bool is_split(const char *text) {
     double share, first = 0;
     for (int i = 0; i < 3; i++) {
-        size_t n = strcspn(text, ",");
+        text += strspn(text, " ");
+        size_t n = strcspn(text, ", ");
         if (!config_number_parse(text, n, &share) || share < 0) return false;
         if (i == 0) first = share;
-        if (text[n] != (i < 2 ? ',' : '\0')) return false;
-        text += n + 1;
+        text += n;
+        text += strspn(text, " ");
+        if (*text == '\0') return first > 0;
+        if (*text++ != ',') return false;
     }
-    return first > 0;
+    return false;
 }
 
 static void check_weights(ConfigReader *r, const char *key, const DataSource *sources, int n) {
@@ -89,7 +93,8 @@ static void check_data(ConfigReader *r) {
     if (good(r, "data.split") && c->data.split[0] != '\0') {
         if (!is_split(c->data.split))
             config_problem_at(r, "data.split",
-                              "found '%s', expected three shares as in 94,5,1, the first above 0",
+                              "found '%s', expected shares for training, evaluation and test as in "
+                              "94,5,1, the first above 0",
                               c->data.split);
         if (good(r, "data.val") && c->data.n_val > 0)
             config_problem_at(r, "data.split",
@@ -125,6 +130,24 @@ static void check_data(ConfigReader *r) {
         config_problem_at(r, "data.window",
                           "found %lld with data.mask full, expected 0: a window looks back only",
                           ll(c->data.window));
+}
+
+/* Sequences are counted in int64_t and, in Megatron's order, as doubles: both are exact here. */
+static void check_counts(ConfigReader *r) {
+    const Config *c = r->config;
+    double steps = (double)c->run.steps, global = (double)c->batch.global;
+    if (good(r, "run.steps batch.global") && steps * global > CONFIG_EXACT_MAX)
+        config_problem_at(r, "run.steps",
+                          "found %lld x batch.global %lld = %.3g sequences, expected at most %.0f",
+                          ll(c->run.steps), ll(c->batch.global), steps * global, CONFIG_EXACT_MAX);
+    if (!good(r, "run.steps run.eval_every run.eval_sequences") || c->run.eval_every == 0) return;
+    double evaluations = floor(steps / (double)c->run.eval_every) + 1;
+    double all = evaluations * ((double)c->run.eval_sequences + global);
+    if (all > CONFIG_EXACT_MAX)
+        config_problem_at(r, "run.eval_sequences",
+                          "found %lld in each of %.0f evaluations = %.3g sequences, expected at "
+                          "most %.0f",
+                          ll(c->run.eval_sequences), evaluations, all, CONFIG_EXACT_MAX);
 }
 
 static void check_batch(ConfigReader *r) {
@@ -178,6 +201,7 @@ void config_check_keys(ConfigReader *r) {
     check_model(r);
     check_data(r);
     check_batch(r);
+    check_counts(r);
     check_optim(r);
 }
 

@@ -6,8 +6,6 @@
 #include <string.h>
 
 #define COUNT_MAX 1e12
-/* The last integer that a double, and so any JSON reader, holds exactly. */
-#define EXACT_MAX 9007199254740991.0
 
 static const char *const device_names[] = {
     [DEVICE_AUTO] = "auto", [DEVICE_CPU] = "cpu", [DEVICE_CUDA] = "cuda", NULL};
@@ -66,7 +64,7 @@ _Static_assert(sizeof(DeviceKind) == sizeof(int), "enums are read and written as
 
 const ConfigKey config_keys[] = {
     TEXT(run.dir, "runs/default", 1, 4096, "Directory for config.yaml, log.jsonl and checkpoints."),
-    NUM(run.seed, "1234", 0, EXACT_MAX, "", "Seed of initialisation and data order."),
+    NUM(run.seed, "1234", 0, CONFIG_EXACT_MAX, "", "Seed of initialisation and data order."),
     NUM(run.steps, "1000", 1, COUNT_MAX, "steps", "Optimizer steps of the whole run."),
     NUM(run.log_every, "1", 1, COUNT_MAX, "steps", "Steps between log records."),
     NUM(run.eval_every, "0", 0, COUNT_MAX, "steps", "Steps between evaluations; 0 = never."),
@@ -158,8 +156,9 @@ const ConfigKey config_keys[] = {
         "magi: stages that overlap transfers with attention; 0 = no overlap, auto = by cost "
         "model, or one call where GPUs read each other's memory."),
     NAMED(parallel.ring_accum, "fp32", accum_names, "ring: type of the partial sums."),
-    NAMED(parallel.transport, "auto", transport_names,
-          "How keys and values travel between GPUs of a host; auto = copied from memory to memory."),
+    NAMED(
+        parallel.transport, "auto", transport_names,
+        "How keys and values travel between GPUs of a host; auto = copied from memory to memory."),
     NUM(parallel.zero, "1", 0, 1, "", "1 = optimizer state is sharded over all ranks (ZeRO-1)."),
     NAMED(memory.recompute, "none", recompute_names,
           "layer = recompute each layer's activations in the backward pass."),
@@ -257,7 +256,8 @@ void config_key_expects(const ConfigKey *k, StrBuf *out) {
             strbuf_printf(out, "%s%s", i > 0 ? ", " : "", k->names[i]);
         break;
     case KEY_SOURCES:
-        strbuf_printf(out, "a path, a list of paths, or a list of {path, weight}");
+        strbuf_printf(out, "a path, a list of paths, or a list of {path, weight}%s",
+                      k->preset != NULL ? "; [] = none" : "");
     }
 }
 

@@ -28,6 +28,8 @@ typedef struct {
 } ConfigKey;
 
 enum { CONFIG_KEYS_MAX = 80, CONFIG_LIST_MAX = 40 };
+/* The last integer that a double, and so any JSON reader, holds exactly. */
+#define CONFIG_EXACT_MAX 9007199254740991.0
 
 extern const ConfigKey config_keys[];
 extern const int config_n_keys; /* <= CONFIG_KEYS_MAX */
@@ -56,8 +58,6 @@ void config_value_free(const ConfigKey *k, Config *c);
 void config_value_print(const ConfigKey *k, const Config *c, bool json, StrBuf *out);
 /* A finite decimal number. */
 bool config_number_parse(const char *text, size_t len, double *out);
-/* Printable UTF-8 on one line, so that every accepted string can be printed and read back. */
-bool config_text_is_printable(const char *text, size_t len);
 /* Appends text in quotes for a message: shortened, on one line. */
 void config_quote(StrBuf *out, const char *text, size_t len);
 

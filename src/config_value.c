@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text.h"
+
 /* ---- text -> field ------------------------------------------------------------------------- */
 
 /* Decimal digits with an optional minus. No leading zeros: YAML 1.1 reads them as octal. */
@@ -36,51 +38,18 @@ bool config_number_parse(const char *text, size_t len, double *out) {
     return true;
 }
 
-/* Decodes one character and returns its bytes; what is not UTF-8 is one byte, unprintable. */
-static size_t utf8_decode(const char *text, size_t left, uint32_t *code) {
-    const unsigned char *p = (const unsigned char *)text;
-    size_t n = p[0] < 0x80 ? 1 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : 4;
-    *code = n == 1 ? p[0] : p[0] & (0x7Fu >> n);
-    for (size_t i = 1; i < n; i++) {
-        if (i >= left || (p[i] & 0xC0) != 0x80) {
-            *code = 0;
-            return 1;
-        }
-        *code = *code << 6 | (p[i] & 0x3Fu);
-    }
-    return n;
-}
-
-static bool is_printable(uint32_t c) {
-    if (c < 0xA0) return c >= 0x20 && c < 0x7F;
-    bool line_break = c == 0x2028 || c == 0x2029;
-    bool not_text = c == 0xFEFF || c == 0xFFFE || c == 0xFFFF;
-    return !line_break && !not_text;
-}
-
-bool config_text_is_printable(const char *text, size_t len) {
-    uint32_t code;
-    for (size_t i = 0, n; i < len; i += n) {
-        n = utf8_decode(text + i, len - i, &code);
-        if (!is_printable(code)) return false;
-    }
-    return true;
-}
-
 void config_quote(StrBuf *out, const char *text, size_t len) {
     enum { LONGEST = 60 };
     strbuf_append(out, "'", 1);
-    uint32_t code;
     for (size_t i = 0, n; i < len; i += n) {
-        n = utf8_decode(text + i, len - i, &code);
+        n = utf8_length(text + i, len - i);
+        bool good = n > 0 && utf8_is_printable(utf8_decode(text + i, n));
+        if (n == 0) n = 1;
         if (i + n > LONGEST) {
             strbuf_printf(out, "...");
             break;
         }
-        if (is_printable(code))
-            strbuf_append(out, text + i, n);
-        else
-            strbuf_append(out, "?", 1);
+        strbuf_append(out, good ? text + i : "?", good ? n : 1);
     }
     strbuf_append(out, "'", 1);
 }
@@ -126,7 +95,7 @@ bool config_value_set(const ConfigKey *k, Config *c, const char *text, size_t le
         return true;
     }
     case KEY_STRING: {
-        if (!within(k, (double)len) || !config_text_is_printable(text, len)) return false;
+        if (!within(k, (double)len) || !text_is_printable(text, len)) return false;
         char **string = field;
         free(*string);
         *string = mem_printf("%.*s", (int)len, text);

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <yaml.h>
 
+#include "text.h"
+
 #define DEPTH_MAX 16 /* of lists and mappings; libyaml takes time quadratic in it */
 
 /* A text being read: the file, or the value of one override. */
@@ -15,6 +17,7 @@ typedef struct {
     size_t len;
     yaml_parser_t parser;
     yaml_event_t event; /* the current one; the functions below consume what they handle */
+    size_t end;         /* character behind the last event that has a text */
     int depth;          /* lists and mappings that are open */
     bool broken;        /* not YAML: nothing further can be read */
 } Source;
@@ -77,6 +80,7 @@ static void refuse_features(Source *s) {
 
 static void advance(Source *s) {
     if (s->broken) return;
+    if (s->event.type >= YAML_ALIAS_EVENT) s->end = s->event.end_mark.index;
     yaml_event_delete(&s->event);
     if (!yaml_parser_parse(&s->parser, &s->event)) {
         s->broken = true;
@@ -118,12 +122,18 @@ static bool scalar_is_quoted(const Source *s) {
     return s->event.data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
 }
 
-/* `key:` with nothing after it, or null, or the end of an empty text */
-static bool is_null(const Source *s) {
+/* `key:` with nothing after it, or the end of an empty text */
+static bool is_absent(const Source *s) {
     if (is(s, YAML_NO_EVENT)) return true; /* past the end */
+    return is(s, YAML_SCALAR_EVENT) && !scalar_is_quoted(s) && scalar_length(s) == 0;
+}
+static bool is_null(const Source *s) {
+    if (is_absent(s)) return true;
     if (!is(s, YAML_SCALAR_EVENT) || scalar_is_quoted(s)) return false;
-    const char *text = scalar_text(s);
-    return text[0] == '\0' || strcmp(text, "~") == 0 || strcmp(text, "null") == 0;
+    return strcmp(scalar_text(s), "~") == 0 || strcmp(scalar_text(s), "null") == 0;
+}
+static bool is_empty(const Source *s) {
+    return is_null(s) || (is(s, YAML_SCALAR_EVENT) && scalar_length(s) == 0);
 }
 
 /* Reports the current value and passes over it: "found 'x', expected EXPECTED". */
@@ -155,7 +165,7 @@ static void add_source(DataSource **list, int *count) {
 static bool read_path(Source *s, const ConfigKey *k, DataSource *source) {
     double n = is(s, YAML_SCALAR_EVENT) ? (double)scalar_length(s) : 0;
     if (n < k->min || n > k->max || is_null(s) ||
-        !config_text_is_printable(scalar_text(s), scalar_length(s))) {
+        !text_is_printable(scalar_text(s), scalar_length(s))) {
         refuse_value(s, event_line(s), k->name, "the path of a token file");
         return false;
     }
@@ -232,7 +242,11 @@ static void read_value(Source *s, const ConfigKey *k, int line) {
     origin->line = s->override == NULL ? line : 0;
     origin->override = s->override;
     origin->good = false;
-    if (k->type == KEY_SOURCES && !mapping && !is_null(s)) {
+    if (k->type == KEY_SOURCES && k->preset != NULL && is_empty(s)) {
+        config_value_free(k, c); /* none */
+        origin->good = true;
+        skip(s);
+    } else if (k->type == KEY_SOURCES && !mapping && !is_null(s)) {
         origin->good = read_sources(s, k, c);
     } else if (is(s, YAML_SCALAR_EVENT) && k->type != KEY_SOURCES && !is_null(s) &&
                config_value_set(k, c, scalar_text(s), scalar_length(s), scalar_is_quoted(s))) {
@@ -338,6 +352,26 @@ bool config_read_file(ConfigReader *r, const char *text, size_t len) {
     return whole;
 }
 
+/* YAML reads what follows '#' as a comment and "---" as the start of a document. In a shell's
+ * argument both are meant as text: nothing but blanks may lie around the value. */
+static void refuse_ignored_text(Source *s, size_t begin) {
+    size_t at = 0, ignored = s->len;
+    for (size_t i = 0; i < s->len; at++) {
+        bool outside = at < begin || at >= s->end;
+        if (outside && s->text[i] != ' ' && s->text[i] != '\t' && i < ignored) ignored = i;
+        size_t n = utf8_length(s->text + i, s->len - i);
+        i += n > 0 ? n : 1;
+    }
+    if (ignored == s->len || s->broken) return;
+    StrBuf text = {0};
+    config_quote(&text, s->text + ignored, s->len - ignored);
+    problem_in(s, 0,
+               "YAML would ignore %s; if it belongs to the value, put the value in double quotes "
+               "within the shell's quotes, as in 'run.dir=\"exp #3\"'",
+               text.text);
+    strbuf_free(&text);
+}
+
 void config_read_override(ConfigReader *r, const char *override) {
     const char *equals = strchr(override, '=');
     Source s = {.r = r, .override = override};
@@ -353,9 +387,19 @@ void config_read_override(ConfigReader *r, const char *override) {
         problem_in(&s, 0, "%s is a section, expected one of its keys", name);
     } else if (k == NULL) {
         report_unknown(&s, 0, name);
+    } else if (strpbrk(text, "\r\n") != NULL) {
+        problem_in(&s, 0, "found a line break, expected a value on one line");
     } else if (source_open(&s, r, override, text, strlen(text))) {
-        read_value(&s, k, 0);
-        expect_end(&s);
+        size_t begin = s.event.start_mark.index;
+        int problems = r->n_problems;
+        if (is_absent(&s)) refuse_ignored_text(&s, 0);
+        if (r->n_problems == problems) {
+            read_value(&s, k, 0);
+            if (r->n_problems == problems) refuse_ignored_text(&s, begin);
+            if (r->n_problems == problems) expect_end(&s);
+        } else {
+            r->origin[k - config_keys] = (KeyOrigin){.override = override};
+        }
         source_close(&s);
     }
     free(name);

@@ -71,6 +71,36 @@ static void token_files_are_a_path_a_list_or_weighted(void **state) {
     config_free(&c);
 }
 
+static void evaluation_is_switched_off_in_every_usual_way(void **state) {
+    (void)state;
+    Config c;
+    char *overrides[] = {"data.val=", "data.val=[]", "data.val=null", "data.val=~",
+                         "data.val=\"\""};
+    for (size_t i = 0; i < sizeof overrides / sizeof *overrides; i++) {
+        assert_status_ok(parse_with(&c, LEAST "  val: b.bin\n", overrides[i]));
+        assert_int_equal(c.data.n_val, 0);
+        config_free(&c);
+    }
+    assert_status_ok(parse(&c, LEAST "  val:\n"));
+    assert_int_equal(c.data.n_val, 0);
+    config_free(&c);
+}
+
+/* What looks like a comment stays where YAML reads it as text. */
+static void a_quoted_override_is_taken_as_it_is(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {{"run.dir=\"exp #3\"", "exp #3"},
+                                           {"run.dir='it #1'", "it #1"},
+                                           {"run.dir=a#b", "a#b"},
+                                           {"run.dir=  x  ", "x"}};
+    Config c;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_status_ok(parse_with(&c, LEAST, (char *)cases[i][0]));
+        assert_string_equal(c.run.dir, cases[i][1]);
+        config_free(&c);
+    }
+}
+
 static void overrides_win_and_the_last_one_wins(void **state) {
     (void)state;
     Config c;
@@ -244,7 +274,7 @@ static void a_file_that_cannot_be_read_is_named(void **state) {
                         "no/such.yaml: cannot open this config: No such file");
     config_free(&c);
     assert_status_fails(config_load(&c, "configs", 0, NULL), ERR_USER,
-                        "configs: cannot read this config: Is a directory");
+                        "configs: cannot read this config: it is a directory");
     config_free(&c);
 }
 
@@ -304,6 +334,8 @@ int main(void) {
         cmocka_unit_test(the_least_config_gets_every_default),
         cmocka_unit_test(every_type_of_value_is_read),
         cmocka_unit_test(token_files_are_a_path_a_list_or_weighted),
+        cmocka_unit_test(evaluation_is_switched_off_in_every_usual_way),
+        cmocka_unit_test(a_quoted_override_is_taken_as_it_is),
         cmocka_unit_test(overrides_win_and_the_last_one_wins),
         cmocka_unit_test(printing_reads_back_the_same),
         cmocka_unit_test(json_nests_as_the_sections_do),

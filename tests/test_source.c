@@ -93,6 +93,8 @@ static void shares_are_cut_like_megatrons(void **state) {
         {"8,1,1", 10, {0, 8, 9, 10}},       {"1,1,0", 5, {0, 2, 5, 5}}, /* 2.5 is rounded to even */
         {"1,1,0", 7, {0, 4, 7, 7}},                                     /* and so is 3.5 */
         {"0.5,0.25,0.25", 2, {0, 1, 2, 2}}, {"1,0,0", 3, {0, 3, 3, 3}},
+        {"94,5", 99, {0, 94, 99, 99}},      {"1", 7, {0, 7, 7, 7}},
+        {"3, 1", 8, {0, 6, 8, 8}},
     };
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
         for (int part = 0; part < 3; part++) {

@@ -47,9 +47,12 @@ void split_range(const char *split, int part, int64_t n, int64_t *begin, int64_t
     *begin = 0;
     *end = n;
     if (split[0] == '\0') return;
-    double share[SPLIT_PARTS], border[SPLIT_PARTS + 1] = {0};
+    double share[SPLIT_PARTS] = {0}, border[SPLIT_PARTS + 1] = {0};
     char *next = (char *)(uintptr_t)split;
-    for (int i = 0; i < SPLIT_PARTS; i++) share[i] = strtod(next + (i > 0), &next);
+    for (int i = 0; i < SPLIT_PARTS && *next != '\0'; i++) {
+        share[i] = strtod(next, &next);
+        next += strspn(next, " ,");
+    }
     double sum = share[0] + share[1] + share[2];
     for (int i = 0; i < SPLIT_PARTS; i++) border[i + 1] = border[i] + share[i] / sum;
     *begin = (int64_t)nearbyint(border[part] * (double)n);

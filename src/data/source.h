@@ -33,9 +33,9 @@ typedef struct {
 Status source_expand(const char *path, char ***paths, int *n);
 
 /* The elements [*begin, *end) of n that part `part` (SPLIT_TRAIN, ...) gets under the shares
- * "train,val,test"; "" = all of them whatever the part. Cuts where Megatron cuts: shares are
- * normalized and summed up as doubles, borders rounded half to even. The text has passed config's
- * check. */
+ * "train,val,test" (missing ones are 0); "" = all of them whatever the part. Cuts where Megatron
+ * cuts: shares are normalized and summed up as doubles, borders rounded half to even. The text has
+ * passed config's check. */
 void split_range(const char *split, int part, int64_t n, int64_t *begin, int64_t *end);
 
 /* Sample k of a file starts at token begin + k * seq_len and has seq_len + 1 tokens. A split

@@ -28,6 +28,8 @@ static void describe_data(const Session *s, StrBuf *out) {
                   " an epoch\n",
                   (double)dataset_tokens(s->train_data) / 1e6, n, n == 1 ? "" : "s",
                   dataset_epoch_samples(s->train_data), s->config->model.seq_len);
+    if (s->config->data.n_val > 0 && s->config->run.eval_every == 0)
+        strbuf_printf(out, "           data.val is not used: run.eval_every is 0, never\n");
 }
 
 static void describe_world(const Session *s, StrBuf *out) {

@@ -36,7 +36,7 @@ static bool splits_validation(const Config *c) {
 
 /* As Megatron counts them: its order of the validation part depends on how many the run asks for. */
 static int64_t validation_samples(const Config *c) {
-    int64_t times = c->run.eval_every > 0 ? c->run.steps / c->run.eval_every + 1 : 1;
+    int64_t times = c->run.steps / c->run.eval_every + 1;
     return times * round_up(c->run.eval_sequences, c->batch.global);
 }
 
@@ -44,7 +44,7 @@ static Status open_data(Session *s) {
     const Config *c = s->config;
     DatasetOptions o = train_options(c);
     CHECK(dataset_open(&s->train_data, &o));
-    if ((c->data.n_val > 0 || splits_validation(c)) && c->run.eval_sequences > 0) {
+    if (c->run.eval_every > 0 && (c->data.n_val > 0 || splits_validation(c))) {
         if (c->data.n_val > 0) {
             o.sources = c->data.val;
             o.n_sources = c->data.n_val;
@@ -152,7 +152,7 @@ static Status reserve(Session *s) {
     s->optimizer = optimizer_create(&c->optim, c->parallel.zero, s->table, s->ops, s->comm.world,
                                     &s->arena);
     arena_reserve(&s->arena, "activations", "loss", sizeof(double), (void **)&s->loss);
-    return OK;
+    return arena_check(&s->arena);
 }
 
 /* A group that spans nodes, all alike and filled in the order of ranks, is planned in two levels. */
