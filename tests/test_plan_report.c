@@ -448,7 +448,7 @@ static void what_cannot_be_planned_is_refused(void **state) {
     assert_status_fails(plan_command_run(&c, &(PlanCommandOptions){.mask_file = "/nowhere"}, &out),
                         ERR_USER, "/nowhere");
     assert_status_fails(plan_command_run(&c, &(PlanCommandOptions){.svg = "/nowhere/a.svg"}, &out),
-                        ERR_ENV, "/nowhere/a.svg");
+                        ERR_USER, "/nowhere/a.svg");
     config_free(&c);
     strbuf_free(&out);
 }

@@ -50,7 +50,7 @@ expect_status '4,096 ranks' 0
 # No data, and kv_heads that ulysses cannot share out: neither is a failure of the command, and neither of
 # their messages appears under one that is.
 run "$cria" plan "$config" parallel.cp=8 data.train=nowhere.bin --svg "$work/nowhere/plan.svg"
-expect_refused 'a picture that cannot be written' 3 'error: cannot write the picture'
+expect_refused 'a picture that cannot be written' 2 'error: cannot write the picture'
 
 run "$cria" plan "$config" parallel.cp=4 --ranks 6
 expect_refused 'ranks that cp does not divide' 2 'parallel.cp: found 4 on 6 ranks'
