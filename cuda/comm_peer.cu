@@ -113,9 +113,9 @@ static Status post(Peers *p, int64_t number, const Group *group) {
         int64_t offset = (char *)t->buf - p->base, bytes = t->n * dtype_bytes(t->type);
         REQUIRE(offset >= 0 && offset + bytes <= p->bytes);
         if (used == POSTS)
-            return status_fail(ERR_ENV,
-                               "more than %d pieces are sent at once: raise "
-                               "parallel.chunk_size or set parallel.transport: nccl",
+            return status_fail(ERR_USER,
+                               "parallel.chunk_size: a rank sends more than %d pieces at once, "
+                               "which needs larger chunks or parallel.transport: nccl",
                                (int)POSTS);
         mine->posts[slot][used++] = Post{offset, bytes, t->peer};
         p->peers[t->peer].sent[slot] = true;

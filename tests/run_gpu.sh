@@ -92,6 +92,8 @@ if [ -x "$build/ptx/tests/gpu_ops" ]; then # a bundle has no room for them
     check 'portable attention, compiled likewise' 180 "$build/ptx/tests/gpu_attention" test portable
 fi
 check 'whole model against the CPU' 180 gpu_model
+check 'models that GPUs cannot run are refused, others run' 120 env DEVICE=cuda "BUILD=$(dirname "$(command -v cria)")" \
+    tests/e2e/gpu_limits.sh
 check 'work lists of attention against masks' 60 gpu_attention lists
 check 'band attention against fp64' 300 gpu_attention test
 for D in 64 128; do

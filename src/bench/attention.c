@@ -140,6 +140,7 @@ Status bench_attention(int argc, char **argv) {
     BenchCase *cases = NULL;
     Status st;
     CHECK_GOTO(bench_open(&b, "attention", &a), done);
+    CHECK_GOTO(bench_check_cases(b.ops, s), done);
     bench_settings_fill(s, !b.ops->host_memory);
     int n = bench_cases(&cases, s, !b.ops->host_memory);
     st = measure_all(&b, s, cases, n);

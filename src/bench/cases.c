@@ -70,6 +70,12 @@ void bench_case_settings(Setting *s, const char *gpu_tokens, const char *cpu_tok
     s[CASE_WINDOW].single = true;
 }
 
+Status bench_check_cases(const Ops *ops, const Setting *s) {
+    for (int i = 0; i < s[CASE_HEAD_DIM].n && ops->gpu != NULL; i++)
+        CHECK(gpu_check_head_dim((int)s[CASE_HEAD_DIM].values[i].a));
+    return OK;
+}
+
 /* Full attention over a long stream takes minutes: only when asked for. */
 static bool too_long(const Setting *s, const BenchCase *c) {
     return !s[CASE_TOKENS].given && c->mask == BENCH_FULL && c->T > 32768;

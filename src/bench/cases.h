@@ -5,6 +5,7 @@
 
 #include "attn/mask.h"
 #include "bench/arguments.h"
+#include "ops.h"
 
 typedef enum { BENCH_CAUSAL, BENCH_FULL, BENCH_DOCUMENT, BENCH_WINDOW, BENCH_MASKS } BenchMask;
 
@@ -30,6 +31,8 @@ Status bench_case_mask(Mask *out, const BenchCase *c);
 enum { CASE_HEAD_DIM, CASE_HEADS, CASE_TOKENS, CASE_MASK, CASE_WINDOW, CASE_SETTINGS };
 void bench_case_settings(Setting *settings, const char *gpu_tokens, const char *cpu_tokens,
                          const char *masks);
+/* ERR_USER when the backend's kernels cannot run a width of heads that was asked for. */
+Status bench_check_cases(const Ops *ops, const Setting *settings);
 /* Their product, after bench_settings_fill; returns the number, free(*out). */
 int bench_cases(BenchCase **out, const Setting *settings, bool gpu);
 

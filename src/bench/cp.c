@@ -368,9 +368,10 @@ static Status check_world(const Setting *cp) {
                        (long long)n, comm_world_size());
 }
 
-static Status open_alone(CpBench *x, const BenchArguments *a, const Setting *cp) {
-    CHECK(check_world(cp));
-    return bench_open(&x->b, "cp", a);
+static Status open_alone(CpBench *x, const BenchArguments *a, const Setting *s) {
+    CHECK(check_world(&s[CP]));
+    CHECK(bench_open(&x->b, "cp", a));
+    return bench_check_cases(x->b.ops, s);
 }
 
 static Status run(CpBench *x, Setting *s) {
@@ -416,7 +417,7 @@ Status bench_cp(int argc, char **argv) {
     x.svg = a.timeline;
     x.transport = s[TRANSPORT].given ? (Transport)s[TRANSPORT].values[0].a : TRANSPORT_AUTO;
     x.alone = !s[ALONE].given || s[ALONE].values[0].a == 1;
-    Status st = bench_agree(open_alone(&x, &a, &s[CP]));
+    Status st = bench_agree(open_alone(&x, &a, s));
     if (st == OK) st = bench_finish(run(&x, s));
     close_bench(&x);
     return st;

@@ -1,9 +1,12 @@
 #!/bin/sh
 # Models that the GPU kernels cannot run are refused before anything is opened, exit 2, naming the key,
 # by train, --dry-run and plan, also where there is no GPU; and every kernel and every REQUIRE that could
-# meet such a model is listed here with what keeps models from it.
+# meet such a model is listed here with what keeps models from it. With DEVICE=cuda, as tests/run_gpu.sh
+# runs it: what is not refused runs.
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname -- "$0")/lib.sh"
+bundle=${BUILD:-build}
+[ ! -x "$bundle/mpiexec" ] || mpirun() { "$bundle/mpiexec" "$@"; } # a host without MPI
 
 # ---- refusals --------------------------------------------------------------------------------------
 
@@ -42,11 +45,37 @@ if [ ! -e /dev/nvidia0 ]; then
     expect_warning 'auto' 'device: auto takes the CPU'
     run "$cria" train "$config" "run.dir=$work/run" --dry-run device=cpu
     expect 'cpu' "$status $(cat "$work/err")" '0 '
-    for program in "${BUILD:-build}"/tests/gpu_ops "${BUILD:-build}"/tests/gpu_attention; do
+    for program in "$bundle/tests/gpu_ops" "$bundle/tests/gpu_attention"; do
         [ -x "$program" ] || continue # not in a build without CUDA
         run "$program"
         expect "$program without a GPU: exit status, lines" "$status $(cat "$work/out" "$work/err" | wc -l)" '3 1'
     done
+fi
+
+# ---- on a GPU ----------------------------------------------------------------------------------------
+
+if [ "${DEVICE:-cpu}" = cuda ]; then
+    small="run.steps=2 run.eval_every=0 model.layers=1 device=cuda"
+    config=configs/tiny.yaml
+    for hidden in 12257 12288; do # rmsnorm's shared memory just above and at 48 KiB
+        # shellcheck disable=SC2086 # words
+        train 1 hidden$hidden $small model.hidden=$hidden optim.warmup_steps=0
+        expect_status "hidden $hidden" 0
+    done
+    for dim in 16 48 112; do
+        # shellcheck disable=SC2086
+        train 1 dim$dim $small model.head_dim=$dim optim.warmup_steps=0
+        expect_status "heads of $dim" 0
+    done
+    for what in attention cp; do
+        run "$cria" bench $what device=cuda S=1k D=24
+        expect_refused "bench $what" 2 'a multiple of 16 up to 128, found 24'
+    done
+    run "$cria" train "$config" "run.dir=$work/auto" --dry-run device=auto
+    expect 'auto on a GPU' "$status $(cat "$work/err")" '0 '
+    run env CUDA_VISIBLE_DEVICES= "$cria" train "$config" "run.dir=$work/auto" --dry-run device=auto
+    expect_status 'auto, the GPU hidden' 0
+    expect_warning 'auto, the GPU hidden' 'device: auto takes the CPU: no usable NVIDIA GPU: '
 fi
 
 # ---- what keeps models from each kernel and each REQUIRE -------------------------------------------
