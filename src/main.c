@@ -15,32 +15,40 @@
 #include "log.h"
 #include "output.h"
 #include "text.h"
+#include "train/order_command.h"
 #include "train/plan_command.h"
 #include "train/train.h"
 #include "version.h"
 
 static const char usage[] =
     "usage: cria train CONFIG [key=value ...] [--resume auto|PATH] [--dry-run]\n"
-    "       cria plan CONFIG [key=value ...] [--ranks N] [--ranks-per-node N] [--json] [--svg FILE]\n"
-    "                 [--mask-file FILE]     what it amounts to on N ranks: batch, memory, FLOPs, who\n"
+    "       cria plan CONFIG [key=value ...] [--ranks N] [--ranks-per-node N] [--json] [--svg "
+    "FILE]\n"
+    "                 [--mask-file FILE]     what it amounts to on N ranks: batch, memory, FLOPs, "
+    "who\n"
     "                                computes and moves what; needs no MPI, GPU or data\n"
-    "       cria check CHECKPOINT|DIR verify every checksum, print what is inside (DIR: its newest)\n"
+    "       cria check CHECKPOINT|DIR verify every checksum, print what is inside (DIR: its "
+    "newest)\n"
     "       cria export CHECKPOINT DIR [--dtype bf16|fp32] [--tokenizer PATH] [--shard-bytes N]\n"
     "                                 its weights as a Hugging Face directory\n"
     "       cria import DIR CHECKPOINT\n"
     "                                 a Hugging Face directory as a checkpoint to start from\n"
     "       cria data inspect [--eod ID] [--vocab N] [--format F] FILE...\n"
     "                                 reads token files: format, tokens, documents, lengths, ids\n"
-    "       cria data pack --to nanogpt|megatron|llmc --out PATH [--eod ID] [--vocab N] [--ids TYPE]\n"
+    "       cria data pack --to nanogpt|megatron|llmc --out PATH [--eod ID] [--vocab N] [--ids "
+    "TYPE]\n"
     "                 [--val SHARE [--seed N]] [--shard TOKENS] [--gzip] [--force] FILE...\n"
     "                                 converts, shards, compresses them, cuts a validation part\n"
+    "       cria data order CONFIG [key=value ...] [--step N[:M]] [--eval] [--json]\n"
+    "                                 the samples of these steps (or evaluations), file and token\n"
     "       cria bench attention|gemm|cp|step ...\n"
     "                                 what the machine and cria give; --help says more\n"
     "       cria config               every configuration key: type, default, bounds, help\n"
     "       cria version\n"
     "\n"
     "Several ranks: mpirun -n N build/cria train CONFIG ...\n"
-    "Exit status: 0 done, 2 a mistake in the input, 3 the environment failed, 4 stopped and saved.\n";
+    "Exit status: 0 done, 2 a mistake in the input, 3 the environment failed, 4 stopped and "
+    "saved.\n";
 
 /* An option and where it goes: --NAME VALUE or --NAME=VALUE, or, without `value`, a flag. */
 typedef struct {
@@ -258,10 +266,24 @@ static Status command_config(int argc, char **argv) {
     return OK;
 }
 
+static Status command_data_order(int argc, char **argv) {
+    OrderCommandOptions order = {0};
+    const Option options[] = {{"--step", &order.step, "a step N or steps N:M", NULL},
+                              {"--eval", NULL, NULL, &order.eval},
+                              {"--json", NULL, NULL, &order.json},
+                              {0}};
+    Config config = {0};
+    Status st = load(argc, argv, options, &config);
+    if (st == OK) st = order_command_run(&config, &order);
+    config_free(&config);
+    return st;
+}
+
 static Status command_data(int argc, char **argv) {
     if (argc > 0 && strcmp(argv[0], "inspect") == 0) return inspect_command(argc - 1, argv + 1);
     if (argc > 0 && strcmp(argv[0], "pack") == 0) return pack_command(argc - 1, argv + 1);
-    return status_fail(ERR_USER, "cria data: found '%s', expected inspect or pack",
+    if (argc > 0 && strcmp(argv[0], "order") == 0) return command_data_order(argc - 1, argv + 1);
+    return status_fail(ERR_USER, "cria data: found '%s', expected inspect, pack or order",
                        argc > 0 ? argv[0] : "nothing");
 }
 

@@ -68,6 +68,13 @@ static int64_t locate(Dataset *d, int64_t n, int *file) {
     int32_t ids[T + 1];
     assert_status_ok(dataset_sample(d, n, ids));
     for (int i = 1; i <= T; i++) assert_int_equal(ids[i], ids[0] + i);
+    SamplePiece *piece;
+    int32_t again[T + 1];
+    assert_int_equal(dataset_sample_pieces(d, n, &piece), 1);
+    assert_int_equal(piece->tokens, T + 1);
+    assert_status_ok(tokens_read(piece->file, piece->begin, T + 1, 65536, again));
+    assert_memory_equal(again, ids, sizeof ids);
+    free(piece);
     *file = ids[0] / 10000;
     return ids[0] % 10000 / T;
 }

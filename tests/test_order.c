@@ -148,6 +148,22 @@ static char *write_file(int f, int n, int per_document) {
     return path;
 }
 
+/* The pieces of a sample hold its ids. */
+static void check_pieces(const Dataset *d, int64_t sample, const int32_t *ids, int64_t n) {
+    SamplePiece *pieces;
+    int64_t n_pieces = dataset_sample_pieces(d, sample, &pieces), at = 0;
+    for (int64_t i = 0; i < n_pieces; i++) {
+        int32_t found[64];
+        assert_true(pieces[i].tokens > 0 && at + pieces[i].tokens <= n);
+        assert_status_ok(
+            tokens_read(pieces[i].file, pieces[i].begin, pieces[i].tokens, 65536, found));
+        assert_memory_equal(found, ids + at, (size_t)pieces[i].tokens * sizeof *ids);
+        at += pieces[i].tokens;
+    }
+    assert_int_equal(at, n);
+    free(pieces);
+}
+
 static void whole_runs_are_megatrons_token_for_token(void **state) {
     (void)state;
     static const struct {
@@ -216,6 +232,7 @@ static void whole_runs_are_megatrons_token_for_token(void **state) {
             assert_status_ok(dataset_sample_documents(d, n, -1, ids, begins, &n_begins));
             crc = (uint32_t)crc32_z(crc, (const Bytef *)ids, 4 * ((size_t)cases[c].seq_len + 1));
             assert_int_equal(begins[0], 0);
+            check_pieces(d, n, ids, cases[c].seq_len + 1);
             /* a step within a sequence is 13, to another sequence it is not */
             for (int i = 1, b = 1; i < cases[c].seq_len; i++) {
                 bool steps = (ids[i - 1] + 13) % 50000 == ids[i];

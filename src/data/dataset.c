@@ -198,11 +198,8 @@ static int find_source(const Dataset *d, int64_t *n) {
     return first;
 }
 
-Status dataset_sample_documents(Dataset *d, int64_t n, int64_t eod, int32_t *tokens,
-                                int32_t *begins, int32_t *n_begins) {
-    REQUIRE(n >= 0);
-    if (d->megatron != NULL)
-        return megatron_dataset_sample(d->megatron, n, d->vocab, tokens, begins, n_begins);
+/* The file of sample n in cria's own order, and the first of its tokens. */
+static const TokenFile *find_sample(const Dataset *d, int64_t n, int64_t *begin) {
     int source = find_source(d, &n);
     const Source *s = &d->sources[source];
     uint64_t samples = (uint64_t)s->samples, epoch = (uint64_t)n / samples;
@@ -210,16 +207,34 @@ Status dataset_sample_documents(Dataset *d, int64_t n, int64_t eod, int32_t *tok
     if (d->shuffle)
         shuffled = rng_permute(samples, d->seed,
                                rng_stream(RNG_ORDER, (uint64_t)source << 32 ^ epoch), shuffled);
-    int64_t k = (int64_t)shuffled, T = d->seq_len;
+    int64_t k = (int64_t)shuffled;
     const SourceFile *f = source_find(s, &k);
-    int64_t begin = f->begin + k * T;
-    CHECK(tokens_read(f->tokens, begin, T + 1, d->vocab, tokens));
+    *begin = f->begin + k * d->seq_len;
+    return f->tokens;
+}
+
+Status dataset_sample_documents(Dataset *d, int64_t n, int64_t eod, int32_t *tokens,
+                                int32_t *begins, int32_t *n_begins) {
+    REQUIRE(n >= 0);
+    if (d->megatron != NULL)
+        return megatron_dataset_sample(d->megatron, n, d->vocab, tokens, begins, n_begins);
+    int64_t begin, T = d->seq_len;
+    const TokenFile *file = find_sample(d, n, &begin);
+    CHECK(tokens_read(file, begin, T + 1, d->vocab, tokens));
     if (begins == NULL) return OK;
     begins[0] = 0;
     *n_begins = 1;
-    if (T > 1)
-        *n_begins += (int32_t)tokens_boundaries(f->tokens, begin, T - 1, eod, tokens, begins + 1);
+    if (T > 1) *n_begins += (int32_t)tokens_boundaries(file, begin, T - 1, eod, tokens, begins + 1);
     return OK;
+}
+
+int64_t dataset_sample_pieces(const Dataset *d, int64_t n, SamplePiece **pieces) {
+    REQUIRE(n >= 0);
+    if (d->megatron != NULL) return megatron_dataset_pieces(d->megatron, n, pieces);
+    *pieces = NEW(SamplePiece, 1);
+    (*pieces)[0].tokens = d->seq_len + 1;
+    (*pieces)[0].file = find_sample(d, n, &(*pieces)[0].begin);
+    return 1;
 }
 
 Status dataset_sample(Dataset *d, int64_t n, int32_t *tokens) {

@@ -52,4 +52,13 @@ Status dataset_sample(Dataset *data, int64_t n, int32_t *tokens);
 Status dataset_sample_documents(Dataset *data, int64_t n, int64_t eod, int32_t *tokens,
                                 int32_t *begins, int32_t *n_begins);
 
+/* Consecutive tokens of one file. */
+typedef struct {
+    const TokenFile *file;
+    int64_t begin, tokens;
+} SamplePiece;
+/* Where the seq_len + 1 ids of sample n are, in order; one piece but in ORDER_MEGATRON, where there
+ * is one for each sequence. Returns their number; *pieces is the caller's to free. */
+int64_t dataset_sample_pieces(const Dataset *data, int64_t n, SamplePiece **pieces);
+
 #endif

@@ -109,25 +109,54 @@ void megatron_dataset_close(MegatronDataset *m) {
     free(m);
 }
 
+/* The sequences that a sample consists of, one after the other. */
+typedef struct {
+    const Order *order;
+    const TokenFile *file;
+    int64_t position, offset; /* of the next piece, see order_find */
+    int64_t left;             /* tokens that are still to come */
+} Walk;
+
+static Walk walk_sample(const MegatronDataset *m, int64_t n) {
+    int which = 0;
+    int64_t k = n % m->size; /* Megatron itself stops at the end */
+    if (m->blend != NULL) which = blend_find(m->blend, k, &k);
+    Walk w = {.order = m->orders[which], .file = m->files[which]->tokens, .left = m->seq_len + 1};
+    order_find(w.order, k % order_samples(w.order), &w.position, &w.offset);
+    return w;
+}
+
+static bool walk_next(Walk *w, SamplePiece *piece) {
+    const MegatronIndex *x = tokens_index(w->file);
+    while (w->left > 0) {
+        int64_t sequence = order_sequence(w->order, w->position++);
+        int64_t begin = megatron_start(x, sequence) + w->offset;
+        int64_t tokens = i64_min(megatron_start(x, sequence + 1) - begin, w->left);
+        w->offset = 0;
+        w->left -= tokens;
+        *piece = (SamplePiece){w->file, begin, tokens};
+        if (tokens > 0) return true; /* else an empty document */
+    }
+    return false;
+}
+
 Status megatron_dataset_sample(const MegatronDataset *m, int64_t n, int64_t vocab, int32_t *tokens,
                                int32_t *begins, int32_t *n_begins) {
-    int which = 0;
-    int64_t k = n % m->size, position, offset; /* Megatron itself stops at the end */
-    if (m->blend != NULL) which = blend_find(m->blend, k, &k);
-    const Order *order = m->orders[which];
-    const TokenFile *file = m->files[which]->tokens;
-    const MegatronIndex *x = tokens_index(file);
-    order_find(order, k % order_samples(order), &position, &offset);
+    Walk w = walk_sample(m, n);
+    SamplePiece p;
     int32_t found = 0;
-    for (int64_t have = 0; have < m->seq_len + 1; position++, offset = 0) {
-        int64_t sequence = order_sequence(order, position);
-        int64_t begin = megatron_start(x, sequence) + offset;
-        int64_t part = i64_min(megatron_start(x, sequence + 1) - begin, m->seq_len + 1 - have);
-        if (part == 0) continue; /* an empty document */
-        CHECK(tokens_read(file, begin, part, vocab, tokens + have));
+    for (int64_t have = 0; walk_next(&w, &p); have += p.tokens) {
+        CHECK(tokens_read(p.file, p.begin, p.tokens, vocab, tokens + have));
         if (begins != NULL && have < m->seq_len) begins[found++] = (int32_t)have;
-        have += part;
     }
     if (begins != NULL) *n_begins = found;
     return OK;
+}
+
+int64_t megatron_dataset_pieces(const MegatronDataset *m, int64_t n, SamplePiece **pieces) {
+    Walk w = walk_sample(m, n);
+    int64_t found = 0;
+    *pieces = NEW(SamplePiece, m->seq_len + 1);
+    while (walk_next(&w, &(*pieces)[found])) found++;
+    return found;
 }

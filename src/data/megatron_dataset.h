@@ -15,5 +15,7 @@ void megatron_dataset_close(MegatronDataset *data); /* NULL is fine */
 /* As dataset_sample_documents; every piece of another sequence begins a document. */
 Status megatron_dataset_sample(const MegatronDataset *data, int64_t n, int64_t vocab,
                                int32_t *tokens, int32_t *begins, int32_t *n_begins);
+/* As dataset_sample_pieces. */
+int64_t megatron_dataset_pieces(const MegatronDataset *data, int64_t n, SamplePiece **pieces);
 
 #endif

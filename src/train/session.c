@@ -40,10 +40,9 @@ static int64_t validation_samples(const Config *c) {
     return times * round_up(c->run.eval_sequences, c->batch.global);
 }
 
-static Status open_data(Session *s) {
-    const Config *c = s->config;
+Status session_open_data(const Config *c, Dataset **train, Dataset **val) {
     DatasetOptions o = train_options(c);
-    CHECK(dataset_open(&s->train_data, &o));
+    CHECK(dataset_open(train, &o));
     if (c->run.eval_every > 0 && (c->data.n_val > 0 || splits_validation(c))) {
         if (c->data.n_val > 0) {
             o.sources = c->data.val;
@@ -52,7 +51,7 @@ static Status open_data(Session *s) {
         o.part = SPLIT_VAL;
         o.samples = validation_samples(c);
         o.shuffle = false; /* the same sequences at every evaluation */
-        CHECK(dataset_open(&s->val_data, &o));
+        CHECK(dataset_open(val, &o));
     }
     return OK;
 }
@@ -114,7 +113,7 @@ static Status open_device(Session *s, char **why_cpu) {
 static Status open_alone(Session *s, bool data, char **why_cpu) {
     CHECK(config_check_world(s->config, comm_world_size()));
     CHECK(open_device(s, why_cpu));
-    return data ? open_data(s) : OK;
+    return data ? session_open_data(s->config, &s->train_data, &s->val_data) : OK;
 }
 
 /* One warning, of the first rank that computes on a CPU unasked. */

@@ -158,7 +158,7 @@ static bool due(int64_t step, int64_t every) { return every > 0 && step % every 
 static Status loop(Train *t) {
     const Config *c = t->s.config;
     bool evaluates = t->s.val_data != NULL;
-    if (evaluates && t->state.step == 0) CHECK(evaluate(t));
+    if (evaluates && t->state.step == 0 && eval_due(c, 0)) CHECK(evaluate(t));
     reset_meter(t);
     while (t->state.step < c->run.steps) {
         StepResult r;
@@ -170,7 +170,7 @@ static Status loop(Train *t) {
             CHECK(report_step(t, &r));
             pause = true;
         }
-        if (evaluates && (last || due(t->state.step, c->run.eval_every))) {
+        if (evaluates && eval_due(c, t->state.step)) {
             CHECK(evaluate(t));
             pause = true;
         }
