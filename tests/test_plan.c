@@ -1,5 +1,7 @@
 #include "test.h"
 
+#include <time.h>
+
 #include "attn/plan.h"
 #include "mask_cases.h"
 
@@ -427,6 +429,51 @@ static void impossible_plans_are_refused(void **state) {
     mask_free(&m);
 }
 
+/* Chunks of one to three tokens: as many as there are rows. 65,528 = 8 x 8,191, a prime number: no zigzag
+ * of whole pieces, and no blocks that fill every rank. */
+static void planning_tiny_chunks_takes_no_longer_than_coarse_ones(void **state) {
+    (void)state;
+    static const struct {
+        int64_t S, docs, chunk;
+        int ranks_per_node;
+    } cases[] = {{65528, 1, 1, 0}, {65528, 16, 1, 0}, {65536, 64, 1, 0},
+                 {65536, 16, 2, 4}, {65521, 16, 3, 0}};
+    enum { P = 8, CPU_SECONDS = 10 };
+    int64_t *begin = NEW(int64_t, 65536);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Draw draw = {.seed = 23 + i};
+        Mask m;
+        AttnPlan p;
+        RankPlan rp;
+        int64_t S = cases[i].S, n = 1;
+        begin[0] = 0;
+        if (cases[i].docs > 1) n = draw_documents(&draw, S, 2 * S / cases[i].docs, begin);
+        PlanOptions o = {.backend = BACKEND_MAGI,
+                         .degree = 2,
+                         .dispatch = {.P = P,
+                                      .chunk = cases[i].chunk,
+                                      .ranks_per_node = cases[i].ranks_per_node}};
+        assert_status_ok(mask_documents(&m, S, begin, n, 0));
+        clock_t start = clock(); /* CPU time */
+        assert_status_ok(plan_build(&p, &m, &o));
+        int64_t bands = 0, rows = 0;
+        for (int r = 0; r < P; r++) {
+            plan_rank(&p, r, &rp);
+            for (int k = 0; k < rp.n_stages; k++) bands += rp.stages[k].n_bands;
+            rows += rp.rows;
+            rank_plan_free(&rp);
+        }
+        double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+        if (seconds > CPU_SECONDS) fail_msg("case %d: %.1f s of CPU time", (int)i, seconds);
+        assert_true(bands < 4000000);
+        assert_int_equal(rows, p.dispatch.padded);
+        assert_true(plan_summary(&p).imbalance < 0.06);
+        plan_free(&p);
+        mask_free(&m);
+    }
+    free(begin);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_band_lists_are_planned_exactly),
@@ -442,6 +489,7 @@ int main(void) {
         cmocka_unit_test(the_degree_is_chosen_by_predicted_time),
         cmocka_unit_test(a_broken_plan_is_noticed),
         cmocka_unit_test(impossible_plans_are_refused),
+        cmocka_unit_test(planning_tiny_chunks_takes_no_longer_than_coarse_ones),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 #define TRIALS_PER_GROUP        128 /* where local search stops paying with 8 chunks a group, and */
 #define TRIALS_PER_CHUNK        4   /* with many (measured) */
 #define MAX_TRIALS              (1 << 18)
+#define MAX_COST                (1 << 24) /* see assignment_cost: half a second, 8 M bands a rank */
 #define TILE                    128 /* rows of a kernel's q tile */
 
 const char *const dispatch_kind_names[DISPATCH_KINDS] = {
@@ -83,11 +84,17 @@ static void assign_contiguous(Dispatch *d) {
     for (int32_t i = 0; i < d->n_chunks; i++) d->owner[i] = i / d->chunks_per_rank;
 }
 
+/* Chunks of a piece: of 2P pieces of each sequence, or of the stream. 0: neither can be cut like that. */
+static int64_t zigzag_run(const Dispatch *d, int64_t T) {
+    int32_t pieces = 2 * d->P;
+    if (T > 0 && d->S % T == 0 && d->padded == d->S && T % ((int64_t)pieces * d->chunk) == 0)
+        return T / pieces / d->chunk;
+    return d->n_chunks % pieces == 0 ? d->n_chunks / pieces : 0;
+}
+
 static void assign_zigzag(Dispatch *d, int64_t T) {
     int32_t pieces = 2 * d->P;
-    int64_t run = d->n_chunks % pieces == 0 ? d->n_chunks / pieces : 1; /* chunks of a piece */
-    if (T > 0 && d->S % T == 0 && d->padded == d->S && T % ((int64_t)pieces * d->chunk) == 0)
-        run = T / pieces / d->chunk;
+    int64_t run = i64_max(1, zigzag_run(d, T));
     for (int32_t i = 0; i < d->n_chunks; i++) {
         int32_t piece = (int32_t)(i / run % pieces);
         d->owner[i] = piece < d->P ? piece : pieces - 1 - piece;
@@ -233,6 +240,48 @@ static DispatchKind choose_kind(Dispatch *d, const Mask *mask, const Survey *s,
     return nodes ? DISPATCH_TWO_LEVEL : DISPATCH_LOCAL_SEARCH;
 }
 
+/* ---- more chunks than can be assigned one by one ------------------------------------------- */
+
+/* Trials of the local search times the chunks that each looks at. Where the chunks of a rank lie scattered,
+ * a rank has up to half as many bands under a causal mask. */
+static int64_t assignment_cost(int64_t n_chunks, int64_t chunks_per_rank) {
+    return i64_min(n_chunks, MAX_TRIALS / TRIALS_PER_CHUNK) * chunks_per_rank;
+}
+
+/* How many neighbouring chunks to assign together: the fewest that cost no more than MAX_COST, or
+ * somewhat more if that number divides the chunks of a rank. 1: each by itself. */
+static int32_t chunks_of_block(const Dispatch *d, const DispatchOptions *o) {
+    bool search = d->kind == DISPATCH_LOCAL_SEARCH || d->kind == DISPATCH_TWO_LEVEL;
+    if (!search && (d->kind != DISPATCH_ZIGZAG || zigzag_run(d, o->T) > 0)) return 1;
+    int32_t m = d->chunks_per_rank, fewest = 1;
+    while (assignment_cost((int64_t)d->P * (m / fewest), m / fewest) > MAX_COST) fewest++;
+    for (int32_t f = fewest; f < 2 * fewest; f++)
+        if (m % f == 0) return f;
+    return fewest;
+}
+
+/* The blocks as chunks of a grid of their own. What does not fill a block for every rank is the end of
+ * the stream, which every rank holds an equal part of. */
+static void assign_blocks(Dispatch *d, const Mask *mask, const DispatchOptions *o, int32_t block) {
+    int32_t blocks = d->chunks_per_rank / block, rest = d->chunks_per_rank % block;
+    Dispatch coarse = {.P = d->P,
+                       .kind = d->kind,
+                       .S = d->S,
+                       .padded = (int64_t)d->P * blocks * block * d->chunk,
+                       .chunk = block * d->chunk,
+                       .n_chunks = d->P * blocks,
+                       .chunks_per_rank = blocks,
+                       .owner = NEW(int32_t, d->P * (int64_t)blocks)};
+    Survey s;
+    survey_build(&s, &coarse, mask);
+    assign(&coarse, &s, o);
+    survey_free(&s);
+    int32_t assigned = coarse.n_chunks * block;
+    for (int32_t i = 0; i < d->n_chunks; i++)
+        d->owner[i] = i < assigned ? coarse.owner[i / block] : (i - assigned) / rest;
+    dispatch_free(&coarse);
+}
+
 /* ---- the whole --------------------------------------------------------------------------- */
 
 Status dispatch_build(Dispatch *out, const Mask *mask, const DispatchOptions *o) {
@@ -257,7 +306,11 @@ Status dispatch_build(Dispatch *out, const Mask *mask, const DispatchOptions *o)
     bool survey = d->kind != DISPATCH_CONTIGUOUS && d->kind != DISPATCH_ZIGZAG;
     if (survey) survey_build(&s, d, mask);
     if (d->kind == DISPATCH_AUTO) d->kind = choose_kind(d, mask, &s, o);
-    assign(d, &s, o);
+    int32_t block = chunks_of_block(d, o);
+    if (block > 1)
+        assign_blocks(d, mask, o, block);
+    else
+        assign(d, &s, o);
     if (survey) survey_free(&s);
 
     int32_t *filled = NEW(int32_t, o->P);
