@@ -330,6 +330,13 @@ static void bytes_follow_from_rows_and_heads(void **state) {
                 8 * 14680064 * 3LL / 4); /* zigzag saves a quarter */
     plan_free(&p);
     mask_free(&m);
+    /* the greatest of everything that keys allow: cp, the stream, heads, head_dim */
+    cost = cost_default(1024, 1024, 1024);
+    p = (AttnPlan){.P = 1 << 16, .dispatch.rows = 1 << 13};
+    PlanBytes ring = plan_bytes_dense(&p, BACKEND_RING, &cost);
+    assert_true(ring.forward == 65536.0 * 65535 * 8192 * (4 << 20));
+    assert_true(ring.backward == 65536.0 * 65535 * 8192 * (12 << 20));
+    assert_true(plan_bytes_dense(&p, BACKEND_ULYSSES, &cost).forward == 65535.0 * 8192 * (8 << 20));
 }
 
 static void the_degree_is_chosen_by_predicted_time(void **state) {

@@ -218,19 +218,24 @@ static int64_t ulysses_row_bytes(const CostModel *m, int q_like) {
     return (int64_t)(q_like * m->H + 2 * m->K) * m->D * m->act_bytes;
 }
 
+/* Of so many rows of keys and values, and their gradients. */
+static PlanBytes kv_row_bytes(int64_t rows, const CostModel *m) {
+    return (PlanBytes){(double)rows * (double)kv_bytes(m),
+                       (double)rows * (double)(kv_bytes(m) + dkv_bytes(m))};
+}
+
 PlanBytes plan_bytes_dense(const AttnPlan *p, CpBackend backend, const CostModel *m) {
     int64_t rows = (int64_t)p->P * (p->P - 1) * p->dispatch.rows;
     if (backend == BACKEND_ULYSSES) { /* 1 / P of the heads of a row goes to each peer */
-        int64_t bytes = rows / p->P * ulysses_row_bytes(m, 2);
+        double bytes = (double)(rows / p->P) * (double)ulysses_row_bytes(m, 2);
         return (PlanBytes){bytes, bytes};
     }
-    return (PlanBytes){rows * kv_bytes(m), rows * (kv_bytes(m) + dkv_bytes(m))};
+    return kv_row_bytes(rows, m);
 }
 
 PlanBytes plan_bytes(const AttnPlan *p, const CostModel *m) {
     if (p->backend != BACKEND_MAGI) return plan_bytes_dense(p, p->backend, m);
-    int64_t rows = plan_summary(p).recv_rows;
-    return (PlanBytes){rows * kv_bytes(m), rows * (kv_bytes(m) + dkv_bytes(m))};
+    return kv_row_bytes(plan_summary(p).recv_rows, m);
 }
 
 /* q, k, v there and o back; their gradients the other way round. */

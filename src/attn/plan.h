@@ -100,9 +100,10 @@ typedef struct {
 } PlanSummary;
 PlanSummary plan_summary(const AttnPlan *p);
 
-/* Bytes that the backend moves per layer, summed over ranks. */
+/* Bytes that the backend moves per layer, summed over ranks: whole numbers, of which the greatest that keys
+ * allow, 2^70, do not fit in 64 bits. */
 typedef struct {
-    int64_t forward, backward;
+    double forward, backward;
 } PlanBytes;
 PlanBytes plan_bytes(const AttnPlan *p, const CostModel *m);
 /* The same for ring, allgather or ulysses on this plan's number of rows: no mask changes it. */

@@ -112,12 +112,11 @@ static void rank_table(const AttnPlan *p, double mean_area, const PlanTimes *t, 
 static void backend_row(const AttnPlan *p, const CostModel *m, const RankTimes *t, bool chosen,
                         StrBuf *out) {
     PlanBytes bytes = plan_bytes(p, m), ring = plan_bytes_dense(p, BACKEND_RING, m);
-    int64_t moved = bytes.forward + bytes.backward, dense = ring.forward + ring.backward;
+    double moved = bytes.forward + bytes.backward, dense = ring.forward + ring.backward;
     double exposed = t->forward.exposed + t->backward.exposed;
     strbuf_printf(out, "%c %-10s%7d%8.2f %%%14.1f%14.1f%9.1f %%%12.1f%12.1f%9.1f %%\n",
                   chosen ? '>' : ' ', backend_name(p), p->n_stages, 100 * plan_summary(p).imbalance,
-                  (double)bytes.forward / MIB, (double)bytes.backward / MIB,
-                  dense > 0 ? 100 * (double)moved / (double)dense : 0.0, MICRO * t->forward.seconds,
+                  bytes.forward / MIB, bytes.backward / MIB, dense > 0 ? 100 * moved / dense : 0.0, MICRO * t->forward.seconds,
                   MICRO * t->backward.seconds, seconds(t) > 0 ? 100 * exposed / seconds(t) : 0.0);
 }
 
@@ -196,8 +195,7 @@ void plan_report_text(const PlanReport *r, StrBuf *out) {
 /* ---- JSON ---------------------------------------------------------------------------------- */
 
 static void bytes_json(const char *name, PlanBytes b, StrBuf *out) {
-    strbuf_printf(out, "\"%s\":{\"forward\":%" PRId64 ",\"backward\":%" PRId64 "},", name,
-                  b.forward, b.backward);
+    strbuf_printf(out, "\"%s\":{\"forward\":%.0f,\"backward\":%.0f},", name, b.forward, b.backward);
 }
 
 static void times_json(const char *name, const CostTimeline *t, StrBuf *out) {
