@@ -88,9 +88,11 @@ static inline bool checked_mul(int64_t a, int64_t b, int64_t *out) {
 }
 
 /* ---- element types ----------------------------------------------------------------------- */
-typedef enum { DT_F32, DT_BF16, DT_F64, DT_I64, DT_I32, DT_U8 } Dtype;
+/* F16 and OTHER (any type that is not in this list, 0 bytes) occur in files only: nothing is computed
+ * or communicated in them. */
+typedef enum { DT_F32, DT_BF16, DT_F64, DT_I64, DT_I32, DT_U8, DT_F16, DT_OTHER } Dtype;
 static inline int dtype_bytes(Dtype t) {
-    static const int bytes[] = {4, 2, 8, 8, 4, 1};
+    static const int bytes[] = {4, 2, 8, 8, 4, 1, 2, 0};
     return bytes[t];
 }
 

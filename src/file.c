@@ -106,6 +106,19 @@ Status file_read_all(StrBuf *text, const char *path, const char *what, int64_t l
     return st;
 }
 
+bool file_is_lfs_pointer(const char *bytes, int64_t n) {
+    static const char start[] = "version https://git-lfs.github.com/";
+    const int64_t len = (int64_t)sizeof start - 1;
+    return n >= len && memcmp(bytes, start, (size_t)len) == 0;
+}
+
+Status file_lfs_fail(const char *path) {
+    return status_fail(ERR_USER,
+                       "%s is a Git LFS pointer, not the file itself: run `git lfs pull` in its "
+                       "folder, or download it again",
+                       path);
+}
+
 /* ---- transfers ------------------------------------------------------------------------------- */
 
 int file_read_at(int fd, void *dst, int64_t n, int64_t offset) {

@@ -24,6 +24,11 @@ Status file_open(const char *path, int *fd);
  * wait for ever. ERR_USER also for more than `limit` bytes. */
 Status file_read_all(StrBuf *text, const char *path, const char *what, int64_t limit);
 
+/* What `git clone` leaves in place of a large file where Git LFS is not installed, by its first
+ * bytes; file_lfs_fail is the ERR_USER that says what to do. */
+bool file_is_lfs_pointer(const char *bytes, int64_t n);
+Status file_lfs_fail(const char *path);
+
 int file_read_at(int fd, void *dst, int64_t n, int64_t offset);
 int file_write_at(int fd, const void *src, int64_t n, int64_t offset);
 

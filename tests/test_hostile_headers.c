@@ -180,6 +180,9 @@ static void shapes_and_offsets_up_to_64_bits(void **state) {
         {"F32", "4294967296,4294967296", "0,0", "64 bits can count"},
         {"F32", "3037000500,3037000500", "0,16", "64 bits can count"},
         {"U8", "9223372036854775807,2", "0,16", "64 bits can count"},
+        {"F4", "9223372036854775807,2", "0,16", "64 bits can count"},
+        {"NEW", "9223372036854775807,2", "0,16", "64 bits can count"},
+        {"NEW", "9223372036854775807", "0,16", "need 1152921504606846975 bytes"},
         {"F64", "65536,65536,65536,65536,65536,65536,65536,65536", "0,0", "64 bits can count"},
         {"F64", "2305843009213693952", "0,0", "64 bits can count"},
         {"U8", "9223372036854775808", "0,16", "does not fit 64 bits"},
@@ -206,7 +209,7 @@ static void texts_that_command_a_terminal(void **state) {
     (void)state;
     StrBuf b = {0};
     strbuf_printf(&b, "{\"a\":{\"dtype\":\"\\u001b[2J\\n\"}}");
-    expect_refused("a dtype", &b, 0, "dtype '?', known");
+    expect_refused("a dtype", &b, 0, "dtype '?', expected");
     strbuf_printf(&b, "{\"__metadata__\":{\"\\u001b[2J\":\"\"}}");
     expect_refused("a key", &b, 0, "control characters");
     strbuf_printf(&b, "{\"\\u007f\":{}}");

@@ -101,6 +101,50 @@ static void written_headers_are_read_back_whatever_they_hold(void **state) {
     }
 }
 
+/* Buffers that nobody reads may be of any type: only the size is checked where it is known. */
+static void every_type_of_the_format_is_accepted(void **state) {
+    (void)state;
+    static const struct {
+        const char *type;
+        Dtype dtype;
+        int elements, bytes;
+    } cases[] = {{"BOOL", DT_OTHER, 3, 3},
+                 {"F4", DT_OTHER, 6, 3},
+                 {"F6_E2M3", DT_OTHER, 4, 3},
+                 {"F6_E3M2", DT_OTHER, 8, 6},
+                 {"U8", DT_U8, 3, 3},
+                 {"I8", DT_OTHER, 3, 3},
+                 {"F8_E5M2", DT_OTHER, 3, 3},
+                 {"F8_E4M3", DT_OTHER, 3, 3},
+                 {"F8_E8M0", DT_OTHER, 3, 3},
+                 {"F8_E4M3FNUZ", DT_OTHER, 3, 3},
+                 {"F8_E5M2FNUZ", DT_OTHER, 3, 3},
+                 {"I16", DT_OTHER, 3, 6},
+                 {"U16", DT_OTHER, 3, 6},
+                 {"F16", DT_F16, 3, 6},
+                 {"BF16", DT_BF16, 3, 6},
+                 {"I32", DT_I32, 3, 12},
+                 {"U32", DT_OTHER, 3, 12},
+                 {"F32", DT_F32, 3, 12},
+                 {"C64", DT_OTHER, 3, 24},
+                 {"F64", DT_F64, 3, 24},
+                 {"I64", DT_I64, 3, 24},
+                 {"U64", DT_OTHER, 3, 24},
+                 {"OF_THE_FUTURE", DT_OTHER, 3, 7}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        SafeFile f;
+        char *json = mem_printf("{\"a\":{\"dtype\":\"%s\",\"shape\":[%d],\"data_offsets\":[0,%d]}}",
+                                cases[i].type, cases[i].elements, cases[i].bytes);
+        assert_status_ok(parse(&f, json, cases[i].bytes));
+        assert_string_equal(f.tensors[0].type, cases[i].type);
+        assert_int_equal(f.tensors[0].dtype, cases[i].dtype);
+        if (cases[i].dtype != DT_OTHER)
+            assert_string_equal(safetensors_dtype_name(cases[i].dtype), cases[i].type);
+        safetensors_free(&f);
+        free(json);
+    }
+}
+
 #define T(shape, begin, end)                                                                       \
     "{\"dtype\":\"F32\",\"shape\":" shape ",\"data_offsets\":[" begin "," end "]}"
 
@@ -123,7 +167,16 @@ static void headers_that_lie_are_refused(void **state) {
          "needs exactly"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"x\":1}}", 4,
          "needs exactly"},
-        {"{\"a\":{\"dtype\":\"F8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "dtype 'F8'"},
+        {"{\"a\":{\"dtype\":\"\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "has dtype ''"},
+        {"{\"a\":{\"dtype\":\"F8_E4M3FNUZ_X_Y_Z\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1,
+         "has dtype 'F8_E4M3FNUZ_X_Y_Z', expected one such as F32"},
+        {"{\"a\":{\"dtype\":\"\xc2\x9b[2J\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1,
+         "has dtype '?'"},
+        {"{\"a\":{\"dtype\":\"F16\",\"shape\":[3],\"data_offsets\":[0,4]}}", 4, "need 6 bytes"},
+        {"{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,2]}}", 2, "fill whole bytes"},
+        {"{\"a\":{\"dtype\":\"NEW\",\"shape\":[17],\"data_offsets\":[0,1]}}", 1, "need 2 bytes"},
+        {"{\"a\":{\"dtype\":\"NEW\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,1]}}", 1,
+         "64 bits can count"},
         {"{\"a\":{\"dtype\":3,\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "expected a string"},
         {"{\"a\":" T("[-1]", "0", "4") "}", 4, "shape must be"},
         {"{\"a\":" T("[1.0]", "0", "4") "}", 4, "expected an integer"},
@@ -147,6 +200,8 @@ static void headers_that_lie_are_refused(void **state) {
         {"{\"a\":" T("[1]", "0", "4") "}", 3, "cut short"},
         {"{\"a\":" T("[1]", "0", "4") "}", 5, "followed by something else"},
         {"{\"a\\n\":" T("[1]", "0", "4") "}", 4, "control characters"},
+        {"{\"a\xc2\x9b\":" T("[1]", "0", "4") "}", 4, "control characters"},
+        {"{\"a\\u009b\":" T("[1]", "0", "4") "}", 4, "control characters"},
         {"{\"__metadata__\":{\"a\":1}}", 0, "expected a string"},
         {"{\"__metadata__\":{\"a\":\"1\",\"a\":\"2\"}}", 0, "'a' appears twice"},
         {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "__metadata__ appears twice"},
@@ -226,6 +281,7 @@ int main(void) {
         cmocka_unit_test(a_compact_header_is_read),
         cmocka_unit_test(what_the_python_package_writes_is_read),
         cmocka_unit_test(written_headers_are_read_back_whatever_they_hold),
+        cmocka_unit_test(every_type_of_the_format_is_accepted),
         cmocka_unit_test(headers_that_lie_are_refused),
         cmocka_unit_test(large_and_deep_headers_are_no_trouble),
         cmocka_unit_test(files_that_claim_impossible_headers_are_refused),

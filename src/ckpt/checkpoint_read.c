@@ -62,6 +62,9 @@ static Status read_fail(const Checkpoint *ck, const char *what, int error) {
 static Status read_crc(const Checkpoint *ck, const SafeTensor *t, int64_t begin, int64_t count,
                        void *dst, uint32_t *crc) {
     int64_t total = safetensors_count(t), size = dtype_bytes(t->dtype);
+    if (t->dtype == DT_OTHER)
+        return status_fail(ERR_USER, "%s: tensor '%s' is of type %s, which cria does not read",
+                           ck->path, t->name, t->type);
     if (begin < 0 || count < 0 || count > total || begin > total - count)
         return status_fail(ERR_USER,
                            "%s: tensor '%s' has %" PRId64 " elements, %" PRId64 " from %" PRId64
@@ -189,7 +192,7 @@ static void describe_group(const Checkpoint *ck, int group, StrBuf *out) {
     strbuf_printf(out, "  %-16s %6" PRId64 " tensors %16" PRId64 " elements  ", groups[group].label,
                   tensors, elements);
     describe_bytes(out, bytes);
-    for (int d = 0; d <= DT_U8; d++)
+    for (int d = 0; d <= DT_OTHER; d++)
         if (seen[d]) strbuf_printf(out, " %s", safetensors_dtype_name((Dtype)d));
     strbuf_printf(out, "\n");
 }

@@ -10,11 +10,38 @@
 #include "json.h"
 #include "text.h"
 
-static const char *const dtype_names[] = {"F32", "BF16", "F64", "I64", "I32", "U8"};
-enum { N_DTYPES = sizeof dtype_names / sizeof *dtype_names };
+/* The types of safetensors 0.8. */
+static const struct {
+    const char *name;
+    int bits;
+    Dtype dtype;
+} types[] = {{"F32", 32, DT_F32},          {"BF16", 16, DT_BF16},    {"F64", 64, DT_F64},
+             {"I64", 64, DT_I64},          {"I32", 32, DT_I32},      {"U8", 8, DT_U8},
+             {"F16", 16, DT_F16},          {"BOOL", 8, DT_OTHER},    {"F4", 4, DT_OTHER},
+             {"F6_E2M3", 6, DT_OTHER},     {"F6_E3M2", 6, DT_OTHER}, {"F8_E4M3", 8, DT_OTHER},
+             {"F8_E5M2", 8, DT_OTHER},     {"F8_E8M0", 8, DT_OTHER}, {"F8_E4M3FNUZ", 8, DT_OTHER},
+             {"F8_E5M2FNUZ", 8, DT_OTHER}, {"I8", 8, DT_OTHER},      {"I16", 16, DT_OTHER},
+             {"U16", 16, DT_OTHER},        {"U32", 32, DT_OTHER},    {"U64", 64, DT_OTHER},
+             {"C64", 64, DT_OTHER}};
+enum { N_TYPES = sizeof types / sizeof *types };
 
 const char *safetensors_dtype_name(Dtype t) {
-    return dtype_names[t];
+    for (int i = 0; i < N_TYPES; i++)
+        if (types[i].dtype == t && t != DT_OTHER) return types[i].name;
+    return "other";
+}
+
+/* Bits of an element; 0 when the type is not known. */
+static int type_bits(const char *name) {
+    for (int i = 0; i < N_TYPES; i++)
+        if (strcmp(types[i].name, name) == 0) return types[i].bits;
+    return 0;
+}
+
+static Dtype type_dtype(const char *name) {
+    for (int i = 0; i < N_TYPES; i++)
+        if (strcmp(types[i].name, name) == 0) return types[i].dtype;
+    return DT_OTHER;
 }
 
 int64_t safetensors_count(const SafeTensor *t) {
@@ -49,15 +76,15 @@ static bool printable(const char *s) {
 static Status parse_dtype(Parser *p, SafeTensor *t) {
     Status st = OK;
     char *text = json_string(&p->j);
-    int i = 0;
-    while (text != NULL && i < N_DTYPES && strcmp(text, dtype_names[i]) != 0) i++;
-    if (i == N_DTYPES)
+    if (text == NULL) return OK; /* the caller words JSON errors */
+    if (text[0] == '\0' || strlen(text) >= SAFE_TYPE_MAX || !printable(text))
         st = status_fail(ERR_USER,
-                         "%s: tensor '%.200s' has dtype '%.20s', known are F32 BF16 F64 "
-                         "I64 I32 U8",
+                         "%s: tensor '%.200s' has dtype '%.20s', expected one such as F32, BF16 "
+                         "or F16",
                          p->name, t->name, printable(text) ? text : "?");
     else
-        t->dtype = (Dtype)i;
+        memcpy(t->type, text, strlen(text) + 1);
+    t->dtype = type_dtype(t->type);
     free(text);
     return st;
 }
@@ -107,11 +134,17 @@ static Status parse_tensor(Parser *p, SafeTensor *t) {
     if (st != OK || p->j.error != NULL) return st; /* the caller words JSON errors */
     if (seen != (DTYPE | SHAPE | OFFSETS))
         return tensor_fail(p, t, "needs exactly dtype, shape and data_offsets, once each");
-    int64_t bytes = dtype_bytes(t->dtype);
+    const bool known = type_bits(t->type) > 0;
+    const int bits = known ? type_bits(t->type) : 1; /* an unknown type has at least that */
+    const int unit = bits % 8 == 0 ? 8 : 1; /* bits; counting bits would reach 2^63 sooner */
+    int64_t bytes = bits / unit;
     for (int i = 0; i < t->ndim; i++)
         if (!checked_mul(bytes, t->shape[i], &bytes))
             return tensor_fail(p, t, "its shape has more bytes than 64 bits can count");
-    if (bytes != t->end - t->begin)
+    if (known && unit == 1 && bytes % 8 != 0)
+        return tensor_fail(p, t, "its elements do not fill whole bytes");
+    if (unit == 1) bytes /= 8;
+    if (known ? bytes != t->end - t->begin : bytes > t->end - t->begin)
         return status_fail(ERR_USER,
                            "%s: tensor '%.200s': shape and dtype need %lld bytes, data_offsets "
                            "[%lld, %lld] hold %lld",
@@ -251,9 +284,11 @@ Status safetensors_read(SafeFile *f, const char *path, int fd) {
     if (fstat(fd, &info) != 0)
         return status_fail(ERR_ENV, "cannot stat %s: %s", path, strerror(errno));
     if (!S_ISREG(info.st_mode)) return status_fail(ERR_USER, "%s is not a regular file", path);
-    unsigned char head[8];
+    unsigned char head[64] = {0};
     uint64_t len = 0;
-    int error = info.st_size < 8 ? FILE_ENDS : file_read_at(fd, head, 8, 0);
+    int64_t n = i64_min(info.st_size, (int64_t)sizeof head);
+    int error = n < 8 ? FILE_ENDS : file_read_at(fd, head, n, 0);
+    if (error == 0 && file_is_lfs_pointer((const char *)head, n)) return file_lfs_fail(path);
     if (error == FILE_ENDS)
         return status_fail(ERR_USER, "%s: not a safetensors file: %lld bytes, at least 10 expected",
                            path, (long long)info.st_size);
@@ -314,7 +349,7 @@ void safetensors_layout(SafeTensor *tensors, int n_tensors) {
 
 static void append_tensor(StrBuf *out, const SafeTensor *t) {
     strbuf_json_string(out, t->name);
-    strbuf_printf(out, ":{\"dtype\":\"%s\",\"shape\":[", dtype_names[t->dtype]);
+    strbuf_printf(out, ":{\"dtype\":\"%s\",\"shape\":[", safetensors_dtype_name(t->dtype));
     for (int d = 0; d < t->ndim; d++)
         strbuf_printf(out, "%s%lld", d > 0 ? "," : "", (long long)t->shape[d]);
     strbuf_printf(out, "],\"data_offsets\":[%lld,%lld]}", (long long)t->begin, (long long)t->end);

@@ -7,6 +7,8 @@
 #include "../base.h"
 
 #define SAFE_MAX_DIMS 8
+#define SAFE_TYPE_MAX                                                                              \
+    16 /* bytes of a type's name and its end; the longest known has 11 characters */
 /* What no header has reason to exceed (that of LLaMA-3B has 0.2 MB, its moments included), so that
  * reading the worst takes less than 64 MB. */
 #define SAFE_MAX_HEADER (16LL << 20)
@@ -14,7 +16,9 @@
 
 typedef struct {
     char *name;
-    Dtype dtype; /* F32, BF16, F64, I64, I32, U8 */
+    Dtype dtype; /* DT_OTHER: a type that cria does not read, such as F8_E4M3 or BOOL */
+    char type[SAFE_TYPE_MAX]; /* read from a file: the name of the type; writing takes it from dtype
+                               */
     int ndim;
     int64_t shape[SAFE_MAX_DIMS];
     int64_t begin, end; /* bytes from the start of the data section */
@@ -35,7 +39,9 @@ typedef struct {
 
 /* Parses a header of `len` JSON bytes that a file of file_size bytes starts with (after the 8-byte
  * length). ERR_USER with one sentence naming `name` and what is wrong: not JSON, duplicate names,
- * unknown dtype, shape and range disagree, overlap, hole, past the end, more than anyone needs. */
+ * shape and range disagree, overlap, hole, past the end, more than anyone needs. A type that the
+ * format does not have yet is accepted, as the tensor may be one that nobody reads; shape and range
+ * are then not compared. */
 Status safetensors_parse(SafeFile *f, const char *name, const char *json, int64_t len,
                          int64_t file_size);
 /* Reads and parses the header of an open file. */
@@ -46,7 +52,7 @@ const SafeTensor *safetensors_find(const SafeFile *f, const char *name);
 const char *safetensors_entry(const SafeFile *f, const char *key);
 
 int64_t safetensors_count(const SafeTensor *t); /* elements */
-const char *safetensors_dtype_name(Dtype t);    /* "F32", ... */
+const char *safetensors_dtype_name(Dtype t);    /* "F32", ...; of DT_OTHER "other" */
 
 /* Assigns begin and end to tensors in list order and appends the 8-byte length and the padded
  * header to out. Offsets do not depend on the values of entries of equal lengths. */

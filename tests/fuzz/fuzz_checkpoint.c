@@ -37,6 +37,8 @@ static void check_rewritten(const SafeFile *f, int64_t data_bytes) {
 static void check_opened(Checkpoint *ck, int64_t file_bytes) {
     const SafeFile *f = checkpoint_file(ck);
     int64_t at = 0;
+    for (int i = 0; i < f->n_tensors; i++)
+        if (f->tensors[i].dtype == DT_OTHER) return; /* is neither read nor written */
     for (int i = 0; i < f->n_tensors; i++) {
         const SafeTensor *t = &f->tensors[i];
         int64_t count = safetensors_count(t);
