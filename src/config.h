@@ -111,6 +111,8 @@ void config_free(Config *c);
 
 /* YAML that config_parse reads back to an equal Config. */
 void config_print(const Config *c, StrBuf *out);
+/* The keys of one section, such as "model", with its header. */
+void config_print_section(const Config *c, const char *section, StrBuf *out);
 /* As config_print, on one line of JSON (the log head). */
 void config_print_json(const Config *c, StrBuf *out);
 /* `cria config`: every key with type, default, bounds and help. */

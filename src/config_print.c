@@ -25,9 +25,15 @@ static size_t shared_length(const char *a, const char *b) {
 }
 
 void config_print(const Config *c, StrBuf *out) {
+    config_print_section(c, "", out);
+}
+
+void config_print_section(const Config *c, const char *section, StrBuf *out) {
     const char *previous = "";
+    size_t len = strlen(section);
     for (int i = 0; i < config_n_keys; i++) {
         const char *name = config_keys[i].name;
+        if (len > 0 && (strncmp(name, section, len) != 0 || name[len] != '.')) continue;
         size_t at = shared_length(previous, name), end = section_length(name);
         while (at < end) { /* headers of the sections that begin here */
             size_t n = strcspn(name + at, ".");

@@ -4,6 +4,7 @@
 #define CRIA_TESTS_HF_DIR_H
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,6 +78,37 @@ static inline int list(const char *where, const char *start, char names[64][64])
     return n;
 }
 
+/* What an expression writes to `stream` (1 or 2): expect_output(2, "warning", st = f()). NULL:
+ * nothing. */
+static inline int begin_output(int stream) {
+    char *path = mem_printf("%s/output", dir);
+    fflush(stdout);
+    int saved = dup(stream), fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0666);
+    assert_true(saved >= 0 && fd >= 0 && dup2(fd, stream) == stream);
+    close(fd);
+    free(path);
+    return saved;
+}
+static inline void end_output(int stream, int saved, const char *expected) {
+    fflush(stdout);
+    assert_int_equal(dup2(saved, stream), stream);
+    close(saved);
+    StrBuf text = read_file(dir, "output");
+    char *path = mem_printf("%s/output", dir);
+    assert_int_equal(unlink(path), 0);
+    free(path);
+    if (expected == NULL ? text.len > 0 : strstr(strbuf_text(&text), expected) == NULL)
+        fail_msg("printed \"%s\", expected \"%s\"", strbuf_text(&text),
+                 expected != NULL ? expected : "nothing");
+    strbuf_free(&text);
+}
+#define expect_output(stream, expected, expr)                                                      \
+    do {                                                                                           \
+        int saved_ = begin_output(stream);                                                         \
+        expr;                                                                                      \
+        end_output(stream, saved_, expected);                                                      \
+    } while (0)
+
 /* A copy that can be broken. */
 static inline void copy_golden(const char *name) {
     char *from = mem_printf("tests/golden/%s", name), names[64][64];
@@ -103,6 +135,22 @@ static inline void assert_same_files(const char *a, const char *b, const char *s
         strbuf_free(&x);
         strbuf_free(&y);
     }
+}
+
+/* Replaces every `from` in a file of `hf` by `to`. */
+static inline void replace(const char *name, const char *from, const char *to) {
+    StrBuf text = read_file(hf, name), changed = {0};
+    int n = 0;
+    for (size_t i = 0; i < text.len;) {
+        bool here = text.len - i >= strlen(from) && memcmp(text.text + i, from, strlen(from)) == 0;
+        strbuf_append(&changed, here ? to : text.text + i, here ? strlen(to) : 1);
+        i += here ? strlen(from) : 1;
+        n += here;
+    }
+    if (n == 0) fail_msg("%s holds no %s", name, from);
+    write_file(hf, name, changed.text, changed.len);
+    strbuf_free(&text);
+    strbuf_free(&changed);
 }
 
 static inline Status export_as(const char *to, Dtype dtype, int64_t shard_bytes) {

@@ -128,6 +128,26 @@ static void export_import_and_export_again_gives_equal_directories(void **state)
     }
 }
 
+/* All of config.json but the version. */
+static void an_export_says_what_the_imported_model_said(void **state) {
+    (void)state;
+    for (int i = 0; i < N_GOLDEN; i++) {
+        char *from = mem_printf("tests/golden/%s", golden[i].name), *line;
+        import_golden(i);
+        assert_status_ok(export_as(out, golden[i].dtype, golden[i].shard_bytes));
+        StrBuf a = read_file(from, "config.json"), b = read_file(out, "config.json");
+        for (char *at = a.text; (line = strtok_r(NULL, "\n", &at)) != NULL;) {
+            bool found = strstr(b.text, line) != NULL;
+            if (!found && strstr(line, "transformers_version") == NULL)
+                fail_msg("%s: no %s in %s", golden[i].name, line, b.text);
+        }
+        strbuf_free(&a);
+        strbuf_free(&b);
+        delete_tree(out);
+        free(from);
+    }
+}
+
 static void a_checkpoint_made_by_import_is_that_of_a_run_at_step_0(void **state) {
     (void)state;
     import_golden(0);
@@ -207,7 +227,21 @@ static void nothing_that_exists_is_overwritten(void **state) {
     assert_status_fails(export_as(out, DT_F32, HF_SHARD_BYTES), ERR_USER, "it is not empty");
     assert_status_fails(export_as(ckpt, DT_F32, HF_SHARD_BYTES), ERR_USER, "Not a directory");
     char *deep = mem_printf("%s/missing/out", dir);
-    assert_status_fails(export_as(deep, DT_F32, HF_SHARD_BYTES), ERR_ENV, "No such file");
+    assert_status_fails(export_as(deep, DT_F32, HF_SHARD_BYTES), ERR_USER, "No such file");
+    assert_status_fails(hf_import("tests/golden/hf_tied", deep), ERR_USER, "No such file");
+    char *below = mem_printf("%s/out", ckpt);
+    assert_status_fails(export_as(below, DT_F32, HF_SHARD_BYTES), ERR_USER, "Not a directory");
+    assert_status_fails(hf_import("tests/golden/hf_tied", below), ERR_USER, "Not a directory");
+    char *name = NEW(char, 300);
+    memset(name, 'x', 299);
+    char *longer = mem_printf("%s/%s", dir, name);
+    assert_status_fails(export_as(longer, DT_F32, HF_SHARD_BYTES), ERR_USER, "name too long");
+    assert_status_fails(hf_import("tests/golden/hf_tied", longer), ERR_USER, "name too long");
+    name[252] = '\0'; /* DIR fits, DIR.tmp and CHECKPOINT.XXXXXX do not */
+    char *almost = mem_printf("%s/%s", dir, name);
+    assert_status_fails(export_as(almost, DT_F32, HF_SHARD_BYTES), ERR_USER, "name too long");
+    assert_status_fails(hf_import("tests/golden/hf_tied", almost), ERR_USER, "name too long");
+    free(below), free(name), free(longer), free(almost);
     free(slashes), free(deep);
 }
 
@@ -223,33 +257,6 @@ static void what_is_no_checkpoint_of_cria_is_not_exported(void **state) {
     assert_status_fails(export_as(out, DT_F32, HF_SHARD_BYTES), ERR_USER, "is damaged");
     assert_false(exists(out));
     strbuf_free(&file);
-}
-
-static void the_tokenizer_goes_along(void **state) {
-    (void)state;
-    import_golden(0);
-    assert_int_equal(mkdir(hf, 0777), 0);
-    write_file(hf, "tokenizer.json", "{\"a\": 1}", 8);
-    write_file(hf, "merges.txt", "a b\n", 4);
-    write_file(hf, "config.json", "not this one", 12);
-    HfExportOptions o = {.dtype = DT_BF16, .shard_bytes = HF_SHARD_BYTES, .tokenizer = hf};
-    assert_status_ok(hf_export(ckpt, out, &o));
-    assert_same_files(hf, out, "tokenizer");
-    assert_same_files(hf, out, "merges");
-    char names[64][64];
-    assert_int_equal(list(out, "", names), 5);
-    delete_tree(out);
-    char *file = mem_printf("%s/tokenizer.json", hf), *other = mem_printf("%s/config.json", hf);
-    o.tokenizer = file;
-    assert_status_ok(hf_export(ckpt, out, &o));
-    assert_int_equal(list(out, "", names), 4);
-    delete_tree(out);
-    o.tokenizer = other;
-    assert_status_fails(hf_export(ckpt, out, &o), ERR_USER, "found no file of a tokenizer");
-    o.tokenizer = "/nonexistent";
-    assert_status_fails(hf_export(ckpt, out, &o), ERR_USER, "cannot find the tokenizer");
-    assert_int_equal(list(dir, "out", names), 0);
-    free(file), free(other);
 }
 
 /* A limit on the size of a file is what a full disk is, to a process. */
@@ -314,11 +321,11 @@ int main(void) {
         TEST(an_imported_tied_model_computes_what_transformers_does),
         TEST(weights_are_exported_to_the_bytes_that_transformers_wrote),
         TEST(export_import_and_export_again_gives_equal_directories),
+        TEST(an_export_says_what_the_imported_model_said),
         TEST(a_checkpoint_made_by_import_is_that_of_a_run_at_step_0),
         TEST(bf16_is_rounded_to_the_nearest_and_ties_to_even),
         TEST(nothing_that_exists_is_overwritten),
         TEST(what_is_no_checkpoint_of_cria_is_not_exported),
-        TEST(the_tokenizer_goes_along),
         TEST(an_export_that_fails_leaves_nothing),
         TEST(a_killed_export_leaves_no_directory_and_does_not_hinder_the_next),
     };

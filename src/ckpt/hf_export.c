@@ -13,6 +13,7 @@
 
 #include "ckpt/checkpoint.h"
 #include "file.h"
+#include "ckpt/hf_shards.h"
 #include "log.h"
 #include "model/params.h"
 
@@ -23,9 +24,9 @@ typedef struct {
     Checkpoint *ck;
     const char *path; /* of the checkpoint */
     Config config;
+    HfExtra extra; /* resolved */
     ParamTable *table;
-    int *shard; /* which file each tensor of the table goes to */
-    int n_shards;
+    HfShards shards;
     int64_t bytes; /* of all tensors */
     char *dir;     /* without slashes at its end */
     char *tmp;
@@ -47,9 +48,11 @@ static bool is_dots(const char *name) {
 static Status check_unused(const Export *e) {
     DIR *d = opendir(e->dir);
     if (d == NULL && errno == ENOENT) return OK;
-    if (d == NULL) return status_fail(ERR_USER, "cannot export to %s: %s", e->dir, strerror(errno));
+    if (d == NULL)
+        return status_fail(file_open_status(errno), "cannot export to %s: %s", e->dir,
+                           strerror(errno));
     bool empty = true;
-    errno = 0; /* which tells a folder's end from a failure */
+    errno = 0; /* which tells the end of a directory from a failure */
     for (struct dirent *f; (f = readdir(d)) != NULL;) empty &= is_dots(f->d_name);
     int error = errno;
     closedir(d);
@@ -72,12 +75,19 @@ static Status clear_tmp(const Export *e) {
 }
 
 static Status make_tmp(Export *e) {
-    if (mkdir(e->tmp, 0777) != 0 && errno != EEXIST) return write_fail(e, "making its .tmp", errno);
+    if (mkdir(e->tmp, 0777) != 0 && errno != EEXIST)
+        return status_fail(file_create_status(errno), "cannot export to %s: making %s: %s", e->dir,
+                           e->tmp, strerror(errno));
     int fd = open(e->tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return write_fail(e, "opening its .tmp", errno);
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-        close(fd);
-        return status_fail(ERR_USER, "cannot export to %s: another export is writing it", e->dir);
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        if (errno == EWOULDBLOCK) {
+            close(fd);
+            return status_fail(ERR_USER, "cannot export to %s: another export is writing it",
+                               e->dir);
+        }
+        log_warn("cannot lock %s (%s): see that no other export writes it", e->tmp,
+                 strerror(errno));
     }
     e->lock = fd;
     return clear_tmp(e);
@@ -110,55 +120,6 @@ static Status write_text(const Export *e, const char *name, const StrBuf *text) 
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
-static int64_t tensor_bytes(const Export *e, const Param *p) {
-    return p->rows * p->cols * dtype_bytes(e->o->dtype);
-}
-
-/* The table's tensors in the order of transformers' modules, in which version 4 fills files. */
-static void list_modules(const ParamTable *t, int *order) {
-    static const int in_layer[PARAMS_PER_LAYER] = {PARAM_Q,    PARAM_K,          PARAM_V,
-                                                   PARAM_O,    PARAM_GATE,       PARAM_UP,
-                                                   PARAM_DOWN, PARAM_INPUT_NORM, PARAM_POST_NORM};
-    int n = 0;
-    order[n++] = t->embed;
-    for (int at = t->layer_first; at < t->final_norm; at += t->layer_stride)
-        for (int i = 0; i < PARAMS_PER_LAYER; i++) order[n++] = at + in_layer[i];
-    order[n++] = t->final_norm;
-    if (t->head != t->embed) order[n++] = t->head;
-    REQUIRE(n == t->n_params);
-}
-
-/* As huggingface_hub's split_state_dict_into_shards_factory: a file is closed when the next tensor
- * would be too much for it, and a tensor that is too much for any gets one of its own at once. */
-static void assign_shards(Export *e) {
-    const ParamTable *t = e->table;
-    int *order = NEW(int, t->n_params), first = 0; /* of the open file, in `order` */
-    int64_t held = 0;                              /* bytes in the open file */
-    e->shard = NEW(int, t->n_params);
-    list_modules(t, order);
-    for (int i = 0; i < t->n_params; i++) e->shard[i] = -1;
-    for (int i = 0; i <= t->n_params; i++) {
-        int64_t size = i < t->n_params ? tensor_bytes(e, &t->params[order[i]]) : 0;
-        if (size > e->o->shard_bytes) {
-            e->shard[order[i]] = e->n_shards++;
-            continue;
-        }
-        if (held > 0 && (i == t->n_params || held + size > e->o->shard_bytes)) {
-            for (; first < i; first++)
-                if (e->shard[order[first]] < 0) e->shard[order[first]] = e->n_shards;
-            e->n_shards++;
-            held = 0;
-        }
-        held += size;
-    }
-    free(order);
-}
-
-static char *shard_name(const Export *e, int shard) {
-    if (e->n_shards == 1) return mem_strdup("model.safetensors");
-    return mem_printf("model-%05d-of-%05d.safetensors", shard + 1, e->n_shards);
-}
-
 static int by_name(const void *a, const void *b) {
     const SafeTensor *x = a, *y = b;
     return strcmp(x->name, y->name);
@@ -170,7 +131,7 @@ static int list_shard(const Export *e, int shard, SafeTensor **list) {
     *list = NEW(SafeTensor, e->table->n_params);
     for (int i = 0; i < e->table->n_params; i++) {
         Param *p = &e->table->params[i];
-        if (e->shard[i] == shard)
+        if (e->shards.of[i] == shard)
             (*list)[n++] = (SafeTensor){.name = p->name,
                                         .dtype = e->o->dtype,
                                         .ndim = p->ndim,
@@ -216,7 +177,7 @@ static Status write_tensor(const Export *e, const SafeTensor *t, const char *fil
 }
 
 static Status write_shard(const Export *e, int shard) {
-    char *name = shard_name(e, shard);
+    char *name = hf_shard_name(&e->shards, shard);
     SafeTensor *list;
     StrBuf header = {0};
     int n = list_shard(e, shard, &list), fd = create_file(e, name);
@@ -239,11 +200,11 @@ static Status write_index(const Export *e) {
     StrBuf text = {0};
     SafeTensor *all = NEW(SafeTensor, t->n_params);
     for (int i = 0; i < t->n_params; i++)
-        all[i] = (SafeTensor){.name = t->params[i].name, .begin = e->shard[i]};
+        all[i] = (SafeTensor){.name = t->params[i].name, .begin = e->shards.of[i]};
     qsort(all, (size_t)t->n_params, sizeof *all, by_name);
     for (int i = 0; i < t->n_params; i++)
         index.places[index.n_places++] =
-            (SafeEntry){mem_strdup(all[i].name), shard_name(e, (int)all[i].begin)};
+            (SafeEntry){mem_strdup(all[i].name), hf_shard_name(&e->shards, (int)all[i].begin)};
     hf_index_print(&index, t->n_weights, e->bytes, &text);
     Status st = write_text(e, "model.safetensors.index.json", &text);
     free(all);
@@ -253,20 +214,20 @@ static Status write_index(const Export *e) {
 }
 
 static Status write_weights(Export *e) {
-    for (int i = 0; i < e->table->n_params; i++) e->bytes += tensor_bytes(e, &e->table->params[i]);
-    assign_shards(e);
+    e->bytes = e->table->n_weights * dtype_bytes(e->o->dtype);
+    e->shards = hf_shards_assign(e->table, e->o->dtype, e->o->shard_bytes);
     e->block = NEW(float, BLOCK);
     e->rounded = NEW(uint16_t, BLOCK);
-    for (int i = 0; i < e->n_shards; i++) CHECK(write_shard(e, i));
-    return e->n_shards > 1 ? write_index(e) : OK;
+    for (int i = 0; i < e->shards.n; i++) CHECK(write_shard(e, i));
+    return e->shards.n > 1 ? write_index(e) : OK;
 }
 
 /* ---- the other files ------------------------------------------------------------------------- */
 
 static Status write_configs(const Export *e) {
     StrBuf model = {0}, generation = {0};
-    hf_config_print(&e->config, e->o->dtype, &model);
-    hf_generation_print(&e->config, &generation);
+    hf_config_print(&e->config, &e->extra, e->o->dtype, &model);
+    hf_generation_print(&e->extra, &generation);
     Status st = write_text(e, "config.json", &model);
     if (st == OK) st = write_text(e, "generation_config.json", &generation);
     strbuf_free(&model);
@@ -279,44 +240,77 @@ static Status copy_file(const Export *e, const char *from, const char *name) {
     int in, out = -1, error = 0;
     CHECK(file_open(from, &in));
     if (fstat(in, &info) != 0 || (out = create_file(e, name)) < 0) error = errno;
+    bool pointer = false;
     for (int64_t at = 0; error == 0 && at < info.st_size; at += BLOCK) {
         int64_t n = i64_min(BLOCK, info.st_size - at);
         error = file_read_at(in, e->block, n, at);
+        pointer |= error == 0 && at == 0 && file_is_lfs_pointer((const char *)e->block, n);
         if (error == 0) error = file_write_at(out, e->block, n, at);
     }
     close(in);
-    return finish_file(e, name, out, error);
+    Status st = finish_file(e, name, out, error);
+    return st == OK && pointer ? file_lfs_fail(from) : st;
 }
 
-/* Those of a directory that are there, or the one file. Others in the directory (weights, a
- * config.json) are none of an export's business. */
+/* What a tokenizer may consist of. Others in its directory (weights, a config.json) are none of an
+ * export's business. The first SETTINGS say how the others are read, and belong to a tokenizer.json
+ * beside them that is given alone. */
+static const char *const tokenizer_files[] = {"tokenizer_config.json",
+                                              "special_tokens_map.json",
+                                              "tokenizer.json",
+                                              "tokenizer.model",
+                                              "added_tokens.json",
+                                              "vocab.json",
+                                              "merges.txt",
+                                              "chat_template.jinja",
+                                              "chat_template.json"};
+enum { SETTINGS = 2, N_TOKENIZER_FILES = sizeof tokenizer_files / sizeof *tokenizer_files };
+
+/* When none was copied: it is made of the file in which transformers looks first. */
+static Status write_tokenizer_config(const Export *e, const char *folder, const bool *copied) {
+    static const char *const sources[] = {"tokenizer.json", "tokenizer.model", "vocab.json"};
+    if (copied[0]) return OK;
+    for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {
+        int k = 0;
+        while (strcmp(tokenizer_files[k], sources[i]) != 0) k++;
+        if (!copied[k] || (i == 2 && !copied[k + 1])) continue; /* vocab.json needs merges.txt */
+        char *path = mem_printf("%s/%s", folder, sources[i]);
+        StrBuf text = {0};
+        Status st = hf_tokenizer_config(path, &e->extra, e->config.model.vocab, &text);
+        if (st == OK && text.len > 0) st = write_text(e, tokenizer_files[0], &text);
+        strbuf_free(&text);
+        free(path);
+        return st;
+    }
+    return OK;
+}
+
 static Status copy_tokenizer(const Export *e) {
-    static const char *const names[] = {"tokenizer.json",    "tokenizer_config.json",
-                                        "tokenizer.model",   "special_tokens_map.json",
-                                        "added_tokens.json", "vocab.json",
-                                        "merges.txt",        "chat_template.jinja",
-                                        "chat_template.json"};
     const char *path = e->o->tokenizer, *slash = strrchr(path, '/');
     const char *base = slash != NULL ? slash + 1 : path;
     struct stat info;
     if (stat(path, &info) != 0)
         return status_fail(file_open_status(errno), "cannot find the tokenizer %s: %s", path,
                            strerror(errno));
-    int copied = 0;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        bool dir = S_ISDIR(info.st_mode);
-        char *from = dir ? mem_printf("%s/%s", path, names[i]) : mem_strdup(path);
-        Status st = OK;
-        if (dir ? access(from, F_OK) == 0 : strcmp(base, names[i]) == 0) {
-            st = copy_file(e, from, names[i]);
-            copied++;
+    bool is_folder = S_ISDIR(info.st_mode), copied[N_TOKENIZER_FILES] = {false}, found = false;
+    char *folder = is_folder ? mem_strdup(path) : file_parent(path);
+    Status st = OK;
+    for (int i = N_TOKENIZER_FILES - 1; i >= 0 && st == OK; i--) {
+        const char *name = tokenizer_files[i];
+        char *from = mem_printf("%s/%s", folder, name);
+        bool given = is_folder || strcmp(base, name) == 0;
+        if ((given || (found && i < SETTINGS)) && access(from, F_OK) == 0) {
+            st = copy_file(e, from, name);
+            copied[i] = found = true;
         }
         free(from);
-        CHECK(st);
     }
-    if (copied > 0) return OK;
-    return status_fail(
-        ERR_USER, "--tokenizer %s: found no file of a tokenizer, such as tokenizer.json", path);
+    if (st == OK && !found)
+        st = status_fail(
+            ERR_USER, "--tokenizer %s: found no file of a tokenizer, such as tokenizer.json", path);
+    if (st == OK) st = write_tokenizer_config(e, folder, copied);
+    free(folder);
+    return st;
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
@@ -338,6 +332,9 @@ static Status open_checkpoint(Export *e) {
             ERR_USER, "%s holds no configuration: it is not a checkpoint that cria wrote", e->path);
     CHECK(checkpoint_verify(e->ck));
     CHECK(config_parse(&e->config, e->path, text, strlen(text), 0, NULL));
+    HfExtra kept;
+    CHECK(hf_extra_parse(&kept, e->path, checkpoint_entry(e->ck, HF_ENTRY)));
+    e->extra = hf_extra_resolve(&kept, &e->config);
     e->table = param_table_create(&e->config.model, 1);
     for (int i = 0; i < e->table->n_params; i++) CHECK(check_tensor(e, &e->table->params[i]));
     const ModelConfig *m = &e->config.model;
@@ -366,8 +363,8 @@ Status hf_export(const char *checkpoint, const char *dir, const HfExportOptions 
     Status st = export_all(&e);
     if (st == OK) {
         log_info("exported %s to %s: %lld weights, %lld bytes in %d file%s", checkpoint, e.dir,
-                 (long long)e.table->n_weights, (long long)e.bytes, e.n_shards,
-                 e.n_shards == 1 ? "" : "s");
+                 (long long)e.table->n_weights, (long long)e.bytes, e.shards.n,
+                 e.shards.n == 1 ? "" : "s");
     } else if (e.lock >= 0) {
         clear_tmp(&e);
         rmdir(e.tmp);
@@ -376,7 +373,7 @@ Status hf_export(const char *checkpoint, const char *dir, const HfExportOptions 
     checkpoint_close(e.ck);
     config_free(&e.config);
     param_table_free(e.table);
-    void *parts[] = {e.shard, e.dir, e.tmp, e.block, e.rounded};
+    void *parts[] = {e.shards.of, e.dir, e.tmp, e.block, e.rounded};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) free(parts[i]);
     return st;
 }

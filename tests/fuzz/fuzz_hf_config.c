@@ -8,14 +8,20 @@
 static void check_config(const char *text, int64_t len) {
     StrBuf written[2] = {{0}, {0}};
     Config c;
-    Status st = hf_config_parse(&c, "fuzz", text, len);
+    HfExtra extra, kept;
+    Status st = hf_config_parse(&c, &extra, "fuzz", text, len);
     for (int i = 0; i < 2 && st == OK; i++) {
         const ModelConfig *m = &c.model;
         REQUIRE(m->layers > 0 && m->heads % m->kv_heads == 0 && m->head_dim % 2 == 0);
         REQUIRE(c.data.eod < m->vocab);
-        hf_config_print(&c, DT_BF16, &written[i]);
+        StrBuf entry = {0};
+        hf_extra_print(&extra, &entry);
+        REQUIRE(hf_extra_parse(&kept, "entry", entry.text) == OK);
+        strbuf_free(&entry);
+        extra = hf_extra_resolve(&kept, &c);
+        hf_config_print(&c, &extra, DT_BF16, &written[i]);
         config_free(&c);
-        st = hf_config_parse(&c, "again", written[i].text, (int64_t)written[i].len);
+        st = hf_config_parse(&c, &extra, "again", written[i].text, (int64_t)written[i].len);
         REQUIRE(st == OK);
     }
     config_free(&c);
@@ -47,7 +53,17 @@ static void check_index(const char *text, int64_t len) {
     status_clear();
 }
 
+static void check_extra(const char *text, int64_t len) {
+    char *copy = mem_printf("%.*s", (int)len, text);
+    HfExtra extra;
+    Status st = hf_extra_parse(&extra, "fuzz", copy);
+    REQUIRE(st == OK || (st == ERR_USER && status_message()[0] != '\0'));
+    status_clear();
+    free(copy);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    check_extra((const char *)data, (int64_t)size);
     check_config((const char *)data, (int64_t)size);
     check_index((const char *)data, (int64_t)size);
     return 0;
