@@ -7,6 +7,7 @@
 set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 . scripts/env.sh
+[ $# = 0 ] || mistake "unknown argument $1: there are none; BUILD names the folder of the build"
 
 build=${BUILD:-build}
 bundle=$build/bundle

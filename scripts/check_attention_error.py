@@ -22,9 +22,14 @@ import subprocess
 import sys
 import tempfile
 
-import torch
-import torch.nn.functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from runlog import fail, package_missing
+
+try:
+    import torch
+    import torch.nn.functional as F
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+except ImportError as error:
+    package_missing(error, __doc__, "torch")
 
 LIMIT, LSE_LIMIT = 1.5, 2e-4
 NO_LO = -(1 << 30)  # BAND_NO_LO of src/attn/band.h
@@ -165,7 +170,7 @@ def judge(case, ref, found, others):
             errors = {label: error(o[name], exact) if o else None for label, o in others.items()}
             beside = next((label for label, e in errors.items() if e is not None), None)
             if beside is None:
-                sys.exit(f"{case.name}: none of PyTorch's kernels runs")
+                fail(f"{case.name}: none of PyTorch's kernels runs", 3)
             worst = rounded if plain is None else max(rounded, plain)
             ratio = worst / errors[beside]
             ok = math.isfinite(rounded) and ratio <= LIMIT
@@ -195,8 +200,7 @@ def main():
         try:
             subprocess.run([args.program, args.device, *folders], check=True)
         except (OSError, subprocess.CalledProcessError) as problem:
-            print(f"check_attention_error: {problem}", file=sys.stderr)
-            sys.exit(3)
+            fail(problem, 3)
         row("case", "", "cria, fp32", "cria", *BACKENDS, "ratio", "max: cria", "beside", "")
         print("|---|---|" + "---:|" * 7 + "---|")
         for case, folder in zip(cases, folders):

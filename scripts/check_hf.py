@@ -19,13 +19,19 @@ import filecmp
 import json
 import pathlib
 import subprocess
+import sys
 import tempfile
 
-import numpy as np
-import torch
-import yaml
-from safetensors import safe_open
-from transformers import LlamaConfig, LlamaForCausalLM
+from runlog import fail, package_missing
+
+try:
+    import numpy as np
+    import torch
+    import yaml
+    from safetensors import safe_open
+    from transformers import LlamaConfig, LlamaForCausalLM
+except ImportError as error:
+    package_missing(error, __doc__, "torch transformers pyyaml")
 
 TOKENS, NEW = 128, 32
 
@@ -127,4 +133,9 @@ if __name__ == "__main__":
     parser.add_argument("--cria", default="build/cria")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        check(arguments.checkpoint, arguments.cria, pathlib.Path(folder))
+        try:
+            check(arguments.checkpoint, arguments.cria, pathlib.Path(folder))
+        except FileNotFoundError as error:
+            fail(f"{error.filename or arguments.checkpoint} is not there")
+        except subprocess.CalledProcessError as error:  # cria has said why
+            sys.exit(error.returncode if error.returncode > 0 else 3)

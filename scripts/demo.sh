@@ -2,7 +2,8 @@
 # demo.sh [--no-setup]: from a fresh machine to a pretrained LLaMA. Installs what is missing, builds,
 # trains a small model on real text with two MPI ranks, then loses its last checkpoint, resumes from
 # the one before, is stopped and resumed again, and ends with the same bits. Draws the loss. Then trains
-# a few steps by ring attention and by MagiAttention and lays the curves over each other.
+# a few steps by ring attention and by MagiAttention and lays the curves over each other. All goes into
+# runs/demo; what the demo left there before is moved to runs/demo.old, and what was there is deleted.
 # --no-setup: the tools are there and build/cria is built (make demo).
 set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."
@@ -15,7 +16,7 @@ case ${1-} in
         make -j"$cores"
         ;;
     --no-setup) [ -x build/cria ] || fail 'build/cria is not there: run make first' ;;
-    *) fail "unknown argument $1: the only one is --no-setup" ;;
+    *) mistake "unknown argument $1: the only one is --no-setup" ;;
 esac
 
 say() { printf '\n== %s\n\n' "$*"; }
@@ -42,9 +43,20 @@ digest() {
     tail -c "+$((header + 9))" "$1" | sha256sum | cut -c 1-16
 }
 
+for tool in mpirun python3; do
+    command -v $tool >/dev/null || fail "$tool is missing: scripts/setup.sh installs what is needed"
+done
+made_here() { [ -e "$1/.demo" ] || mistake "$1 was not made by the demo: move it away or remove it"; }
 if [ -e "$run" ]; then
-    [ -e "$run/.demo" ] || fail "$run was not made by the demo: move it away or remove it"
-    rm -rf "$run"
+    made_here "$run"
+    if [ -e "$run/.lock" ] && ! flock -n "$run/.lock" true; then mistake "$run is in use by a running job"; fi
+    if [ -e "$run.old" ]; then
+        made_here "$run.old"
+        echo "Deleting $run.old, the run of an earlier demo"
+        rm -rf "$run.old"
+    fi
+    echo "Moving $run, the run of the last demo, to $run.old"
+    mv "$run" "$run.old"
 fi
 mkdir -p "$run"
 touch "$run/.demo"

@@ -20,8 +20,21 @@ export OMPI_MCA_btl_vader_single_copy_mechanism=none
 # MPICH's hwloc complains on stderr where a container shows it no /sys.
 export HWLOC_HIDE_ERRORS="${HWLOC_HIDE_ERRORS:-2}"
 
-# One sentence, then the exit status of a failing environment.
+# One sentence, then the exit status of a failing environment, or of a mistake in the command.
 fail() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
     exit 3
 }
+mistake() { (fail "$*") || exit 2; }
+
+# For -h and --help: the comment at the top of the script that sources this, which stands in the project's
+# folder by now.
+case ${1-} in
+    -h | --help)
+        for script in "scripts/${0##*/}" "tests/${0##*/}"; do
+            [ -f "$script" ] || continue
+            sed -n '2,/^[^#]\|^$/s/^# \{0,1\}//p' "$script"
+            exit 0
+        done
+        ;;
+esac

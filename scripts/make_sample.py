@@ -12,10 +12,12 @@ import array
 import sys
 from pathlib import Path
 
+from runlog import fail, package_missing
+
 try:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-except ImportError:
-    sys.exit("make_sample.py needs the package `tokenizers`: python3 -m pip install tokenizers==0.23.3")
+except ImportError as error:
+    package_missing(error, __doc__, "tokenizers==0.23.3")
 
 VOCAB = 4096
 END = "<|endoftext|>"  # id 0
@@ -66,7 +68,7 @@ def write_ids(path, documents):
 def make(speeches, out, max_bytes):
     files = sorted(speeches.glob("*.txt"))
     if len(files) < 2:
-        sys.exit(f"{speeches} holds {len(files)} .txt files; a folder of speeches is needed")
+        fail(f"{speeches} holds {len(files)} .txt files; a folder of speeches is needed")
     texts = [f.read_text(encoding="utf-8").strip() for f in files]
     tokenizer = train_tokenizer(texts)
     documents = [encoding.ids + [0] for encoding in tokenizer.encode_batch(texts)]

@@ -11,13 +11,24 @@ import json
 import subprocess
 import sys
 
+from runlog import fail
+
 UNITS = {'k': 1 << 10, 'M': 1 << 20}
 CHUNKS_PER_RANK = (8, 32, 128)
 SMALLEST_SHARD = 1024  # tokens of a rank
 
 
 def tokens(text):
+    """8k, 1M"""
     return int(text[:-1]) * UNITS[text[-1]] if text[-1] in UNITS else int(text)
+
+
+def numbers(text):
+    return [int(word) for word in text.split(',')]
+
+
+def lengths(text):
+    return [(word, tokens(word)) for word in text.split(',')]
 
 
 def plan(args, ranks, length, chunk):
@@ -53,22 +64,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('config')
     parser.add_argument('override', nargs='*', metavar='key=value')
-    parser.add_argument('--ranks', default='8,64,256,1024,8192')
-    parser.add_argument('--tokens', default='128k,1M,8M,64M')
+    parser.add_argument('--ranks', type=numbers, default='8,64,256,1024,8192')
+    parser.add_argument('--tokens', type=lengths, default='128k,1M,8M,64M')
     parser.add_argument('--ranks-per-node', type=int, default=8)
     parser.add_argument('--cria', default='build/cria')
     args = parser.parse_intermixed_args()
     print('| ranks | tokens | chunk | imbalance | bytes of ring | degree | layer ms | exposed '
           '| ring ms | planned in s |')
     print('|---:' * 10 + '|')
-    for ranks in map(int, args.ranks.split(',')):
-        for text in args.tokens.split(','):
-            if tokens(text) >= ranks * SMALLEST_SHARD:
-                print(row(args, ranks, tokens(text), text), flush=True)
+    for ranks in args.ranks:
+        for text, length in args.tokens:
+            if length >= ranks * SMALLEST_SHARD:
+                print(row(args, ranks, length, text), flush=True)
 
 
 if __name__ == '__main__':
     try:
         main()
-    except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode)
+    except subprocess.CalledProcessError as error:  # cria has said why
+        sys.exit(error.returncode if error.returncode > 0 else 3)
+    except OSError as error:
+        fail(f"cannot start {error.filename}: {error.strerror}", 3)

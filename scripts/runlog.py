@@ -1,4 +1,4 @@
-"""runlog.py: shared by the scripts that draw runs: reading log.jsonl, a matplotlib to draw with."""
+"""runlog.py: shared by the scripts: how they end, reading log.jsonl, a matplotlib to draw with."""
 
 import json
 import math
@@ -17,6 +17,14 @@ def say(sentence):
 def fail(sentence, status=2):
     say(sentence)
     sys.exit(status)
+
+
+def package_missing(error, doc, install):
+    """Called for an ImportError. Help needs no package."""
+    if {"-h", "--help"} & set(sys.argv):
+        print(doc)
+        sys.exit(0)
+    fail(f"the package {error.name} is missing: python3 -m pip install {install}", 3)
 
 
 def import_pyplot():

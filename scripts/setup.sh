@@ -5,6 +5,7 @@
 set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 . scripts/env.sh
+[ $# = 0 ] || mistake "unknown argument $1: there are none"
 
 cc=${CC:-gcc}
 scratch=$(mktemp -d)

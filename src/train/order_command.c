@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "output.h"
-#include "text.h"
 #include "train/eval.h"
 #include "train/session.h"
 

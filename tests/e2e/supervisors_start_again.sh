@@ -146,6 +146,28 @@ expect 'the time is nearly up: Slurm' "$(asked)" 'scancel --signal=TERM 77;scont
 signalled TERM
 ends 'cancelled' 4 1
 expect 'cancelled: Slurm' "$(asked)" 'scancel --signal=TERM 77;'
+# What supervise.sh is given: the run.dir of the command line, of the configuration, of RUN_DIR.
+mkdir -p "$work/given/scripts" "$work/given/build"
+cp "$fake" "$work/given/build"
+printf '#!/bin/sh\necho "$2 $3 $MODULES"\n' >"$work/given/scripts/supervise.sh"
+chmod +x "$work/given/scripts/supervise.sh"
+echo 'MODULES=loaded; export MODULES' >"$work/env.sh"
+printf '# dir: no\nrun:\n  steps: 3\n  dir: runs/my run # dir: no\n' >"$work/block.yaml"
+printf 'run: {steps: 3, dir: "runs/flow", seed: 1}\n' >"$work/flow.yaml"
+given() { # WHAT EXPECTED ARGUMENT...
+    what=$1 expected=$2
+    shift 2
+    SLURM_SUBMIT_DIR="$work/given" run bash "$slurm" "$@"
+    expect "$what" "$(head -n 1 "$work/out")" "$expected"
+}
+given 'run.dir of a block' '-d runs/my run ' "$work/block.yaml" run.steps=2
+given 'run.dir of a flow' '-d runs/flow ' run.steps=2 "$work/flow.yaml"
+given 'run.dir of the command line' '-d b ' "$work/flow.yaml" run.dir=a run.dir=b
+given 'no configuration to read' '-d runs/default ' none.yaml
+ENV_FILE=$work/env.sh RUN_DIR=mine given 'RUN_DIR and ENV_FILE' '-d mine loaded' "$work/flow.yaml" run.dir=a
+ENV_FILE=$work/none.sh given 'no ENV_FILE' '' "$work/flow.yaml"
+expect_status 'no ENV_FILE' 3
+
 export LAUNCH="$work/bin/mpiexec -ppn 8"
 printf '#!/bin/sh\nshift 2\nexec "$@"\n' >"$work/bin/mpiexec"
 chmod +x "$work/bin/mpiexec"
