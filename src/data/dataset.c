@@ -27,6 +27,15 @@ struct Dataset {
     MegatronDataset *megatron; /* NULL: cria's own order */
 };
 
+/* The greatest power of ten, 10^22 at most, that makes `sum` at most 10^15: 10^floor(15 - log10(sum)) but
+ * for libm, of which CPUs have different code. These powers, and quotients of them, are exact. Sums of
+ * weights such as 0.1 + 0.2 + 0.7 are within some last bits of a power of ten: so is the limit. */
+static double unit_of_shares(double sum) {
+    double unit = 1e22;
+    while (unit * sum > 1e15 * (1 + 2e-15)) unit /= 10;
+    return unit;
+}
+
 /* Without weights the shares are the numbers of samples: an epoch is then each sample exactly once.
  * Weights become integers by a power of ten, so that 0.7 : 0.3 is exactly 7 : 3. */
 static Status set_shares(Dataset *d, const DatasetOptions *o) {
@@ -48,7 +57,7 @@ static Status set_shares(Dataset *d, const DatasetOptions *o) {
                            "%d of %d data sources have a weight: give one to every source, or to "
                            "none (then each counts by its tokens)",
                            weighted, o->n_sources);
-    double unit = weighted != 0 ? pow(10, floor(15 - log10(sum))) : 0;
+    double unit = weighted != 0 ? unit_of_shares(sum) : 0;
     for (int i = 0; i < o->n_sources; i++)
         d->before[i + 1] =
             d->before[i] + (weighted != 0 ? i64_max(1, llround(o->sources[i].weight * unit))

@@ -176,6 +176,15 @@ static void update(Optimizer *o, const ParamPiece *pieces, int n, AdamwStep step
     }
 }
 
+/* x^n for n >= 0 by products alone: ranks on different types of CPU get the same bits, for which libm's
+ * pow() has different code. */
+static double power(double x, int64_t n) {
+    double result = 1;
+    for (; n > 0; n >>= 1, x *= x)
+        if (n & 1) result *= x;
+    return result;
+}
+
 Status optimizer_step(Optimizer *o, int64_t t, double lr, double grad_scale, Stream *stream) {
     const ParamTable *table = o->table;
     AdamwStep step = {.lr = (float)lr,
@@ -183,8 +192,8 @@ Status optimizer_step(Optimizer *o, int64_t t, double lr, double grad_scale, Str
                       .beta2 = (float)o->config.beta2,
                       .eps = (float)o->config.eps,
                       .weight_decay = (float)o->config.weight_decay,
-                      .bias1 = (float)(1 - pow(o->config.beta1, (double)t)),
-                      .bias2 = (float)(1 - pow(o->config.beta2, (double)t)),
+                      .bias1 = (float)(1 - power(o->config.beta1, t)),
+                      .bias2 = (float)(1 - power(o->config.beta2, t)),
                       .grad_scale = (float)grad_scale};
     if (o->sharded) {
         update(o, o->own, o->n_own, step, stream);

@@ -28,7 +28,10 @@ static double deviations_above(const GuardState *g, double loss, double *mean) {
     if (n < FEWEST) return 0;
     for (int64_t i = 0; i < n; i++) sum += g->losses[i];
     *mean = sum / (double)n;
-    for (int64_t i = 0; i < n; i++) squares += pow(g->losses[i] - *mean, 2);
+    for (int64_t i = 0; i < n; i++) {
+        double d = g->losses[i] - *mean;
+        squares += d * d; /* the same bits on every rank, which libm does not promise */
+    }
     return (loss - *mean) / fmax(sqrt(squares / (double)n), 1e-3 * fabs(*mean));
 }
 

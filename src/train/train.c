@@ -66,7 +66,7 @@ static Status guard(Train *t, StepNumbers *n, bool *update) {
 static Status step(Train *t, StepResult *r) {
     Session *s = &t->s;
     const Config *c = s->config;
-    enum { LOSS, COUNT, STOP, SAVE, WRITTEN, SUMS };
+    enum { LOSS, COUNT, STOP, SAVE, WRITTEN, LR, SUMS };
     double sums[SUMS] = {0};
     CHECK(run_micro_batches(t, &sums[COUNT]));
     watchdog_beat(t->state.step + 1, "gradient norm");
@@ -74,6 +74,8 @@ static Status step(Train *t, StepResult *r) {
     sums[STOP] = stop_requested() || stop_time_is_up();
     sums[SAVE] = stop_take_save_request();
     sums[WRITTEN] = saver_ready(t->saver);
+    /* rank 0's, to the last bit: cos() of another CPU type may differ there, and so would the weights */
+    if (s->rank == 0) sums[LR] = schedule_lr(&c->optim, c->run.steps, t->state.step + 1);
     CHECK(comm_all_reduce(s->comm.host, sums, SUMS, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
     double norm;
     CHECK(optimizer_grad_norm(s->optimizer, &norm, s->stream));
@@ -83,7 +85,7 @@ static Status step(Train *t, StepResult *r) {
     CHECK(guard(t, &n, &update));
     *r = (StepResult){.loss = n.loss,
                       .grad_norm = n.grad_norm,
-                      .lr = schedule_lr(&c->optim, c->run.steps, t->state.step + 1),
+                      .lr = sums[LR],
                       .stop = sums[STOP] > 0,
                       .save = sums[SAVE] > 0,
                       .written = sums[WRITTEN] == s->world};

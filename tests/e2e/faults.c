@@ -1,21 +1,29 @@
-/* faults.c: preloaded by tests; makes chosen calls of chosen files fail, block, wait or return
- * wrong bytes.
+/* clang-format off */
+/* faults.c: preloaded by tests; makes chosen calls of chosen files fail, block, wait or return wrong bytes.
  *
- * FAULTS="call=open,path=step_0000,do=EIO; call=pread,rank=1,nth=3,do=flip": rules, separated by
- * ';', of call=NAME    open (openat and fopen, too), opendir, read, pread, write, pwrite,
- * ftruncate, fsync, fdatasync, close, rename, unlink, flock, readdir, MPI_Init_thread,
- * MPI_Finalize, MPI_Abort path=WORD    only for paths with this word in them (default: any; of
- * rename the old path) rank=R       only on this rank, as PMI or Open MPI numbers it (default: any)
- *   nth=K        only the K-th call that matches;  from=K: that one and all later ones (default:
- * from=1) while=FILE   only while this file exists do=ERRNO     fail with EIO, ESTALE, EMFILE,
- * ENOSPC, EDQUOT, EACCES, EPERM, ENOLCK, EOPNOTSUPP, EINTR do=end       readdir, read, pread:
- * report the end of the directory or file do=hang      never return do=MS        wait this many
- * milliseconds, then do the call do=flip      read, pread: invert a bit in the middle of what was
- * read do=kill      end the process by SIGKILL The first rule that matches counts. */
+ * FAULTS="call=open,path=step_0000,do=EIO; call=pread,rank=1,nth=3,do=flip": rules, separated by ';', of
+ *   call=NAME    open (openat and fopen, too), opendir, read, pread, write, pwrite, ftruncate, fsync,
+ *                fdatasync, close, rename, unlink, flock, readdir, MPI_Init_thread, MPI_Finalize, MPI_Abort,
+ *                cos, pow
+ *   path=WORD    only for paths with this word in them (default: any; of rename the old path)
+ *   rank=R       only on this rank, as PMI or Open MPI numbers it (default: any)
+ *   nth=K        only the K-th call that matches;  from=K: that one and all later ones (default: from=1)
+ *   while=FILE   only while this file exists
+ *   do=ERRNO     fail with EIO, ESTALE, EMFILE, ENOSPC, EDQUOT, EACCES, EPERM, ENOLCK, EOPNOTSUPP, EINTR
+ *   do=end       readdir, read, pread: report the end of the directory or file
+ *   do=hang      never return
+ *   do=MS        wait this many milliseconds, then do the call
+ *   do=flip      read, pread: invert a bit in the middle of what was read
+ *   do=kill      end the process by SIGKILL
+ *   do=skew      cos, pow: the result times 1.000001, where that of another type of CPU may differ in its
+ *                last bit
+ * The first rule that matches counts. */
+/* clang-format on */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <mpi.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -27,7 +35,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_RULES = 16, PASS = 0, FAIL, END, FLIP };
+enum { MAX_RULES = 16, PASS = 0, FAIL, END, FLIP, SKEW };
 
 typedef struct {
     char call[32], path[128], only_while[256], action[32];
@@ -118,6 +126,7 @@ static int fault(const char *call, const char *path) {
         if (strcmp(r->action, "kill") == 0) raise(SIGKILL);
         if (strcmp(r->action, "end") == 0) return END;
         if (strcmp(r->action, "flip") == 0) return FLIP;
+        if (strcmp(r->action, "skew") == 0) return SKEW;
         if (r->action[0] >= '0' && r->action[0] <= '9') {
             wait_ms(atol(r->action));
             return PASS;
@@ -239,6 +248,18 @@ DIR *opendir(const char *path) {
     }
 READDIR(readdir, dirent)
 READDIR(readdir64, dirent64)
+
+static double skew(const char *call, double x) {
+    return fault(call, NULL) == SKEW ? x * 1.000001 : x;
+}
+double cos(double x) {
+    REAL("cos", double, double);
+    return skew("cos", real(x));
+}
+double pow(double x, double y) {
+    REAL("pow", double, double, double);
+    return skew("pow", real(x, y));
+}
 
 int MPI_Init_thread(int *argc, char ***argv, int want, int *got) {
     return fault("MPI_Init_thread", NULL) == FAIL ? MPI_ERR_OTHER
