@@ -71,6 +71,7 @@ def make(speeches, out, max_bytes):
         fail(f"{speeches} holds {len(files)} .txt files; a folder of speeches is needed")
     texts = [f.read_text(encoding="utf-8").strip() for f in files]
     tokenizer = train_tokenizer(texts)
+    tokenizer.encode_special_tokens = True  # the text of END in a speech is text
     documents = [encoding.ids + [0] for encoding in tokenizer.encode_batch(texts)]
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)

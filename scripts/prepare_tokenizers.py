@@ -14,7 +14,7 @@ LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-LLAMA3_SPECIALS = 256
+LLAMA3_RANKS, LLAMA3_SPECIALS = 128000, 256
 
 
 class Bytes:
@@ -135,6 +135,9 @@ def load_tokenizer(name):
             tiktoken.Encoding("gpt2", pat_str=GPT2_PATTERN, mergeable_ranks=ranks,
                               special_tokens={"<|endoftext|>": GPT2_EOD}, explicit_n_vocab=50257)
         )
+    if len(ranks) != LLAMA3_RANKS:
+        raise Failure(f"--tokenizer {name} has {len(ranks)} ranks, GPT-2 {GPT2_EOD} and Llama 3 {LLAMA3_RANKS}: by which "
+                      "pattern it splits texts is not known (of other models name tokenizer.json)")
     specials = {f"<|special_{i}|>": len(ranks) + i for i in range(LLAMA3_SPECIALS)}
     return Tiktoken(
         tiktoken.Encoding("llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens=specials)

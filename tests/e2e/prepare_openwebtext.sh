@@ -34,7 +34,8 @@ def hooked(task):
     exec(os.environ.get("HOOK", ""))
     return tokenize_block(task)
 p.tokenize_block = hooked
-p.main()
+if __name__ == "__main__":
+    p.main()
 PY
 small() { run "$python" -B "$work/small.py" "$@"; }
 prepare() { small --tokenizer bytes --workers 2 "$@"; }
@@ -74,12 +75,14 @@ same 'after a killed worker' killed.bin one.bin
 expect 'finished blocks made again' "$(find "$work/killed.parts" -name 00000003 -newermt 2002-01-01)" ''
 
 # The script itself: its workers end, too, and the next start goes on.
-slow() { # in the background, its process id in job; workers sleep in block 9
+slow() { # in the background, its process id in job; a worker sleeps in block 9
+    rm -f "$work/workers"
     HOOK="open('$work/workers', 'a').write(f'{os.getpid()}\n')
 if number == 9: time.sleep(600)" "$python" -B "$work/small.py" --tokenizer bytes --workers 2 --out "$work/stopped" \
         "$work/in/a.jsonl" >"$work/slow" 2>&1 &
     job=$!
     cp /dev/null "$work/pids" # for kill_ranks
+    wait_for test -s "$work/workers"
     wait_for test -e "$work/stopped.parts/00000010"
 }
 workers_gone() { # none runs
@@ -254,26 +257,32 @@ else
     refused 'no tokenizer.json' 2 'is not a tokenizer.json'
 fi
 
-# Llama 3's way: 256 bytes and some merges, "<|end_of_text|>" is text.
+# Llama 3's way: 256 bytes, some merges and what fills it up to 128,000; "<|end_of_text|>" is text.
 "$python" - "$work/model" <<'PY'
 import base64, sys
 tokens = [bytes([i]) for i in range(256)] + [b" the", b"th", b"he", b"end"]
+tokens += [b"\0\0" + i.to_bytes(3, "big") for i in range(128000 - len(tokens))]
 open(sys.argv[1], "w").writelines(f"{base64.b64encode(t).decode()} {i}\n" for i, t in enumerate(tokens))
 PY
 printf '{"text": "the <|end_of_text|> <|special_1|>"}\n' >"$work/special.jsonl"
-small --tokenizer "$work/model" --bos 260 --eod 261 --workers 1 --out "$work/llama" "$work/special.jsonl"
+small --tokenizer "$work/model" --bos 128000 --eod 128001 --format megatron --workers 1 --out "$work/llama" "$work/special.jsonl"
 if [ $status = 3 ]; then
     refused 'no package' 3 'needs the package tiktoken'
     echo "not tested with tiktoken: $python has no such package"
 else
-    run "$cria" data inspect --eod 261 "$work/llama.bin"
+    run "$cria" data inspect "$work/llama.bin"
     expect 'documents, llama' "$(awk '/documents/ { print $2 }' "$work/out")" 1
-    expect 'special ids of a text' "$(od -An -v -w2 -tu2 "$work/llama.bin" | awk '$1 >= 260' | wc -l)" 2
-    for cut in 0 260; do
-        head -n $((cut ? cut - 1 : 3)) "$work/model" | { [ $cut = 0 ] || cat; echo 'x y z'; } >"$work/no.model"
+    expect 'special ids of a text' "$(od -An -v -w4 -td4 "$work/llama.bin" | awk '$1 >= 128000' | wc -l)" 2
+    model() { # TEXT: $work/no.model is refused so
         small --tokenizer "$work/no.model" --bos none --eod 0 --out "$work/x" "$work/one.txt"
-        refused 'no tokenizer.model' 2 'no.model, line'
-    done
+        refused 'no tokenizer.model' 2 "$1"
+    }
+    head -n 300 "$work/model" >"$work/no.model"
+    model 'has 300 ranks'
+    tail -n 300 "$work/model" >"$work/no.model"
+    model 'is cut'
+    { cat "$work/model"; echo 'x y z'; } >"$work/no.model"
+    model 'no.model, line 128001'
     run env TIKTOKEN_CACHE_DIR= https_proxy=http://127.0.0.1:1 "$python" -B scripts/prepare_openwebtext.py \
         --tokenizer gpt2 --out "$work/x" "$work/one.txt"
     refused 'gpt2 without a network' 3 'tiktoken cannot fetch'
