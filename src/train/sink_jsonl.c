@@ -1,30 +1,24 @@
-/* log.jsonl: one object a line, flushed, appended. After a resume a step may appear twice; readers
- * let the later line win. A log that cannot be written is no reason to stop a run. */
-#include <errno.h>
+/* log.jsonl: one object a line, appended at once. After a resume a step may appear twice; readers let the
+ * later line win. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "log.h"
+#include "train/log_file.h"
 #include "train/sink.h"
 
 typedef struct {
     Sink sink;
-    FILE *file;
-    bool failed;
+    LogFile file;
 } JsonlSink;
 
 static void put(Sink *s, StrBuf *line) {
-    JsonlSink *j = (JsonlSink *)s;
-    bool good = fprintf(j->file, "%s\n", strbuf_text(line)) >= 0 && fflush(j->file) == 0;
-    if (!good && !j->failed)
-        log_warn("log.jsonl cannot be written and lacks lines from here on: %s", strerror(errno));
-    j->failed = !good;
+    strbuf_append(line, "\n", 1);
+    log_file_append(&((JsonlSink *)s)->file, line->text, line->len);
     strbuf_free(line);
 }
 
-/* After a kill or a full disk the last line may be cut: what follows starts a new one. */
+/* After a kill the last line may be cut: what follows starts a new one. */
 static bool ends_in_a_line(const char *path) {
     FILE *f = fopen(path, "r");
     if (f == NULL) return true; /* not there yet */
@@ -110,15 +104,14 @@ static void jsonl_guard(Sink *s, const GuardRecord *r) {
 }
 
 static void jsonl_free(Sink *s) {
-    fclose(((JsonlSink *)s)->file);
+    log_file_close(&((JsonlSink *)s)->file);
     free(s);
 }
 
 Status sink_jsonl_create(Sink **s, const char *path, const char *head) {
     bool whole = ends_in_a_line(path);
-    FILE *f = fopen(path, "a");
-    if (f == NULL)
-        return status_fail(ERR_ENV, "cannot write the log %s: %s", path, strerror(errno));
+    LogFile file;
+    CHECK(log_file_open(&file, path));
     JsonlSink *j = NEW(JsonlSink, 1);
     j->sink = (Sink){.step = jsonl_step,
                      .eval = jsonl_eval,
@@ -126,7 +119,7 @@ Status sink_jsonl_create(Sink **s, const char *path, const char *head) {
                      .save = jsonl_save,
                      .guard = jsonl_guard,
                      .free = jsonl_free};
-    j->file = f;
+    j->file = file;
     StrBuf line = {0};
     strbuf_printf(&line, "%s%s", whole ? "" : "\n", head);
     put(&j->sink, &line);

@@ -2,18 +2,17 @@
  * the length, data, masked CRC-32C of the data), each holding one protobuf Event:
  *   Event   { 1: double wall_time, 2: int64 step, 3: string file_version, 5: Summary }
  *   Summary { 1: repeated Value }    Value { 1: string tag, 2: float simple_value } */
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "train/log_file.h"
 #include "train/sink.h"
 
 typedef struct {
     Sink sink;
-    FILE *file;
+    LogFile file;
 } TensorboardSink;
 
 static uint32_t masked_crc32c(const void *data, size_t n) {
@@ -41,14 +40,15 @@ static void put_bytes(StrBuf *b, int field, const char *data, size_t n) {
 }
 
 static void write_record(Sink *s, const StrBuf *event) {
-    FILE *f = ((TensorboardSink *)s)->file;
     uint64_t n = event->len;
     uint32_t crc_n = masked_crc32c(&n, sizeof n), crc = masked_crc32c(event->text, event->len);
-    fwrite(&n, sizeof n, 1, f);
-    fwrite(&crc_n, sizeof crc_n, 1, f);
-    fwrite(event->text, 1, event->len, f);
-    fwrite(&crc, sizeof crc, 1, f);
-    fflush(f);
+    StrBuf record = {0};
+    strbuf_append(&record, (const char *)&n, sizeof n);
+    strbuf_append(&record, (const char *)&crc_n, sizeof crc_n);
+    strbuf_append(&record, event->text, event->len);
+    strbuf_append(&record, (const char *)&crc, sizeof crc);
+    log_file_append(&((TensorboardSink *)s)->file, record.text, record.len);
+    strbuf_free(&record);
 }
 
 static void begin_event(StrBuf *b, int64_t step) {
@@ -102,7 +102,7 @@ static void tensorboard_no_save(Sink *s, const SaveRecord *r) { (void)s, (void)r
 static void tensorboard_guard(Sink *s, const GuardRecord *r) { (void)s, (void)r; }
 
 static void tensorboard_free(Sink *s) {
-    fclose(((TensorboardSink *)s)->file);
+    log_file_close(&((TensorboardSink *)s)->file);
     free(s);
 }
 
@@ -111,11 +111,10 @@ Status sink_tensorboard_create(Sink **s, const char *dir) {
     gethostname(host, sizeof host - 1);
     char *path = mem_printf("%s/events.out.tfevents.%lld.%s.%d", dir, (long long)time(NULL), host,
                             (int)getpid());
-    FILE *f = fopen(path, "wb");
-    if (f == NULL)
-        status_fail(ERR_ENV, "cannot write TensorBoard events to %s: %s", path, strerror(errno));
+    LogFile file;
+    Status st = log_file_open(&file, path);
     free(path);
-    if (f == NULL) return ERR_ENV;
+    CHECK(st);
     TensorboardSink *t = NEW(TensorboardSink, 1);
     t->sink = (Sink){.step = tensorboard_step,
                      .eval = tensorboard_eval,
@@ -123,7 +122,7 @@ Status sink_tensorboard_create(Sink **s, const char *dir) {
                      .save = tensorboard_no_save,
                      .guard = tensorboard_guard,
                      .free = tensorboard_free};
-    t->file = f;
+    t->file = file;
     StrBuf event = {0};
     begin_event(&event, 0);
     put_bytes(&event, 3, "brain.Event:2", strlen("brain.Event:2"));
