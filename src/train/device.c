@@ -2,9 +2,11 @@
 
 #include <omp.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "comm/comm.h"
+#include "log.h"
 #include "model/params.h"
 
 /* More weights than this are not trained on a CPU by intention. */
@@ -31,6 +33,27 @@ static int64_t count_weights(const ModelConfig *m) {
     return n;
 }
 
+/* As OpenMP reads it: numbers from 1, separated by commas. */
+static bool is_thread_count(const char *text) {
+    char *end;
+    do {
+        if (strtol(text, &end, 10) < 1 || end == text) return false;
+        text = end + strspn(end, " ") + 1;
+    } while (text[-1] == ',');
+    return text[-1] == '\0';
+}
+
+/* OpenMP's default is all cores for every rank, whose threads then wait for each other. */
+static void choose_threads(void) {
+    const char *given = getenv("OMP_NUM_THREADS");
+    if (given != NULL && is_thread_count(given)) return;
+    omp_set_num_threads(comm_local_cores());
+    if (given != NULL && given[0] != '\0' && comm_world_rank() == 0)
+        log_warn("OMP_NUM_THREADS is '%s', which is not a number of threads: each rank takes its "
+                 "share of the cores, here %d",
+                 given, comm_local_cores());
+}
+
 Status device_open(const Ops **ops, DeviceKind want, const ModelConfig *model, char **why) {
     *why = NULL;
     if (want != DEVICE_CPU) {
@@ -44,8 +67,7 @@ Status device_open(const Ops **ops, DeviceKind want, const ModelConfig *model, c
         status_ignore(st);
     }
     *ops = cpu_ops();
-    /* OpenMP's default is all cores for every rank, whose threads then wait for each other. */
-    if (getenv("OMP_NUM_THREADS") == NULL) omp_set_num_threads(comm_local_cores());
+    choose_threads();
     return OK;
 }
 
