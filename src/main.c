@@ -17,7 +17,9 @@
 #include "text.h"
 #include "train/order_command.h"
 #include "train/plan_command.h"
+#include "train/stop.h"
 #include "train/train.h"
+#include "train/watchdog.h"
 #include "version.h"
 
 static const char usage[] =
@@ -110,24 +112,44 @@ static Status load(int argc, char **argv, const Option *options, Config *config)
     return config_load(config, a.config, a.n_overrides, a.overrides);
 }
 
-static Status load_for_world(int argc, char **argv, const Option *options, Config *config) {
-    CHECK(load(argc, argv, options, config));
-    return config_check_world(config, comm_world_size());
+/* The configuration is read before MPI starts, so that its limits hold from then on. */
+static Status load_run(Arguments *a, Config *config) {
+    watchdog_beat(0, "reading the configuration");
+    CHECK(config_load(config, a->config, a->n_overrides, a->overrides));
+    watchdog_set_limit(config->run.watchdog_seconds);
+    stop_set_limit(config->run.time_limit_minutes);
+    return OK;
+}
+
+static Status agree_on_config(Status mine, const Config *config) {
+    Comm *host;
+    CHECK(comm_mpi_create(&host));
+    if (mine == OK) mine = config_check_world(config, comm_world_size());
+    Status st = comm_agree(host, mine);
+    comm_free(host);
+    return st;
 }
 
 static Status command_train(int argc, char **argv) {
-    CHECK(comm_start(&argc, &argv));
-    log_init(comm_world_rank(), comm_world_size());
     TrainOptions train = {0};
     const Option options[] = {{"--resume", &train.resume, "'auto' or a checkpoint", NULL},
                               {"--dry-run", NULL, NULL, &train.dry_run},
                               {0}};
+    Arguments a = {.options = options};
     Config config = {0};
-    Comm *host;
-    CHECK(comm_mpi_create(&host));
-    Status st = comm_agree(host, load_for_world(argc, argv, options, &config));
-    comm_free(host);
-    if (!train.dry_run) output_never_block();
+    Status st = parse_arguments(argc, argv, &a);
+    if (!train.dry_run) {
+        output_never_block();
+        stop_install();
+        watchdog_start();
+    }
+    if (st == OK) st = load_run(&a, &config);
+    watchdog_beat(0, "starting MPI");
+    comm_start();
+    if (!train.dry_run) stop_install();
+    log_init(comm_world_rank(), comm_world_size());
+    watchdog_beat(0, "comparing configurations");
+    st = agree_on_config(st, &config);
     if (st == OK && train.dry_run) {
         StrBuf text = {0};
         config_print(&config, &text);
@@ -316,12 +338,21 @@ static int finish(Status st) {
         output_write(OUTPUT_STDERR, text.text, text.len);
         strbuf_free(&text);
     }
+    watchdog_beat(0, "ending MPI");
     comm_finish();
+    watchdog_stop();
+    if (st != OK) comm_keep_status();
     return status_exit_code(st);
 }
 
-int main(int argc, char **argv) {
+/* Before the constructors of libraries: UCX's print to stdout where /proc is missing, and take SIGHUP. */
+static void before_libraries(void) {
     output_open();
+    stop_remember_hangup();
+}
+__attribute__((section(".preinit_array"), used)) static void (*const call_it)(void) = before_libraries;
+
+int main(int argc, char **argv) {
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit is then an error of the write that meets it */
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         output_write(argc < 2 ? OUTPUT_STDERR : OUTPUT_STDOUT, usage, sizeof usage - 1);

@@ -65,10 +65,9 @@ static void open_without_blocking(Stream *s) {
     if (fd == -1) return;
     bool same = fstat(fd, &after) == 0 && before.st_dev == after.st_dev &&
                 before.st_ino == after.st_ino && before.st_rdev == after.st_rdev;
-    if (same)
-        s->fd = fd;
-    else
-        close(fd);
+    int unused = same ? s->fd : fd;
+    if (same) s->fd = fd;
+    if (unused > STDERR_FILENO) close(unused);
 }
 
 void output_never_block(void) {
@@ -205,9 +204,12 @@ void output_print(const char *fmt, ...) {
     strbuf_free(&text);
 }
 
+int output_descriptor(void) {
+    return output.streams[OUTPUT_STDOUT].fd;
+}
+
 bool output_is_terminal(void) {
-    int fd = output.streams[OUTPUT_STDOUT].fd;
-    return fd != -1 && isatty(fd) == 1;
+    return output_descriptor() != -1 && isatty(output_descriptor()) == 1;
 }
 
 void output_write_urgent(const char *text) {
@@ -217,15 +219,13 @@ void output_write_urgent(const char *text) {
 }
 
 Status output_finish(void) {
-    pthread_mutex_lock(&output.mutex);
-    Stream *s = &output.streams[OUTPUT_STDOUT];
-    /* A file on a network may fail as late as here. */
-    if (s->fd != -1 && close(s->fd) != 0 && output.error == 0) output.error = errno;
-    s->fd = -1;
-    strbuf_free(&s->rest);
-    int error = output.never_block ? 0 : output.error;
-    pthread_mutex_unlock(&output.mutex);
-    if (error == 0) return OK;
-    return error == EPIPE ? ERR_ENV
-                          : status_fail(ERR_ENV, "cannot write to stdout: %s", strerror(error));
+    if (output.never_block) return OK;
+    /* A file on a network may fail as late as when it is closed. */
+    int fd = output_descriptor();
+    if (fd != -1 && close(fd) != 0 && output.error == 0) output.error = errno;
+    output.streams[OUTPUT_STDOUT].fd = -1;
+    if (output.error == 0) return OK;
+    return output.error == EPIPE
+               ? ERR_ENV
+               : status_fail(ERR_ENV, "cannot write to stdout: %s", strerror(output.error));
 }

@@ -25,6 +25,7 @@ void output_print(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /
 void output_write(OutputStream to, const char *text, size_t n);
 
 bool output_is_terminal(void); /* stdout */
+int output_descriptor(void);   /* of stdout; -1: closed */
 
 /* A last message to stderr: takes no lock, no memory, and never blocks. For signal handlers, and
  * for threads that must not wait for others. */

@@ -288,7 +288,7 @@ static void print_times(Comm *c) {
 
 int main(int argc, char **argv) {
     CommSet set;
-    EXPECT_OK(comm_start(&argc, &argv));
+    comm_start();
     gpu_open_ranks(&gpu);
     EXPECT_OK(gpu->stream_create(&stream));
     int rank = comm_world_rank(), size = comm_world_size();

@@ -43,7 +43,7 @@ int main(int argc, char **argv) {
     uint64_t lists = argc > 1 ? strtoull(argv[1], NULL, 10) : 20;
     bool large = argc < 3 || strcmp(argv[2], "small") != 0;
     const Ops *gpu;
-    EXPECT_OK(comm_start(&argc, &argv));
+    comm_start();
     omp_set_num_threads(comm_local_cores());
     gpu_open_ranks(&gpu);
     EXPECT_OK(gpu->mem_alloc(&pool, POOL_BYTES, "pool of the test"));

@@ -427,7 +427,7 @@ static void print_times(Comm *c) {
 
 int main(int argc, char **argv) {
     Comm *c = NULL;
-    EXPECT_OK(comm_start(&argc, &argv));
+    comm_start();
     EXPECT_OK(comm_mpi_create(&c));
     int rank = c->rank;
     if (argc > 1 && strcmp(argv[1], "time") == 0) {

@@ -141,7 +141,7 @@ static void run_acted(Side *side, uint64_t lists) {
 }
 
 int main(int argc, char **argv) {
-    EXPECT_OK(comm_start(&argc, &argv));
+    comm_start();
     uint64_t lists = argc > 1 ? strtoull(argv[1], NULL, 10) : 300;
     Side side = {.ops = cpu_ops(), .D = 4, .tolerance = 1e-5};
     EXPECT_OK(comm_mpi_create(&side.comm));

@@ -14,7 +14,7 @@ static const struct {
                 {"step", bench_step, true}};
 
 Status bench_command(int argc, char **argv) {
-    CHECK(comm_start(&argc, &argv));
+    comm_start();
     log_init(comm_world_rank(), comm_world_size());
     size_t i = 0, n = sizeof commands / sizeof *commands;
     while (i < n && (argc < 1 || strcmp(commands[i].name, argv[0]) != 0)) i++;

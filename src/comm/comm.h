@@ -65,23 +65,39 @@ typedef struct {
     int local_rank; /* this rank's place among the ranks of its host */
 } CommSet;
 
-/* Start MPI (MPI_THREAD_MULTIPLE); without mpirun the world has one rank. Call once. */
-Status comm_start(int *argc, char ***argv);
+/* Finds out who has started this process and starts MPI (MPI_THREAD_MULTIPLE). Without mpirun or
+ * srun the world has one rank, and there is no MPI. Call once. When MPI cannot start, or does not see
+ * the ranks that its launcher has started, this ends the job with a sentence and ERR_ENV's status. */
+void comm_start(void);
+bool comm_has_mpi(void);
 int comm_world_rank(void);
 int comm_world_size(void);
 int comm_local_rank(void);
 int comm_local_size(void); /* ranks of this host */
 int comm_local_cores(void); /* this rank's share of the cores of its host, at least 1 */
 void comm_finish(void);
-/* Ends every rank of the job at once with this exit code; for a failure on one rank only. */
+/* Behind comm_finish(), where all ranks are about to end with the same status, which is not 0: makes
+ * sure that mpirun returns it. */
+void comm_keep_status(void);
+/* mpirun, or its process on this host, is dead, so that nobody would end this rank any more. */
+bool comm_launcher_is_gone(void);
+
+/* Ends every rank of the job at once with this exit code; for a failure on one rank only. Should MPI
+ * block, this process ends without it after 10 seconds. */
 _Noreturn void comm_abort(int exit_code);
+/* Before that: a message to stderr, which does not block. Where all ranks call it and then end the job,
+ * only rank 0's is seen: the others wait a moment. */
+void comm_last_words(const char *message);
+/* Both, without MPI: for signal handlers and while MPI starts. */
+_Noreturn void comm_end_now(int exit_code, const char *message);
 
 /* world % cp == 0 is the caller's duty. On the cpu backend world and cp are MPI as well. */
 Status comm_open(CommSet *set, const Ops *ops, int cp);
 void comm_close(CommSet *set);
 
 /* The rows, free with comm_free: one rank in host memory; MPI's world; the ranks of MPI's world that
- * pass the same color, in world order. The last two are collective over MPI's world. */
+ * pass the same color, in world order. The last two are collective over MPI's world; without MPI they
+ * are the first. */
 Comm *comm_self_create(void);
 Status comm_mpi_create(Comm **c);
 Status comm_mpi_split(Comm **c, int color);

@@ -2,13 +2,29 @@
 #include "comm/mpi_world.h"
 
 #include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { ABORT_NS = 300 * 1000 * 1000 };
+#include "comm/launcher.h"
+#include "comm/start_guard.h"
+#include "output.h"
+
+enum {
+    REPORT_NS = 300 * 1000 * 1000, /* mpirun may drop what it has not read yet of a rank's output */
+    ABORT_SECONDS = 10
+};
 
 /* MPI is one per process, and so is this; written once, by comm_start. */
-static struct { int rank, size, local_rank, local_size, cores; } world = {0, 1, 0, 1, 1};
+static struct {
+    int rank, size, local_rank, local_size, cores;
+} world = {0, 1, 0, 1, 1};
+static const Launcher *launcher = &(Launcher){.size = 1};
+static atomic_bool mpi_is_up, mpi_ends;
 
 const char *mpi_error_text(int code, char text[MPI_MAX_ERROR_STRING]) {
     int length = 0;
@@ -22,30 +38,68 @@ Status mpi_check(int code, const char *what) {
                        mpi_error_text(code, text));
 }
 
+/* ---- start ----------------------------------------------------------------------------------- */
+
 /* Where MPI binds ranks to cores each has its own, where it does not all have all of them. */
 static Status count_cores(MPI_Comm node) {
     cpu_set_t own, all;
     CPU_ZERO(&own);
     sched_getaffinity(0, sizeof own, &own);
-    CHECK(
-        mpi_check(MPI_Allreduce(&own, &all, sizeof own, MPI_BYTE, MPI_BOR, node), "MPI_Allreduce"));
+    all = own;
+    if (node != MPI_COMM_NULL)
+        CHECK(mpi_check(MPI_Allreduce(&own, &all, sizeof own, MPI_BYTE, MPI_BOR, node),
+                        "MPI_Allreduce"));
     world.cores = (int)i64_max(1, i64_min(CPU_COUNT(&own), CPU_COUNT(&all) / world.local_size));
     return OK;
 }
 
-Status comm_start(int *argc, char ***argv) {
+/* "MPICH 4.0.2" of "MPICH Version:      4.0.2\nMPICH Release date: ...", or "Open MPI v4.1.4" */
+static void name_library(char out[MPI_MAX_LIBRARY_VERSION_STRING]) {
+    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int length = 0;
+    MPI_Get_library_version(text, &length);
+    text[strcspn(text, "\n,")] = '\0';
+    char *version = strstr(text, "Version:");
+    size_t name = version != NULL ? (size_t)(version - text) : strlen(text);
+    if (version != NULL) version += strlen("Version:") + strspn(version + strlen("Version:"), " \t");
+    snprintf(out, MPI_MAX_LIBRARY_VERSION_STRING, "%.*s%s", (int)name, text,
+             version != NULL ? version : "");
+}
+
+/* Another MPI's mpirun, or srun without a PMI, starts as many worlds of one as there are ranks. */
+static Status check_launcher(void) {
+    if (world.size > 1 || launcher->size == 1) return OK;
+    char library[MPI_MAX_LIBRARY_VERSION_STRING];
+    name_library(library);
+    bool open_mpi = strncmp(library, "Open MPI", 8) == 0;
+    return status_fail(
+        ERR_ENV,
+        "this is process %d of %d that %s has started, but cria is built with %s, which was told "
+        "nothing of the others: use %s, or srun --mpi=%s (for %d separate runs start each with "
+        "%s -n 1)",
+        launcher->rank, launcher->size, launcher->name, library,
+        open_mpi ? "Open MPI's mpirun (mpirun.openmpi)" : "MPICH's mpirun (mpirun.mpich)",
+        open_mpi ? "pmix" : "pmi2", launcher->size, open_mpi ? "mpirun.openmpi" : "mpirun.mpich");
+}
+
+static Status start_mpi(void) {
     int level = MPI_THREAD_SINGLE;
-    CHECK(mpi_check(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &level), "MPI_Init_thread"));
+    start_guard_begin();
+    int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
+    start_guard_end();
+    CHECK(mpi_check(code, "MPI_Init_thread"));
+    atomic_store(&mpi_is_up, true);
     if (level < MPI_THREAD_MULTIPLE)
         return status_fail(ERR_ENV,
                            "this MPI library does not grant MPI_THREAD_MULTIPLE (it grants "
                            "level %d of %d); use one built with thread support",
                            level, MPI_THREAD_MULTIPLE);
-    MPI_Comm node;
     CHECK(mpi_check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN),
                     "MPI_Comm_set_errhandler"));
-    CHECK(mpi_check(MPI_Comm_rank(MPI_COMM_WORLD, &world.rank), "MPI_Comm_rank"));
     CHECK(mpi_check(MPI_Comm_size(MPI_COMM_WORLD, &world.size), "MPI_Comm_size"));
+    CHECK(check_launcher());
+    CHECK(mpi_check(MPI_Comm_rank(MPI_COMM_WORLD, &world.rank), "MPI_Comm_rank"));
+    MPI_Comm node;
     CHECK(mpi_check(
         MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, world.rank, MPI_INFO_NULL, &node),
         "MPI_Comm_split_type"));
@@ -55,6 +109,21 @@ Status comm_start(int *argc, char ***argv) {
     return mpi_check(MPI_Comm_free(&node), "MPI_Comm_free");
 }
 
+void comm_start(void) {
+    launcher = launcher_find();
+    world.rank = launcher->rank;
+    world.size = launcher->size;
+    Status st = launcher->name != NULL ? start_mpi() : count_cores(MPI_COMM_NULL);
+    if (st == OK) return;
+    /* All processes of a launcher that MPI does not know are in the same plight: the first tells. */
+    bool speaks = world.size > 1 || launcher->rank == 0;
+    char *text = mem_printf("cria: error: %s\n", status_message());
+    comm_end_now(status_exit_code(st), speaks ? text : "");
+}
+
+bool comm_has_mpi(void) {
+    return atomic_load(&mpi_is_up);
+}
 int comm_world_rank(void) {
     return world.rank;
 }
@@ -71,20 +140,70 @@ int comm_local_cores(void) {
     return world.cores;
 }
 
-static bool mpi_is_up(void) {
-    int started = 0, finished = 0;
-    MPI_Initialized(&started);
-    MPI_Finalized(&finished);
-    return started && !finished;
-}
+/* ---- end ------------------------------------------------------------------------------------- */
 
 void comm_finish(void) {
-    if (mpi_is_up()) MPI_Finalize();
+    if (!atomic_load(&mpi_is_up)) return;
+    atomic_store(&mpi_ends, true);
+    MPI_Finalize();
+    atomic_store(&mpi_is_up, false);
+}
+
+void comm_keep_status(void) {
+    if (world.rank == 0) launcher_keep_status();
+}
+
+bool comm_launcher_is_gone(void) {
+    return !atomic_load(&mpi_ends) && launcher_is_gone(); /* which leaves us when MPI ends */
+}
+
+static volatile sig_atomic_t abort_code;
+
+static void on_alarm(int sig) {
+    (void)sig;
+    launcher_end_job(abort_code);
+    _exit(abort_code);
+}
+
+/* Whatever any thread of this process is in then, such as a write that nobody reads. */
+static void end_within(int seconds, int exit_code) {
+    sigset_t only;
+    struct sigaction end = {.sa_handler = on_alarm};
+    sigemptyset(&only);
+    sigaddset(&only, SIGALRM);
+    abort_code = exit_code;
+    sigaction(SIGALRM, &end, NULL);
+    pthread_sigmask(SIG_UNBLOCK, &only, NULL);
+    alarm((unsigned)seconds);
+}
+
+static void sleep_ns(long ns) {
+    nanosleep(&(struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000}, NULL);
+}
+
+/* mpirun ends all ranks with this status: it would change if this one ended first by itself. */
+static _Noreturn void leave_to_launcher(int exit_code) {
+    launcher_end_job(exit_code);
+    if (launcher->size > 1) sleep_ns(2 * REPORT_NS);
+    _exit(exit_code);
 }
 
 void comm_abort(int exit_code) {
-    /* mpirun may drop what it has not read yet of this rank's output, such as the reason. */
-    nanosleep(&(struct timespec){.tv_nsec = ABORT_NS}, NULL);
-    if (mpi_is_up()) MPI_Abort(MPI_COMM_WORLD, exit_code);
-    _exit(exit_code);
+    end_within(ABORT_SECONDS, exit_code);
+    sleep_ns(REPORT_NS);
+    /* Not beside MPI_Finalize, which takes the communicator apart. */
+    if (atomic_load(&mpi_is_up) && !atomic_load(&mpi_ends)) MPI_Abort(MPI_COMM_WORLD, exit_code);
+    leave_to_launcher(exit_code);
+}
+
+void comm_last_words(const char *message) {
+    if (world.rank > 0) sleep_ns(2 * REPORT_NS);
+    output_write_urgent(message);
+}
+
+void comm_end_now(int exit_code, const char *message) {
+    end_within(ABORT_SECONDS, exit_code);
+    comm_last_words(message);
+    if (launcher->name != NULL) sleep_ns(REPORT_NS);
+    leave_to_launcher(exit_code);
 }

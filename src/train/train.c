@@ -269,7 +269,10 @@ static Status begin(Train *t, const TrainOptions *options) {
             log_info("no checkpoint in %s yet: starting at step 0", s->config->run.dir);
         CHECK_GOTO(optimizer_init(s->optimizer, (uint64_t)s->config->run.seed, s->stream), done);
     }
+    watchdog_beat(t->state.step, "reading the first batches");
     CHECK_GOTO(comm_agree(s->comm.host, check_first_batches(s, t->state.step)), done);
+    stop_wait_for_loop();
+    watchdog_beat(t->state.step, "opening logs and the copy for checkpoints");
     st = s->rank == 0 ? rundir_write_config(s->config) : OK;
     if (st == OK) st = open_sinks(t, resumed);
     CHECK_GOTO(comm_agree(s->comm.host, st), done);
@@ -282,6 +285,7 @@ done:
 }
 
 static void end(Train *t) {
+    watchdog_beat(t->state.step, "closing data, logs and devices");
     for (int i = t->n_sinks - 1; i >= 0; i--) t->sinks[i]->free(t->sinks[i]);
     free(t->sinks);
     loader_free(t->loader);
@@ -311,9 +315,10 @@ static void join_saver(Train *t, Status failure) {
 Status train_run(const Config *config, const TrainOptions *options) {
     Train t = {0};
     RunDir dir = {.lock = -1};
-    stop_install(config->run.time_limit_minutes);
     Status st;
+    watchdog_beat(0, "comparing how ranks were started");
     CHECK_GOTO(agree_start(config, options->resume, options->dry_run), done);
+    watchdog_beat(0, "opening data and devices");
     CHECK_GOTO(session_open(&t.s, config, NULL), done);
     StrBuf text = {0};
     session_describe(&t.s, &text);
@@ -321,17 +326,18 @@ Status train_run(const Config *config, const TrainOptions *options) {
     strbuf_free(&text);
     if (options->dry_run) goto done;
 
-    watchdog_start(config->run.watchdog_seconds);
+    watchdog_beat(0, "opening run.dir");
     if (t.s.rank == 0) st = rundir_open(&dir, config, options->resume);
     CHECK_GOTO(comm_agree(t.s.comm.host, st), done);
+    watchdog_beat(0, "allocating memory");
     CHECK_GOTO(session_start(&t.s), done);
+    watchdog_beat(0, "loading or initialising weights");
     t.peak_flops = flops_peak(t.s.ops->device_name);
     CHECK_GOTO(begin(&t, options), done);
     st = loop(&t);
 done:
     abort_alone(st);
     if (st != OK) join_saver(&t, st);
-    watchdog_stop();
     end(&t);
     rundir_close(&dir);
     return st;

@@ -1,12 +1,16 @@
 /* watchdog.h: a thread that ends the job when this rank makes no progress, which is what every rank
- * sees when one of them is dead or stuck. */
+ * sees when one of them is dead or stuck, and when the process that started this rank is dead. */
 #ifndef CRIA_TRAIN_WATCHDOG_H
 #define CRIA_TRAIN_WATCHDOG_H
 
 #include <stdint.h>
 
-void watchdog_start(double seconds); /* 0: off */
-/* Progress: the rank is now in `phase` (a literal) of `step`. */
+/* Needs neither MPI nor a configuration: until watchdog_set_limit() the limit is WATCHDOG_SECONDS.
+ */
+enum { WATCHDOG_SECONDS = 600 };
+void watchdog_start(void);
+void watchdog_set_limit(double seconds); /* 0: no limit */
+/* Progress: the rank is now in `phase` (a literal) of `step`; 0: before the first one. */
 void watchdog_beat(int64_t step, const char *phase);
 void watchdog_stop(void);
 

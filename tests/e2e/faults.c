@@ -11,7 +11,7 @@
  *   while=FILE   only while this file exists
  *   do=ERRNO     fail with EIO, ESTALE, EMFILE, ENOSPC, EDQUOT, EACCES, EPERM, ENOLCK, EOPNOTSUPP, EINTR
  *   do=end       readdir, read, pread: report the end of the directory or file
- *   do=hang      never return
+ *   do=hang      never return; makes the file that FAULTS_HANG names
  *   do=MS        wait this many milliseconds, then do the call
  *   do=flip      read, pread: invert a bit in the middle of what was read
  *   do=kill      end the process by SIGKILL
@@ -32,6 +32,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -121,8 +123,11 @@ static int fault(const char *call, const char *path) {
         if (r->only_while[0] != '\0' && access(r->only_while, F_OK) != 0) continue;
         long k = atomic_fetch_add(&r->seen, 1) + 1;
         if (r->nth > 0 ? k != r->nth : k < r->from) continue;
-        if (strcmp(r->action, "hang") == 0)
+        if (strcmp(r->action, "hang") == 0) {
+            const char *file = getenv("FAULTS_HANG");
+            if (file != NULL) syscall(SYS_mknodat, AT_FDCWD, file, S_IFREG | 0666, 0);
             for (;;) pause();
+        }
         if (strcmp(r->action, "kill") == 0) raise(SIGKILL);
         if (strcmp(r->action, "end") == 0) return END;
         if (strcmp(r->action, "flip") == 0) return FLIP;

@@ -1,0 +1,115 @@
+#include "comm/launcher.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "output.h"
+
+extern char **environ;
+
+/* Of the process: written once, by launcher_find(). */
+static Launcher launcher;
+static bool is_hydra; /* the mpirun of MPICH and of what is made from it */
+static int pmi_fd = -1;
+static struct stat pmi_socket;
+
+/* Launchers that tell how many ranks they have started. */
+static const struct {
+    const char *size, *rank, *name;
+} counting[] = {
+    {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "Open MPI's mpirun"},
+    {"MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "MVAPICH's mpirun"},
+    {"PMI_SIZE", "PMI_RANK", "a PMI launcher"},
+    {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun"},
+};
+
+/* Names of variables that start like this are set by launchers, also by those that set none of the
+ * above. Where they come from elsewhere, MPI is started for a single rank: no harm. */
+static const char *const signs[] = {"PMI",   "OMPI_COMM_WORLD", "MV2_COMM", "MPI_LOCAL", "MPIRUN_",
+                                    "PALS_", "ALPS_",           "JSM_",     "FLUX_TASK"};
+
+/* A number of an environment variable from `least` on, else `otherwise`. */
+static int env_number(const char *name, int least, int otherwise) {
+    const char *text = getenv(name);
+    char *end;
+    if (text == NULL) return otherwise;
+    long n = strtol(text, &end, 10);
+    return end != text && *end == '\0' && n >= least && n < 1 << 30 ? (int)n : otherwise;
+}
+
+/* In a shell that srun --pty has started, commands are run one by one by their user, although the
+ * environment is that of a task. */
+static bool is_interactive(void) {
+    return isatty(0) || isatty(1) || isatty(2);
+}
+
+static bool has_sign(void) {
+    for (char **e = environ; e != NULL && *e != NULL; e++)
+        for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
+            if (strncmp(*e, signs[i], strlen(signs[i])) == 0) return true;
+    return false;
+}
+
+const Launcher *launcher_find(void) {
+    launcher = (Launcher){.size = 1};
+    for (size_t i = 0; i < sizeof counting / sizeof *counting && launcher.name == NULL; i++) {
+        int size = env_number(counting[i].size, 1, 0);
+        if (size == 0 || (strncmp(counting[i].size, "SLURM", 5) == 0 && is_interactive())) continue;
+        launcher = (Launcher){
+            .name = counting[i].name, .rank = env_number(counting[i].rank, 0, 0), .size = size};
+    }
+    is_hydra = getenv("MPI_LOCALNRANKS") != NULL && getenv("PMI_RANK") != NULL;
+    if (is_hydra && getenv("OMPI_COMM_WORLD_SIZE") == NULL) launcher.name = "MPICH's mpirun";
+    if (launcher.name == NULL && has_sign()) launcher.name = "a launcher";
+    pmi_fd = env_number("PMI_FD", 0, -1);
+    if (pmi_fd != -1 && (fstat(pmi_fd, &pmi_socket) != 0 || !S_ISSOCK(pmi_socket.st_mode)))
+        pmi_fd = -1;
+    return &launcher;
+}
+
+/* MPI closes the socket at its end, and another file may then have its number. */
+static bool is_connected(void) {
+    struct stat now;
+    return pmi_fd != -1 && fstat(pmi_fd, &now) == 0 && now.st_dev == pmi_socket.st_dev &&
+           now.st_ino == pmi_socket.st_ino;
+}
+
+bool launcher_is_gone(void) {
+    struct pollfd p = {.fd = pmi_fd, .events = POLLRDHUP};
+    return is_connected() && poll(&p, 1, 0) == 1 && (p.revents & (POLLRDHUP | POLLHUP)) != 0;
+}
+
+/* What MPI_Abort sends; hydra takes the PMI-1 form from ranks of either version. */
+void launcher_end_job(int exit_status) {
+    char text[] = "cmd=abort exitcode=000\n", *digit = strchr(text, '\n');
+    if (!is_hydra || !is_connected()) return;
+    for (int n = exit_status & 255; n > 0; n /= 10) *--digit = (char)('0' + n % 10);
+    int before = errno;
+    if (send(pmi_fd, text, sizeof text - 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) errno = before;
+}
+
+/* MPICH 4.0.2: once it has passed a signal on, hydra's process on this host takes the status of a
+ * rank for 0, unless it finds the rank dead at an event while the output of some rank is still
+ * open. A child makes both true: it keeps the output open until this rank is dead, and then closes
+ * stdout first. */
+void launcher_keep_status(void) {
+    enum { POLL_MS = 10, POLLS = 500, PAUSE_MS = 100 };
+    if (!is_hydra || output_descriptor() == -1) return;
+    pid_t rank = getpid();
+    if (fork() != 0) return;
+    dup2(output_descriptor(), STDOUT_FILENO);
+    close_range(STDERR_FILENO + 1, ~0u, 0); /* hydra leaves copies of the pipes open */
+    const struct timespec poll = {.tv_nsec = POLL_MS * 1000000};
+    const struct timespec pause = {.tv_nsec = PAUSE_MS * 1000000};
+    for (int i = 0; i < POLLS && getppid() == rank; i++) nanosleep(&poll, NULL);
+    nanosleep(&pause, NULL);
+    close(STDOUT_FILENO);
+    nanosleep(&pause, NULL);
+    _exit(0);
+}
