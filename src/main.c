@@ -211,12 +211,23 @@ static Status find_checkpoint(const char *given, char **path) {
     return n > 0 ? OK : status_fail(ERR_USER, "there is no checkpoint in %s", given);
 }
 
+/* The model as a section to paste, where the file says what it is of. */
+static void describe_model(const Checkpoint *ck, StrBuf *out) {
+    const char *text = checkpoint_entry(ck, "cria.config");
+    Config config = {0};
+    Status st = text != NULL ? config_parse(&config, "", text, strlen(text), 0, NULL) : ERR_USER;
+    if (st == OK) config_print_section(&config, "model", out);
+    config_free(&config);
+    status_ignore(st);
+}
+
 static Status check_file(const char *path) {
     Checkpoint *ck;
     CHECK(checkpoint_open(&ck, path));
     Status st = checkpoint_verify(ck);
     StrBuf text = {0};
     checkpoint_describe(ck, &text);
+    if (st == OK) describe_model(ck, &text);
     text_make_printable(text.text, true); /* it names the file */
     output_write(OUTPUT_STDOUT, text.text, strlen(text.text));
     strbuf_free(&text);

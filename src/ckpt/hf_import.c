@@ -245,24 +245,25 @@ static Status import_all(Import *m, float *block, int64_t *bytes) {
     return save(m, bytes);
 }
 
+/* As YAML, with the rest as comments, so that it can be pasted. */
+static void print_found(const Import *m, int64_t bytes) {
+    StrBuf text = {0};
+    config_print_section(&m->config, "model", &text);
+    log_info("imported %s as %s: %lld weights, %lld bytes\n"
+             "# For the configuration of a run that goes on from it; seq_len may be shorter.\n%s"
+             "# Set data.eod: %lld, and data.train to files of ids that its tokenizer made.",
+             m->dir, m->checkpoint, (long long)m->table->n_weights, (long long)bytes,
+             strbuf_text(&text), (long long)m->config.data.eod);
+    strbuf_free(&text);
+}
+
 Status hf_import(const char *dir, const char *checkpoint) {
     Import m = {.dir = dir, .checkpoint = checkpoint, .scratch = -1};
     int64_t bytes = 0;
     float *block = NEW(float, BLOCK);
     Status st = import_all(&m, block, &bytes);
     free(block);
-    if (st == OK) {
-        StrBuf model = {0};
-        config_print_section(&m.config, "model", &model);
-        log_info("imported %s as %s: %lld weights, %lld bytes\n%s# The section for the "
-                 "configuration of a run that goes on from it; seq_len may be shorter.",
-                 dir, checkpoint, (long long)m.table->n_weights, (long long)bytes,
-                 strbuf_text(&model));
-        if (m.config.data.eod >= 0)
-            log_info("# data.eod of this model is %lld; data.train must be of its tokenizer.",
-                     (long long)m.config.data.eod);
-        strbuf_free(&model);
-    }
+    if (st == OK) print_found(&m, bytes);
     if (m.weights != NULL) munmap(m.weights, (size_t)m.bytes);
     if (m.scratch >= 0) close(m.scratch);
     hf_files_close(&m.files);

@@ -38,3 +38,39 @@ for wrong in 'export' "export $first" "export $first $work/x --dtype fp16" 'impo
     run "$cria" $wrong
     expect_status "cria $wrong" 2
 done
+
+# The section that import prints makes the model of a run that goes on; data.eod is a comment there.
+# `cria check` prints the same.
+rm "$work/bf16.safetensors"
+run "$cria" import "$work/bf16" "$work/bf16.safetensors"
+sed -n '/^model:/,$p' "$work/out" | grep -v '^#' >"$work/model.yaml"
+expect 'comments of the section' "$(grep -c '^# ' "$work/out")" 2
+run "$cria" check "$work/bf16.safetensors"
+sed -n '/^model:/,$p' "$work/out" >"$work/checked.yaml"
+expect_same 'the section of check' checked.yaml model.yaml
+{
+    cat "$work/model.yaml"
+    sed '/^model:/,/^[a-z]/{/^model:/d;/^ /d;}' "$config"
+} >"$work/pasted.yaml"
+run "$cria" train "$work/pasted.yaml" "run.dir=$work/pasted" run.steps=1 --resume "$work/bf16.safetensors"
+expect_status 'a run with the pasted section' 0
+
+# Faults of the machine can be tried again, paths that cannot exist cannot.
+for fault in 'call=open,path=config.json,do=EIO' 'call=open,path=model.safetensors,do=ESTALE' \
+    'call=open,path=model.safetensors,do=EMFILE' 'call=read,path=config.json,do=EIO'; do
+    with_faults "$fault" run "$cria" import "$work/bf16" "$work/x.safetensors"
+    expect_status "import, $fault" 3
+done
+with_faults 'call=open,path=config.json,do=EACCES' run "$cria" import "$work/bf16" "$work/x.safetensors"
+expect_status 'import, EACCES' 2
+mkdir "$work/empty"
+with_faults "call=readdir,path=$work/empty,do=EIO" run "$cria" export "$first" "$work/empty"
+expect_error 'export, readdir' 3 "cannot export to $work/empty: listing it: Input/output error"
+with_faults "call=opendir,path=$work/empty,do=EMFILE" run "$cria" export "$first" "$work/empty"
+expect_error 'export, opendir' 3 'Too many open files'
+for path in "$work/no/where" "$first/x"; do
+    run "$cria" export "$first" "$path"
+    expect_refused "export to $path" 2 "cannot export to $path: "
+    run "$cria" import "$work/bf16" "$path"
+    expect_refused "import to $path" 2 "$path"
+done

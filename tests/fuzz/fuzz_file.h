@@ -18,8 +18,9 @@ static inline void fuzz_remove(const char *name) {
 }
 
 static inline void fuzz_remove_folder(void) {
-    static const char *const names[] = {"input.bin", "input.bin.index", "input.idx", "input.gz",
-                                        "input.gz.index"};
+    static const char *const names[] = {"input.bin",       "input.bin.index", "input.idx",
+                                        "input.gz",        "input.gz.index",  "tokenizer.json",
+                                        "tokenizer.model", "vocab.json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) fuzz_remove(names[i]);
     rmdir(fuzz_folder);
 }
