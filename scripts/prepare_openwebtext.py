@@ -147,7 +147,8 @@ def tokenize_block(task):
             worker = settings, tokenizer = settings, load_tokenizer(settings["tokenizer"])
         return write_part(number, segments, settings, tokenizer)
     except MemoryError:
-        raise Failure(f"no memory for block {number}, from {where(segments[0][0])} on: use fewer --workers", 3) from None
+        raise Failure(f"no memory for block {number}, from {where(segments[0][0])} on: use fewer --workers",
+                      3) from None
     except OverflowError:
         raise Failure(f"block {number}, from {where(segments[0][0])} on, has an id that does not fit the "
                       f"{array.array(settings['type']).itemsize} bytes of the format") from None

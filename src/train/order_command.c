@@ -30,33 +30,38 @@ static Status parse_range(const char *text, int64_t least, int64_t most, int64_t
     return OK;
 }
 
-static void print_piece_json(const SamplePiece *p, StrBuf *out) {
+/* By the index of its file, if there is one: the document in which a piece begins, and how far in.
+ */
+static bool find_document(const SamplePiece *p, int64_t *document, int64_t *offset) {
     const MegatronIndex *x = tokens_index(p->file);
+    if (x == NULL) return false;
+    *document = megatron_document_from(x, p->begin + 1) - 1;
+    *offset = p->begin - megatron_document_start(x, *document);
+    return true;
+}
+
+static void print_piece_json(const SamplePiece *p, StrBuf *out) {
+    int64_t document, offset;
     strbuf_printf(out, "{\"file\":");
     strbuf_json_string(out, tokens_path(p->file));
     strbuf_printf(out, ",\"begin\":%lld,\"tokens\":%lld", (long long)p->begin,
                   (long long)p->tokens);
-    if (x != NULL) {
-        int64_t document = megatron_document_from(x, p->begin + 1) - 1;
+    if (find_document(p, &document, &offset))
         strbuf_printf(out, ",\"document\":%lld,\"offset\":%lld", (long long)document,
-                      (long long)(p->begin - megatron_document_start(x, document)));
-    }
+                      (long long)offset);
     strbuf_printf(out, "}");
 }
 
 static void print_piece(const SamplePiece *p, int64_t step, int64_t sample, StrBuf *out) {
-    const MegatronIndex *x = tokens_index(p->file);
+    int64_t document, offset;
     strbuf_printf(out, "%8lld %10lld %13lld %8lld ", (long long)step, (long long)sample,
                   (long long)p->begin, (long long)p->tokens);
-    if (x != NULL) {
-        int64_t document = megatron_document_from(x, p->begin + 1) - 1;
-        strbuf_printf(out, "%10lld %9lld  ", (long long)document,
-                      (long long)(p->begin - megatron_document_start(x, document)));
-    } else {
-        strbuf_printf(out, "%10s %9s  ", "-", "-");
-    }
+    if (find_document(p, &document, &offset))
+        strbuf_printf(out, "%10lld %9lld", (long long)document, (long long)offset);
+    else
+        strbuf_printf(out, "%10s %9s", "-", "-");
     char *path = mem_printable(tokens_path(p->file));
-    strbuf_printf(out, "%s\n", path);
+    strbuf_printf(out, "  %s\n", path);
     free(path);
 }
 
