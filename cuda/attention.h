@@ -4,46 +4,51 @@
  * because a transposed band is again a band; "row" below is the tile's axis, "column" the axis it
  * walks.
  *
- * The steps of by_k lie on one grid, the slots: the query rows cut as tiles are, so that a slot of
- * dq is what two key tiles add to or neither does. The steps that add to one slot are counted, in
- * the order in which tiles are taken and walked (a tile meets a slot once per band); that each adds
- * only when its `turn` has come makes dq the same bits every time. Tiles walk their slots from the
- * last to the first: those taken first, the longest, of a causal mask reach furthest back, so all
- * start at the same slot and nobody waits for long. */
+ * The steps of by_k lie on one grid of query rows, the dq blocks, so that two key tiles add either
+ * to the same block of dq or to disjoint ones. The deterministic backward orders these additions:
+ * a run's dq_order says how many steps add to each of its blocks before it, in the order in which
+ * tiles are taken and walked (a tile meets a block once per band), and a kernel adds when the
+ * block's semaphore shows that number. Tiles walk their blocks from the last to the first: the
+ * tiles taken first, the longest, of a causal mask reach furthest back, so all start at the same
+ * block and nobody waits for long. */
 #ifndef CRIA_CUDA_ATTENTION_H
 #define CRIA_CUDA_ATTENTION_H
 
 #include "device.h"
 
-/* One band's share of one tile: columns first, first + step, ... in n_steps steps. Steps in
+/* The steps of a tile in one band: columns first, first + step, ... in n_steps steps. Steps in
  * [full_begin, full_end) lie wholly inside the band; the others need its mask. */
 typedef struct {
     int32_t first, n_steps, full_begin, full_end;
-    Band band; /* clipped to the tile's rows; transposed in by_k, and clipped to the run's slots */
-    int32_t slot; /* by_k: of the first step */
-    int32_t turn; /* by_k: how many steps add to each of these slots of dq before this run's */
+    Band band; /* clipped to the tile's rows; transposed in by_k, and clipped to the run's blocks */
+    int32_t dq_block; /* by_k: of the first step */
+    int32_t dq_order; /* by_k: how many steps add to each of these blocks of dq before this run's */
 } AttnRun;
 
 typedef struct {
     int32_t row0, rows; /* the rows that this tile writes; no two tiles share one */
     int32_t run_begin, run_end;
-    int32_t n_steps; /* of all its runs */
-    int32_t phase;   /* tiles are taken phase by phase; see build_list() */
-    /* by_q: tiles of the same rows, each with some of their keys, hand o and lse on from one to the
-     * next; 0 of 1: one tile has them all. */
-    int32_t part, parts;
-    int32_t handover; /* which of AttnWork's, if there are parts */
+    int32_t n_steps;        /* of all its runs */
+    int32_t schedule_group; /* tiles are taken group after group; see build_list() */
+    /* by_q, split-KV: several CTAs share a row tile and pass (o, lse) on in order; this entry is
+     * number kv_split of kv_splits, each with some of the keys. 0 of 1: not split. */
+    int32_t kv_split, kv_splits;
+    int32_t split_tile; /* number of this row tile among those that are split */
 } AttnTile;
 
-enum { ATTN_PHASES = ATTN_SOURCES + 2, ATTN_WARPS = 12 /* of a forward tile, at most */ };
+enum {
+    ATTN_SCHEDULE_GROUPS = ATTN_REMOTE_RANGES + 2,
+    ATTN_WARPS = 12 /* of a forward tile, at most */
+};
 
 typedef struct {
-    const AttnTile *tiles; /* device memory: in each phase the longest first, parts in order */
+    const AttnTile *tiles; /* device memory: in each group the longest first, splits in order */
     const AttnRun *runs;
-    int32_t n_tiles, n_busy; /* all tiles; those with steps, which come first without sources */
-    int32_t longest;         /* steps of a tile */
-    int32_t phase_end[ATTN_PHASES]; /* tiles of this phase and those before */
-    int64_t n_steps;         /* of all tiles */
+    int32_t n_tiles,
+        n_busy;      /* all tiles; those with steps, which come first if there is no remote KV */
+    int32_t longest; /* steps of a tile */
+    int32_t group_end[ATTN_SCHEDULE_GROUPS]; /* tiles of this group and those before */
+    int64_t n_steps;                         /* of all tiles */
 } AttnList;
 
 typedef struct {
@@ -52,34 +57,37 @@ typedef struct {
 
 struct AttnWork {
     AttnShape shape;
-    bool sm90; /* or the portable kernels */
-    bool wide; /* tiles of the forward */
-    bool parts; /* some of them are in parts */
+    bool sm90;     /* or the portable kernels */
+    bool wide;     /* tiles of the forward */
+    bool split_kv; /* some of them are split */
     int sm_count;
     AttnList by_q, by_k;
-    int32_t n_slots;
-    /* Device memory, zero at rest: {next item, CTAs done} of forward, then of backward; warps that
-     * have written their share of a tile's dkv, [tile][KV head]. */
-    int32_t *counters, *dkv_turns;
-    int32_t *dq_turns; /* [head][slot][2]: steps that have added; zeroed before each use */
-    AttnSources sources; /* n = 0: none */
-    int32_t source_tiles[ATTN_SOURCES]; /* of by_k */
-    int32_t *source_warps; /* device memory, zero at rest: [source], that have written their dkv */
-    uint32_t *handovers;   /* likewise: [tile in parts][head][ATTN_WARPS], that are done */
+    int32_t n_dq_blocks;
+    /* Device memory. The kernels reset these to zero before they exit: {next item, CTAs done} of
+     * the forward, then of the backward; semaphores [tile][KV head] that count the warps that have
+     * written a tile's dkv, when a head group is split. */
+    int32_t *counters, *dkv_order;
+    int32_t *dq_order; /* semaphores [head][dq block][2]: steps added; zeroed before each use */
+    RemoteKv remote;   /* n = 0: all keys are local */
+    int32_t range_tiles[ATTN_REMOTE_RANGES]; /* tiles of by_k in each range */
+    /* Device memory, reset to zero likewise: warps that have written dkv, by range; splits done, by
+     * [split tile][head][warp of ATTN_WARPS]. */
+    int32_t *range_warps_done;
+    uint32_t *split_done;
     void *memory;
     cudaStream_t stream; /* memory belongs to its order */
 };
 
-/* How many keys lie in the kv of a call, and the first that lies in that of the sources. */
-static inline int32_t attn_own_keys(const AttnWork *work) {
-    return work->sources.n ? work->sources.rows[0].begin - ATTN_GAP : (int32_t)work->shape.Sk;
+/* How many keys lie in the kv of a call, and the first that lies in remote.kv. */
+static inline int32_t attn_local_keys(const AttnWork *work) {
+    return work->remote.n ? work->remote.rows[0].begin - ATTN_PAD_ROWS : (int32_t)work->shape.Sk;
 }
-static inline int32_t attn_first_source(const AttnWork *work) {
-    return work->sources.n ? work->sources.rows[0].begin : INT32_MAX;
+static inline int32_t attn_first_remote(const AttnWork *work) {
+    return work->remote.n ? work->remote.rows[0].begin : INT32_MAX;
 }
 
-static inline int64_t attn_dq_turns_bytes(const AttnWork *work) {
-    return (int64_t)work->n_slots * work->shape.H * 2 * (int64_t)sizeof(int32_t);
+static inline int64_t attn_dq_order_bytes(const AttnWork *work) {
+    return (int64_t)work->n_dq_blocks * work->shape.H * 2 * (int64_t)sizeof(int32_t);
 }
 
 /* Tile sizes of the two implementations; by_q and by_k. */
@@ -87,7 +95,7 @@ void attn_sm90_grids(int D, int wide, AttnGrid *by_q, AttnGrid *by_k);
 void attn_portable_grids(AttnGrid *by_q, AttnGrid *by_k);
 /* Whether rows that see so many keys on average may be worth the forward's wide tiles. */
 bool attn_sm90_wide(int D, double keys_per_row);
-/* What a step of the forward takes on an H100. */
+/* How long a step of the forward takes on an H100, in us. */
 double attn_sm90_fwd_step_us(int D, int wide);
 
 void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
@@ -104,7 +112,7 @@ void attn_portable_bwd(float *dq, float *dkv, const void *d_o, const void *q, co
 extern "C" {
 /* The attention rows of the Ops table (contracts in ops.h). */
 Status cuda_attn_work_create(AttnWork **work, const Band *bands, int64_t n_bands, AttnShape shape,
-                             const AttnSources *sources, Stream *stream);
+                             const RemoteKv *remote, Stream *stream);
 void cuda_attn_work_free(AttnWork *work);
 void cuda_attention_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                         const AttnWork *work, bool resume, Stream *stream);
@@ -118,36 +126,37 @@ void cuda_attention_bwd(float *dq, float *dkv, const void *d_o, const void *q, c
  * default). Everything else is the same bits in either case. */
 void cuda_attention_deterministic(bool on);
 
-/* As cuda_attn_work_create, for tests: what it chooses; the portable kernels whatever the device; on
- * Hopper with D = 64 wide tiles whatever the bands. */
+/* As cuda_attn_work_create, for tests: what it chooses; the portable kernels whatever the device;
+ * on Hopper with D = 64 wide tiles whatever the bands. */
 typedef enum { ATTN_BEST, ATTN_PORTABLE, ATTN_WIDE } AttnKernels;
 Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **work, const Band *bands,
-                                int64_t n_bands, AttnShape shape, const AttnSources *sources,
+                                int64_t n_bands, AttnShape shape, const RemoteKv *remote,
                                 Stream *stream);
 }
 
 #ifdef __CUDACC__
-/* Before keys of a source are read. They were written by copy engines and may be read by TMA:
- * acquired from the whole system, for every proxy. */
-static __device__ __forceinline__ void wait_for_arrival(const uint32_t *flag) {
-    uint32_t there;
+/* Waits until a remote range may be read. Copy engines wrote it and TMA may read it, hence the
+ * acquire at system scope and the fence between proxies. */
+static __device__ __forceinline__ void wait_kv_ready(const uint32_t *flag) {
+    uint32_t ready;
     do {
-        asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(there) : "l"(flag) : "memory");
-    } while (there == 0);
+        asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(ready) : "l"(flag) : "memory");
+    } while (ready == 0);
 #if __CUDA_ARCH__ >= 900
     asm volatile("fence.proxy.async;" ::: "memory");
 #endif
 }
 
-/* The same for the sources whose keys begin at or before `column`; *arrived of them are there. */
-static __device__ __forceinline__ void wait_for_sources(const AttnSources &sources, int column,
-                                                        int *arrived) {
-    for (; *arrived < sources.n && column >= sources.rows[*arrived].begin; ++*arrived)
-        wait_for_arrival(&sources.arrived[*arrived]);
+/* The same for all ranges that begin at or before `column`; *ready of them were waited for before.
+ */
+static __device__ __forceinline__ void wait_remote_kv(const RemoteKv &remote, int column,
+                                                      int *ready) {
+    for (; *ready < remote.n && column >= remote.rows[*ready].begin; ++*ready)
+        wait_kv_ready(&remote.kv_ready[*ready]);
 }
 
-/* After this thread, and those that it waited for, wrote the last gradients of a source. */
-static __device__ __forceinline__ void announce_departure(uint32_t *flag) {
+/* Called after this thread, and those that it waited for, wrote the last dKV of a range. */
+static __device__ __forceinline__ void signal_dkv_done(uint32_t *flag) {
     asm volatile("fence.acq_rel.sys;" ::: "memory");
     asm volatile("red.release.sys.global.add.u32 [%0], 1;" ::"l"(flag) : "memory");
 }

@@ -22,8 +22,8 @@ struct Params {
     const bf16 *q, *kv, *d_o;
     const float *lse, *delta;
     AttnList list;
-    AttnSources sources;
-    int own_keys, first_source;
+    RemoteKv remote;
+    int local_keys, first_remote;
     int Sq, Sk, H, K, D;
     float scale;
     bool resume, accumulate;
@@ -59,10 +59,10 @@ static __device__ void load_tile(bf16 *tile, const bf16 *x, int64_t stride, int 
 template <int DP>
 static __device__ void load_keys(bf16 *tile, const Params &p, int offset, int row) {
     const int64_t stride = (int64_t)2 * p.K * p.D;
-    const bool own = row < p.first_source;
-    const bf16 *kv = (own ? p.kv : (const bf16 *)p.sources.kv) + offset;
-    int rows = own ? p.own_keys : p.Sk - p.first_source;
-    load_tile<DP>(tile, kv, stride, own ? row : row - p.first_source, rows, p.D);
+    const bool local = row < p.first_remote;
+    const bf16 *kv = (local ? p.kv : (const bf16 *)p.remote.kv) + offset;
+    int rows = local ? p.local_keys : p.Sk - p.first_remote;
+    load_tile<DP>(tile, kv, stride, local ? row : row - p.first_remote, rows, p.D);
 }
 static __device__ __forceinline__ void load_commit() {
     asm volatile("cp.async.commit_group;" ::: "memory");
@@ -193,9 +193,9 @@ static Params params_of(const AttnWork *work, const void *q, const void *kv) {
     p.K = s.K;
     p.D = s.D;
     p.scale = s.scale;
-    p.sources = work->sources;
-    p.own_keys = attn_own_keys(work);
-    p.first_source = attn_first_source(work);
+    p.remote = work->remote;
+    p.local_keys = attn_local_keys(work);
+    p.first_remote = attn_first_remote(work);
     return p;
 }
 

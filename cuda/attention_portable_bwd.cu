@@ -158,12 +158,12 @@ template <int DP> __global__ void __launch_bounds__(THREADS) bwd_q_kernel(const 
     }
 }
 
-/* The backward's two passes begin when all keys are there, and end before any gradient leaves. */
-__global__ void arrival_kernel(const AttnSources sources) {
-    for (int i = 0; i < sources.n; i++) wait_for_arrival(&sources.arrived[i]);
+/* The backward's two passes start when all remote keys are ready; dKV is signalled after both. */
+__global__ void wait_kv_ready_kernel(const RemoteKv remote) {
+    for (int i = 0; i < remote.n; i++) wait_kv_ready(&remote.kv_ready[i]);
 }
-__global__ void departure_kernel(const AttnSources sources) {
-    for (int i = 0; i < sources.n; i++) announce_departure(&sources.departed[i]);
+__global__ void signal_dkv_done_kernel(const RemoteKv remote) {
+    for (int i = 0; i < remote.n; i++) signal_dkv_done(&remote.dkv_done[i]);
 }
 
 } /* namespace */
@@ -180,11 +180,11 @@ void attn_portable_bwd(float *dq, float *dkv, const void *d_o, const void *q, co
     p.list = work->by_k;
     p.accumulate = accumulate_dkv;
     if (accumulate_dkv) p.list.n_tiles = p.list.n_busy;
-    if (p.sources.n) arrival_kernel<<<1, 1, 0, stream>>>(p.sources);
+    if (p.remote.n) wait_kv_ready_kernel<<<1, 1, 0, stream>>>(p.remote);
     launch(p.D <= 64 ? bwd_kv_kernel<64> : bwd_kv_kernel<128>, p, p.K, 6, stream);
     p.list = work->by_q;
     p.accumulate = accumulate_dq;
     if (accumulate_dq) p.list.n_tiles = p.list.n_busy;
     launch(p.D <= 64 ? bwd_q_kernel<64> : bwd_q_kernel<128>, p, p.H, 6, stream);
-    if (p.sources.n) departure_kernel<<<1, 1, 0, stream>>>(p.sources);
+    if (p.remote.n) signal_dkv_done_kernel<<<1, 1, 0, stream>>>(p.remote);
 }

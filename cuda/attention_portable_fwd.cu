@@ -31,9 +31,9 @@ template <int DP> __global__ void __launch_bounds__(THREADS) fwd_kernel(const Pa
         }
     }
 
-    int arrived = 0; /* sources */
+    int ready = 0; /* remote ranges */
     auto load_kv = [&](const Walk &at, int stage) {
-        wait_for_sources(p.sources, at.column(), &arrived);
+        wait_remote_kv(p.remote, at.column(), &ready);
         load_keys<DP>(sk + stage * TILE * DP, p, k, at.column());
         load_keys<DP>(sv + stage * TILE * DP, p, v, at.column());
         load_commit();
@@ -119,6 +119,6 @@ void attn_portable_fwd(void *o, float *o_acc, float *lse, const void *q, const v
     p.lse_out = lse;
     p.resume = resume;
     p.list = work->by_q;
-    if (resume && !o) p.list.n_tiles = p.list.n_busy; /* other rows stay as they are */
+    if (resume && !o) p.list.n_tiles = p.list.n_busy; /* other rows keep their values */
     launch(p.D <= 64 ? fwd_kernel<64> : fwd_kernel<128>, p, p.H, 5, stream);
 }

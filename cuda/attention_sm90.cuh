@@ -11,7 +11,7 @@
 
 AttnGrid attn_sm90_fwd_grid(int D, int wide);
 
-/* What consumers need to know of one step beside its operands. */
+/* What consumers need to know about one step, besides its operands. */
 struct Step {
     int c0, masked;
     Band band;
@@ -23,9 +23,9 @@ static __device__ __forceinline__ uint32_t columns_below(int limit) {
     return __funnelshift_rc(0xffffffff, 0, 32 - min(n, 32));
 }
 
-/* s[16, N <= 128] of a warp, as wgmma_ss leaves it, of rows from `row` and columns from step.c0 on:
- * what is outside the band becomes -inf. (Bits turn into predicates seven at a time; comparing each
- * column takes three instructions.) */
+/* Sets the scores outside the band to -inf. s[16, N <= 128] of a warp as wgmma_ss leaves it, rows
+ * from `row` and columns from step.c0 on. (Bits turn into predicates seven at a time; comparing
+ * each column takes three instructions.) */
 template <int R>
 __device__ __forceinline__ void mask_scores(float (&s)[R], const Step &step, int row) {
     static_assert(R <= 64);
@@ -56,24 +56,24 @@ static __device__ __forceinline__ uint32_t divide(uint32_t n, Divisor by) {
     return (__umulhi(n, by.multiplier) + n) >> by.shift;
 }
 
-/* The order of (tile, head) items: phase after phase, in each section after section of heads, in
- * each tile after tile, longest first, and the section's heads inside. Sections keep what
- * concurrent CTAs read inside L2, and the CTAs of one head in step. A head may be a group of heads,
- * or a part of one. */
+/* The order of (tile, head) items: schedule group after schedule group, in each section of heads
+ * after section, in each tile after tile, longest first, with the section's heads innermost.
+ * Sections keep what concurrent CTAs read inside L2, and the CTAs of one head in step. "Head" may
+ * also stand for a group of query heads, or for a fraction of one. */
 struct ItemOrder {
-    int n_items, n_phases;
+    int n_items, n_groups;
     struct {
         int first_item, first_tile;
         Divisor section, per_section; /* heads of a section, items of it */
-    } phases[ATTN_PHASES];
+    } groups[ATTN_SCHEDULE_GROUPS];
 };
 struct HeadItem {
     int tile, head;
 };
 static __device__ __forceinline__ HeadItem item_decode(int item, const ItemOrder &order) {
-    int phase = 0;
-    while (phase + 1 < order.n_phases && item >= order.phases[phase + 1].first_item) phase++;
-    const auto &of = order.phases[phase];
+    int group = 0;
+    while (group + 1 < order.n_groups && item >= order.groups[group + 1].first_item) group++;
+    const auto &of = order.groups[group];
     uint32_t within = (uint32_t)(item - of.first_item);
     uint32_t section = divide(within, of.per_section);
     uint32_t rest = within - section * of.per_section.d;
@@ -81,26 +81,26 @@ static __device__ __forceinline__ HeadItem item_decode(int item, const ItemOrder
     uint32_t head = section * of.section.d + rest - tile * of.section.d;
     return HeadItem{of.first_tile + (int)tile, (int)head};
 }
-/* Sections of at most `side_by_side` heads, `in_the_end` in the last phase. */
-static inline ItemOrder item_order(const AttnList &list, int heads, int64_t side_by_side,
-                                   int64_t in_the_end) {
+/* Sections of at most `heads_in_flight` heads; of `heads_in_last_group` in the last group. */
+static inline ItemOrder item_order(const AttnList &list, int heads, int64_t heads_in_flight,
+                                   int64_t heads_in_last_group) {
     ItemOrder order = {};
     int first = 0;
     order.n_items = list.n_tiles * heads;
-    for (int phase = 0; phase < ATTN_PHASES; phase++) {
-        int end = (int)i64_min(list.phase_end[phase], list.n_tiles);
+    for (int group = 0; group < ATTN_SCHEDULE_GROUPS; group++) {
+        int end = (int)i64_min(list.group_end[group], list.n_tiles);
         if (end == first) continue;
-        int64_t most = end == list.n_tiles ? in_the_end : side_by_side;
+        int64_t most = end == list.n_tiles ? heads_in_last_group : heads_in_flight;
         int section = heads;
         while (section > 1 && (heads % section || section > most)) section--;
-        order.phases[order.n_phases++] = {first * heads, first, divisor((uint32_t)section),
+        order.groups[order.n_groups++] = {first * heads, first, divisor((uint32_t)section),
                                           divisor((uint32_t)((end - first) * section))};
         first = end;
     }
     return order;
 }
 
-/* The last CTA to finish leaves the counters as the next launch needs them. */
+/* The last CTA to finish resets the counters to zero for the next launch. */
 static __device__ __forceinline__ void counters_reset(int32_t *counters) {
     __threadfence();
     if (atomicAdd(&counters[1], 1) == (int)gridDim.x - 1) {
@@ -134,35 +134,34 @@ static inline CUtensorMap tile_map(const void *x, int64_t rows, int heads, int D
                       (int64_t)heads * D * 2, 128, box_rows, D / 64, CU_TENSOR_MAP_SWIZZLE_128B);
 }
 
-/* Own keys, and those of sources. */
+/* The tensor maps of local and of remote keys. */
 struct KeyMaps {
-    CUtensorMap own, sources;
-    int first_source; /* row */
+    CUtensorMap local, remote;
+    int first_remote; /* row where remote keys begin */
 };
 
-/* In boxes of box_rows rows. */
 static inline KeyMaps key_maps(const void *kv, const AttnWork *work, int box_rows) {
     AttnShape s = work->shape;
     KeyMaps maps;
-    maps.first_source = attn_first_source(work);
-    maps.own = tile_map(kv, attn_own_keys(work), 2 * s.K, s.D, box_rows);
-    maps.sources = maps.own;
-    if (work->sources.n)
-        maps.sources = tile_map(work->sources.kv, s.Sk - maps.first_source, 2 * s.K, s.D, box_rows);
+    maps.first_remote = attn_first_remote(work);
+    maps.local = tile_map(kv, attn_local_keys(work), 2 * s.K, s.D, box_rows);
+    maps.remote = maps.local;
+    if (work->remote.n)
+        maps.remote = tile_map(work->remote.kv, s.Sk - maps.first_remote, 2 * s.K, s.D, box_rows);
     return maps;
 }
 
 static __device__ __forceinline__ void prefetch_keys(const KeyMaps &maps) {
-    prefetch_map(&maps.own);
-    prefetch_map(&maps.sources);
+    prefetch_map(&maps.local);
+    prefetch_map(&maps.remote);
 }
 
 static __device__ __forceinline__ void load_keys(void *dst, const KeyMaps &maps, int row, int panel,
                                                  uint64_t *bar) {
-    if (row < maps.first_source)
-        tma_load(dst, &maps.own, 0, row, panel, bar);
+    if (row < maps.first_remote)
+        tma_load(dst, &maps.local, 0, row, panel, bar);
     else
-        tma_load(dst, &maps.sources, 0, row - maps.first_source, panel, bar);
+        tma_load(dst, &maps.remote, 0, row - maps.first_remote, panel, bar);
 }
 
 #endif

@@ -8,37 +8,40 @@
  * accumulators and are written once (FlashAttention-2 and -3: Dao, 2023; Shah et al., 2024). Two
  * consumer warpgroups of 64 keys compute S^T and dP^T, so that P^T and dS^T are already A operands
  * of dv and dk; only dS crosses between them through shared memory, for dq, which is staged in fp32
- * and added to global memory by the copy engine: in any order, or each slot's steps in turns
- * (attention.h). Of the first warpgroup, warp 0 takes items and announces their steps, warp 3 loads
- * what a step needs, with lse and delta prepared for the exponent (rows outside the band get lse =
- * +inf, so P = 0 without a mask), and warps 1 and 2 drain dq.
+ * and added to global memory by the copy engine: in any order, or, when deterministic, each block
+ * of dq in the order that its semaphore prescribes (attention.h). Of the first warpgroup, warp 0
+ * takes items and describes their steps, warp 3 loads what a step needs, with lse and delta
+ * prepared for the exponent (rows outside the band get lse = +inf, so P = 0 without a mask), and
+ * warps 1 and 2 add dq to global memory.
  *
- * Keys of a source (AttnSources) are waited for where they are loaded; the last warp to write a
- * source's dkv announces that they may leave.
+ * The producer waits for a remote range (RemoteKv) where it loads its keys; the last warp to write
+ * a range's dkv signals that it is done.
  *
- * Whatever else an item waits for (its turn at a slot of dq, or the part before it at dkv) belongs
- * to an earlier step of the same item or to an item with a lower number. Items are taken in the
- * order of their numbers, by CTAs that run and that work on them in that order, so the unfinished
- * item of the lowest number waits for nothing: no hang, however few CTAs run at a time.
+ * No deadlock, however few CTAs run at a time: whatever else an item waits for (its order at a
+ * block of dq, or the split before it at dkv) belongs to an earlier step of the same item or to an
+ * item with a lower number. Items are taken in the order of their numbers, by CTAs that are running
+ * and that work on them in that order, so the unfinished item of the lowest number waits for
+ * nothing.
  *
- * compute-sanitizer's racecheck reports hazards between plan() or load() and consume(): false ones.
- * One lane arrives for its warp after __syncwarp(), at mbarriers that the other side waits for
- * before it touches the same words (full, empty, kv_full, kv_empty); that is not followed.
+ * compute-sanitizer's racecheck reports false hazards between produce() or load_steps() and
+ * consume(). One lane arrives for its warp after __syncwarp(), at mbarriers that the other side
+ * waits for before it touches the same words (full, empty, kv_full, kv_empty); racecheck does not
+ * follow that.
  *
  * What bounds it (ncu, one launch, causal 8k, one H200; D = 64 / 128): shared memory 77 / 81 %
  * busy, tensor cores 56 / 66 %, L2 49 / 58 %. One launch reaches 606 TFLOP/s at D = 128; back to
- * back the power limit lowers the clock, and two other structures gain -3 to 4 %: dv issued
- * before dP is waited for, so that both run under arithmetic, and with that a third warpgroup for
- * dq. In turns costs 13 to 27 %. Causal 2k by parts of a group: D = 64: 1: 237, 2: 338, 4: 160; D =
- * 128, 24/8: 1: 278, 3: 206. Figures of all sizes: tests/results. */
+ * back the power limit lowers the clock. Two other structures gained -3 to 4 %: dv issued before dP
+ * is waited for, so that both run under arithmetic, and with that a third warpgroup for dq. The
+ * deterministic order of dq costs 13 to 27 %. TFLOP/s at causal 2k by splits of a head group: D =
+ * 64: 1: 237, 2: 338, 4: 160; D = 128, 24/8: 1: 278, 3: 206. Figures of all sizes: tests/results.
+ */
 #include "attention.h"
 #include "attention_sm90.cuh"
 
 namespace {
 
 constexpr int KEYS = 128, STAGES = 2;
-/* Of the consumers, 16 keys each: what is counted in warps is complete when all of them are done.
- */
+/* Consumer warps, 16 keys each. Counts of finished warps are compared with this. */
 constexpr int WARPS = KEYS / 16, THREADS = 128 + 32 * WARPS;
 
 template <int D> struct Bwd {
@@ -50,24 +53,24 @@ struct BwdParams {
     const float *lse, *delta;
     AttnList list;
     ItemOrder order;
-    int32_t *counters, *dkv_turns, *dq_turns; /* dq_turns: NULL for any order */
-    int Sq, H, K, n_slots;
-    int parts; /* a KV head's group of query heads is walked by so many items */
+    int32_t *counters, *dkv_order, *dq_order; /* dq_order: NULL for any order */
+    int Sq, H, K, n_dq_blocks;
+    int head_splits; /* the query heads of a KV head are split among this many items */
     float scale;
     bool accumulate_dkv;
-    AttnSources sources;
-    int32_t *source_warps, source_goal[ATTN_SOURCES]; /* of warps that write a source's dkv */
+    RemoteKv remote;
+    int32_t *range_warps_done, range_warps[ATTN_REMOTE_RANGES]; /* warps that write a range's dkv */
 };
 
 struct BwdItem {
-    int row0, rows, kv_head, part, tile, n_steps; /* n_steps < 0: no more items */
-    int source;                                   /* < 0 or sources.n: own keys */
+    int row0, rows, kv_head, head_split, tile, n_steps; /* n_steps < 0: no more items */
+    int range;                                          /* < 0 or remote.n: local keys */
 };
 
 struct BwdStep {
     Step step;
     int head; /* < 0: no more steps */
-    int row_end, slot, turn;
+    int row_end, dq_block, dq_order;
 };
 
 template <int D> struct BwdShared {
@@ -83,23 +86,29 @@ template <int D> struct BwdShared {
     uint64_t dq_full[2], dq_empty[2];
 };
 
-/* One lane: takes items, loads K and V of each and announces its steps. */
-template <int D> __device__ void plan(BwdShared<D> &sm, const KeyMaps &keys, const BwdParams &p) {
-    const int heads = p.H / p.K / p.parts; /* of an item */
+/* One lane: takes items, loads K and V of each and describes its steps. */
+template <int D>
+__device__ void produce(BwdShared<D> &sm, const KeyMaps &keys, const BwdParams &p) {
+    const int heads = p.H / p.K / p.head_splits; /* of an item */
     uint32_t items = 0, steps = 0;
-    int item, arrived = 0; /* sources */
+    int item, ready = 0; /* remote ranges */
 #pragma unroll 1
     for (; (item = atomicAdd(&p.counters[0], 1)) < p.order.n_items; items++) {
         const HeadItem at = item_decode(item, p.order);
         const AttnTile *tile = &p.list.tiles[at.tile];
-        const int row0 = tile->row0, n_steps = tile->n_steps, kv_head = at.head / p.parts;
+        const int row0 = tile->row0, n_steps = tile->n_steps, kv_head = at.head / p.head_splits;
         mbar_wait(&sm.kv_empty, (items & 1) ^ 1);
-        sm.item = BwdItem{row0,    tile->rows,      kv_head,        at.head - kv_head * p.parts,
-                          at.tile, n_steps * heads, tile->phase - 1};
-        if (tile->phase > 0) wait_for_sources(p.sources, row0, &arrived);
-        /* sources of which nothing is needed are done when the call has begun */
-        for (int i = 0; item == 0 && i < p.sources.n; i++)
-            if (p.source_goal[i] == 0) announce_departure(&p.sources.departed[i]);
+        sm.item = BwdItem{row0,
+                          tile->rows,
+                          kv_head,
+                          at.head - kv_head * p.head_splits,
+                          at.tile,
+                          n_steps * heads,
+                          tile->schedule_group - 1};
+        if (tile->schedule_group > 0) wait_remote_kv(p.remote, row0, &ready);
+        /* ranges that no tile reads are done at the start of the call */
+        for (int i = 0; item == 0 && i < p.remote.n; i++)
+            if (p.range_warps[i] == 0) signal_dkv_done(&p.remote.dkv_done[i]);
         if (n_steps > 0) {
             mbar_arrive_expect(&sm.kv_full, 2 * KEYS * D * 2);
             load_keys(sm.k, keys, row0, kv_head * (D / 64), &sm.kv_full);
@@ -119,8 +128,8 @@ template <int D> __device__ void plan(BwdShared<D> &sm, const KeyMaps &keys, con
                     BwdStep &step = sm.step[ring_index<2 * STAGES>(steps)];
                     step.head = head;
                     step.row_end = run->band.k_end;
-                    step.slot = run->slot + j;
-                    step.turn = run->turn;
+                    step.dq_block = run->dq_block + j;
+                    step.dq_order = run->dq_order;
                     step.step.c0 = run->first + j * Bwd<D>::ROWS;
                     step.step.masked = j < run->full_begin || j >= run->full_end;
                     if (step.step.masked) step.step.band = run->band;
@@ -132,15 +141,15 @@ template <int D> __device__ void plan(BwdShared<D> &sm, const KeyMaps &keys, con
     mbar_wait(&sm.kv_empty, (items & 1) ^ 1);
     sm.step[ring_index<2 * STAGES>(steps)].head = -1;
     sm.item.n_steps = -1;
-    mbar_arrive(&sm.step_full[ring_index<STAGES>(steps)]); /* for load() */
-    mbar_arrive(&sm.kv_full); /* for the consumers, which pass it on to drain() */
+    mbar_arrive(&sm.step_full[ring_index<STAGES>(steps)]); /* for load_steps() */
+    mbar_arrive(&sm.kv_full); /* for the consumers, which pass it on to add_dq() */
     counters_reset(p.counters);
 }
 
-/* One warp: q, dO, lse and delta of each step. */
+/* One warp: loads q, dO, lse and delta of each step. */
 template <int D>
-__device__ void load(BwdShared<D> &sm, const CUtensorMap *map_q, const CUtensorMap *map_do,
-                     const BwdParams &p) {
+__device__ void load_steps(BwdShared<D> &sm, const CUtensorMap *map_q, const CUtensorMap *map_do,
+                           const BwdParams &p) {
     constexpr int ROWS = Bwd<D>::ROWS;
     const int lane = threadIdx.x % 32;
     for (uint32_t n = 0;; n++) {
@@ -169,18 +178,18 @@ __device__ void load(BwdShared<D> &sm, const CUtensorMap *map_q, const CUtensorM
 
 /* One lane: adds each staged dq of consumer warpgroup wg to global memory. */
 template <int D>
-__device__ void drain(BwdShared<D> &sm, const CUtensorMap *map_dq, const BwdParams &p, int wg) {
+__device__ void add_dq(BwdShared<D> &sm, const CUtensorMap *map_dq, const BwdParams &p, int wg) {
     for (uint32_t n = 0;; n++) {
         mbar_wait(&sm.dq_full[wg], n & 1);
         const BwdStep &step = sm.step[ring_index<2 * STAGES>(n)];
         if (step.head < 0) break;
         const int row = step.step.c0 + (D == 64 ? 64 * wg : 0);
         const int column = step.head * D + (D == 128 ? 64 * wg : 0);
-        int32_t *turn = NULL;
-        const int mine = step.turn;
-        if (p.dq_turns) {
-            turn = p.dq_turns + ((int64_t)step.head * p.n_slots + step.slot) * 2 + wg;
-            while (turn_read(turn) != mine) {
+        int32_t *semaphore = NULL;
+        const int order = step.dq_order;
+        if (p.dq_order) {
+            semaphore = p.dq_order + ((int64_t)step.head * p.n_dq_blocks + step.dq_block) * 2 + wg;
+            while (semaphore_read(semaphore) != order) {
             }
             fence_async_global();
         }
@@ -188,16 +197,16 @@ __device__ void drain(BwdShared<D> &sm, const CUtensorMap *map_dq, const BwdPara
         bulk_commit();
         bulk_wait_read();
         mbar_arrive(&sm.dq_empty[wg]);
-        if (turn) {
+        if (semaphore) {
             bulk_wait();
             fence_async_global();
-            turn_write(turn, mine + 1);
+            semaphore_write(semaphore, order + 1);
         }
     }
     bulk_wait();
 }
 
-/* dst[64, D] (+)= x, row 8r of this lane's two; see consume() for the layout. */
+/* dst[64, D] (+)= x, row 8r of this lane's two; layout as wgmma_ss leaves it. */
 template <int D>
 __device__ __forceinline__ void store_row(float *dst, const float (&x)[D / 2], int r, bool add) {
 #pragma unroll
@@ -217,14 +226,14 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
         __syncwarp();
         if (lane == 0) mbar_arrive(bar);
     };
-    /* where this lane's row of a transposed 8x8 block of dS goes, but for the buffer and block */
+    /* address of this lane's row of a transposed 8x8 block of dS, without buffer and block */
     const int ds_row = lane / 16 * 8 + lane % 8, ds_chunk = 2 * warp + lane / 8 % 2;
     const uint32_t ds_at =
         smem_addr(sm.ds[0]) + wg * ROWS * 128 + ds_row * 128 + ((ds_chunk ^ (ds_row & 7)) << 4);
     const uint64_t k_desc = desc_tile(smem_addr(sm.k) + wg * 64 * 128);
     const uint64_t v_desc = desc_tile(smem_addr(sm.v) + wg * 64 * 128);
     const uint64_t kt_desc = desc_tile(smem_addr(sm.k) + (D == 128 ? wg * KEYS * 128 : 0), KEYS);
-    uint32_t steps = 0; /* over the CTA's life */
+    uint32_t steps = 0; /* since the CTA started */
     float dk[D / 2], dv[D / 2];
     uint32_t pb[BLOCKS][4], sb[BLOCKS][4];
 
@@ -289,7 +298,7 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
             for (int b = 0; b < BLOCKS; b++) wgmma_rs<1>(dv, pb[b], do_desc + 128 * b, 1);
             wgmma_commit();
 
-            named_barrier(1, 32 * WARPS); /* dS is whole */
+            named_barrier(1, 32 * WARPS); /* all of dS is in shared memory */
             const uint64_t ds_desc =
                 desc_tile(smem_addr(sm.ds[steps & 1]) + (D == 64 ? wg * 64 * 128 : 0));
             wgmma_pin(dk);
@@ -318,22 +327,23 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
                 }
             fence_async_proxy();
             release(&sm.dq_full[wg]);
-            wgmma_wait<0>(); /* dk, which ran under dq's way out; kept for the next step: slower */
+            wgmma_wait<0>(); /* for dk, which ran while dq was staged; waiting in the next step is
+                                slower */
             wgmma_pin(dk);
             release(&sm.empty[at]);
         }
-        const BwdItem item = sm.item; /* read again rather than kept in registers */
+        const BwdItem item = sm.item; /* read again, to save registers */
         release(&sm.kv_empty);
 
-        /* The parts of a group add to dkv one after the other, counted in warps. */
-        int32_t *turn = p.dkv_turns + item.tile * p.K + item.kv_head;
-        if (item.part > 0) {
+        /* The splits of a head group add to dkv in order; the semaphore counts their warps. */
+        int32_t *semaphore = p.dkv_order + item.tile * p.K + item.kv_head;
+        if (item.head_split > 0) {
             if (lane == 0)
-                while (turn_read(turn) < WARPS * item.part) {
+                while (semaphore_read(semaphore) < WARPS * item.head_split) {
                 }
             __syncwarp();
         }
-        const bool add = p.accumulate_dkv || item.part > 0;
+        const bool add = p.accumulate_dkv || item.head_split > 0;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             int key = tile_key + 8 * r;
@@ -342,27 +352,27 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
             store_row<D>(to, dk, r, add);
             store_row<D>(to + p.K * D, dv, r, add);
         }
-        if (p.parts > 1) {
+        if (p.head_splits > 1) {
             __syncwarp();
             if (lane == 0) {
                 __threadfence();
-                if (atomicAdd(turn, 1) == WARPS * p.parts - 1)
-                    *turn = 0; /* as the next call needs it */
+                if (atomicAdd(semaphore, 1) == WARPS * p.head_splits - 1)
+                    *semaphore = 0; /* for the next call */
             }
         }
-        if (item.source >= 0 && item.source < p.sources.n) {
+        if (item.range >= 0 && item.range < p.remote.n) {
             __syncwarp();
             if (lane == 0) {
                 __threadfence();
-                int32_t *done = &p.source_warps[item.source];
-                if (atomicAdd(done, 1) == p.source_goal[item.source] - 1) {
+                int32_t *done = &p.range_warps_done[item.range];
+                if (atomicAdd(done, 1) == p.range_warps[item.range] - 1) {
                     *done = 0;
-                    announce_departure(&p.sources.departed[item.source]);
+                    signal_dkv_done(&p.remote.dkv_done[item.range]);
                 }
             }
         }
     }
-    /* Only once this warpgroup's last dq is drained: drain() must see every phase of dq_full. */
+    /* Only after this warpgroup's last dq was added: add_dq() must see every phase of dq_full. */
     mbar_wait(&sm.dq_empty[wg], (steps & 1) ^ 1);
     release(&sm.dq_full[wg]);
 }
@@ -398,11 +408,11 @@ __global__ void __launch_bounds__(THREADS, 1)
     if (wg == 0) {
         registers_shrink<24>();
         if (threadIdx.x == 0)
-            plan<D>(sm, keys, p);
+            produce<D>(sm, keys, p);
         else if (warp == 3)
-            load<D>(sm, &map_q, &map_do, p);
+            load_steps<D>(sm, &map_q, &map_do, p);
         else if (warp > 0 && threadIdx.x % 32 == 0)
-            drain<D>(sm, &map_dq, p, warp - 1);
+            add_dq<D>(sm, &map_dq, p, warp - 1);
     } else {
         registers_grow<240>();
         consume<D>(sm, p, wg - 1);
@@ -424,21 +434,21 @@ void launch(const BwdParams &p, float *dq, const void *d_o, const void *q, const
         map_q, map_do, keys, map_dq, p);
 }
 
-/* Into how many items a KV head's group is split: what ends first by this estimate, in steps. An SM
- * has at least the mean and at least the longest item to walk, and the parts of a group wait for
- * one another at their end (about 3 steps an item for each part of each part's chain, so that the
- * best of the header's numbers of parts wins). */
-int parts_of(const AttnList &list, int K, int group, int sm_count) {
+/* Chooses among how many items the query heads of a KV head are split: the choice that ends first
+ * by this estimate, in steps. An SM has at least the mean and at least the longest item to walk,
+ * and the splits of a group wait for one another at their end (about 3 steps an item for each link
+ * of each split's chain, so that the best of the header's numbers of splits wins). */
+int choose_head_splits(const AttnList &list, int K, int group, int sm_count) {
     int best = 1;
     double least = INFINITY, mean = (double)list.n_steps * K * group / sm_count;
-    for (int parts = 1; parts <= group; parts++) {
-        if (group % parts) continue;
-        double items = (double)list.n_tiles * K * parts / sm_count;
+    for (int splits = 1; splits <= group; splits++) {
+        if (group % splits) continue;
+        double items = (double)list.n_tiles * K * splits / sm_count;
         double cost =
-            fmax((double)list.longest * group / parts, mean) + 3.0 * parts * (parts - 1) * items;
+            fmax((double)list.longest * group / splits, mean) + 3.0 * splits * (splits - 1) * items;
         if (cost < least) {
             least = cost;
-            best = parts;
+            best = splits;
         }
     }
     return best;
@@ -457,39 +467,41 @@ void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const 
     AttnShape s = work->shape;
     AttnList list = work->by_k;
     if (!accumulate_dq) cudaMemsetAsync(dq, 0, (size_t)(s.Sq * s.H * s.D) * 4, stream);
-    if (accumulate_dkv) list.n_tiles = list.n_busy; /* keys that nothing sees stay as they are */
+    if (accumulate_dkv) list.n_tiles = list.n_busy; /* keys that no row sees keep their values */
     if (list.n_tiles == 0) return;
     if (deterministic)
-        cudaMemsetAsync(work->dq_turns, 0, (size_t)attn_dq_turns_bytes(work), stream);
-    int parts = parts_of(list, s.K, s.H / s.K, work->sm_count);
-    /* q, dO and dq of the heads that are walked at the same time are to stay in L2. With phases
-     * CTAs are not in step (they begin one when they are done with another), and walk all heads of
-     * a group. Where all of it is small, a call had better end with the short items of all heads.
+        cudaMemsetAsync(work->dq_order, 0, (size_t)attn_dq_order_bytes(work), stream);
+    int head_splits = choose_head_splits(list, s.K, s.H / s.K, work->sm_count);
+    /* q, dO and dq of the heads that CTAs walk at the same time should stay in L2. With schedule
+     * groups CTAs are not in step (each starts a group when it finishes another), and walk all
+     * heads of a head group. If all heads fit into L2 together, the call ends with the short items
+     * of all.
      */
-    bool phases = work->sources.n > 0;
-    int64_t head = i64_max(s.Sq * s.D * 8, 1), group = head * (s.H / s.K);
-    int64_t side_by_side = phases ? (48ll << 20) / group : (64ll << 20) / head;
-    int64_t in_the_end = phases && s.H * head <= 100ll << 20 ? INT32_MAX : side_by_side;
+    bool has_groups = work->remote.n > 0;
+    int64_t head = i64_max(s.Sq * s.D * 8, 1), head_group = head * (s.H / s.K);
+    int64_t heads_in_flight = has_groups ? (48ll << 20) / head_group : (64ll << 20) / head;
+    int64_t heads_in_last_group =
+        has_groups && s.H * head <= 100ll << 20 ? INT32_MAX : heads_in_flight;
     BwdParams p = {};
     p.dkv = dkv;
     p.lse = lse;
     p.delta = delta;
     p.list = list;
-    p.order = item_order(list, s.K * parts, side_by_side, in_the_end);
+    p.order = item_order(list, s.K * head_splits, heads_in_flight, heads_in_last_group);
     p.counters = work->counters + 2;
-    p.dkv_turns = work->dkv_turns;
-    p.dq_turns = deterministic ? work->dq_turns : NULL;
+    p.dkv_order = work->dkv_order;
+    p.dq_order = deterministic ? work->dq_order : NULL;
     p.Sq = (int)s.Sq;
     p.H = s.H;
     p.K = s.K;
-    p.n_slots = work->n_slots;
-    p.parts = parts;
+    p.n_dq_blocks = work->n_dq_blocks;
+    p.head_splits = head_splits;
     p.scale = s.scale;
     p.accumulate_dkv = accumulate_dkv;
-    p.sources = work->sources;
-    p.source_warps = work->source_warps;
-    for (int i = 0; i < work->sources.n; i++)
-        p.source_goal[i] = WARPS * work->source_tiles[i] * s.K * parts;
+    p.remote = work->remote;
+    p.range_warps_done = work->range_warps_done;
+    for (int i = 0; i < work->remote.n; i++)
+        p.range_warps[i] = WARPS * work->range_tiles[i] * s.K * head_splits;
     if (s.D == 64)
         launch<64>(p, dq, d_o, q, kv, work, stream);
     else

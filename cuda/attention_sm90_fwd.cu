@@ -13,21 +13,22 @@
  *   D = 128: P(j-1) V;
  *   D = 64 (bound by exponentials, not by the tensor cores): S(j+1) too, which needs two S buffers.
  *
- * Most steps take no maximum. With any m, p = exp2(c s - m) gives the same o = sum p v / sum p and
- * lse; m only keeps p in the range of fp32, and bf16 has the same. So a step wholly inside a band
- * takes the m that it finds. Should a thread's p sum to more than LIMIT (one may be infinite), the
- * warp multiplies its scores once more, from Q and K that are still in shared memory, and takes
- * their maximum first. So do, at once, steps with a mask and steps that find a row without a key.
- * At the lower end nothing is lost: m was a score of the row, or its lse, so its sum is at least 1,
- * and p below 2^-126 are nothing beside it.
- * The vote on this is also what makes the overlap real: ptxas waits for wgmma at the head of the
- * basic block that asks for it, and without a branch behind the exponentials that is before them.
+ * Most steps compute no maximum. With any m, p = exp2(c s - m) gives the same o = sum p v / sum p
+ * and lse; m only keeps p in the range of fp32, and bf16 has the same. So a step wholly inside a
+ * band uses the m of the step before. If a thread's p sum to more than LIMIT (one may be infinite),
+ * the maximum is stale: the warp recomputes its scores, from Q and K that are still in shared
+ * memory, and updates the maximum first. Steps with a mask, and steps where a row has no key yet,
+ * always do so. At the lower end nothing is lost: m was a score of the row, or its lse, so its sum
+ * is at least 1, and p below 2^-126 are negligible beside it. The vote on this is also what makes
+ * the overlap real: ptxas waits for wgmma at the head of the basic block that asks for it, and
+ * without a branch behind the exponentials that is before them.
  *
- * Where keys arrive from sources, a CTA that takes whole tiles soon waits in each of them, though
- * others have own keys left. So tiles may be cut: the first part leaves o, in fp32, and lse for the
- * next, which some CTA takes when keys are there (attention_list.cu). Hiding transfers takes no
- * second launch, and only as many handovers as the transfer is long. (PARTS: where rows are loaded
- * and stored, asking for them costs up to 2 % where there are none.)
+ * Split-KV: with remote KV, a CTA that takes unsplit tiles soon waits in each of them, although
+ * local keys of other tiles are left. So a tile may be split: one CTA walks its local keys and
+ * leaves o, in fp32, and lse; another CTA continues when the remote keys are ready
+ * (attention_list.cu). This hides transfers without a second launch, and splits only as much as the
+ * transfers are long. SPLIT_KV is a template flag: the branch alone costs up to 2 % when nothing is
+ * split.
  *
  * Measured on an H200, causal, 8k / 32k tokens, TFLOP/s: D = 64 454 / 471 with a maximum at every
  * step and items one by one, 539 / 547 so; D = 128 658 / 606 and 741 / 691. ncu, D = 64, 8k: tensor
@@ -36,22 +37,25 @@
 
 namespace {
 
-/* What a thread's p of one row and step may sum to. 2^31 keys of it, times values up to 2^56, stay
- * finite; a step that took the maximum stays below 2^14. */
+/* The most that a thread's p of one row and step may sum to. 2^31 keys of it, times values up to
+ * 2^56, stay finite; a step with the maximum stays below 2^14. */
 constexpr float LIMIT = 0x1p40f;
 
 /* W: the wide tiles of D = 64. AHEAD: how many steps S runs ahead of the softmax. */
 template <int D, int W> struct Fwd;
 template <> struct Fwd<128, 0> {
-    static constexpr int WGS = 2, STEP = 128, STAGES = 2, ITEMS = 2, REGS = 232, IDLE = 40;
+    static constexpr int WGS = 2, STEP = 128, STAGES = 2, ITEMS = 2, CONSUMER_REGS = 232,
+                         PRODUCER_REGS = 40;
     static constexpr int AHEAD = 0;
 };
 template <> struct Fwd<64, 0> {
-    static constexpr int WGS = 2, STEP = 128, STAGES = 4, ITEMS = 4, REGS = 232, IDLE = 40;
+    static constexpr int WGS = 2, STEP = 128, STAGES = 4, ITEMS = 4, CONSUMER_REGS = 232,
+                         PRODUCER_REGS = 40;
     static constexpr int AHEAD = 1;
 };
 template <> struct Fwd<64, 1> {
-    static constexpr int WGS = 3, STEP = 80, STAGES = 4, ITEMS = 4, REGS = 160, IDLE = 32;
+    static constexpr int WGS = 3, STEP = 80, STAGES = 4, ITEMS = 4, CONSUMER_REGS = 160,
+                         PRODUCER_REGS = 32;
     static constexpr int AHEAD = 1;
 };
 
@@ -67,13 +71,13 @@ template <int D, int W> struct FwdShared {
     uint64_t q_full[C::ITEMS], q_empty[C::ITEMS], full[C::STAGES], empty[C::STAGES];
 };
 
-template <int D, int W, bool PARTS>
+template <int D, int W, bool SPLIT_KV>
 __device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const KeyMaps &keys,
                         const FwdParams &p) {
     using C = Fwd<D, W>;
     constexpr int ST = C::STAGES, BYTES = C::STEP * D * 2;
     uint32_t items = 0, n = 0; /* produced so far */
-    int arrived = 0;           /* sources */
+    int ready = 0;             /* remote ranges */
     struct {
         int c0, panel;
     } due[1 + C::AHEAD]; /* the V of the last steps; panel < 0: none */
@@ -104,9 +108,9 @@ __device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const Key
                            tile->rows,
                            hi.head,
                            max(n_steps, 1),
-                           tile->part,
-                           tile->parts,
-                           &p.handovers[(tile->handover * p.H + hi.head) * ATTN_WARPS]};
+                           tile->kv_split,
+                           tile->kv_splits,
+                           &p.split_done[(tile->split_tile * p.H + hi.head) * ATTN_WARPS]};
         mbar_arrive_expect(&sm.q_full[qi], 64 * C::WGS * D * 2);
         tma_load(sm.q[qi], map_q, 0, row0, hi.head * (D / 64), &sm.q_full[qi]);
         /* rows that see nothing: one step of zeros from before the first key, all masked */
@@ -114,7 +118,7 @@ __device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const Key
         for (int r = tile->run_begin; r < tile->run_end; r++) {
             const AttnRun *run = &p.list.runs[r];
             int c0 = run->first;
-            wait_for_sources(p.sources, c0, &arrived);
+            wait_remote_kv(p.remote, c0, &ready);
             for (int j = 0; j < run->n_steps; j++, c0 += C::STEP)
                 stage(c0, k_panel, v_panel, j < run->full_begin || j >= run->full_end, run->band);
         }
@@ -127,7 +131,7 @@ __device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const Key
     counters_reset(p.counters);
 }
 
-template <int D, int W, bool PARTS>
+template <int D, int W, bool SPLIT_KV>
 __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
     using C = Fwd<D, W>;
     constexpr int ST = C::STAGES, IT = C::ITEMS, STEP = C::STEP, BLOCKS = STEP / 16;
@@ -174,7 +178,7 @@ __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
     };
     auto finish = [&](uint32_t n) {
         uint8_t *stage = (uint8_t *)sm.q[ring_index<IT>(n)] + warp_row * 128;
-        store_rows<D, ROWS, PARTS>(o, m, l, sm.item[ring_index<IT>(n)], p, warp_row, stage);
+        store_rows<D, ROWS, SPLIT_KV>(o, m, l, sm.item[ring_index<IT>(n)], p, warp_row, stage);
         release(&sm.q_empty[ring_index<IT>(n)]);
     };
 
@@ -185,7 +189,7 @@ __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
     uint32_t item = 0, j = 0; /* of the softmax */
     int left = wait_item(0);  /* steps of the item whose S is due */
     if (left < 0) return;
-    bool first = true, settled = false;
+    bool first = true, rows_have_max = false;
     if (AHEAD) {
         wait_stage(0);
         issue_qk(s0, 0, 0);
@@ -194,11 +198,11 @@ __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
     }
 
     /* The softmax of step j, on s, over the products beside it, of which S goes to `next` (to s
-     * itself unless AHEAD). Returns whether it was the last step of all. What a last step
-     * multiplies for lack of a next one, nobody reads. */
+     * itself unless AHEAD). Returns whether it was the last step of all. A last step has no next
+     * one and multiplies stale operands; nobody reads the result. */
     auto step = [&](float(&s)[STEP / 2], float(&next)[STEP / 2]) -> bool {
         const bool last = left == 1; /* of its item */
-        const int slot = ring_index<IT>(item), stage = ring_index<ST>(j);
+        const int q = ring_index<IT>(item), stage = ring_index<ST>(j);
         if (AHEAD && last) left = wait_item(item + 1) + 1;
         wait_stage(j + AHEAD);
         issue_qk(next, item + (AHEAD && last), j + AHEAD);
@@ -212,25 +216,25 @@ __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
             wgmma_pin(next);
             wgmma_pin(o);
             if (item > 0) finish(item - 1);
-            load_rows<D, PARTS>(o, m, l, sm.item[slot], p, warp_row);
-            settled = false;
+            load_rows<D, SPLIT_KV>(o, m, l, sm.item[q], p, warp_row);
+            rows_have_max = false;
         }
         const Step &record = sm.step[stage];
-        bool exact = record.masked || !settled, grown = false;
+        bool with_max = record.masked || !rows_have_max, max_grew = false;
         float sum[2];
 #pragma unroll 1
         for (;;) {
-            if (exact) {
-                if (record.masked) mask_scores(s, record, sm.item[slot].row0 + warp_row);
-                grown = take_maximum(s, m, l, factor, p.c);
-                settled = __all_sync(0xffffffff, m[0] > LOWEST && m[1] > LOWEST);
+            if (with_max) {
+                if (record.masked) mask_scores(s, record, sm.item[q].row0 + warp_row);
+                max_grew = update_max(s, m, l, factor, p.c);
+                rows_have_max = __all_sync(0xffffffff, m[0] > LOWEST && m[1] > LOWEST);
             }
             exponentials(s, sum, m, p.c);
-            bool outgrown = !exact && (sum[0] > LIMIT || sum[1] > LIMIT);
-            if (!__any_sync(0xffffffff, outgrown)) break;
-            scores_again<D, ROWS>(s, smem_addr(sm.q[slot]) + warp_row * 128,
-                                  smem_addr(sm.k[stage]));
-            exact = true;
+            bool max_is_stale = !with_max && (sum[0] > LIMIT || sum[1] > LIMIT);
+            if (!__any_sync(0xffffffff, max_is_stale)) break;
+            recompute_scores<D, ROWS>(s, smem_addr(sm.q[q]) + warp_row * 128,
+                                      smem_addr(sm.k[stage]));
+            with_max = true;
         }
         l[0] += sum[0];
         l[1] += sum[1];
@@ -238,7 +242,7 @@ __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
         wgmma_pin(next);
         wgmma_pin(o);
         release(&sm.empty[stage]);
-        if (grown) rescale(o, factor);
+        if (max_grew) rescale(o, factor);
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++) pack_block(pb[b], s, b);
         if (!AHEAD && last) left = wait_item(item + 1) + 1;
@@ -258,14 +262,15 @@ __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
     finish(item - 1);
 }
 
-template <int D, int W, bool PARTS>
+template <int D, int W, bool SPLIT_KV>
 __global__ void __launch_bounds__((Fwd<D, W>::WGS + 1) * 128, 1)
     fwd_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ KeyMaps keys,
                const FwdParams p) {
     using C = Fwd<D, W>;
-    /* of 64 Ki registers, a multiple of 8 for each thread; who asks for more than is left waits
-     * forever */
-    static_assert(C::IDLE + C::WGS * C::REGS <= (C::WGS + 1) * (512 / (C::WGS + 1) / 8 * 8));
+    /* The SM has 64 Ki registers, dealt in multiples of 8 a thread; a warpgroup that asks for more
+     * than is left waits forever. */
+    static_assert(C::PRODUCER_REGS + C::WGS * C::CONSUMER_REGS <=
+                  (C::WGS + 1) * (512 / (C::WGS + 1) / 8 * 8));
     extern __shared__ uint8_t raw[];
     FwdShared<D, W> &sm = shared_as<FwdShared<D, W>>(raw);
     const int wg = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
@@ -284,21 +289,21 @@ __global__ void __launch_bounds__((Fwd<D, W>::WGS + 1) * 128, 1)
     }
     __syncthreads();
     if (wg == 0) {
-        registers_shrink<C::IDLE>();
-        if (threadIdx.x == 0) produce<D, W, PARTS>(sm, &map_q, keys, p);
+        registers_shrink<C::PRODUCER_REGS>();
+        if (threadIdx.x == 0) produce<D, W, SPLIT_KV>(sm, &map_q, keys, p);
     } else {
-        registers_grow<C::REGS>();
-        consume<D, W, PARTS>(sm, p, wg - 1);
+        registers_grow<C::CONSUMER_REGS>();
+        consume<D, W, SPLIT_KV>(sm, p, wg - 1);
     }
 }
 
-template <int D, int W, bool PARTS>
+template <int D, int W, bool SPLIT_KV>
 void launch_as(const FwdParams &p, const void *q, const void *kv, const AttnWork *work,
                cudaStream_t stream) {
     using C = Fwd<D, W>;
     constexpr int bytes = shared_bytes<FwdShared<D, W>>();
     static_assert(bytes <= 227 * 1024 && 4 * C::WGS <= ATTN_WARPS);
-    const auto kernel = fwd_kernel<D, W, PARTS>;
+    const auto kernel = fwd_kernel<D, W, SPLIT_KV>;
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     CUtensorMap map_q = tile_map(q, p.Sq, p.H, D, 64 * C::WGS);
     KeyMaps keys = key_maps(work->shape.Sk ? kv : q, work, C::STEP);
@@ -309,7 +314,7 @@ void launch_as(const FwdParams &p, const void *q, const void *kv, const AttnWork
 template <int D, int W>
 void launch(const FwdParams &p, const void *q, const void *kv, const AttnWork *work,
             cudaStream_t stream) {
-    (work->parts ? launch_as<D, W, true> : launch_as<D, W, false>)(p, q, kv, work, stream);
+    (work->split_kv ? launch_as<D, W, true> : launch_as<D, W, false>)(p, q, kv, work, stream);
 }
 
 template <int D, int W> AttnGrid grid_of() {
@@ -334,25 +339,25 @@ void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void 
                    const AttnWork *work, bool resume, cudaStream_t stream) {
     AttnShape s = work->shape;
     AttnList list = work->by_q;
-    if (resume && !o) list.n_tiles = list.n_busy; /* rows that nothing touches stay as they are */
+    if (resume && !o) list.n_tiles = list.n_busy; /* rows that no band touches keep their values */
     if (list.n_tiles == 0) return;
-    /* the keys and values that are walked at the same time are to stay in L2 */
+    /* the keys and values that CTAs walk at the same time should stay in L2 */
     int64_t groups = (32ll << 20) / i64_max(s.Sk * s.D * 4, 1);
-    int64_t side_by_side = i64_max(groups, 1) * (s.H / s.K);
+    int64_t heads_in_flight = i64_max(groups, 1) * (s.H / s.K);
     FwdParams p = {};
     p.o = (__nv_bfloat16 *)o;
-    p.o_acc = work->sources.n == 0 || work->parts ? o_acc : NULL;
+    p.o_acc = work->remote.n == 0 || work->split_kv ? o_acc : NULL;
     p.lse = lse;
     p.list = list;
-    p.order = item_order(list, s.H, side_by_side, side_by_side);
+    p.order = item_order(list, s.H, heads_in_flight, heads_in_flight);
     p.counters = work->counters;
     p.Sq = (int)s.Sq;
     p.H = s.H;
     p.K = s.K;
     p.c = s.scale * LOG2_E;
     p.resume = resume;
-    p.sources = work->sources;
-    p.handovers = work->handovers;
+    p.remote = work->remote;
+    p.split_done = work->split_done;
     if (s.D == 128)
         launch<128, 0>(p, q, kv, work, stream);
     else if (work->wide)

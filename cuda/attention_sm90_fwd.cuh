@@ -17,33 +17,33 @@ struct FwdParams {
     int Sq, H, K;
     float c; /* exp(scale x) = exp2(c x) */
     bool resume;
-    AttnSources sources;
-    uint32_t *handovers; /* AttnWork's, of this call's tiles */
+    RemoteKv remote;
+    uint32_t *split_done; /* AttnWork's */
 };
 
 struct Item {
     int row0, rows, head, n_steps; /* n_steps < 0: no more items */
-    /* where tiles may be in parts, see AttnTile: */
-    int part, parts;
-    uint32_t *handover; /* [warp] */
+    /* where tiles may be split, see AttnTile: */
+    int kv_split, kv_splits;
+    uint32_t *splits_done; /* [warp] */
 };
 
-/* ---- parts ----------------------------------------------------------------------------------- */
+/* ---- split-KV -------------------------------------------------------------------------------- */
 
-/* Rows pass from warp to the same warp of another CTA: part n of a tile waits until n parts are
- * done. What it waits for has been taken before it, and waits for fewer. */
-static __device__ __forceinline__ void wait_for_part(const uint32_t *done, int n) {
+/* A warp passes its rows to the same warp of another CTA: split n of a tile waits until n splits
+ * are done. No deadlock: the split it waits for was taken earlier and waits for fewer. */
+static __device__ __forceinline__ void wait_split(const uint32_t *done, int n) {
     uint32_t seen;
     do {
         asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(done) : "memory");
     } while (seen != (uint32_t)n);
 }
 
-/* After the warp's last write: n parts are done, or the flag is as the next call needs it. */
-static __device__ __forceinline__ void announce_part(uint32_t *done, int n, int parts) {
+/* After the warp's last write: n splits are done. After the last split: back to zero. */
+static __device__ __forceinline__ void signal_split_done(uint32_t *done, int n, int splits) {
     __syncwarp();
     if (lane_id() == 0)
-        asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(done), "r"(n < parts ? n : 0)
+        asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(done), "r"(n < splits ? n : 0)
                      : "memory");
 }
 
@@ -54,14 +54,14 @@ template <int R> __device__ __forceinline__ void rescale(float (&o)[R], const fl
     for (int i = 0; i < R; i++) o[i] *= factor[i / 2 % 2];
 }
 
-/* m stands for c times the maximum of a row; LOWEST until the row has seen a key. */
+/* m is c times the maximum of a row; LOWEST until the row has seen a key. */
 constexpr float LOWEST = -3e38f;
 
-/* Raises m to the maximum of c s where that is more than 8 above; l is scaled to the new m, and O
- * is to be multiplied with factor. Returns whether any row of the warp has factor != 1. */
+/* Raises m to the maximum of c s where that is more than 8 above it. Scales l to the new m; O is
+ * to be multiplied by factor. Returns whether any row of the warp has factor != 1. */
 template <int R>
-__device__ __forceinline__ bool take_maximum(const float (&s)[R], float (&m)[2], float (&l)[2],
-                                             float (&factor)[2], float c) {
+__device__ __forceinline__ bool update_max(const float (&s)[R], float (&m)[2], float (&l)[2],
+                                           float (&factor)[2], float c) {
     float top[4] = {s[0], s[2], s[1], s[3]}; /* two chains a row */
 #pragma unroll
     for (int i = 4; i < R; i++)
@@ -82,7 +82,7 @@ __device__ __forceinline__ bool take_maximum(const float (&s)[R], float (&m)[2],
     return __any_sync(0xffffffff, grow);
 }
 
-/* s becomes exp2(c s - m); sum is this thread's part of the rows' sums of it. */
+/* s = exp2(c s - m); sum gets this thread's share of the row sums. */
 template <int R>
 __device__ __forceinline__ void exponentials(float (&s)[R], float (&sum)[2], const float (&m)[2],
                                              float c) {
@@ -94,10 +94,10 @@ __device__ __forceinline__ void exponentials(float (&s)[R], float (&sum)[2], con
     }
 }
 
-/* The raw scores of a warp's rows once more, with the warp's own matrix instructions: wgmma takes
- * four warps. q: its 16 rows, in a tile of ROWS; k: a tile of R / 2 keys, shared memory. */
+/* Computes the raw scores of a warp's rows again, with mma.sync, because wgmma takes four warps. q:
+ * its 16 rows, in a tile of ROWS; k: a tile of R / 2 keys, shared memory. */
 template <int D, int ROWS, int R>
-__device__ __forceinline__ void scores_again(float (&s)[R], uint32_t q, uint32_t k) {
+__device__ __forceinline__ void recompute_scores(float (&s)[R], uint32_t q, uint32_t k) {
     const int lane = lane_id();
     const uint32_t q_row = q + lane % 16 * 128, k_row = k + (lane / 16 * 8 + lane % 8) * 128;
 #pragma unroll
@@ -118,14 +118,14 @@ __device__ __forceinline__ void scores_again(float (&s)[R], uint32_t q, uint32_t
 
 /* ---- rows ------------------------------------------------------------------------------------ */
 
-/* o, m and l of the item's rows [warp_row, warp_row + 16) as an earlier call or part left them, or
- * of no key. */
-template <int D, bool PARTS>
+/* Loads o, m and l of the item's rows [warp_row, warp_row + 16) as an earlier call or split left
+ * them; otherwise starts them with no key seen. */
+template <int D, bool SPLIT_KV>
 __device__ __forceinline__ void load_rows(float (&o)[D / 2], float (&m)[2], float (&l)[2],
                                           const Item &item, const FwdParams &p, int warp_row) {
     const int lane = lane_id(), t = lane % 4;
-    const bool resume = PARTS ? item.part > 0 : p.resume;
-    if (PARTS && resume) wait_for_part(&item.handover[warp_row / 16], item.part);
+    const bool resume = SPLIT_KV ? item.kv_split > 0 : p.resume;
+    if (SPLIT_KV && resume) wait_split(&item.splits_done[warp_row / 16], item.kv_split);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         int row = warp_row + lane / 4 + 8 * r;
@@ -143,9 +143,9 @@ __device__ __forceinline__ void load_rows(float (&o)[D / 2], float (&m)[2], floa
     }
 }
 
-/* Divides by the sums and writes. bf16 rows are turned round in `stage`, where the warp's 16 rows
- * of Q lay in panels of ROWS rows, once the warpgroup is done with those. */
-template <int D, int ROWS, bool PARTS>
+/* Divides o by the sums and stores o and lse. bf16 rows are transposed in `stage`, where the warp's
+ * 16 rows of Q lay in panels of ROWS rows, once the warpgroup has finished reading them. */
+template <int D, int ROWS, bool SPLIT_KV>
 __device__ __forceinline__ void store_rows(float (&o)[D / 2], const float (&m)[2], float (&l)[2],
                                            const Item &item, const FwdParams &p, int warp_row,
                                            uint8_t *stage) {
@@ -162,8 +162,8 @@ __device__ __forceinline__ void store_rows(float (&o)[D / 2], const float (&m)[2
                 l[r] > 0 ? m[r] * LN_2 + logf(l[r]) : -INFINITY;
     }
     rescale(o, factor);
-    const bool goes_on = PARTS && item.part + 1 < item.parts;
-    if (PARTS ? goes_on : p.o_acc != NULL) {
+    const bool more_splits = SPLIT_KV && item.kv_split + 1 < item.kv_splits;
+    if (SPLIT_KV ? more_splits : p.o_acc != NULL) {
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             int row = tile_row + 8 * r;
@@ -174,7 +174,7 @@ __device__ __forceinline__ void store_rows(float (&o)[D / 2], const float (&m)[2
                     *(float2 *)(to + 8 * i) = make_float2(o[4 * i + 2 * r], o[4 * i + 2 * r + 1]);
         }
     }
-    if (p.o && !goes_on) {
+    if (p.o && !more_splits) {
         named_barrier(1 + warp_row / 64, 128);
 #pragma unroll
         for (int b = 0; b < D / 16; b++) {
@@ -196,8 +196,8 @@ __device__ __forceinline__ void store_rows(float (&o)[D / 2], const float (&m)[2
         }
         fence_async_proxy();
     }
-    if (PARTS && item.parts > 1)
-        announce_part(&item.handover[warp_row / 16], item.part + 1, item.parts);
+    if (SPLIT_KV && item.kv_splits > 1)
+        signal_split_done(&item.splits_done[warp_row / 16], item.kv_split + 1, item.kv_splits);
 }
 
 #endif

@@ -1,5 +1,5 @@
-/* attention_work.cu: work lists on the device, the choice between the two implementations, and
- * delta = rowsum(dO * O). */
+/* attention_work.cu: uploads work lists, chooses the kernels, and computes delta = rowsum(dO * O).
+ */
 #include "attention_list.h"
 
 #include <cuda_bf16.h>
@@ -9,12 +9,12 @@
 
 /* ---- work lists ------------------------------------------------------------------------------ */
 
-static int64_t list_bytes(const HostList *list) {
+static int64_t list_bytes(const AttnTileList *list) {
     return (int64_t)sizeof(AttnTile) * list->n_tiles + (int64_t)sizeof(AttnRun) * list->n_runs;
 }
 
 /* Appends the list to `image`, which will lie at `device`; returns the bytes used. */
-static int64_t list_place(AttnList *out, const HostList *list, char *image, char *device) {
+static int64_t list_place(AttnList *out, const AttnTileList *list, char *image, char *device) {
     int64_t tiles = (int64_t)sizeof(AttnTile) * list->n_tiles;
     memcpy(image, list->tiles, (size_t)tiles);
     if (list->n_runs) memcpy(image + tiles, list->runs, sizeof(AttnRun) * (size_t)list->n_runs);
@@ -23,7 +23,8 @@ static int64_t list_place(AttnList *out, const HostList *list, char *image, char
     out->n_tiles = (int32_t)list->n_tiles;
     out->n_busy = (int32_t)list->n_busy;
     for (int64_t i = 0; i < list->n_tiles; i++) {
-        for (int p = list->tiles[i].phase; p < ATTN_PHASES; p++) out->phase_end[p]++;
+        for (int g = list->tiles[i].schedule_group; g < ATTN_SCHEDULE_GROUPS; g++)
+            out->group_end[g]++;
         out->n_steps += list->tiles[i].n_steps;
         out->longest =
             list->tiles[i].n_steps > out->longest ? list->tiles[i].n_steps : out->longest;
@@ -31,40 +32,41 @@ static int64_t list_place(AttnList *out, const HostList *list, char *image, char
     return list_bytes(list);
 }
 
-/* The forward's tiles and how long they will take. They are cut as far as keeps the GPU busy until
- * keys come, or for a part of that time, where that saves a twentieth and what is beyond the
- * estimate's error. */
-static HostList list_by_q(const AttnWork *work, const Band *bands, int64_t n_bands, AttnGrid grid,
-                          bool wide, double *us) {
+/* The forward's tiles, and an estimate of how long they take. Tiles are split so that the GPU is
+ * busy until remote keys are ready, or for a fraction of that time, if the estimate then gains at
+ * least 5 % and 8 us, more than its error. */
+static AttnTileList list_by_q(const AttnWork *work, const Band *bands, int64_t n_bands,
+                              AttnGrid grid, bool wide, double *us) {
     const AttnShape s = work->shape;
-    const AttnSources *sources = &work->sources;
+    const RemoteKv *remote = &work->remote;
     const double step_us = attn_sm90_fwd_step_us(s.D, wide);
-    auto span = [&](const HostList *list, const AttnSources *arriving) {
-        return attn_list_span_us(list, s.H, work->sm_count, step_us, arriving);
+    auto span = [&](const AttnTileList *list, const RemoteKv *waiting) {
+        return attn_tiles_span_us(list, s.H, work->sm_count, step_us, waiting);
     };
-    HostList best = attn_list_by_q(bands, n_bands, (int32_t)s.Sq, grid, sources, NULL);
+    AttnTileList best = attn_tiles_by_q(bands, n_bands, (int32_t)s.Sq, grid, remote, NULL);
     if (!work->sm90) return best;
-    *us = span(&best, sources);
+    *us = span(&best, remote);
     const double worth_us = fmin(0.95 * *us, *us - 8);
-    if (sources->n == 0 || span(&best, NULL) > worth_us) return best;
-    for (double share : {0.5, 0.75, 1.0}) {
-        double early[ATTN_SOURCES];
-        for (int i = 0; i < sources->n; i++)
-            early[i] = share * sources->arrival_us[i] / step_us * work->sm_count / s.H;
-        HostList cut = attn_list_by_q(bands, n_bands, (int32_t)s.Sq, grid, sources, early);
-        double cut_us = span(&cut, sources);
-        bool better = cut_us < fmin(*us, worth_us);
-        attn_list_free(better ? &best : &cut);
+    if (remote->n == 0 || span(&best, NULL) > worth_us) return best;
+    for (double fraction : {0.5, 0.75, 1.0}) {
+        double steps_before[ATTN_REMOTE_RANGES];
+        for (int i = 0; i < remote->n; i++)
+            steps_before[i] = fraction * remote->est_ready_us[i] / step_us * work->sm_count / s.H;
+        AttnTileList split =
+            attn_tiles_by_q(bands, n_bands, (int32_t)s.Sq, grid, remote, steps_before);
+        double split_us = span(&split, remote);
+        bool better = split_us < fmin(*us, worth_us);
+        attn_tiles_free(better ? &best : &split);
         if (!better) continue;
-        best = cut;
-        *us = cut_us;
+        best = split;
+        *us = split_us;
     }
     return best;
 }
 
 extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, const Band *bands,
-                                           int64_t n_bands, AttnShape shape,
-                                           const AttnSources *sources, Stream *stream) {
+                                           int64_t n_bands, AttnShape shape, const RemoteKv *remote,
+                                           Stream *stream) {
     CHECK(gpu_check_head_dim(shape.D));
     REQUIRE(shape.H % shape.K == 0);
     AttnWork *work = NEW(AttnWork, 1);
@@ -75,7 +77,7 @@ extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, 
     cudaDeviceGetAttribute(&work->sm_count, cudaDevAttrMultiProcessorCount, device);
     work->shape = shape;
     work->stream = stream->s;
-    if (sources != NULL) work->sources = *sources;
+    if (remote != NULL) work->remote = *remote;
     work->sm90 = kernels != ATTN_PORTABLE && gpu_hopper_attention(10 * major + minor, shape.D);
 
     double area = 0; /* of the rectangles' bands, roughly */
@@ -89,31 +91,31 @@ extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, 
         attn_sm90_grids(shape.D, false, &grid_q, &grid_k);
     else
         attn_portable_grids(&grid_q, &grid_k);
-    Cuts slots = attn_slots(bands, n_bands, (int32_t)shape.Sq, grid_k.step);
+    AttnBlocks dq_blocks = attn_dq_blocks(bands, n_bands, (int32_t)shape.Sq, grid_k.step);
     double us = 0, wide_us = 0; /* of the forward */
-    HostList by_q = list_by_q(work, bands, n_bands, grid_q, false, &us);
-    HostList by_k =
-        attn_list_by_k(bands, n_bands, (int32_t)shape.Sk, grid_k, &slots, &work->sources);
+    AttnTileList by_q = list_by_q(work, bands, n_bands, grid_q, false, &us);
+    AttnTileList by_k =
+        attn_tiles_by_k(bands, n_bands, (int32_t)shape.Sk, grid_k, &dq_blocks, &work->remote);
     bool forced = kernels == ATTN_WIDE && shape.D == 64;
     if (work->sm90 && (forced || attn_sm90_wide(shape.D, area / (double)i64_max(shape.Sq, 1)))) {
         attn_sm90_grids(shape.D, true, &grid_q, &grid_k);
-        HostList wide = list_by_q(work, bands, n_bands, grid_q, true, &wide_us);
+        AttnTileList wide = list_by_q(work, bands, n_bands, grid_q, true, &wide_us);
         work->wide = forced || wide_us < us;
-        HostList *other = work->wide ? &by_q : &wide;
-        attn_list_free(other);
+        AttnTileList *other = work->wide ? &by_q : &wide;
+        attn_tiles_free(other);
         if (work->wide) by_q = wide;
     }
-    work->parts = by_q.n_handovers > 0;
-    work->n_slots = (int32_t)slots.n;
+    work->split_kv = by_q.n_split_tiles > 0;
+    work->n_dq_blocks = (int32_t)dq_blocks.n;
     for (int64_t t = 0; t < by_k.n_tiles; t++) {
-        int source = by_k.tiles[t].phase - 1;
-        if (source >= 0 && source < work->sources.n) work->source_tiles[source]++;
+        int range = by_k.tiles[t].schedule_group - 1;
+        if (range >= 0 && range < work->remote.n) work->range_tiles[range]++;
     }
 
-    const int64_t counters = 4 + ATTN_SOURCES, dkv_turns = by_k.n_tiles * shape.K;
-    const int64_t handovers = by_q.n_handovers * shape.H * ATTN_WARPS;
-    int64_t zero_bytes = round_up(4 * (counters + dkv_turns + handovers), 64);
-    int64_t list_at = zero_bytes + round_up(attn_dq_turns_bytes(work), 64);
+    const int64_t counters = 4 + ATTN_REMOTE_RANGES, dkv_order = by_k.n_tiles * shape.K;
+    const int64_t split_done = by_q.n_split_tiles * shape.H * ATTN_WARPS;
+    int64_t zero_bytes = round_up(4 * (counters + dkv_order + split_done), 64);
+    int64_t list_at = zero_bytes + round_up(attn_dq_order_bytes(work), 64);
     int64_t bytes = list_bytes(&by_q) + list_bytes(&by_k);
     cudaError_t error = cudaMallocAsync(&work->memory, (size_t)(list_at + bytes), stream->s);
     Status st = OK;
@@ -125,10 +127,10 @@ extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, 
     } else {
         char *base = (char *)work->memory, *image = NEW(char, bytes + 1);
         work->counters = (int32_t *)base;
-        work->source_warps = work->counters + 4;
-        work->dkv_turns = work->counters + counters;
-        work->handovers = (uint32_t *)(work->dkv_turns + dkv_turns);
-        work->dq_turns = (int32_t *)(base + zero_bytes);
+        work->range_warps_done = work->counters + 4;
+        work->dkv_order = work->counters + counters;
+        work->split_done = (uint32_t *)(work->dkv_order + dkv_order);
+        work->dq_order = (int32_t *)(base + zero_bytes);
         int64_t used = list_place(&work->by_q, &by_q, image, base + list_at);
         list_place(&work->by_k, &by_k, image + used, base + list_at + used);
         CUDA_NOTE(cudaMemsetAsync(base, 0, (size_t)zero_bytes, stream->s));
@@ -136,16 +138,15 @@ extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, 
         free(image);
         *out = work;
     }
-    free(slots.at);
-    attn_list_free(&by_q);
-    attn_list_free(&by_k);
+    free(dq_blocks.at);
+    attn_tiles_free(&by_q);
+    attn_tiles_free(&by_k);
     return st;
 }
 
 extern "C" Status cuda_attn_work_create(AttnWork **work, const Band *bands, int64_t n_bands,
-                                        AttnShape shape, const AttnSources *sources,
-                                        Stream *stream) {
-    return cuda_attn_work_create_as(ATTN_BEST, work, bands, n_bands, shape, sources, stream);
+                                        AttnShape shape, const RemoteKv *remote, Stream *stream) {
+    return cuda_attn_work_create_as(ATTN_BEST, work, bands, n_bands, shape, remote, stream);
 }
 
 extern "C" void cuda_attn_work_free(AttnWork *work) {
@@ -165,7 +166,7 @@ extern "C" void cuda_attention_deterministic(bool on) {
 extern "C" void cuda_attention_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                                    const AttnWork *work, bool resume, Stream *stream) {
     if (work->shape.Sq == 0) return;
-    REQUIRE(work->sources.n == 0 || (!resume && o != NULL && o_acc != NULL));
+    REQUIRE(work->remote.n == 0 || (!resume && o != NULL && o_acc != NULL));
     (work->sm90 ? attn_sm90_fwd : attn_portable_fwd)(o, o_acc, lse, q, kv, work, resume, stream->s);
     CUDA_LAUNCHED("attention_fwd");
 }
@@ -174,7 +175,7 @@ extern "C" void cuda_attention_bwd(float *dq, float *dkv, const void *d_o, const
                                    const void *kv, const float *lse, const float *delta,
                                    const AttnWork *work, bool accumulate_dq, bool accumulate_dkv,
                                    Stream *stream) {
-    REQUIRE(!(accumulate_dq || accumulate_dkv) || work->sources.n == 0);
+    REQUIRE(!(accumulate_dq || accumulate_dkv) || work->remote.n == 0);
     if (work->sm90)
         attn_sm90_bwd(dq, dkv, d_o, q, kv, lse, delta, work, accumulate_dq, accumulate_dkv,
                       deterministic, stream->s);

@@ -94,7 +94,7 @@ static __device__ __forceinline__ void tma_reduce_add(const CUtensorMap *map, in
 static __device__ __forceinline__ void bulk_commit() {
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
-static __device__ __forceinline__ void bulk_wait_read() { /* sources may be overwritten */
+static __device__ __forceinline__ void bulk_wait_read() { /* remote may be overwritten */
     asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 static __device__ __forceinline__ void bulk_wait() { /* results are in global memory */
@@ -104,17 +104,17 @@ static __device__ __forceinline__ void prefetch_map(const CUtensorMap *map) {
     asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }
 
-/* ---- turns: counters in global memory that order the work of CTAs ---------------------------- */
+/* ---- semaphores in global memory that order the work of CTAs --------------------------------- */
 
-static __device__ __forceinline__ int32_t turn_read(const int32_t *turn) {
+static __device__ __forceinline__ int32_t semaphore_read(const int32_t *semaphore) {
     int32_t x;
-    asm volatile("ld.acquire.gpu.b32 %0, [%1];" : "=r"(x) : "l"(turn) : "memory");
+    asm volatile("ld.acquire.gpu.b32 %0, [%1];" : "=r"(x) : "l"(semaphore) : "memory");
     return x;
 }
-static __device__ __forceinline__ void turn_write(int32_t *turn, int32_t x) {
-    asm volatile("st.release.gpu.b32 [%0], %1;" ::"l"(turn), "r"(x) : "memory");
+static __device__ __forceinline__ void semaphore_write(int32_t *semaphore, int32_t x) {
+    asm volatile("st.release.gpu.b32 [%0], %1;" ::"l"(semaphore), "r"(x) : "memory");
 }
-/* Orders what a turn is about when the copy engine did it, or is to do it. */
+/* Orders the copy engine's accesses to global memory with those of this thread. */
 static __device__ __forceinline__ void fence_async_global() {
     asm volatile("fence.proxy.async.global;" ::: "memory");
 }

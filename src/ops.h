@@ -8,10 +8,10 @@
  *   `float *` tensors are fp32 on every backend. Row-major, no padding between rows.
  *   Shape letters: S local tokens, C hidden, H query heads, K kv heads, D head dim, F ffn,
  *   V vocab (Vp padded), N and M plain matrix sides.
- *   Numeric ops return nothing: work is queued on `stream`, and a failure there surfaces in the next
- *   stream_sync(). CPU streams are synchronous: the work is done when the call returns.
- *   With set_deterministic(true) every op gives the same bits for the same inputs, in every run and
- *   with any number of host threads. */
+ *   Numeric ops return nothing: work is queued on `stream`, and a failure there surfaces in the
+ * next stream_sync(). CPU streams are synchronous: the work is done when the call returns. With
+ * set_deterministic(true) every op gives the same bits for the same inputs, in every run and with
+ * any number of host threads. */
 #ifndef CRIA_OPS_H
 #define CRIA_OPS_H
 
@@ -19,8 +19,8 @@
 #include "base.h"
 #include "ops_limits.h"
 
-typedef struct Stream Stream; /* an in-order queue of device work */
-typedef struct Event Event;   /* a point in a stream */
+typedef struct Stream Stream;     /* an in-order queue of device work */
+typedef struct Event Event;       /* a point in a stream */
 typedef struct AttnWork AttnWork; /* bands prepared for one attention call */
 
 typedef struct {
@@ -35,29 +35,29 @@ typedef struct {
     float scale;    /* of the scores, 1 / sqrt(D) */
 } AttnShape;
 
-/* Keys that come from elsewhere, and whose gradients go back there, while a call runs. Those of
- * source i are rows[i]: there once arrived[i] is not 0; when their gradients have been written,
- * attention_bwd() adds 1 to departed[i] (both in device memory). Sources are waited for in this order.
- * Keys before rows[0] are there from the start. Between these ranges lie ATTN_GAP rows whose
- * gradients are not written, and no band has keys of two ranges. Own keys are those of the call's kv;
- * row r of sources is row r - rows[0].begin of this one, where gaps hold finite numbers.
- * arrival_us[i]: about how long after the begin of a call source i arrives, for the order of its
- * work; no result but its rounding depends on it. */
-enum { ATTN_GAP = 256, ATTN_SOURCES = 7 };
+/* Remote KV that a fused attention call consumes as it arrives. Range i, rows[i] of the keys, may
+ * be read once kv_ready[i] != 0; after its dKV is written, attention_bwd() adds 1 to dkv_done[i]
+ * (both flags in device memory). Kernels wait for the ranges in this order. Keys before rows[0] are
+ * local: they lie in the kv of the call and may be read at once. Row r of the remote part is row r
+ * - rows[0].begin of this kv. Ranges are separated by ATTN_PAD_ROWS padding rows: they hold finite
+ * numbers, the kernel never writes their gradients, and no band crosses them. est_ready_us[i]
+ * estimates when range i arrives after the start of a call. It orders the work, so results depend
+ * on it only in their rounding. */
+enum { ATTN_PAD_ROWS = 256, ATTN_REMOTE_RANGES = 7 };
 typedef struct {
     int n;
-    Range rows[ATTN_SOURCES]; /* ascending; may be empty */
+    Range rows[ATTN_REMOTE_RANGES]; /* ascending; may be empty */
     const void *kv;
-    uint32_t *arrived, *departed;
-    float arrival_us[ATTN_SOURCES];
-} AttnSources;
+    uint32_t *kv_ready, *dkv_done;
+    float est_ready_us[ATTN_REMOTE_RANGES];
+} RemoteKv;
 
 typedef struct FIELDS_BY_NAME Ops {
-    const char *name; /* "cpu", "cuda" */
+    const char *name;        /* "cpu", "cuda" */
     const char *device_name; /* of the GPU, as its driver calls it; "cpu" on the CPU */
     int act_bytes;
     Dtype act_dtype;
-    bool host_memory; /* device pointers can be read and written by the host directly */
+    bool host_memory;         /* device pointers can be read and written by the host directly */
     const GpuProperties *gpu; /* what limits the models it can run; NULL: nothing does */
 
     /* ---- memory, streams, events --------------------------------------------------------- */
@@ -98,14 +98,14 @@ typedef struct FIELDS_BY_NAME Ops {
     /* y[S,C], rstd[S], x[S,C], w[C]. rstd may be NULL. (Zhang and Sennrich, 2019) */
     void (*rmsnorm_fwd)(void *y, float *rstd, const void *x, const void *w, int64_t S, int C,
                         float eps, Stream *stream);
-    /* dx[S,C] = dres + norm backward of dy; dw[C] += ... dres may be NULL or alias dx. When y is not
-     * NULL the normalised output is written there again, so that it need not be kept. */
+    /* dx[S,C] = dres + norm backward of dy; dw[C] += ... dres may be NULL or alias dx. When y is
+     * not NULL the normalised output is written there again, so that it need not be kept. */
     void (*rmsnorm_bwd)(void *dx, float *dw, void *y, const void *dy, const void *x, const void *w,
                         const float *rstd, const void *dres, int64_t S, int C, Stream *stream);
 
     /* ---- linear: weights are [N,M] as in Hugging Face ---------------------------------------- */
-    /* y[S,N] = x[S,M] w[N,M]^T (+ residual[S,N] when not NULL; y may alias residual, at the price of one
-     * more rounding of the product in bf16) */
+    /* y[S,N] = x[S,M] w[N,M]^T (+ residual[S,N] when not NULL; y may alias residual, at the price
+     * of one more rounding of the product in bf16) */
     void (*linear_fwd)(void *y, const void *x, const void *w, const void *residual, int64_t S,
                        int64_t N, int64_t M, Stream *stream);
     /* dx[S,M] = dy[S,N] w[N,M] (+ the old dx when accumulate) */
@@ -127,17 +127,17 @@ typedef struct FIELDS_BY_NAME Ops {
     /* ---- attention over a band list ---------------------------------------------------------- */
     /* Prepares bands (host memory, copied) in coordinates of the q and kv buffers of the calls they
      * are for: rows in [0,Sq), keys in [0,Sk). No (row, key) pair may be covered twice. Device
-     * arrays are uploaded on `stream`. `sources` NULL: all keys are there when a call begins. Work
-     * with sources neither resumes nor accumulates, and is not for backends with host_memory. */
+     * arrays are uploaded on `stream`. `remote` NULL: all keys are local. Work with remote KV
+     * neither resumes nor accumulates, and is not for backends with host_memory. */
     Status (*attn_work_create)(AttnWork **work, const Band *bands, int64_t n_bands, AttnShape shape,
-                               const AttnSources *sources, Stream *stream);
+                               const RemoteKv *remote, Stream *stream);
     void (*attn_work_free)(AttnWork *work);
     /* One online softmax over every band that touches a row. q[Sq,H,D], kv[Sk,2,K,D].
-     *   resume false: o_acc[Sq,H,D] and lse[H,Sq] are written whole; rows that no band touches get
+     *   resume false: o_acc[Sq,H,D] and lse[H,Sq] are fully written; rows that no band touches get
      *                 o = 0, lse = -inf.
      *   resume true:  o_acc and lse hold an earlier stage's result and are continued.
      * o_acc is fp32 and may be NULL on a call that is first and last (resume false, o not NULL)
-     * without sources; with sources it is working memory, and o is not NULL.
+     * without remote KV; with it, it is working memory, and o is not NULL.
      * o[Sq,H,D], when not NULL, gets the result rounded to the activation type. lse is natural. */
     void (*attention_fwd)(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                           const AttnWork *work, bool resume, Stream *stream);
@@ -145,26 +145,29 @@ typedef struct FIELDS_BY_NAME Ops {
     void (*attention_delta)(float *delta, const void *d_o, const void *o, int64_t S, int H, int D,
                             Stream *stream);
     /* dq[Sq,H,D] and dkv[Sk,2,K,D] in fp32; each is added to when its accumulate flag is set and
-     * written whole (zero where nothing touches) when not. lse and delta are the final ones. */
+     * fully written (zero where no band touches) when not. lse and delta are the final ones. */
     void (*attention_bwd)(float *dq, float *dkv, const void *d_o, const void *q, const void *kv,
                           const float *lse, const float *delta, const AttnWork *work,
                           bool accumulate_dq, bool accumulate_dkv, Stream *stream);
 
-    /* ---- SwiGLU: h = silu(gate) * up, gate_up[S,2F] = gate | up (Shazeer, 2020) ---------------- */
+    /* ---- SwiGLU: h = silu(gate) * up, gate_up[S,2F] = gate | up (Shazeer, 2020) ----------------
+     */
     void (*swiglu_fwd)(void *h, const void *gate_up, int64_t S, int F, Stream *stream);
     /* dgate_up[S,2F] (may alias gate_up); h[S,F] is written again when not NULL. */
     void (*swiglu_bwd)(void *dgate_up, void *h, const void *dh, const void *gate_up, int64_t S,
                        int F, Stream *stream);
 
-    /* ---- softmax cross entropy over logits[S,Vp], columns V..Vp-1 excluded --------------------- */
+    /* ---- softmax cross entropy over logits[S,Vp], columns V..Vp-1 excluded ---------------------
+     */
     /* loss[s] = weights[s] * ce(logits[s], labels[s]); when grad, logits become
      * weights[s] * (softmax - onehot) in place, zero in the padding. A row of weight 0 gives 0. */
     void (*cross_entropy)(float *loss, void *logits, const int32_t *labels, const float *weights,
                           bool grad, int64_t S, int V, int Vp, Stream *stream);
 
-    /* ---- optimizer and reductions ------------------------------------------------------------- */
-    /* AdamW (Loshchilov and Hutter, 2019) on n elements: m, v, master in fp32; param gets the master
-     * rounded to the activation type (may be the same memory as master when act is fp32). */
+    /* ---- optimizer and reductions -------------------------------------------------------------
+     */
+    /* AdamW (Loshchilov and Hutter, 2019) on n elements: m, v, master in fp32; param gets the
+     * master rounded to the activation type (may be the same memory as master when act is fp32). */
     void (*adamw)(float *master, float *m, float *v, void *param, const float *grad,
                   const AdamwStep *step, int64_t n, Stream *stream);
     void (*cast_f32)(void *dst, const float *src, int64_t n, Stream *stream); /* round to act */
@@ -174,20 +177,21 @@ typedef struct FIELDS_BY_NAME Ops {
     /* *out += sum of x (of x^2), in double, in a fixed order; out is device memory. */
     void (*sum_f32)(double *out, const float *x, int64_t n, Stream *stream);
     void (*sum_squares)(double *out, const float *x, int64_t n, Stream *stream);
-    /* *out += sum over the 8-byte words i of x of checksum_mix(word, i), modulo 2^64; the last word is
-     * filled up with zeros. Integers: the same for every order and backend. A change within one word
-     * always shows, others but for one in 2^64. out is device memory. */
+    /* *out += sum over the 8-byte words i of x of checksum_mix(word, i), modulo 2^64; the last word
+     * is filled up with zeros. Integers: the same for every order and backend. A change within one
+     * word always shows, others but for one in 2^64. out is device memory. */
     void (*checksum)(uint64_t *out, const void *x, int64_t bytes, Stream *stream);
 
-    /* ---- rows by index, for packing what context parallelism sends ----------------------------- */
+    /* ---- rows by index, for packing what context parallelism sends -----------------------------
+     */
     /* dst[i] = src[index[i]] for n rows of row_bytes (a multiple of 4); index in device memory */
     void (*gather_rows)(void *dst, const void *src, const int32_t *index, int64_t n,
                         int64_t row_bytes, Stream *stream);
     /* dst[index[i]] = src[i]; indices within one call are distinct */
     void (*scatter_rows)(void *dst, const void *src, const int32_t *index, int64_t n,
                          int64_t row_bytes, Stream *stream);
-    /* dst[i] = base[i] + src[from[begin[i]]] + ... + src[from[begin[i + 1] - 1]], added in this order;
-     * rows of row_floats, begin[n + 1] and from in device memory; base may be dst */
+    /* dst[i] = base[i] + src[from[begin[i]]] + ... + src[from[begin[i + 1] - 1]], added in this
+     * order; rows of row_floats, begin[n + 1] and from in device memory; base may be dst */
     void (*sum_rows)(float *dst, const float *base, const float *src, const int32_t *begin,
                      const int32_t *from, int64_t n, int64_t row_floats, Stream *stream);
 } Ops;
@@ -196,7 +200,8 @@ typedef struct FIELDS_BY_NAME Ops {
 #ifdef __CUDACC__
 __host__ __device__
 #endif
-static inline uint64_t checksum_mix(uint64_t word, int64_t i) {
+    static inline uint64_t
+    checksum_mix(uint64_t word, int64_t i) {
     uint64_t x = word + ((uint64_t)i + 1) * 0x9E3779B97F4A7C15u;
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
     x = (x ^ x >> 27) * 0x94D049BB133111EBu;

@@ -31,7 +31,7 @@ typedef struct {
     Comm *comm;
     Stream *stream;
     int D;
-    bool whole;       /* only magi, its degree left to choose */
+    bool fused;       /* only magi with automatic overlap_degree */
     double tolerance; /* |found - expected| <= tolerance * max(1, |expected|) */
     double worst;     /* the greatest such ratio found; output */
     int64_t runs;     /* output */
@@ -296,7 +296,7 @@ static inline void dense_run_all(Side *side, const char *name, int32_t S, const 
     int group = groups[seed % 3];
     Problem p;
     problem_open(&p, name, S, bands, n, 1 + (int)(seed % 2), group, side->D, seed);
-    if (side->whole) {
+    if (side->fused) {
         dense_run(side, &p, BACKEND_MAGI, -1, ACCUM_FP32);
         problem_close(&p);
         return;
@@ -354,10 +354,10 @@ static inline void dense_run_large(Side *side) {
     mask_free(&window);
 }
 
-/* Shards that are longer than the gaps of magi's one call together, for the buffer that holds either
- * those or, in degree 0 (also when it is chosen), own keys. */
+/* Shards that are longer than all padding of fused magi, for the buffer that holds either that
+ * padding or, in degree 0 (also when it is chosen automatically), local keys. */
 static inline void dense_run_long(Side *side) {
-    int32_t S = (ATTN_SOURCES * ATTN_GAP + 250) * side->comm->size;
+    int32_t S = (ATTN_REMOTE_RANGES * ATTN_PAD_ROWS + 250) * side->comm->size;
     Band full = {0, S, 0, S, BAND_NO_LO, BAND_NO_HI};
     Problem p;
     problem_open(&p, "long shards", S, &full, 1, 1, 1, side->D, 1);

@@ -7,7 +7,7 @@
  *   gpu_attention once WHAT D S   one call (for a profiler): WHAT = fwd | bwd */
 #include "gpu_attention_case.cuh"
 #include "gpu_attention_lists.cuh"
-#include "gpu_attention_sources.cuh"
+#include "gpu_attention_remote.cuh"
 #include "gpu_open.h"
 #include "must.h"
 
@@ -270,9 +270,9 @@ static bool run_group(const char *group) {
     if (sscanf(group, "wide-named-%d", &D) == 1) return run_named(ATTN_WIDE, D, false);
     if (sscanf(group, "wide-hard-%d", &D) == 1) return run_hard(ATTN_WIDE, D);
     if (sscanf(group, "wide-random-%d-%d", &D, &n) == 2) return run_random(ATTN_WIDE, D, n, 2064);
-    if (sscanf(group, "wide-sources-%d", &D) == 1) return run_sources(ATTN_WIDE, D);
-    if (sscanf(group, "sm90-sources-%d", &D) == 1) return run_sources(ATTN_BEST, D);
-    if (sscanf(group, "portable-sources-%d", &D) == 1) return run_sources(ATTN_PORTABLE, D);
+    if (sscanf(group, "wide-remote-%d", &D) == 1) return run_remote(ATTN_WIDE, D);
+    if (sscanf(group, "sm90-remote-%d", &D) == 1) return run_remote(ATTN_BEST, D);
+    if (sscanf(group, "portable-remote-%d", &D) == 1) return run_remote(ATTN_PORTABLE, D);
     if (sscanf(group, "sm90-long-%d", &D) == 1) return run_long(ATTN_BEST, D);
     if (sscanf(group, "portable-long-%d", &D) == 1) return run_long(ATTN_PORTABLE, D);
     printf("unknown group %s\n", group);
@@ -361,9 +361,9 @@ int main(int argc, char **argv) {
             "sm90-repeat-128",       "sm90-long-64",          "sm90-long-128",
             "portable-random-48-8",  "portable-random-64-12", "portable-random-128-12",
             "portable-random-112-8", "portable-random-96-6",  "portable-random-16-4",
-            "portable-long-64",      "portable-long-128",     "sm90-sources-64",
-            "sm90-sources-128",      "portable-sources-64",   "wide-named-64",
-            "wide-hard-64",          "wide-random-64-40",     "wide-sources-64"};
+            "portable-long-64",      "portable-long-128",     "sm90-remote-64",
+            "sm90-remote-128",       "portable-remote-64",    "wide-named-64",
+            "wide-hard-64",          "wide-random-64-40",     "wide-remote-64"};
         for (const char *g : groups) {
             if (argc > 2 && !strstr(g, argv[2])) continue;
             double t0 = time_now();

@@ -46,8 +46,8 @@ static void add_band(Bands &out, int q0, int q1, int k0, int k1, int64_t lo, int
     out.push_back(b);
 }
 
-/* Cuts a rectangle at random; each piece is empty, full, causal, inverse, a window, or two bands
- * that share it along a diagonal. */
+/* AttnBlocks a rectangle at random; each piece is empty, full, causal, inverse, a window, or two
+ * bands that share it along a diagonal. */
 static void random_bands(Bands &out, int q0, int q1, int k0, int k1, int depth) {
     if (depth > 0 && draw(0, 9) < 8) {
         if (draw(0, 1) && q1 - q0 > 1) {

@@ -14,8 +14,8 @@ static struct {
     uint32_t *raised[COMM_SIGNALS]; /* by the open group */
     int n_raised;
     int64_t received;     /* elements, that no signal speaks of yet */
-    const AttnWork *work; /* the last with sources, and those */
-    AttnSources sources;
+    const AttnWork *work; /* the last with remote KV, and its ranges */
+    RemoteKv remote;
     int64_t width; /* of a row of keys */
     float *keys;
 } act;
@@ -37,11 +37,11 @@ static Status act_recv(Comm *c, void *buf, int64_t n, Dtype t, int peer) {
 }
 static Status act_signal(Comm *c, uint32_t *flag) {
     (void)c;
-    int64_t source = flag - act.sources.arrived;
-    EXPECT(source >= 0 && source < act.sources.n, "source %lld", (long long)source);
-    Range rows = act.sources.rows[source];
-    EXPECT(act.received == (rows.end - rows.begin) * act.width, "%lld elements of source %lld",
-           (long long)act.received, (long long)source);
+    int64_t range = flag - act.remote.kv_ready;
+    EXPECT(range >= 0 && range < act.remote.n, "range %lld", (long long)range);
+    Range rows = act.remote.rows[range];
+    EXPECT(act.received == (rows.end - rows.begin) * act.width, "%lld elements of range %lld",
+           (long long)act.received, (long long)range);
     act.received = 0;
     act.raised[act.n_raised++] = flag;
     return OK;
@@ -67,38 +67,40 @@ static Status act_wait(Comm *c, CommTicket ticket, Stream *stream) {
 }
 
 static Status act_work_create(AttnWork **work, const Band *bands, int64_t n, AttnShape shape,
-                              const AttnSources *sources, Stream *stream) {
+                              const RemoteKv *remote, Stream *stream) {
     CHECK(act.ops->attn_work_create(work, bands, n, shape, NULL, stream));
-    if (sources == NULL) return OK;
-    act.work = *work, act.sources = *sources, act.width = 2 * shape.K * shape.D;
+    if (remote == NULL) return OK;
+    act.work = *work, act.remote = *remote, act.width = 2 * shape.K * shape.D;
     int32_t end = -1;
-    for (int i = 0; i < sources->n; i++) { /* as AttnSources promises */
-        Range rows = sources->rows[i];
-        EXPECT(rows.begin >= end + ATTN_GAP && rows.end >= rows.begin, "source %d", i);
-        EXPECT(sources->arrival_us[i] > 0, "source %d arrives after %g us", i,
-               (double)sources->arrival_us[i]);
+    for (int i = 0; i < remote->n; i++) { /* as RemoteKv promises */
+        Range rows = remote->rows[i];
+        EXPECT(rows.begin >= end + ATTN_PAD_ROWS && rows.end >= rows.begin, "range %d", i);
+        EXPECT(remote->est_ready_us[i] > 0, "range %d is ready after %g us", i,
+               (double)remote->est_ready_us[i]);
         end = rows.end;
         for (int64_t b = 0; b < n; b++) {
             bool inside = bands[b].k_begin >= rows.begin && bands[b].k_end <= rows.end;
-            bool outside = bands[b].k_end <= rows.begin - ATTN_GAP || bands[b].k_begin >= rows.end;
-            EXPECT(inside || outside, "band %lld has keys of two sources", (long long)b);
+            bool outside =
+                bands[b].k_end <= rows.begin - ATTN_PAD_ROWS || bands[b].k_begin >= rows.end;
+            EXPECT(inside || outside, "band %lld has keys of two ranges", (long long)b);
         }
     }
-    EXPECT(end == shape.Sk, "the buffer ends behind the last source");
+    EXPECT(end == shape.Sk, "the buffer ends behind the last range");
     return OK;
 }
 static void expect_arrived(const AttnWork *work) {
-    for (int i = 0; work == act.work && i < act.sources.n; i++)
-        EXPECT(act.sources.arrived[i] == 1, "source %d has not arrived", i);
+    for (int i = 0; work == act.work && i < act.remote.n; i++)
+        EXPECT(act.remote.kv_ready[i] == 1, "range %d is not ready", i);
 }
-/* Own keys, gaps of zeros, keys of the sources. */
+/* Local keys, padding of zeros, remote keys. */
 static const void *act_keys(const AttnWork *work, const void *kv) {
     if (work != act.work) return kv;
-    int64_t begin = act.sources.rows[0].begin, end = act.sources.rows[act.sources.n - 1].end;
+    int64_t begin = act.remote.rows[0].begin, end = act.remote.rows[act.remote.n - 1].end;
     act.keys = mem_grow(act.keys, end * act.width, sizeof *act.keys);
-    memcpy(act.keys, kv, (size_t)((begin - ATTN_GAP) * act.width) * sizeof *act.keys);
-    memset(act.keys + (begin - ATTN_GAP) * act.width, 0, ATTN_GAP * act.width * sizeof *act.keys);
-    memcpy(act.keys + begin * act.width, act.sources.kv,
+    memcpy(act.keys, kv, (size_t)((begin - ATTN_PAD_ROWS) * act.width) * sizeof *act.keys);
+    memset(act.keys + (begin - ATTN_PAD_ROWS) * act.width, 0,
+           ATTN_PAD_ROWS * act.width * sizeof *act.keys);
+    memcpy(act.keys + begin * act.width, act.remote.kv,
            (size_t)((end - begin) * act.width) * sizeof *act.keys);
     return act.keys;
 }
@@ -113,7 +115,7 @@ static void act_bwd(float *dq, float *dkv, const void *d_o, const void *q, const
     expect_arrived(work);
     act.ops->attention_bwd(dq, dkv, d_o, q, act_keys(work, kv), lse, delta, work, add_dq, add_dkv,
                            stream);
-    for (int i = 0; work == act.work && i < act.sources.n; i++) act.sources.departed[i]++;
+    for (int i = 0; work == act.work && i < act.remote.n; i++) act.remote.dkv_done[i]++;
 }
 
 static void run_acted(Side *side, uint64_t lists) {
@@ -132,7 +134,7 @@ static void run_acted(Side *side, uint64_t lists) {
     ops.attention_bwd = act_bwd;
     act.inner = side->comm, act.ops = side->ops;
     Side acted = {
-        .ops = &ops, .comm = &comm, .D = side->D, .whole = true, .tolerance = side->tolerance};
+        .ops = &ops, .comm = &comm, .D = side->D, .fused = true, .tolerance = side->tolerance};
     dense_run_cases(&acted, lists);
     if (comm.size <= 4) dense_run_large(&acted);
     EXPECT(comm.size == 1 || act.work != NULL, "magi never made one call");

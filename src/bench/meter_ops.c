@@ -109,10 +109,10 @@ METERED(X)
 #undef X
 
 static Status metered_work(AttnWork **work, const Band *bands, int64_t n_bands, AttnShape shape,
-                           const AttnSources *sources, Stream *stream) {
+                           const RemoteKv *remote, Stream *stream) {
     bool noted = stream == current->stream;
     int64_t mark = noted ? meter_open(current, METER_DATA, "attn_work_create", stream) : -1;
-    Status st = current->ops->attn_work_create(work, bands, n_bands, shape, sources, stream);
+    Status st = current->ops->attn_work_create(work, bands, n_bands, shape, remote, stream);
     meter_close(current, mark, stream);
     return st;
 }

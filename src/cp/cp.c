@@ -132,8 +132,8 @@ Status cp_create(CpRuntime **out, const CpOptions *o, const Ops *ops, Comm *comm
 static void free_work(CpRuntime *rt) {
     for (int i = 0; i < rt->n_work; i++) rt->ops->attn_work_free(rt->work[i]);
     free(rt->work);
-    if (rt->whole != NULL) rt->ops->attn_work_free(rt->whole);
-    rt->whole = NULL;
+    if (rt->fused_work != NULL) rt->ops->attn_work_free(rt->fused_work);
+    rt->fused_work = NULL;
     rt->work = NULL;
     rt->n_work = 0;
 }
@@ -141,7 +141,7 @@ static void free_work(CpRuntime *rt) {
 void cp_free(CpRuntime *rt) {
     if (rt == NULL) return;
     free_work(rt);
-    free(rt->parts);
+    free(rt->fused_segments);
     free(rt);
 }
 
@@ -150,14 +150,14 @@ Status cp_begin(CpRuntime *rt, const CpBatch *batch, Stream *stream) {
     rt->plan = &batch->mine;
     if (rt->table->start != NULL && !rt->started) rt->table->start(rt, stream);
     rt->started = true;
-    if ((rt->n_work > 0 || rt->whole != NULL) && rt->work_hash == batch->hash) return OK;
+    if ((rt->n_work > 0 || rt->fused_work != NULL) && rt->work_hash == batch->hash) return OK;
     free_work(rt);
     rt->work_hash = batch->hash;
     return rt->table->plan != NULL ? rt->table->plan(rt, stream) : cp_plan_stages(rt, stream);
 }
 
 int cp_stages(const CpRuntime *rt) {
-    return rt->whole != NULL ? 1 : rt->n_work;
+    return rt->fused_work != NULL ? 1 : rt->n_work;
 }
 
 AttnShape cp_shape(const CpRuntime *rt, int64_t keys) {

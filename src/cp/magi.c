@@ -5,8 +5,8 @@
  * it received in fixed order (stage, rank, position), so the result is the same bits every time.
  * Degree 0 is one call over [own | remote] rows.
  *
- * Where transfers need no kernel and the degree is left to choose, all this is one call instead
- * (magi_whole.c). */
+ * Where transfers need no kernel and overlap_degree is automatic, all this is one fused call
+ * instead (magi_whole.c). */
 #include <stdlib.h>
 
 #include "cp/magi_sum.h"
@@ -21,13 +21,14 @@ static Status create(CpRuntime *rt, Arena *arena) {
     int64_t remote = (rt->opt.size - 1) * rt->S;
     arena_reserve(arena, "cp", "o accumulator",
                   rt->S * rt->heads * rt->opt.D * (int64_t)sizeof(float), (void **)&rt->o_acc);
-    int64_t beside = i64_max(rt->S, ATTN_SOURCES * ATTN_GAP); /* own rows in degree 0, or gaps */
+    int64_t beside =
+        i64_max(rt->S, ATTN_REMOTE_RANGES * ATTN_PAD_ROWS); /* local rows in degree 0, or padding */
     cp_reserve_kv(rt, arena, "kv gathered", beside + remote, &rt->kv[0]);
-    cp_reserve_dkv(rt, arena, "dkv partial", magi_whole_keys(rt), &rt->dkv_part[0]);
+    cp_reserve_dkv(rt, arena, "dkv partial", magi_fused_keys(rt), &rt->dkv_part[0]);
     cp_reserve_dkv(rt, arena, "dkv received", remote, &rt->dkv_in);
-    arena_reserve(arena, "cp", "sum order", 4 * (rt->S + 1), (void **)&rt->sum_begin);
-    arena_reserve(arena, "cp", "summed rows", 4 * remote, (void **)&rt->sum_from);
-    arena_reserve(arena, "cp", "flags", 2 * ATTN_SOURCES * 4, (void **)&rt->flags);
+    arena_reserve(arena, "cp", "sum order", 4 * (rt->S + 1), (void **)&rt->reduce_begin);
+    arena_reserve(arena, "cp", "summed rows", 4 * remote, (void **)&rt->reduce_from);
+    arena_reserve(arena, "cp", "flags", 2 * ATTN_REMOTE_RANGES * 4, (void **)&rt->flags);
     return OK;
 }
 
@@ -35,7 +36,7 @@ static int first_remote(const CpRuntime *rt) {
     return rt->plan->stages[0].own_row >= 0 && rt->plan->n_stages > 1 ? 1 : 0;
 }
 
-/* Where a stage's rows begin: stages share the gathered buffers one after another. */
+/* Where a stage's rows begin in the gathered buffers, which hold one stage after another. */
 static int64_t kv_base(const CpRuntime *rt, int stage) {
     int64_t base = 0;
     for (int i = first_remote(rt); i < stage; i++) base += rt->plan->stages[i].kv_rows;
@@ -83,32 +84,32 @@ static Status group_reduce(CpRuntime *rt, int stage, Stream *stream, CommTicket 
  */
 
 /* In the order of the plan. */
-static void plan_sum(CpRuntime *rt, Stream *stream) {
+static void plan_reduce(CpRuntime *rt, Stream *stream) {
     int64_t n = 0;
     for (int i = 0; i < rt->plan->n_stages; i++) n += rt->plan->stages[i].n_send;
-    MagiShare *shares = NEW(MagiShare, n + 1);
+    DkvSegment *segments = NEW(DkvSegment, n + 1);
     n = 0;
     for (int stage = first_remote(rt); stage < rt->plan->n_stages; stage++) {
         const PlanStage *s = &rt->plan->stages[stage];
         for (int i = 0; i < s->n_send; i++)
-            shares[n++] = (MagiShare){
+            segments[n++] = (DkvSegment){
                 s->send[i].row, (int32_t)in_base(rt, stage) + s->send[i].packed, s->send[i].rows};
     }
-    magi_sum_plan(rt, shares, n, stream);
-    free(shares);
+    dkv_reduce_plan(rt, segments, n, stream);
+    free(segments);
 }
 
 static void start(CpRuntime *rt, Stream *stream) {
-    rt->ops->mem_zero(rt->flags, 2 * ATTN_SOURCES * 4, stream);
+    rt->ops->mem_zero(rt->flags, 2 * ATTN_REMOTE_RANGES * 4, stream);
 }
 
 static Status plan(CpRuntime *rt, Stream *stream) {
-    if (magi_whole_wanted(rt)) return magi_whole_plan(rt, stream);
-    plan_sum(rt, stream);
+    if (magi_fused_wanted(rt)) return magi_fused_plan(rt, stream);
+    plan_reduce(rt, stream);
     return cp_plan_stages(rt, stream);
 }
 
-/* ---- in stages ------------------------------------------------------------------------------- */
+/* ---- stages ---------------------------------------------------------------------------------- */
 
 /* Degree 0 computes on one buffer that starts with the own shard. */
 static void copy_own(CpRuntime *rt, const void *kv, Stream *stream) {
@@ -117,7 +118,7 @@ static void copy_own(CpRuntime *rt, const void *kv, Stream *stream) {
 
 static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
                       Stream *stream) {
-    if (rt->whole != NULL) return magi_whole_forward(rt, o, lse, q, kv, stream);
+    if (rt->fused_work != NULL) return magi_fused_forward(rt, o, lse, q, kv, stream);
     CommTicket ticket = {0};
     int remote = first_remote(rt);
     if (remote == 0) {
@@ -138,13 +139,13 @@ static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const v
 }
 
 static Status prefetch(CpRuntime *rt, const void *kv, Stream *stream) {
-    if (rt->whole != NULL) return magi_whole_fetch(rt, kv, stream);
+    if (rt->fused_work != NULL) return magi_fused_fetch(rt, kv, stream);
     return group_cast(rt, first_remote(rt), kv, stream, &rt->ticket);
 }
 
 static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
                        const float *lse, const void *q, const void *kv, Stream *stream) {
-    if (rt->whole != NULL) return magi_whole_backward(rt, dq, dkv, d_o, o, lse, q, kv, stream);
+    if (rt->fused_work != NULL) return magi_fused_backward(rt, dq, dkv, d_o, o, lse, q, kv, stream);
     const Ops *ops = rt->ops;
     int first = first_remote(rt), n = rt->plan->n_stages;
     CommTicket cast = rt->ticket, reduce[MAX_STAGES];
@@ -163,7 +164,7 @@ static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, co
     if (first == 1)
         ops->attention_bwd(dq, dkv, d_o, q, kv, lse, rt->delta, rt->work[0], true, false, stream);
     for (int i = first; i < n; i++) CHECK(comm_wait(rt->comm, reduce[i], stream));
-    magi_sum(rt, dkv, first == 0 ? rt->dkv_part[0] : dkv, stream);
+    dkv_reduce(rt, dkv, first == 0 ? rt->dkv_part[0] : dkv, stream);
     return OK;
 }
 

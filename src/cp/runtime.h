@@ -16,13 +16,13 @@ typedef struct FIELDS_BY_NAME {
     Status (*plan)(CpRuntime *rt, Stream *stream); /* at a new plan; NULL: cp_plan_stages() */
 } CpTable;
 
-/* magi's one call: rows that lie together at both ends of a transfer. */
+/* Fused magi: rows that are contiguous at both ends of a transfer. */
 typedef struct {
-    int source, stage;
+    int range, stage; /* remote range; stage of the plan */
     bool sent;
-    int32_t row, rows; /* sent: of the own shard. Else: of the stage's buffer */
-    int32_t at;        /* sent: of dkv_in, when they return. Else: of the one call */
-} MagiPart;
+    int32_t row, rows; /* sent: of the local shard. Else: of the stage's buffer */
+    int32_t at; /* sent: row of dkv_in where their gradients return. Else: row of the fused call */
+} FusedSegment;
 
 extern const CpTable cp_none, cp_ring, cp_magi, cp_allgather, cp_ulysses;
 
@@ -36,8 +36,8 @@ struct CpRuntime {
     const RankPlan *plan; /* of the current batch */
     AttnWork **work;      /* [n_work] one per stage */
     int n_work;
-    AttnWork *whole;    /* magi: all stages in one call; or NULL */
-    uint64_t work_hash; /* of the plan they were made for */
+    AttnWork *fused_work; /* fused magi: all stages in one call; else NULL */
+    uint64_t work_hash;   /* of the plan they were made for */
 
     /* Buffers; each runtime reserves those it needs. */
     float *delta, *o_acc;
@@ -48,20 +48,23 @@ struct CpRuntime {
     void *q_full, *o_full, *do_full;
     float *dq_full;
     int32_t *index_q, *index_kv;
-    int32_t *sum_begin, *sum_from; /* magi: rows of dkv_in for each own one, see Ops.sum_rows */
-    uint32_t *flags;               /* magi: what `sources` points to */
+    int32_t *reduce_begin,
+        *reduce_from; /* magi: rows of dkv_in to add to each local row, see Ops.sum_rows */
+    uint32_t *flags;  /* fused magi: kv_ready and dkv_done of `remote` */
 
     bool started;
     bool prefetched; /* the first transfer of the backward is under way */
     CommTicket ticket;
-    /* of `whole` */
-    AttnSources sources;
-    MagiPart *parts; /* by source */
-    int64_t n_parts;
-    Range lent[ATTN_SOURCES];         /* rows of dkv_in that return of what is sent as a source */
-    CommTicket fetched[ATTN_SOURCES]; /* keys */
-    /* what the departed flags have been counted up to; plans differ in the number of sources */
-    uint32_t departures[ATTN_SOURCES];
+    /* fused magi only */
+    RemoteKv remote;
+    FusedSegment *fused_segments; /* by range */
+    int64_t n_fused_segments;
+    Range dkv_recv_rows[ATTN_REMOTE_RANGES]; /* rows of dkv_in where the gradients of a range return
+                                              */
+    CommTicket kv_tickets[ATTN_REMOTE_RANGES]; /* of the transfers of keys */
+    /* the value dkv_done has after all transfers queued so far; counted by range, because plans
+     * differ in the number of ranges */
+    uint32_t dkv_done_target[ATTN_REMOTE_RANGES];
 };
 
 static inline int64_t cp_kv_width(const CpRuntime *rt) { /* elements of a row of kv */

@@ -24,9 +24,9 @@ static Band block_of(Band band, int32_t k) {
 }
 
 Status cpu_attn_work_create(AttnWork **out, const Band *bands, int64_t n_bands, AttnShape shape,
-                            const AttnSources *sources, Stream *stream) {
+                            const RemoteKv *remote, Stream *stream) {
     (void)stream;
-    REQUIRE(sources == NULL);
+    REQUIRE(remote == NULL);
     REQUIRE(shape.H > 0 && shape.K > 0 && shape.H % shape.K == 0);
     AttnWork *work = NEW(AttnWork, 1);
     work->shape = shape;

@@ -87,8 +87,8 @@ fi
 
 cat >"$work/expected" <<'LIST'
 any adamw.cu adamw_kernel
-any attention_portable_bwd.cu arrival_kernel
-any attention_portable_bwd.cu departure_kernel
+any attention_portable_bwd.cu wait_kv_ready_kernel
+any attention_portable_bwd.cu signal_dkv_done_kernel
 limit attention_portable_bwd.cu bwd_kv_kernel
 limit attention_portable_bwd.cu bwd_q_kernel
 limit attention_portable_fwd.cu fwd_kernel
@@ -113,10 +113,10 @@ any rows.cu sum_rows_kernel
 limit swiglu.cu swiglu_bwd_kernel
 limit swiglu.cu swiglu_fwd_kernel
 bug attention_sm90.cuh REQUIRE(result == CUDA_SUCCESS);
-bug attention_work.cu REQUIRE(!(accumulate_dq || accumulate_dkv) || work->sources.n == 0);
+bug attention_work.cu REQUIRE(!(accumulate_dq || accumulate_dkv) || work->remote.n == 0);
 bug attention_work.cu REQUIRE(bands[i].q_begin >= 0 && bands[i].q_end <= shape.Sq && bands[i].k_begin >= 0 &&
 bug attention_work.cu REQUIRE(shape.H % shape.K == 0);
-bug attention_work.cu REQUIRE(work->sources.n == 0 || (!resume && o != NULL && o_acc != NULL));
+bug attention_work.cu REQUIRE(work->remote.n == 0 || (!resume && o != NULL && o_acc != NULL));
 bug comm_nccl.cu REQUIRE(!ops->host_memory);
 bug comm_nccl.cu REQUIRE(!x->open);
 bug comm_nccl.cu REQUIRE(group->n_signals < COMM_SIGNALS);
