@@ -127,7 +127,7 @@ $(BUILD)/tests/replay_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(LIB)
 $(BUILD)/tests/%: tests/%.cu $(LIB)
 	@echo "  nvcc  $@"
 	@mkdir -p $(@D)
-	@$(NVCC) $(NVFLAGS) $(PORTABLE) -Itests -MMD -MP -MF $@.d -o $@ $< $(LIB) $(CUDA_LIBS) -lgomp
+	@$(NVCC) $(NVFLAGS) $(PORTABLE) -Itests -MMD -MP -MF $@.d -o $@ $< $(LIB) $(CUDA_LIBS) -lz -lgomp
 
 $(BUILD)/tests/%: tests/%.c $(LIB)
 	@echo "  link  $@"
