@@ -24,6 +24,9 @@ passed=0 failed=0 job='' slow=1
 ! grep -qs fsanitize "${BUILD:-build}/flags" || slow=3
 trap '[ -z "$job" ] || kill "$job"; exit 130' INT TERM
 
+# Threads that wait for each other sleep: beside other load, spinning takes the cores from those that work.
+export OMP_WAIT_POLICY=passive
+
 # A program of this tree, neither an object file nor left from a source that is gone.
 built() { [ -x "$program" ] && [ -f "$source" ]; }
 

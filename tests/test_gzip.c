@@ -101,6 +101,20 @@ static void the_index_is_kept_and_follows_the_file(void **state) {
     check_reads(in_folder("kept.gz"), SIZE - 4096);
 }
 
+/* Somebody else's link in a shared folder is not followed: the index is then not kept. */
+static void a_link_in_the_place_of_the_index_is_not_written_through(void **state) {
+    (void)state;
+    const char *path = write_gzip("linked.gz", 100, 100, 6);
+    char *link = mem_printf("%s.index.%lld.tmp", path, (long long)getpid());
+    char *target = mem_strdup(in_folder("target"));
+    assert_int_equal(symlink(target, link), 0);
+    check_reads(path, 100);
+    assert_int_equal(access(target, F_OK), -1);
+    unlink(link);
+    free(link);
+    free(target);
+}
+
 static void damage_is_found_before_it_is_trained_on(void **state) {
     (void)state;
     ByteFile *f;
@@ -155,6 +169,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_range_is_read_from_one_member_or_many),
         cmocka_unit_test(the_index_is_kept_and_follows_the_file),
+        cmocka_unit_test(a_link_in_the_place_of_the_index_is_not_written_through),
         cmocka_unit_test(damage_is_found_before_it_is_trained_on),
         cmocka_unit_test(every_format_may_be_compressed),
     };

@@ -68,7 +68,7 @@ static Status open_temporary(OutFile *f, bool replace) {
     if (!replace && access(f->path, F_OK) == 0)
         return status_fail(ERR_USER, "%s exists; delete it, choose another --out, or say --force",
                            f->path);
-    f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    f->fd = open(f->temporary, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
     if (f->fd < 0)
         return status_fail(file_create_status(errno), "cannot make %s: %s", f->temporary,
                            strerror(errno));

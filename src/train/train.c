@@ -79,7 +79,9 @@ static Status step(Train *t, StepResult *r) {
     CHECK(comm_all_reduce(s->comm.host, sums, SUMS, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
     double norm;
     CHECK(optimizer_grad_norm(s->optimizer, &norm, s->stream));
-    double count = sums[COUNT] > 0 ? sums[COUNT] : 1; /* a batch of ignored labels changes nothing */
+    /* A batch whose labels are all ignored has loss and gradient 0; AdamW still decays weights and
+     * moments. */
+    double count = sums[COUNT] > 0 ? sums[COUNT] : 1;
     StepNumbers n = {.loss = sums[LOSS] / count, .grad_norm = norm / count, .count = count};
     bool update;
     CHECK(guard(t, &n, &update));
