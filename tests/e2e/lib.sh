@@ -75,14 +75,14 @@ kill_ranks() {
     kill "-$1" $(cat "$work/pids") 2>/dev/null || true
 }
 
-# wait_for COMMAND...: until it succeeds. A failure when the job that was started has ended without it, or
-# after 300 seconds: far more than it takes, so that it only ends a hang.
+# wait_for COMMAND...: until it succeeds. A failure after 300 seconds, or 60 after the end of the job that
+# was started: far more than it takes, so that it only ends a hang.
 wait_for() {
-    tries=0
+    left=6000
     until "$@"; do
-        job_ended && ! "$@" && { problem "the job ended without: $*"; return 1; }
-        tries=$((tries + 1))
-        [ $tries -le 6000 ] || { problem "waited 300 s for: $*"; return 1; }
+        left=$((left - 1))
+        [ $left -lt 1200 ] || ! job_ended || left=1200
+        [ $left -gt 0 ] || { problem "waited too long for: $*"; return 1; }
         sleep 0.05
     done
 }

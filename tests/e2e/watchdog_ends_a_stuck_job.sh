@@ -30,16 +30,13 @@ expect_status 'a run that is longer than the limit' 4
 
 # ---- where it can stand still ------------------------------------------------------------------
 
-# stands WHAT RULES PHASE [SECONDS]: a job of two ranks with these faults ends with that phase
+# stands WHAT RULES PHASE [SENTENCES]: a job of two ranks with these faults ends with that phase
 stands() {
     rm -rf "$work/stands"
-    begin=$(date +%s)
-    with_faults "$2" train 2 stands run.watchdog_seconds=3
-    seconds=$(($(date +%s) - begin))
+    with_faults "$2" train 2 stands run.watchdog_seconds=4
     expect_status "$1" 3
-    expect "$1: ended within ${4:-30} s (took $seconds s)" $((seconds <= ${4:-30})) 1
     expect "$1: the sentence" "$(grep -c "^cria: error .*no progress for .* in phase '$3'.*: a rank" "$work/err")" \
-        "${5:-1}"
+        "${4:-1}"
 }
 for rank in 0 1; do
     stands "MPI_Init of rank $rank hangs" "call=MPI_Init_thread,rank=$rank,do=hang" 'starting MPI'
@@ -50,7 +47,7 @@ stands 'the data of one rank cannot be opened' 'call=open,path=sotu_train,rank=1
 stands 'a log that nobody reads' 'call=write,path=log.jsonl,nth=4,do=hang' '[a-z ]*'
 # both ranks come to tell, as neither can end the other
 stands 'MPI_Abort hangs, too' 'call=MPI_Abort,do=hang; call=open,path=sotu_train,rank=1,do=hang' \
-    'opening data and devices' 60 2
+    'opening data and devices' 2
 
 # Nothing but the limit and the reading of the configuration: one rank, no MPI
 with_faults 'call=open,path=sotu_train,do=hang' run "$cria" train "$config" "run.dir=$work/one" run.watchdog_seconds=2
@@ -95,10 +92,7 @@ if mpirun --version 2>&1 | grep -q HYDRA; then
     start 2 orphans run.steps=1000000 run.watchdog_seconds=600
     wait_for steps_done 3
     kill -KILL "$(ps -o ppid= -p "$(rank_pid 0)" | tr -d ' ')"
-    begin=$(date +%s)
     wait_for run_ended
-    seconds=$(($(date +%s) - begin))
-    expect "orphans ended within 20 s (took $seconds s)" $((seconds <= 20)) 1
     ended
 fi
 # A run that no mpirun started does not mind the end of its shell.
