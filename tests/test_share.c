@@ -26,7 +26,7 @@ typedef struct {
     const char *log; /* a byte is added at each filling */
     int64_t value;
     useconds_t nap;
-    bool dies, fails;
+    bool dies, fails, small;
 } Filling;
 
 static Status fill(void *ctx, void *data) {
@@ -35,7 +35,7 @@ static Status fill(void *ctx, void *data) {
     fputc('x', log);
     fclose(log);
     usleep(f->nap);
-    for (int i = 0; i < N; i++) ((int64_t *)data)[i] = f->value + i;
+    for (int i = 0; i < (f->small ? 10 : N); i++) ((int64_t *)data)[i] = f->value + i;
     if (f->dies) raise(SIGKILL);
     return f->fails ? status_fail(ERR_USER, "no") : OK;
 }
@@ -126,6 +126,75 @@ static void what_a_killed_process_left_is_not_believed(void **state) {
     assert_int_equal(files_left(), 0);
 }
 
+/* kill -9 of a whole job leaves nothing once its processes have said that all have it; of what it
+ * leaves before, the next one frees the disk, whatever that shares itself. */
+static void killed_jobs_leave_nothing_for_long(void **state) {
+    (void)state;
+    const char *log = in_folder("log6");
+    for (int unlinks = 0; unlinks < 2; unlinks++) {
+        if (fork() == 0) {
+            Share *s;
+            Filling f = {.log = log, .value = 9};
+            if (share_open(&s, "of a job", N * 8, fill, &f) != OK) _exit(1);
+            if (unlinks) share_unlink_all();
+            if (((const int64_t *)share_data(s))[N - 1] == 9 + N - 1) raise(SIGKILL);
+            _exit(1);
+        }
+        int status;
+        wait(&status);
+        assert_true(WIFSIGNALED(status));
+        assert_int_equal(files_left(), unlinks ? 0 : 1);
+        if (unlinks) continue;
+        if (fork() == 0) { /* another program */
+            Share *s;
+            Filling f = {.log = log, .value = 1};
+            bool good = share_open(&s, "of the next", N * 8, fill, &f) == OK && files_left() == 1;
+            share_close(s);
+            _exit(!good);
+        }
+        wait(&status);
+        assert_int_equal(status, 0);
+        assert_int_equal(files_left(), 0);
+    }
+}
+
+/* Files in use are not abandoned, and a file that another process made of the same name is not
+ * ours to delete. */
+static void files_of_others_stay(void **state) {
+    (void)state;
+    Share *a, *b;
+    Filling one = {.log = in_folder("log7"), .value = 1};
+    assert_status_ok(share_open(&a, "same", N * 8, fill, &one));
+    share_unlink_all();
+    assert_int_equal(files_left(), 0);
+    int made[2];
+    char byte = 0;
+    assert_int_equal(pipe(made), 0);
+    pid_t other = fork();
+    if (other == 0) {
+        if (share_open(&b, "same", N * 8, fill, &one) != OK) _exit(1);
+        if (write(made[1], "x", 1) != 1) _exit(1);
+        pause();
+    }
+    assert_int_equal(read(made[0], &byte, 1), 1);
+    assert_int_equal(files_left(), 1);
+    share_unlink_all();
+    share_close(a);
+    assert_int_equal(files_left(), 1);
+    kill(other, SIGKILL);
+    waitpid(other, NULL, 0);
+}
+
+static void what_is_small_takes_no_file(void **state) {
+    (void)state;
+    Share *s;
+    Filling f = {.log = in_folder("log8"), .value = 4, .small = true};
+    assert_status_ok(share_open(&s, "small", 80, fill, &f));
+    assert_int_equal(((const int64_t *)share_data(s))[9], 13);
+    assert_int_equal(files_left(), 1); /* what the test before left */
+    share_close(s);
+}
+
 static void a_failure_to_compute_is_passed_on(void **state) {
     (void)state;
     Share *s;
@@ -151,6 +220,9 @@ int main(void) {
         cmocka_unit_test(names_keep_contents_apart),
         cmocka_unit_test(what_a_killed_process_left_is_not_believed),
         cmocka_unit_test(a_failure_to_compute_is_passed_on),
+        cmocka_unit_test(killed_jobs_leave_nothing_for_long),
+        cmocka_unit_test(files_of_others_stay),
+        cmocka_unit_test(what_is_small_takes_no_file),
         cmocka_unit_test(without_a_folder_each_process_has_its_own),
     };
     return cmocka_run_group_tests(tests, make_tmpdir, remove_folder);

@@ -1,7 +1,10 @@
 #include "data/share.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -11,7 +14,10 @@
 
 #include "log.h"
 
-enum { HEADER = 4096 }; /* so that the data start on a page */
+enum {
+    HEADER = 4096,       /* so that the data start on a page */
+    SMALLEST = 64 << 10, /* bytes worth a file, a descriptor and a lock */
+};
 
 typedef struct {
     char name[HEADER - 16]; /* in full: the file's name is only its hash */
@@ -26,7 +32,11 @@ struct Share {
     char *map; /* header and data; NULL: private memory */
     void *data;
     int64_t bytes;
+    Share *next; /* of this process's files */
 };
+
+static Share *open_shares; /* that have a file */
+static pthread_mutex_t open_shares_mutex = PTHREAD_MUTEX_INITIALIZER;
 
 static uint64_t hash(const char *text) { /* FNV-1a */
     uint64_t h = 0xcbf29ce484222325u;
@@ -62,6 +72,33 @@ static int open_locked(Share *s, int how) {
         if (info.st_nlink > 0) return 0;
         close(s->fd);
     }
+}
+
+static const char *temporary_folder(void) {
+    const char *folder = getenv("TMPDIR");
+    return folder != NULL && folder[0] != '\0' ? folder : "/tmp";
+}
+
+/* Is this file, open as fd, one of ours that no process uses? Then it is locked. */
+static bool is_abandoned(int fd) {
+    struct stat info;
+    return fd >= 0 && fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_uid == geteuid() &&
+           lock(fd, LOCK_EX | LOCK_NB) == 0;
+}
+
+/* Deletes what processes of this user that were killed have left. A process that is just opening
+ * one of these files finds it deleted and makes another. */
+static void delete_abandoned(void) {
+    char *prefix = mem_printf("cria-%lld-", (long long)geteuid());
+    DIR *folder = opendir(temporary_folder());
+    for (struct dirent *e; folder != NULL && (e = readdir(folder)) != NULL;) {
+        if (strncmp(e->d_name, prefix, strlen(prefix)) != 0) continue;
+        int fd = openat(dirfd(folder), e->d_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        if (is_abandoned(fd)) unlinkat(dirfd(folder), e->d_name, 0);
+        if (fd >= 0) close(fd);
+    }
+    if (folder != NULL) closedir(folder);
+    free(prefix);
 }
 
 static int map_file(Share *s) {
@@ -123,6 +160,7 @@ static int share(Share *s, const char *name, Status (*fill)(void *ctx, void *dat
                  Status *st) {
     bool fills;
     int error = take_lock(s, name, &fills);
+    if (error == 0 && fills) delete_abandoned();
     if (error == 0) error = map_file(s);
     if (error == 0 && fills) *st = fill_file(s, name, fill, ctx);
     if (error == 0) {
@@ -136,26 +174,45 @@ static int share(Share *s, const char *name, Status (*fill)(void *ctx, void *dat
     return error;
 }
 
+static void add_to_list(Share *s) {
+    pthread_mutex_lock(&open_shares_mutex);
+    s->next = open_shares;
+    open_shares = s;
+    pthread_mutex_unlock(&open_shares_mutex);
+}
+
+static void remove_from_list(const Share *s) {
+    pthread_mutex_lock(&open_shares_mutex);
+    for (Share **at = &open_shares; *at != NULL; at = &(*at)->next)
+        if (*at == s) {
+            *at = s->next;
+            break;
+        }
+    pthread_mutex_unlock(&open_shares_mutex);
+}
+
 Status share_open(Share **out, const char *what, int64_t bytes,
                   Status (*fill)(void *ctx, void *data), void *ctx) {
     Share *s = NEW(Share, 1);
     StrBuf name = {0};
     Status st = OK;
+    *s = (Share){.fd = -1, .bytes = bytes};
     strbuf_printf(&name, "%s %lld bytes", what, (long long)bytes);
     append_boot(&name);
-    const char *folder = getenv("TMPDIR");
-    if (folder == NULL || folder[0] == '\0') folder = "/tmp";
-    *s = (Share){.fd = -1, .bytes = bytes};
-    s->path = mem_printf("%s/cria-%lld-%016llx", folder, (long long)geteuid(),
+    s->path = mem_printf("%s/cria-%lld-%016llx", temporary_folder(), (long long)geteuid(),
                          (unsigned long long)hash(strbuf_text(&name)));
-    int error = name.len < sizeof((Header *)0)->name ? share(s, name.text, fill, ctx, &st) : E2BIG;
+    int error = E2BIG;
+    if (bytes >= SMALLEST && name.len < sizeof((Header *)0)->name)
+        error = share(s, name.text, fill, ctx, &st);
     if (error != 0) {
-        log_warn("cannot share %lld MB through %s (%s): every rank makes its own",
-                 (long long)(bytes >> 20), s->path, strerror(error));
+        if (bytes >= SMALLEST)
+            log_warn("cannot share %lld MB through %s (%s): every rank makes its own",
+                     (long long)(bytes >> 20), s->path, strerror(error));
         s->data = NEW(char, bytes);
         st = fill(ctx, s->data);
     }
     strbuf_free(&name);
+    if (s->map != NULL) add_to_list(s);
     if (st != OK) {
         share_close(s);
         s = NULL;
@@ -168,11 +225,26 @@ const void *share_data(const Share *s) {
     return s->data;
 }
 
+/* Of a file of this path that another process has made meanwhile it is not. */
+static void unlink_file(const Share *s) {
+    struct stat mine, there;
+    if (fstat(s->fd, &mine) == 0 && stat(s->path, &there) == 0 && mine.st_dev == there.st_dev &&
+        mine.st_ino == there.st_ino)
+        unlink(s->path);
+}
+
+void share_unlink_all(void) {
+    pthread_mutex_lock(&open_shares_mutex);
+    for (const Share *s = open_shares; s != NULL; s = s->next) unlink_file(s);
+    pthread_mutex_unlock(&open_shares_mutex);
+}
+
 void share_close(Share *s) {
     if (s == NULL) return;
     if (s->map != NULL) {
+        remove_from_list(s);
         munmap(s->map, (size_t)(HEADER + s->bytes));
-        if (flock(s->fd, LOCK_EX | LOCK_NB) == 0) unlink(s->path); /* nobody else uses it */
+        if (lock(s->fd, LOCK_EX | LOCK_NB) == 0) unlink_file(s); /* nobody else uses it */
         close(s->fd);
     } else {
         free(s->data);
