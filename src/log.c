@@ -42,6 +42,14 @@ void log_warn(const char *fmt, ...) {
     va_end(ap);
 }
 
+void log_warn_once(const char *fmt, ...) {
+    if (log_rank != 0) return;
+    va_list ap;
+    va_start(ap, fmt);
+    put(OUTPUT_STDERR, "warning", fmt, ap);
+    va_end(ap);
+}
+
 void log_error(const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);

@@ -47,7 +47,8 @@ static const char *write_gzip(const char *name, int64_t n, int64_t member, int l
 
 static void check_reads(const char *path, int64_t size) {
     ByteFile *f;
-    assert_status_ok(bytes_open(&f, path));
+    assert_status_ok(bytes_open(&f, path, false));
+    assert_status_ok(bytes_index(f));
     assert_true(bytes_is_gzip(f));
     assert_int_equal(bytes_size(f), size);
     unsigned char *out = NEW(unsigned char, size + 1);
@@ -115,26 +116,68 @@ static void a_link_in_the_place_of_the_index_is_not_written_through(void **state
     free(target);
 }
 
+static void append(const char *path, const char *bytes, size_t n) {
+    FILE *file = fopen(path, "ab");
+    assert_int_equal(fwrite(bytes, 1, n, file), n);
+    fclose(file);
+}
+
+static void assert_refused(const char *path, const char *text) {
+    ByteFile *f;
+    Status st = bytes_open(&f, path, false);
+    if (st == OK) st = bytes_index(f);
+    assert_status_fails(st, ERR_USER, text);
+    bytes_close(f);
+}
+
 static void damage_is_found_before_it_is_trained_on(void **state) {
     (void)state;
-    ByteFile *f;
     struct stat info;
     const char *path = write_gzip("bad.gz", SIZE, SIZE, 6);
     stat(path, &info);
     assert_int_equal(truncate(path, info.st_size - 5), 0);
-    assert_status_fails(bytes_open(&f, path), ERR_USER, "bad.gz is not a sound gzip file: it ends");
+    assert_refused(path, "bad.gz is not a sound gzip file: it ends");
     write_gzip("bad.gz", SIZE, SIZE, 6);
     FILE *file = fopen(path, "r+b");
     fseek(file, info.st_size / 2, SEEK_SET);
     fputs("damage", file);
     fclose(file);
-    assert_status_fails(bytes_open(&f, path), ERR_USER, "bad.gz is not a sound gzip file");
-    file = fopen(write_gzip("bad.gz", SIZE, SIZE, 6), "ab");
-    fputs("rest", file);
-    fclose(file);
-    assert_status_fails(bytes_open(&f, path), ERR_USER, "incorrect header check at byte");
+    assert_refused(path, "bad.gz is not a sound gzip file");
+    append(write_gzip("bad.gz", SIZE, SIZE, 6), "rest", 4);
+    assert_refused(path, "incorrect header check at byte");
+    append(write_gzip("bad.gz", SIZE, SIZE, 6), "\0\0\0x", 4);
+    assert_refused(path, "incorrect header check at byte");
     write_gzip("bad.gz", 0, 1, 6);
-    assert_status_fails(bytes_open(&f, path), ERR_USER, "empty when decompressed");
+    assert_refused(path, "empty when decompressed");
+}
+
+/* As gzip does: tapes fill their blocks up. */
+static void zeros_behind_the_last_member_are_passed_over(void **state) {
+    (void)state;
+    static const char zeros[100000];
+    static const int padding[] = {1, 17, 100000};
+    for (int i = 0; i < 3; i++) {
+        const char *path = write_gzip("padded.gz", 3000, i == 0 ? 3000 : 1000, 6);
+        append(path, zeros, (size_t)padding[i]);
+        check_reads(path, 3000);
+        check_reads(path, 3000); /* with the saved index */
+    }
+}
+
+/* A program that has mapped them would die of SIGBUS. */
+static void an_index_that_is_cut_while_it_is_used_does_no_harm(void **state) {
+    (void)state;
+    ByteFile *f;
+    unsigned char *out = NEW(unsigned char, SIZE);
+    const char *path = write_gzip("used.gz", SIZE, SIZE, 6);
+    check_reads(path, SIZE);
+    assert_status_ok(bytes_open(&f, path, false));
+    assert_status_ok(bytes_index(f));
+    assert_int_equal(truncate(in_folder("used.gz.index"), 10), 0);
+    assert_status_ok(bytes_read(f, SIZE / 2, SIZE / 2, out));
+    assert_memory_equal(out, content + SIZE / 2, SIZE / 2);
+    bytes_close(f);
+    free(out);
 }
 
 static void every_format_may_be_compressed(void **state) {
@@ -171,6 +214,8 @@ int main(void) {
         cmocka_unit_test(the_index_is_kept_and_follows_the_file),
         cmocka_unit_test(a_link_in_the_place_of_the_index_is_not_written_through),
         cmocka_unit_test(damage_is_found_before_it_is_trained_on),
+        cmocka_unit_test(zeros_behind_the_last_member_are_passed_over),
+        cmocka_unit_test(an_index_that_is_cut_while_it_is_used_does_no_harm),
         cmocka_unit_test(every_format_may_be_compressed),
     };
     return cmocka_run_group_tests(tests, make_content, free_content);

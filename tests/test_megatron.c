@@ -44,6 +44,8 @@ static void all_integer_codes_are_read(void **state) {
         assert_status_ok(
             tokens_open(&f, write_bytes("c.bin", data, (size_t)(3 * bytes)), FORMAT_AUTO));
         assert_status_fails(tokens_read(f, 0, 3, INT32_MAX, ids), ERR_USER, "has id -1 at byte");
+        assert_status_fails(tokens_read(f, 0, 3, INT32_MAX, ids), ERR_USER,
+                            "but ids are from 0 to 2147483646");
         tokens_close(f);
     }
 }
@@ -187,6 +189,57 @@ static void every_wrong_number_is_named_with_its_place(void **state) {
                         ERR_USER, "is not named PREFIX.bin");
 }
 
+/* Read as documents, samples in Megatron's order, and through the order's tables. */
+static void read_everything(Dataset *d, int32_t *out, int64_t samples, int64_t T) {
+    for (int64_t n = 0; n < samples; n++) {
+        int32_t begins[64], found;
+        assert_status_ok(dataset_sample_documents(d, n, -1, out + n * (T + 2), begins, &found));
+        out[n * (T + 2) + T + 1] = found;
+    }
+}
+
+/* Preparing the data again under the same name, while a job runs on it. A program that has mapped
+ * the index would die of SIGBUS, or go on with other documents. */
+static void an_index_that_changes_while_it_is_used_does_no_harm(void **state) {
+    (void)state;
+    enum { N = 20000, T = 16, SAMPLES = 300 }; /* an index that is shared through a file */
+    int32_t *lengths = NEW(int32_t, N), *before = NEW(int32_t, SAMPLES * (T + 2)),
+            *after = NEW(int32_t, SAMPLES * (T + 2));
+    int64_t tokens = 0;
+    for (int i = 0; i < N; i++) tokens += lengths[i] = i % 9;
+    uint16_t *ids = NEW(uint16_t, tokens);
+    for (int64_t i = 0; i < tokens; i++) ids[i] = (uint16_t)(i % 50000);
+    for (int order = ORDER_CRIA; order <= ORDER_MEGATRON; order++)
+        for (int per_document = 1; per_document <= 2; per_document++)
+            for (int how = 0; how < 2; how++) {
+                const char *path = write_megatron("used", N, lengths, per_document, ids);
+                DataSource source = {.path = (char *)path};
+                Dataset *d;
+                assert_status_ok(dataset_open(&d, &(DatasetOptions){.sources = &source,
+                                                                    .n_sources = 1,
+                                                                    .seq_len = T,
+                                                                    .vocab = 65536,
+                                                                    .seed = 1,
+                                                                    .shuffle = true,
+                                                                    .order = (DataOrder)order,
+                                                                    .samples = SAMPLES}));
+                read_everything(d, before, SAMPLES, T);
+                if (how == 0)
+                    assert_int_equal(truncate(in_folder("used.idx"), 100), 0);
+                else
+                    assert_int_equal(run_in_folder("dd if=/dev/urandom of=used.idx bs=64k count=5 "
+                                                   "conv=notrunc 2>/dev/null"),
+                                     0);
+                read_everything(d, after, SAMPLES, T);
+                assert_memory_equal(before, after, SAMPLES * (T + 2) * sizeof *before);
+                dataset_close(d);
+            }
+    free(ids);
+    free(lengths);
+    free(before);
+    free(after);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_integer_codes_are_read),
@@ -194,6 +247,7 @@ int main(void) {
         cmocka_unit_test(documents_come_from_the_index),
         cmocka_unit_test(megatrons_split_cuts_the_documents_for_both_parts),
         cmocka_unit_test(every_wrong_number_is_named_with_its_place),
+        cmocka_unit_test(an_index_that_changes_while_it_is_used_does_no_harm),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -23,6 +23,13 @@ static int remove_folder(void **state) {
     return rc;
 }
 
+static inline int run_in_folder(const char *command) {
+    char *line = mem_printf("cd %s && %s", folder, command);
+    int rc = system(line);
+    free(line);
+    return rc;
+}
+
 /* Valid until the 16th call after this one. */
 static const char *in_folder(const char *name) {
     static char paths[16][256];

@@ -1,5 +1,7 @@
 #include "cp/magi_sum.h"
 
+#include <string.h>
+
 #include <stdlib.h>
 
 void dkv_reduce_plan(CpRuntime *rt, const DkvSegment *segments, int64_t n, Stream *stream) {

@@ -4,24 +4,24 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
 #include "data/gzip.h"
-#include "data/share.h"
 #include "file.h"
 
 struct ByteFile {
     char *path;
     int fd;
+    struct stat info;
     int64_t disk; /* bytes of the file */
     uint32_t fingerprint;
-    Gzip *gzip;               /* NULL: plain */
-    const unsigned char *map; /* plain, after bytes_map */
-    Share *inflated;          /* gzip, after bytes_map */
+    bool is_gzip;
+    Gzip *gzip; /* NULL: plain, or not indexed */
+    unsigned char head[BYTES_HEAD];
+    int64_t head_bytes;
 };
 
 /* A corpus of a thousand shards needs more than the usual 1,024 descriptors. */
@@ -40,15 +40,14 @@ static Status open_file(ByteFile *f) {
     if (f->fd < 0)
         return status_fail(file_open_status(errno), "cannot open token file %s: %s", f->path,
                            strerror(errno));
-    struct stat info;
-    if (fstat(f->fd, &info) != 0)
+    if (fstat(f->fd, &f->info) != 0)
         return status_fail(ERR_ENV, "cannot stat token file %s: %s", f->path, strerror(errno));
-    if (!S_ISREG(info.st_mode))
+    if (!S_ISREG(f->info.st_mode))
         return status_fail(ERR_USER, "%s is %s, but a token file is expected", f->path,
-                           S_ISDIR(info.st_mode) ? "a directory" : "not a regular file");
-    if (info.st_size == 0)
+                           S_ISDIR(f->info.st_mode) ? "a directory" : "not a regular file");
+    if (f->info.st_size == 0)
         return status_fail(ERR_USER, "token file %s is empty (0 bytes)", f->path);
-    f->disk = info.st_size;
+    f->disk = f->info.st_size;
     return OK;
 }
 
@@ -90,23 +89,36 @@ static Status sample_contents(ByteFile *f) {
     return OK;
 }
 
-static Status open_content(ByteFile *f) {
-    unsigned char head[3] = {0};
-    CHECK(open_file(f));
-    CHECK(sample_contents(f));
-    CHECK(read_file(f, 0, i64_min(3, f->disk), head));
-    if (head[0] != 0x1f || head[1] != 0x8b || head[2] != 8) return OK;
-    CHECK(gzip_open(&f->gzip, f->fd, f->path, f->disk, f->fingerprint));
-    if (gzip_size(f->gzip) == 0)
-        return status_fail(ERR_USER, "token file %s is empty when decompressed", f->path);
+static bool ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* Ids 35615 and 8 begin like gzip, too: only what inflates is taken for it. */
+static Status read_head(ByteFile *f, bool raw) {
+    enum { COMPRESSED = 65536 };
+    unsigned char first[COMPRESSED];
+    int64_t n = i64_min(f->disk, COMPRESSED);
+    CHECK(read_file(f, 0, n, first));
+    f->head_bytes = i64_min(n, BYTES_HEAD);
+    memcpy(f->head, first, (size_t)f->head_bytes);
+    if (!gzip_has_magic(first, n)) return OK;
+    unsigned char head[BYTES_HEAD];
+    int64_t inflated = gzip_inflate_head(first, n, head, BYTES_HEAD);
+    if (inflated < 0 && raw && !ends_with(f->path, ".gz")) return OK;
+    f->is_gzip = true;
+    f->head_bytes = i64_max(0, inflated);
+    memcpy(f->head, head, (size_t)f->head_bytes);
     return OK;
 }
 
-Status bytes_open(ByteFile **out, const char *path) {
+Status bytes_open(ByteFile **out, const char *path, bool raw) {
     ByteFile *f = NEW(ByteFile, 1);
     f->path = mem_strdup(path);
     f->fd = -1;
-    Status st = open_content(f);
+    Status st = open_file(f);
+    if (st == OK) st = sample_contents(f);
+    if (st == OK) st = read_head(f, raw);
     if (st != OK) {
         bytes_close(f);
         f = NULL;
@@ -115,10 +127,20 @@ Status bytes_open(ByteFile **out, const char *path) {
     return st;
 }
 
+Status bytes_index(ByteFile *f) {
+    if (!f->is_gzip || f->gzip != NULL) return OK;
+    Status st = gzip_open(&f->gzip, f->fd, f->path, f->disk, f->fingerprint);
+    if (st == ERR_USER && !ends_with(f->path, ".gz"))
+        status_suffix("; if it holds raw uint16 ids that only begin like gzip, set data.format "
+                      "nanogpt");
+    CHECK(st);
+    if (gzip_size(f->gzip) == 0)
+        return status_fail(ERR_USER, "token file %s is empty when decompressed", f->path);
+    return OK;
+}
+
 void bytes_close(ByteFile *f) {
     if (f == NULL) return;
-    if (f->map != NULL) munmap((void *)(uintptr_t)f->map, (size_t)f->disk);
-    share_close(f->inflated);
     gzip_close(f->gzip);
     if (f->fd >= 0) close(f->fd);
     free(f->path);
@@ -128,11 +150,16 @@ void bytes_close(ByteFile *f) {
 const char *bytes_path(const ByteFile *f) {
     return f->path;
 }
-int64_t bytes_size(const ByteFile *f) {
-    return f->gzip != NULL ? gzip_size(f->gzip) : f->disk;
-}
 bool bytes_is_gzip(const ByteFile *f) {
-    return f->gzip != NULL;
+    return f->is_gzip;
+}
+const unsigned char *bytes_head(const ByteFile *f, int64_t *n) {
+    *n = f->head_bytes;
+    return f->head;
+}
+int64_t bytes_size(const ByteFile *f) {
+    REQUIRE(!f->is_gzip || f->gzip != NULL);
+    return f->is_gzip ? gzip_size(f->gzip) : f->disk;
 }
 uint32_t bytes_fingerprint(const ByteFile *f) {
     return f->fingerprint;
@@ -146,29 +173,9 @@ Status bytes_read(const ByteFile *f, int64_t offset, int64_t n, void *out) {
     return f->gzip != NULL ? gzip_read(f->gzip, offset, n, out) : read_file(f, offset, n, out);
 }
 
-static Status inflate_all(void *ctx, void *data) {
-    const ByteFile *f = ctx;
-    return gzip_read(f->gzip, 0, gzip_size(f->gzip), data);
-}
-
-Status bytes_map(ByteFile *f, const unsigned char **data) {
-    if (f->gzip != NULL && f->inflated == NULL) {
-        char *name =
-            mem_printf("inflated %s %lld %08x", f->path, (long long)f->disk, f->fingerprint);
-        Status st = share_open(&f->inflated, name, gzip_size(f->gzip), inflate_all, f);
-        free(name);
-        CHECK(st);
-    } else if (f->gzip == NULL && f->map == NULL) {
-        void *map = mmap(NULL, (size_t)f->disk, PROT_READ, MAP_SHARED, f->fd, 0);
-        if (map == MAP_FAILED)
-            return status_fail(ERR_ENV, "cannot map %s (%lld bytes): %s", f->path,
-                               (long long)f->disk, strerror(errno));
-        f->map = map;
-    }
-    *data = f->gzip != NULL ? share_data(f->inflated) : f->map;
-    return OK;
-}
-
-void bytes_map_release(const ByteFile *f) {
-    if (f->map != NULL) madvise((void *)(uintptr_t)f->map, (size_t)f->disk, MADV_DONTNEED);
+void bytes_identify(const ByteFile *f, StrBuf *out) {
+    strbuf_printf(out, "file %llx:%llx of %lld bytes, changed %lld.%09ld, %08x",
+                  (unsigned long long)f->info.st_dev, (unsigned long long)f->info.st_ino,
+                  (long long)f->disk, (long long)f->info.st_mtim.tv_sec,
+                  (long)f->info.st_mtim.tv_nsec, f->fingerprint);
 }

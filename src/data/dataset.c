@@ -65,6 +65,14 @@ static Status set_shares(Dataset *d, const DatasetOptions *o) {
     return OK;
 }
 
+/* An eod that the ids' type cannot hold: other ids than were meant are read, or the eod is wrong.
+ */
+static Status check_eod(const Source *s, int64_t eod) {
+    for (int i = 0; i < s->n_files; i++)
+        CHECK(tokens_check_eod(s->files[i].tokens, eod, "data.eod"));
+    return OK;
+}
+
 static Status open_all(Dataset *d, const DatasetOptions *o) {
     const char *split = o->split != NULL ? o->split : "";
     for (int i = 0; i < o->n_sources; i++) {
@@ -76,6 +84,7 @@ static Status open_all(Dataset *d, const DatasetOptions *o) {
                            .seq_len = o->seq_len};
         d->n_sources++;
         CHECK(source_open(&d->sources[i], &s));
+        CHECK(check_eod(&d->sources[i], o->eod));
     }
     CHECK(set_shares(d, o));
     if (o->order != ORDER_MEGATRON) return OK;
@@ -137,6 +146,11 @@ int dataset_files(const Dataset *d) {
     int sum = 0;
     for (int i = 0; i < d->n_sources; i++) sum += d->sources[i].n_files;
     return sum;
+}
+
+const Source *dataset_sources(const Dataset *d, int *n) {
+    *n = d->n_sources;
+    return d->sources;
 }
 
 uint32_t dataset_fingerprint(const Dataset *d) {

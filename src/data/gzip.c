@@ -25,6 +25,28 @@ struct Gzip {
     unsigned char in[CHUNK];
 };
 
+bool gzip_has_magic(const unsigned char *bytes, int64_t n) {
+    return n >= 4 && bytes[0] == 0x1f && bytes[1] == 0x8b && bytes[2] == Z_DEFLATED &&
+           (bytes[3] & 0xe0) == 0; /* reserved flags */
+}
+
+int64_t gzip_inflate_head(const unsigned char *bytes, int64_t n, unsigned char *out, int64_t room) {
+    z_stream z = {.next_in = (Bytef *)(uintptr_t)bytes, .avail_in = (uInt)n};
+    z.next_out = out;
+    z.avail_out = (uInt)room;
+    if (!gzip_has_magic(bytes, n) || inflateInit2(&z, 15 + 16) != Z_OK) return -1;
+    int rc, members = 0;
+    do {
+        rc = inflate(&z, Z_NO_FLUSH);
+        if (rc == Z_STREAM_END) members++;
+        if (rc == Z_STREAM_END && z.avail_in > 0) rc = inflateReset(&z);
+    } while (rc == Z_OK && z.avail_in > 0 && z.avail_out > 0);
+    bool padded = rc == Z_DATA_ERROR && members > 0 && z.total_out == 0;
+    int64_t inflated = room - z.avail_out;
+    inflateEnd(&z);
+    return rc == Z_OK || rc == Z_STREAM_END || rc == Z_BUF_ERROR || padded ? inflated : -1;
+}
+
 /* ---- the index ------------------------------------------------------------------------------ */
 
 static Status make_index(Gzip *g, const char *index_path, int64_t bytes, uint32_t fingerprint) {
@@ -83,7 +105,9 @@ static Status damaged(const Gzip *g, const char *what) {
 }
 
 static Status refill(Gzip *g) {
-    ssize_t got = pread(g->fd, g->in, CHUNK, (off_t)g->read_to);
+    ssize_t got;
+    do got = pread(g->fd, g->in, CHUNK, (off_t)g->read_to);
+    while (got < 0 && errno == EINTR);
     if (got < 0) return status_fail(ERR_ENV, "cannot read %s: %s", g->path, strerror(errno));
     if (got == 0) return damaged(g, "it ends early");
     g->read_to += got;

@@ -6,10 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
+
+#include "file.h"
 
 _Static_assert(sizeof(GzipPoint) == 32, "a point is written as it is");
 _Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "token files and indices are little-endian");
@@ -87,6 +88,21 @@ static Status damaged(const char *path, int64_t at, const char *what) {
                        path, what, (long long)at);
 }
 
+/* Some tapes and tools fill a file up with zeros, which gzip itself passes over. *at: the first
+ * byte behind the zeros, or the end of the file. */
+static Status skip_zeros(int fd, const char *path, int64_t bytes, int64_t *at) {
+    unsigned char block[65536];
+    while (*at < bytes) {
+        ssize_t n = pread(fd, block, sizeof block, (off_t)*at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return status_fail(ERR_ENV, "cannot read %s: %s", path, strerror(errno));
+        if (n == 0) return OK;
+        for (ssize_t i = 0; i < n; i++, (*at)++)
+            if (block[i] != 0) return OK;
+    }
+    return OK;
+}
+
 static Status scan(Builder *b, z_stream *z, int fd, const char *path, int64_t bytes,
                    int64_t *size) {
     unsigned char *in = NEW(unsigned char, CHUNK), ring[GZIP_WINDOW] = {0};
@@ -97,6 +113,7 @@ static Status scan(Builder *b, z_stream *z, int fd, const char *path, int64_t by
     for (;;) {
         if (z->avail_in == 0) {
             ssize_t got = pread(fd, in, CHUNK, (off_t)read_to);
+            if (got < 0 && errno == EINTR) continue;
             if (got < 0) {
                 st = status_fail(ERR_ENV, "cannot read %s: %s", path, strerror(errno));
                 break;
@@ -110,6 +127,11 @@ static Status scan(Builder *b, z_stream *z, int fd, const char *path, int64_t by
             z->avail_in = (uInt)got;
         }
         int64_t at = read_to - z->avail_in;
+        if (!inside && b->n > 0 && *z->next_in == 0) {
+            int64_t end = at;
+            st = skip_zeros(fd, path, bytes, &end);
+            if (st != OK || end == bytes) break;
+        }
         if (!inside) {
             inside = true;
             add_point(b, (NewPoint){.point = {.out = out, .in = at}});
@@ -184,52 +206,66 @@ static bool points_are_sound(const GzipIndex *x, int64_t bytes) {
     return windows == x->window_bytes;
 }
 
-static bool take(GzipIndex *x, const unsigned char *map, int64_t len, int64_t bytes,
-                 uint32_t fingerprint) {
-    Header h;
-    if (len < (int64_t)sizeof h) return false;
-    memcpy(&h, map, sizeof h);
-    if (memcmp(h.magic, magic, sizeof magic) != 0 || h.bytes != bytes ||
-        h.fingerprint != fingerprint || h.size < 0)
+/* What an index of so many bytes of gzip can have: a member takes 18 bytes or more, and of places
+ * with windows there are MOST_WINDOWS. */
+static bool header_is_sound(const Header *h, int64_t len, int64_t bytes, uint32_t fingerprint) {
+    if (memcmp(h->magic, magic, sizeof magic) != 0 || h->bytes != bytes ||
+        h->fingerprint != fingerprint || h->size < 0)
         return false;
-    int64_t rest = len - (int64_t)sizeof h;
-    if (h.n_points < 0 || h.n_points > rest / (int64_t)sizeof(GzipPoint)) return false;
-    if (h.window_bytes != rest - h.n_points * (int64_t)sizeof(GzipPoint)) return false;
-    if (crc32_z(0, map + sizeof h, (size_t)rest) != h.crc) return false;
+    int64_t rest = len - (int64_t)sizeof *h;
+    return h->n_points >= 1 && h->n_points <= bytes / 18 + MOST_WINDOWS + 1 &&
+           h->window_bytes >= 0 &&
+           h->window_bytes <= (MOST_WINDOWS + 1) * (int64_t)compressBound(GZIP_WINDOW) &&
+           rest == h->n_points * (int64_t)sizeof(GzipPoint) + h->window_bytes;
+}
+
+typedef struct {
+    const char *path;
+    int fd;
+    int64_t bytes;
+    uint32_t crc;
+} SavedIndex;
+
+static Status read_saved(void *ctx, void *data) {
+    const SavedIndex *s = ctx;
+    int error = file_read_at(s->fd, data, s->bytes, sizeof(Header));
+    if (error == 0 && crc32_z(0, data, (size_t)s->bytes) == s->crc) return OK;
+    return status_fail(ERR_ENV, "%s: %s", s->path,
+                       error != 0 ? file_error(error) : "its checksum is wrong");
+}
+
+static Status load(GzipIndex *x, int fd, const char *path, int64_t bytes, uint32_t fingerprint) {
+    Header h = {0};
+    struct stat info;
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || file_read_at(fd, &h, sizeof h, 0) != 0 ||
+        !header_is_sound(&h, info.st_size, bytes, fingerprint))
+        return status_fail(ERR_ENV, "%s is not the index of this file", path);
+    SavedIndex saved = {path, fd, info.st_size - (int64_t)sizeof h, h.crc};
+    char *name = mem_printf("gzip index %s of %lld bytes, %08x, %08x", path, (long long)bytes,
+                            fingerprint, h.crc);
+    Status st = share_open(&x->share, name, saved.bytes, read_saved, &saved);
+    free(name);
+    CHECK(st);
+    const unsigned char *data = share_data(x->share);
     x->size = h.size;
     x->n_points = h.n_points;
     x->window_bytes = h.window_bytes;
-    x->points =
-        (const void *)(map + sizeof h); /* a map starts on a page, the header has 48 bytes */
-    x->windows = map + sizeof h + h.n_points * (int64_t)sizeof(GzipPoint);
-    return points_are_sound(x, bytes);
+    x->points = (const void *)data;
+    x->windows = data + h.n_points * (int64_t)sizeof(GzipPoint);
+    if (points_are_sound(x, bytes)) return OK;
+    return status_fail(ERR_ENV, "%s is damaged", path);
 }
 
 bool gzip_index_load(GzipIndex *x, const char *index_path, int64_t bytes, uint32_t fingerprint) {
     *x = (GzipIndex){0};
-    struct stat info;
     int fd = open(index_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return false;
-    if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0) {
-        void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
-        if (map != MAP_FAILED) {
-            x->memory = map;
-            x->mapped = info.st_size;
-        }
-    }
+    Status st = load(x, fd, index_path, bytes, fingerprint);
     close(fd);
-    bool good = x->memory != NULL && take(x, x->memory, x->mapped, bytes, fingerprint);
-    if (!good) gzip_index_free(x);
-    return good;
-}
-
-static int write_all(int fd, const void *data, int64_t n) {
-    for (int64_t done = 0; done < n;) {
-        ssize_t put = write(fd, (const char *)data + done, (size_t)(n - done));
-        if (put < 0 && errno != EINTR) return errno;
-        if (put > 0) done += put;
-    }
-    return 0;
+    if (st == OK) return true;
+    status_ignore(st); /* it is made anew */
+    gzip_index_free(x);
+    return false;
 }
 
 int gzip_index_save(const GzipIndex *x, const char *index_path, int64_t bytes,
@@ -245,8 +281,8 @@ int gzip_index_save(const GzipIndex *x, const char *index_path, int64_t bytes,
     char *temporary = mem_printf("%s.%lld.tmp", index_path, (long long)getpid());
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644), error = 0;
     if (fd < 0) error = errno;
-    if (error == 0) error = write_all(fd, &h, sizeof h);
-    if (error == 0) error = write_all(fd, x->points, rest);
+    if (error == 0) error = file_write_at(fd, &h, sizeof h, 0);
+    if (error == 0) error = file_write_at(fd, x->points, rest, sizeof h);
     if (error == 0 && fsync(fd) != 0) error = errno;
     if (fd >= 0 && close(fd) != 0 && error == 0) error = errno;
     if (error == 0 && rename(temporary, index_path) != 0) error = errno;
@@ -256,9 +292,7 @@ int gzip_index_save(const GzipIndex *x, const char *index_path, int64_t bytes,
 }
 
 void gzip_index_free(GzipIndex *x) {
-    if (x->mapped > 0)
-        munmap(x->memory, (size_t)x->mapped);
-    else
-        free(x->memory);
+    share_close(x->share);
+    free(x->memory);
     *x = (GzipIndex){0};
 }

@@ -3,7 +3,7 @@
 #ifndef CRIA_DATA_GZIP_INDEX_H
 #define CRIA_DATA_GZIP_INDEX_H
 
-#include "base.h"
+#include "data/share.h"
 
 /* As in the file, little-endian. */
 typedef struct {
@@ -18,15 +18,16 @@ typedef struct {
     int64_t n_points, window_bytes;
     const GzipPoint *points;      /* [n_points], out ascending, the first 0 */
     const unsigned char *windows; /* [window_bytes]: zlib streams of up to 32 KiB each */
-    void *memory;                 /* what the pointers point into, a map or allocated */
-    int64_t mapped;               /* its length as a map; 0: allocated */
+    void *memory;                 /* what the pointers point into, where it is not `share` */
+    Share *share;
 } GzipIndex;
 
 enum { GZIP_WINDOW = 32768 };
 
 /* Reads the whole gzip file. */
 Status gzip_index_build(GzipIndex *index, int fd, const char *path, int64_t bytes);
-/* Maps the saved index; false when there is none, or none of these contents. */
+/* Reads the saved index, once for all processes of the node; false when there is none, or none of
+ * these contents. */
 bool gzip_index_load(GzipIndex *index, const char *index_path, int64_t bytes, uint32_t fingerprint);
 /* 0 or an errno value. Written under another name first, so that it is never seen half. */
 int gzip_index_save(const GzipIndex *index, const char *index_path, int64_t bytes,

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "data/mt19937.h"
 #include "data/share.h"
@@ -99,7 +100,7 @@ static Status fill(void *ctx, void *data) {
     for (int64_t p = 0; p < x->positions; p++) {
         if (p % MARK == 0) marks[p / MARK] = tokens;
         if (p + 16 < x->positions)
-            __builtin_prefetch(o->index->pointers + 8 * (int64_t)sequences[p + 16]);
+            __builtin_prefetch(o->index->starts + sequences[p + 16]);
         tokens += length(x, sequences[p]);
     }
     REQUIRE(tokens == x->epochs * x->epoch_tokens);

@@ -1,22 +1,28 @@
 #include "data/tokens.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <zlib.h>
 
 #include "data/bytes.h"
+#include "data/filetype.h"
+#include "data/gzip.h"
+#include "file.h"
+#include "log.h"
 
 struct TokenFile {
     ByteFile *bytes;
     ByteFile *index_bytes; /* NULL: the format has no index */
     MegatronIndex index;
+    const unsigned char *head; /* the first bytes of the content: */
+    int64_t head_bytes;
     DataFormat format;
     IdType type;
     int64_t begin; /* byte offset of the first id in the content */
     int64_t count;
     bool eod_first; /* the eod id opens a document instead of ending one */
-    char head[16];  /* the first bytes of the content */
 };
 
 /* ---- formats ------------------------------------------------------------------------------ */
@@ -24,7 +30,8 @@ struct TokenFile {
 typedef struct {
     DataFormat format;
     bool (*recognize)(const TokenFile *file); /* asked in table order under FORMAT_AUTO */
-    Status (*locate)(TokenFile *file);        /* checks the layout, sets type, begin and count */
+    /* Checks the layout, sets type, begin and count. `wanted` is what the user said. */
+    Status (*locate)(TokenFile *file, DataFormat wanted);
 } TokenFormat;
 
 static bool ends_with(const char *text, const char *end) {
@@ -32,8 +39,25 @@ static bool ends_with(const char *text, const char *end) {
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
+/* A file that cannot be looked at now is there, too: opening it then says why. */
 static bool exists(const char *path) {
-    return access(path, F_OK) == 0;
+    return access(path, F_OK) == 0 || file_open_status(errno) == ERR_ENV;
+}
+
+static bool begins_with(const TokenFile *f, const void *magic, int64_t n) {
+    return f->head_bytes >= n && memcmp(f->head, magic, (size_t)n) == 0;
+}
+
+#define EXPECTED "expected token ids (nanogpt, megatron or llmc)"
+
+/* Refuses what is certainly something else. */
+static Status refuse_other_type(const TokenFile *f) {
+    FileType type;
+    int64_t size = bytes_is_gzip(f->bytes) ? -1 : bytes_size(f->bytes);
+    if (!filetype_find(&type, f->head, f->head_bytes, size) || !type.certain) return OK;
+    return status_fail(ERR_USER, "%s is %s%s, " EXPECTED "%s%s", bytes_path(f->bytes), type.name,
+                       bytes_is_gzip(f->bytes) ? ", compressed with gzip" : "",
+                       type.advice != NULL ? "; " : "", type.advice != NULL ? type.advice : "");
 }
 
 /* PREFIX.bin[.gz] -> PREFIX.idx, or PREFIX.idx.gz when only that exists; NULL for other names. */
@@ -73,27 +97,27 @@ static bool megatron_recognize(const TokenFile *f) {
     return found;
 }
 
-static Status megatron_locate(TokenFile *f) {
+static Status megatron_locate(TokenFile *f, DataFormat wanted) {
+    (void)wanted;
     const char *path = bytes_path(f->bytes);
-    if (memcmp(f->head, MEGATRON_MAGIC, 9) == 0)
+    if (begins_with(f, MEGATRON_MAGIC, 9))
         return status_fail(
             ERR_USER,
             "%s is a Megatron index, expected token ids: name the .bin beside it (are "
             "the two swapped?)",
             path);
+    if (!megatron_recognize(f)) CHECK(refuse_other_type(f));
     char *of_index = index_path(path);
     if (of_index == NULL)
         return status_fail(
             ERR_USER, "%s is not named PREFIX.bin, by which Megatron's index PREFIX.idx is found",
             path);
-    const unsigned char *data;
-    Status st = bytes_open(&f->index_bytes, of_index);
+    Status st = bytes_open(&f->index_bytes, of_index, false);
     free(of_index);
     CHECK(st);
-    CHECK(bytes_map(f->index_bytes, &data));
-    CHECK(megatron_parse(&f->index, bytes_path(f->index_bytes), data, bytes_size(f->index_bytes),
-                         path, bytes_size(f->bytes)));
-    bytes_map_release(f->index_bytes);
+    CHECK(bytes_index(f->index_bytes));
+    CHECK(bytes_index(f->bytes));
+    CHECK(megatron_open(&f->index, f->index_bytes, path, bytes_size(f->bytes)));
     f->type = f->index.type;
     f->count = f->index.tokens;
     return OK;
@@ -109,7 +133,7 @@ static const struct {
 
 static int llmc_kind(const TokenFile *f) {
     for (int k = 0; k < 2; k++)
-        if (memcmp(f->head, llmc_kinds[k].magic, 8) == 0) return k;
+        if (begins_with(f, llmc_kinds[k].magic, 8)) return k;
     return -1;
 }
 
@@ -117,17 +141,22 @@ static bool llmc_recognize(const TokenFile *f) {
     return llmc_kind(f) >= 0;
 }
 
-static Status llmc_locate(TokenFile *f) {
+static Status llmc_locate(TokenFile *f, DataFormat wanted) {
+    (void)wanted;
     const char *path = bytes_path(f->bytes);
     int kind = llmc_kind(f);
-    int32_t count;
-    memcpy(&count, f->head + 8, sizeof count);
+    int32_t count = 0;
+    if (f->head_bytes >= 12) memcpy(&count, f->head + 8, sizeof count);
+    if (kind < 0 && !begins_with(f, llmc_kinds[0].magic, 4) &&
+        !begins_with(f, llmc_kinds[1].magic, 4))
+        CHECK(refuse_other_type(f));
     if (kind < 0)
         return status_fail(
             ERR_USER,
             "%s does not begin with llm.c's header (20240520 and 1, or 20240801 and 7, "
             "as int32): it is of another format or version; data.format auto looks",
             path);
+    CHECK(bytes_index(f->bytes));
     f->type = llmc_kinds[kind].type;
     f->begin = LLMC_HEADER;
     f->count = count;
@@ -144,39 +173,65 @@ static Status llmc_locate(TokenFile *f) {
     return OK;
 }
 
-/* Content that cannot be meant as raw ids although it could be read as such: training on a header
- * or on compressed bytes would only show as a strange loss. */
-static const char *foreign_content(const TokenFile *f) {
-    static const struct {
-        const char *magic;
-        size_t len;
-        const char *name;
-    } known[] = {
-        {"\x1f\x8b", 2, "a gzip file inside another"},
-        {"\x28\xb5\x2f\xfd", 4, "a zstd file"},
-        {"\x88\xd8\x34\x01", 4, "an llm.c shard of an unknown version"},
-        {"\xa1\xd9\x34\x01", 4, "an llm.c shard of an unknown version"},
-        {"\x8a\xd8\x34\x01", 4, "an llm.c evaluation file"},
-        {MEGATRON_MAGIC, 9, "a Megatron index whose .bin is missing"},
-        {"\x93NUMPY", 6, "a NumPy .npy file"},
-        {"BIN.TOK\n", 8, "an LLM.Q token file"},
-        {"PK\x03\x04", 4, "a zip archive"},
-        {"PAR1", 4, "a parquet file, which scripts/prepare_openwebtext.py reads"},
-        {"{\"", 2, "text (JSON), which scripts/prepare_openwebtext.py reads"},
-    };
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (bytes_size(f->bytes) >= (int64_t)known[i].len &&
-            memcmp(f->head, known[i].magic, known[i].len) == 0)
-            return known[i].name;
-    return NULL;
+/* What a file of raw ids may yet be: `format` auto refuses it, nanogpt is the user's word. */
+static Status doubt(DataFormat format, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static Status doubt(DataFormat format, const char *fmt, ...) {
+    StrBuf text = {0};
+    va_list ap;
+    va_start(ap, fmt);
+    strbuf_vprintf(&text, fmt, ap);
+    va_end(ap);
+    Status st = OK;
+    if (format == FORMAT_NANOGPT)
+        log_warn_once("%s; it is read as raw uint16 ids, as data.format nanogpt says", text.text);
+    else
+        st = status_fail(ERR_USER,
+                         "%s; if it holds raw uint16 ids after all, set data.format "
+                         "nanogpt",
+                         text.text);
+    strbuf_free(&text);
+    return st;
 }
 
-/* nanoGPT: raw little-endian uint16, no header. */
+/* Raw ids of 4 or 8 bytes, as a .bin of Megatron's without its index. */
+static Status doubt_width(const TokenFile *f, DataFormat format) {
+    int bytes = filetype_id_bytes(f->head, f->head_bytes);
+    const char *path = bytes_path(f->bytes);
+    if (bytes == 0) return OK;
+    char *index = index_path(path);
+    Status st =
+        doubt(format,
+              "%s looks like %d-bit ids: %s 16-bit numbers of its first %lld bytes are "
+              "below 16, expected uint16 ids. cria reads wider ids as a Megatron pair%s%s%s "
+              "or in llm.c shards (data/README.md)",
+              path, 8 * bytes, bytes == 4 ? "every second of the" : "three of four",
+              (long long)f->head_bytes, index != NULL ? ", whose " : "", index != NULL ? index : "",
+              index != NULL ? " is not there," : "");
+    free(index);
+    return st;
+}
+
+static Status doubt_type(const TokenFile *f, DataFormat format) {
+    FileType type;
+    if (!filetype_find(&type, f->head, f->head_bytes, -1)) return OK;
+    return doubt(format, "%s looks like %s, " EXPECTED, bytes_path(f->bytes), type.name);
+}
+
+/* nanoGPT: raw little-endian uint16, no header: any bytes could be it. */
 static bool nanogpt_recognize(const TokenFile *f) {
-    return foreign_content(f) == NULL;
+    (void)f;
+    return true;
 }
 
-static Status nanogpt_locate(TokenFile *f) {
+static Status nanogpt_locate(TokenFile *f, DataFormat wanted) {
+    CHECK(refuse_other_type(f));
+    CHECK(doubt_type(f, wanted));
+    CHECK(doubt_width(f, wanted));
+    if (!bytes_is_gzip(f->bytes) && gzip_has_magic(f->head, f->head_bytes))
+        log_warn_once("%s begins like gzip, but cannot be decompressed; it is read as raw uint16 "
+                      "ids, as data.format nanogpt says",
+                      bytes_path(f->bytes));
+    CHECK(bytes_index(f->bytes));
     int64_t n = bytes_size(f->bytes);
     if (n % 2 != 0)
         return status_fail(
@@ -198,26 +253,21 @@ static const TokenFormat formats[] = {
 enum { N_FORMATS = sizeof formats / sizeof *formats };
 
 static Status locate(TokenFile *f, DataFormat wanted) {
-    for (int i = 0; i < N_FORMATS; i++) {
-        bool takes = wanted == FORMAT_AUTO ? formats[i].recognize(f) : formats[i].format == wanted;
-        f->format = formats[i].format;
-        if (takes) return formats[i].locate(f);
-    }
-    return status_fail(
-        ERR_USER,
-        "%s looks like %s, expected token ids (nanogpt, megatron or llmc); convert it, "
-        "or set data.format if it is of one of them after all",
-        bytes_path(f->bytes), foreign_content(f));
+    int i = 0;
+    while (wanted == FORMAT_AUTO ? !formats[i].recognize(f) : formats[i].format != wanted) i++;
+    REQUIRE(i < N_FORMATS);
+    f->format = formats[i].format;
+    return formats[i].locate(f, wanted);
 }
 
 /* ---- files -------------------------------------------------------------------------------- */
 
 static Status open_file(TokenFile *f, const char *path, DataFormat format) {
     char *of_data = data_path(path);
-    Status st = bytes_open(&f->bytes, of_data);
+    Status st = bytes_open(&f->bytes, of_data, format == FORMAT_NANOGPT);
     free(of_data);
     CHECK(st);
-    CHECK(bytes_read(f->bytes, 0, i64_min(sizeof f->head, bytes_size(f->bytes)), f->head));
+    f->head = bytes_head(f->bytes, &f->head_bytes);
     return locate(f, format);
 }
 
@@ -234,6 +284,7 @@ Status tokens_open(TokenFile **out, const char *path, DataFormat format) {
 
 void tokens_close(TokenFile *f) {
     if (f == NULL) return;
+    megatron_close(&f->index);
     bytes_close(f->bytes);
     bytes_close(f->index_bytes);
     free(f);
@@ -266,6 +317,17 @@ uint32_t tokens_fingerprint(const TokenFile *f) {
     if (f->index_bytes == NULL) return crc;
     uint32_t of_index = bytes_fingerprint(f->index_bytes);
     return (uint32_t)crc32(crc, (const Bytef *)&of_index, sizeof of_index);
+}
+
+Status tokens_check_eod(const TokenFile *f, int64_t eod, const char *name) {
+    int64_t largest = id_type_largest(f->type);
+    if (eod <= largest) return OK;
+    return status_fail(
+        ERR_USER,
+        "%s is %lld, which cannot occur in %s: its ids are %s, at most %lld; either it "
+        "was made with another tokenizer, or it holds wider ids, which cria reads as a "
+        "Megatron pair or in llm.c shards (data/README.md)",
+        name, (long long)eod, tokens_path(f), id_type_name(f->type), (long long)largest);
 }
 
 /* ---- ids ---------------------------------------------------------------------------------- */
@@ -334,14 +396,20 @@ static int64_t id_at(IdType type, const unsigned char *raw, int64_t i) {
 static Status bad_id(const TokenFile *f, const unsigned char *raw, int64_t begin, int64_t vocab) {
     int64_t i = 0, id;
     while (id = id_at(f->type, raw, i), id >= 0 && id < vocab) i++;
-    return status_fail(ERR_USER,
-                       "token file %s has id %lld at byte %lld%s (token %lld), but model.vocab is "
-                       "%lld: the file was "
-                       "made with another tokenizer, is damaged, or does not hold %s ids",
-                       tokens_path(f), (long long)id,
-                       (long long)(f->begin + (begin + i) * id_type_bytes(f->type)),
-                       tokens_is_gzip(f) ? " of its content" : "", (long long)(begin + i),
-                       (long long)vocab, id_type_name(f->type));
+    StrBuf expected = {0};
+    if (vocab == INT32_MAX)
+        strbuf_printf(&expected, "ids are from 0 to %d", INT32_MAX - 1);
+    else
+        strbuf_printf(&expected, "model.vocab is %lld", (long long)vocab);
+    status_fail(ERR_USER,
+                "token file %s has id %lld at byte %lld%s (token %lld), but %s: the file was "
+                "made with another tokenizer, is damaged, or does not hold %s ids",
+                tokens_path(f), (long long)id,
+                (long long)(f->begin + (begin + i) * id_type_bytes(f->type)),
+                tokens_is_gzip(f) ? " of its content" : "", (long long)(begin + i), expected.text,
+                id_type_name(f->type));
+    strbuf_free(&expected);
+    return ERR_USER;
 }
 
 Status tokens_read(const TokenFile *f, int64_t begin, int64_t n, int64_t vocab, int32_t *out) {

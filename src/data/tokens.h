@@ -21,6 +21,8 @@ const MegatronIndex *tokens_index(const TokenFile *file); /* NULL: the format ha
 bool tokens_is_gzip(const TokenFile *file);
 int64_t tokens_bytes(const TokenFile *file); /* on disk, without an index */
 uint32_t tokens_fingerprint(const TokenFile *file);
+/* ERR_USER when no id of this file's type can be `eod`, which `name` names ("data.eod"). */
+Status tokens_check_eod(const TokenFile *file, int64_t eod, const char *name);
 
 /* ids [begin, begin + n) widened to int32; ids outside 0 <= id < vocab are ERR_USER (file, byte
  * offset, id). */

@@ -2,6 +2,8 @@
 
 #include <endian.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "data/outfile.h"
 
@@ -34,8 +36,16 @@ static Status open_shard(Writer *w) {
     w->shards = mem_grow(w->shards, w->n_shards + 1, sizeof *w->shards);
     Shard *s = &w->shards[w->n_shards++];
     *s = (Shard){0};
-    Status st = outfile_open(&s->data, data, o->format == FORMAT_LLMC ? LLMC_HEADER : 0, o->gzip,
-                             o->replace);
+    bool misleads = o->format != FORMAT_MEGATRON && access(index, F_OK) == 0;
+    Status st = OK;
+    if (misleads)
+        st = status_fail(ERR_USER,
+                         "%s exists and would be taken for the index of %s; delete it, or choose "
+                         "another --out",
+                         index, data);
+    if (st == OK)
+        st = outfile_open(&s->data, data, o->format == FORMAT_LLMC ? LLMC_HEADER : 0, o->gzip,
+                          o->replace);
     if (st == OK && o->format == FORMAT_MEGATRON)
         st = outfile_open(&s->index, index, 0, false, o->replace);
     free(stem);
@@ -76,14 +86,9 @@ static Status close_shard(Writer *w) {
 
 /* ---- ids ------------------------------------------------------------------------------------- */
 
-static int64_t largest_id(IdType type) {
-    int bits = 8 * id_type_bytes(type) - (type == ID_I8 || type == ID_I16);
-    return bits >= 31 ? INT32_MAX : ((int64_t)1 << bits) - 1;
-}
-
 static Status write_ids(Writer *w, const int32_t *ids, int64_t n) {
     Shard *s = &w->shards[w->n_shards - 1];
-    int64_t limit = largest_id(w->o.type);
+    int64_t limit = id_type_largest(w->o.type);
     int bytes = id_type_bytes(w->o.type);
     unsigned char raw[8192];
     const int64_t most = (int64_t)sizeof raw / bytes;

@@ -1,7 +1,8 @@
 /* Arbitrary bytes as a Megatron index. The first 4 bytes are the size of the .bin; what is accepted
  * must describe exactly that many bytes, without gaps, and documents must be found where they are.
  */
-#include <stdlib.h>
+#include "fuzz_file.h"
+
 #include <string.h>
 
 #include "data/megatron.h"
@@ -13,13 +14,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < sizeof bytes) return 0;
     memcpy(&bytes, data, sizeof bytes);
     size -= sizeof bytes;
-    unsigned char *index = NEW(unsigned char, (int64_t)size); /* the sanitizer sees its end */
-    memcpy(index, data + sizeof bytes, size);
+    ByteFile *file;
     MegatronIndex x;
-    if (megatron_parse(&x, "input.idx", index, (int64_t)size, "input.bin", bytes) != OK) {
+    if (size == 0) return 0; /* an empty file has no bytes to look at */
+    Status st = bytes_open(&file, fuzz_write("input.idx", data + sizeof bytes, size), false);
+    if (st == OK) st = bytes_index(file);
+    if (st == OK) st = megatron_open(&x, file, "input.bin", bytes);
+    if (st != OK) {
         REQUIRE(strstr(status_message(), "input.idx") != NULL);
         status_clear();
-        free(index);
+        bytes_close(file);
+        fuzz_remove("input.idx.index");
         return 0;
     }
     REQUIRE(x.tokens > 0 && x.tokens * id_type_bytes(x.type) == bytes);
@@ -33,6 +38,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         REQUIRE(d == x.documents || megatron_document_start(&x, d) >= tokens[i]);
         REQUIRE(d == 0 || megatron_document_start(&x, d - 1) < tokens[i]);
     }
-    free(index);
+    megatron_close(&x);
+    bytes_close(file);
+    fuzz_remove("input.idx.index");
     return 0;
 }
