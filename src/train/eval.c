@@ -47,7 +47,7 @@ Status eval_run(Session *s, int64_t step, double *loss, double *tokens) {
     }
     CHECK(session_take_loss(s, &sums[0]));
     CHECK(comm_all_reduce(s->comm.host, sums, 2, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
-    *loss = sums[0] / sums[1];
+    *loss = sums[1] > 0 ? sums[0] / sums[1] : 0;
     *tokens = sums[1];
     return OK;
 }

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/dataset_check.h"
+#include "data/share.h"
 #include "log.h"
 #include "train/agree.h"
 #include "train/device.h"
@@ -124,12 +126,35 @@ static Status warn_of_cpu(Comm *host, const char *why) {
     return OK;
 }
 
+static DatasetUse data_use(const Config *c, const char *name) {
+    return (DatasetUse){.name = name,
+                        .vocab = c->model.vocab,
+                        .eod = c->data.eod,
+                        .document_mask = c->data.mask == MASK_DOCUMENT,
+                        .reset_positions = c->data.reset_positions,
+                        .eod_mask_loss = c->data.eod_mask_loss};
+}
+
+/* All ranks have the same data: one looks into them. */
+static Status check_data(const Session *s) {
+    DatasetUse train = data_use(s->config, "data.train"), val = data_use(s->config, "data.val");
+    train.epochs = (double)s->config->run.steps * (double)s->config->batch.global /
+                   (double)dataset_epoch_samples(s->train_data);
+    CHECK(dataset_check(s->train_data, &train));
+    bool own_files = s->val_data != NULL && s->config->data.n_val > 0;
+    return own_files ? dataset_check(s->val_data, &val) : OK;
+}
+
 static Status open_alike(Session *s, Comm *host, bool data) {
     char *why_cpu = NULL;
     Status st = comm_agree(host, open_alone(s, data, &why_cpu));
     if (st == OK) st = warn_of_cpu(host, why_cpu);
     if (st == OK) st = agree_device(host, s->ops);
     if (st == OK && data) st = agree_data(s, host);
+    if (st == OK && data) {
+        share_unlink_all(); /* every rank has them open */
+        st = comm_agree(host, host->rank == 0 ? check_data(s) : OK);
+    }
     free(why_cpu);
     return st;
 }

@@ -28,6 +28,7 @@ typedef struct {
     /* since the last step record */
     double since, waited, area;
     int64_t since_step, since_bytes[COMM_KINDS];
+    bool warned_of_eval;
 } Train;
 
 typedef struct {
@@ -146,6 +147,13 @@ static Status report_step(Train *t, const StepResult *r) {
 static Status evaluate(Train *t) {
     EvalRecord record = {.step = t->state.step};
     CHECK(eval_run(&t->s, t->state.step, &record.loss, &record.tokens));
+    if (record.tokens == 0) {
+        if (!t->warned_of_eval)
+            log_warn_once("the evaluation data have no target: data.eod_mask_loss leaves out the token "
+                          "after each data.eod, and they hold nothing else; there is no evaluation");
+        t->warned_of_eval = true;
+        return OK;
+    }
     for (int i = 0; i < t->n_sinks; i++) t->sinks[i]->eval(t->sinks[i], &record);
     return OK;
 }
