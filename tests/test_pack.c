@@ -126,6 +126,69 @@ static void the_validation_part_is_a_fair_draw_of_documents(void **state) {
     assert_false(same_files("v_val.bin", "u_val.bin"));
 }
 
+static int64_t documents_of(const char *name, int64_t eod) {
+    TokenFile *f;
+    int64_t n = 0, at = 0;
+    assert_status_ok(tokens_open(&f, in_folder(name), FORMAT_AUTO));
+    for (; at < tokens_count(f); n++) assert_status_ok(tokens_document_from(f, at + 1, eod, &at));
+    tokens_close(f);
+    return n;
+}
+
+/* Documents known from an index alone must not be lost on the way, nor the id between them end up
+ * on the wrong side. */
+static void documents_of_an_index_are_kept(void **state) {
+    (void)state;
+    static const uint16_t ids[] = {5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
+    static const int32_t lengths[] = {3, 2, 5};
+    write_megatron("idx", 3, lengths, 1, ids);
+    assert_status_ok(pack("--to nanogpt --eod 2 --force --out @kept @idx"));
+    assert_int_equal(documents_of("kept.bin", 2), 3);
+    assert_int_equal(size_of("kept.bin"), 2 * 13);
+    assert_status_ok(pack("--to llmc --eod 2 --force --out @kept @idx"));
+    assert_int_equal(documents_of("kept.bin", 2), 3);
+    assert_status_ok(pack("--to nanogpt --eod none --force --out @kept @idx"));
+    assert_int_equal(size_of("kept.bin"), 2 * 10);
+}
+
+/* One long text, as many begin with: there is no document to draw. */
+static void too_few_documents_are_cut_instead(void **state) {
+    (void)state;
+    enum { N = 5000 };
+    static const char *const forms[] = {"nanogpt --eod none", "nanogpt --eod 9000",
+                                        "megatron --eod none", "llmc --eod none"};
+    uint16_t ids[N];
+    for (int i = 0; i < N; i++) ids[i] = (uint16_t)(100 + i);
+    write_ids("one.bin", ids, N);
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        assert_status_ok(pack("--force --val 0.05 --out @one --to %s @one.bin", forms[i]));
+        TokenFile *train, *val;
+        int32_t out[N], eods = strstr(forms[i], "9000") != NULL; /* one behind each part */
+        assert_status_ok(tokens_open(&train, in_folder("one_train.bin"), FORMAT_AUTO));
+        assert_status_ok(tokens_open(&val, in_folder("one_val.bin"), FORMAT_AUTO));
+        assert_int_equal(tokens_count(train), N - N / 20 + eods);
+        assert_int_equal(tokens_count(val), N / 20 + eods);
+        assert_status_ok(tokens_read(train, 0, N - N / 20, 65536, out));
+        assert_status_ok(tokens_read(val, 0, N / 20, 65536, out + N - N / 20));
+        for (int k = 0; k < N; k++) assert_int_equal(out[k], ids[k]);
+        tokens_close(train);
+        tokens_close(val);
+        assert_int_equal(run_in_folder("rm one_*"), 0);
+    }
+    /* of two documents: the first stays as it is, the second is cut */
+    ids[2000] = 3;
+    ids[N - 1] = 3;
+    write_ids("one.bin", ids, N);
+    assert_status_ok(pack("--val 0.001 --eod 3 --out @one --to megatron @one.bin"));
+    TokenFile *train;
+    assert_status_ok(tokens_open(&train, in_folder("one_train"), FORMAT_AUTO));
+    assert_int_equal(tokens_index(train)->documents, 2);
+    assert_int_equal(megatron_document_start(tokens_index(train), 1), 2001);
+    assert_int_equal(tokens_count(train), N - 5 + 1);
+    tokens_close(train);
+    assert_int_equal(run_in_folder("rm one*"), 0);
+}
+
 static void mistakes_are_one_sentence_and_leave_nothing_behind(void **state) {
     (void)state;
     static const struct {
@@ -150,9 +213,18 @@ static void mistakes_are_one_sentence_and_leave_nothing_behind(void **state) {
         {"--to nanogpt --out @o/o @source.bin", "o/o.bin.tmp: No such file"},
         {"--to nanogpt --out @source.bin/o @source.bin", "o.bin.tmp: Not a directory"},
         {"--to nanogpt --out @source @source.bin", "source.bin exists"},
-        {"--to nanogpt --eod 3 --val 1e-9 --out @o @source.bin", "no document was drawn"},
+        {"--to nanogpt --eod 3 --val 1e-9 --out @o @source.bin", "leaves no part to hold out"},
+        {"--to nanogpt --eod 70000 --out @o @source.bin", "--eod is 70000, which cannot occur in"},
+        {"--to nanogpt --eod 9 --vocab 9 --out @o @source.bin", "expected an id below --vocab 9"},
+        {"--to nanogpt --out @o @pair", "only the index of"},
+        {"--to nanogpt --force --out @pair @source.bin", "would be taken for the index of"},
+        {"--to llmc --out @o @pair", "the id to put before each document"},
+        {"--to llmc --out @o @source.bin", "is behind each of them in"},
+        {"--to nanogpt --out @o @shard.bin", "is before each of them in"},
     };
     write_source();
+    assert_status_ok(pack("--to megatron --eod 3 --out @pair @source.bin"));
+    assert_status_ok(pack("--to llmc --eod 3 --out @shard @source.bin"));
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         assert_status_fails(pack("%s", cases[c].line), ERR_USER, cases[c].text);
         char *command = mem_printf("ls %s/o* %s/*.tmp >/dev/null 2>&1", folder, folder);
@@ -180,6 +252,8 @@ int main(void) {
         cmocka_unit_test(every_format_leads_back_to_the_same_bytes),
         cmocka_unit_test(shards_end_with_documents_and_are_complete),
         cmocka_unit_test(the_validation_part_is_a_fair_draw_of_documents),
+        cmocka_unit_test(documents_of_an_index_are_kept),
+        cmocka_unit_test(too_few_documents_are_cut_instead),
         cmocka_unit_test(mistakes_are_one_sentence_and_leave_nothing_behind),
         cmocka_unit_test(inspect_reads_everything_and_finds_what_is_wrong),
     };

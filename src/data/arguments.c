@@ -6,7 +6,15 @@
 
 #include "data/source.h"
 
-typedef enum { OPT_INTEGER, OPT_SHARE, OPT_FORMAT, OPT_IDS, OPT_TEXT, OPT_FLAG } OptionKind;
+typedef enum {
+    OPT_INTEGER,
+    OPT_EOD,
+    OPT_SHARE,
+    OPT_FORMAT,
+    OPT_IDS,
+    OPT_TEXT,
+    OPT_FLAG
+} OptionKind;
 
 typedef struct {
     const char *name;
@@ -19,7 +27,7 @@ typedef struct {
 #define FIELD(f) offsetof(Arguments, f)
 static const Option options[] = {
     {"format", OPT_FORMAT, FIELD(format), 0, 0, "auto, nanogpt, megatron or llmc"},
-    {"eod", OPT_INTEGER, FIELD(eod), 0, INT32_MAX - 1, "the id that ends a document"},
+    {"eod", OPT_EOD, FIELD(eod), 0, INT32_MAX - 1, "the id that ends a document, or none"},
     {"vocab", OPT_INTEGER, FIELD(vocab), 1, INT32_MAX, "the number of ids"},
     {"to", OPT_FORMAT, FIELD(to), 0, 0, "nanogpt, megatron or llmc"},
     {"ids", OPT_IDS, FIELD(ids), 0, 0, "uint8, int8, int16, uint16, int32, int64 or uint32"},
@@ -50,15 +58,23 @@ static bool read_ids(const char *text, IdType *out) {
     return false;
 }
 
+static bool read_integer(const char *text, const Option *o, int64_t *out) {
+    char *end = NULL;
+    errno = 0;
+    *out = strtoll(text, &end, 10);
+    return *text != '\0' && *end == '\0' && errno == 0 && *out >= o->min && *out <= o->max;
+}
+
 static bool set(Arguments *a, const Option *o, const char *text) {
     void *field = (char *)a + o->offset;
     char *end = NULL;
-    errno = 0;
     switch (o->kind) {
     case OPT_INTEGER:
-        *(int64_t *)field = strtoll(text, &end, 10);
-        return *text != '\0' && *end == '\0' && errno == 0 && *(int64_t *)field >= o->min &&
-               *(int64_t *)field <= o->max;
+        return read_integer(text, o, field);
+    case OPT_EOD:
+        a->eod = -1;
+        a->eod_given = true;
+        return strcmp(text, "none") == 0 || read_integer(text, o, &a->eod);
     case OPT_SHARE:
         *(double *)field = strtod(text, &end);
         return *text != '\0' && *end == '\0' && *(double *)field > 0 && *(double *)field < 1;
@@ -118,6 +134,9 @@ Status arguments_parse(Arguments *a, const char *command, int argc, char **argv,
                                value != NULL ? value : "nothing",
                                o->kind == OPT_FLAG ? "no value" : o->expects);
     }
+    if (a->eod >= a->vocab)
+        return status_fail(ERR_USER, "%s --eod: found %lld, expected an id below --vocab %lld",
+                           command, (long long)a->eod, (long long)a->vocab);
     if (a->n_paths == 0) return status_fail(ERR_USER, "%s: which token files?", command);
     return OK;
 }

@@ -9,8 +9,9 @@
 typedef struct {
     char **paths; /* of the inputs; patterns are expanded */
     int n_paths;
-    DataFormat format;   /* of the inputs */
-    int64_t eod;         /* -1: not given */
+    DataFormat format; /* of the inputs */
+    int64_t eod;       /* -1: none, or not given */
+    bool eod_given;
     int64_t vocab;       /* INT32_MAX: not given */
     DataFormat to;       /* of the output; FORMAT_AUTO: not given */
     IdType ids;          /* 0: not given */

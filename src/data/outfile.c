@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -65,6 +66,9 @@ static Status write_header(const OutFile *f, const void *data) {
 }
 
 static Status open_temporary(OutFile *f, bool replace) {
+    struct stat info;
+    if (stat(f->path, &info) == 0 && S_ISDIR(info.st_mode))
+        return status_fail(ERR_USER, "%s is a directory; choose another --out", f->path);
     if (!replace && access(f->path, F_OK) == 0)
         return status_fail(ERR_USER, "%s exists; delete it, choose another --out, or say --force",
                            f->path);

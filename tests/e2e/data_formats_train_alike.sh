@@ -21,7 +21,7 @@ curve_of() {
 
 pack raw --to nanogpt data/sotu_val.bin
 pack zipped --to nanogpt --gzip data/sotu_val.bin
-pack shards --to llmc data/sotu_val.bin
+pack shards --to llmc --eod none data/sotu_val.bin
 pack pair --to megatron --eod 0 data/sotu_val.bin
 curve_of plain 1 "data.train=$work/raw.bin" data.format=auto
 for file in zipped.bin.gz shards.bin pair.idx 'z*.gz'; do
