@@ -46,6 +46,17 @@ Status config_parse(Config *out, const char *name, const char *text, size_t len,
     return config_problems_status(&r);
 }
 
+Status config_parse_printed(Config *out, const char *text) {
+    ConfigReader r = {.config = out, .name = "cria.config"};
+    *out = (Config){0};
+    set_defaults(&r);
+    bool good = config_read_file(&r, text, strlen(text));
+    for (int i = 0; i < config_n_keys; i++) good &= r.origin[i].good;
+    if (good) config_check_keys(&r);
+    status_ignore(config_problems_status(&r)); /* of keys that this version does not know */
+    return good ? OK : status_fail(ERR_USER, "cria.config is not a configuration that cria prints");
+}
+
 Status config_load(Config *out, const char *path, int n_overrides, char *const *overrides) {
     StrBuf text = {0};
     *out = (Config){0};

@@ -122,6 +122,25 @@ void config_print_lines(const Config *c, StrBuf *out);
 /* CRC-32 over the keys that change results (model, data, batch, optim, seed), for resume checks. */
 uint32_t config_hash(const Config *c);
 
+/* ---- the configuration of a checkpoint and the present one ---------------------------------- */
+
+/* Reads what config_print() wrote, perhaps in another version of cria: unknown keys are passed
+ * over, keys that are missing have their defaults. ERR_USER when it is not such a text. Free *out
+ * in either case. */
+Status config_parse_printed(Config *out, const char *text);
+
+/* What another value of a key does to a run that goes on from a checkpoint. */
+typedef enum {
+    DIFFERS_MODEL,   /* the weights would be taken for another function */
+    DIFFERS_BATCHES, /* later batches would hold other tokens, or attention see others of them */
+    DIFFERS_COURSE,  /* learning rate, batch size, what is done about bad steps, ... */
+    DIFFERS_KINDS
+} ConfigDifference;
+
+/* Appends "KEY WAS -> IS" for every key of this kind that differs, with ", " between them; returns
+ * their number. Keys that change no result (ranks, backends, logging, saving) are of no kind. */
+int config_differences(const Config *was, const Config *is, ConfigDifference kind, StrBuf *out);
+
 const char *config_enum_name(int value, const char *key); /* e.g. (BACKEND_MAGI, "parallel.backend") */
 
 #endif

@@ -220,6 +220,69 @@ static void the_hash_knows_what_changes_results(void **state) {
     config_free(&base);
 }
 
+static void differences_are_told_by_what_they_mean(void **state) {
+    (void)state;
+    static const struct {
+        char *override;
+        ConfigDifference kind; /* DIFFERS_KINDS: none */
+        const char *text;
+    } cases[] = {
+        {"model.rope_theta=1e4", DIFFERS_MODEL, "model.rope_theta 500000 -> 10000"},
+        {"model.rope_scaling.factor=8", DIFFERS_MODEL, "model.rope_scaling.factor 1 -> 8"},
+        {"model.rope_scaling.low=2", DIFFERS_KINDS, ""}, /* without scaling it is not used */
+        {"model.head_dim=16", DIFFERS_KINDS, ""},        /* what it is resolved to */
+        {"model.init_std=1", DIFFERS_KINDS, ""},
+        {"model.seq_len=64", DIFFERS_BATCHES, "model.seq_len 32 -> 64"},
+        {"data.order=megatron", DIFFERS_BATCHES, "data.order cria -> megatron"},
+        {"data.train=elsewhere/b.bin", DIFFERS_KINDS, ""}, /* files are compared by contents */
+        {"data.train=[{path: a.bin, weight: 2}]", DIFFERS_BATCHES,
+         "data.train [\"a.bin\"] -> [{\"path\": \"a.bin\", \"weight\": 2}]"},
+        {"data.eod=3", DIFFERS_KINDS, ""},
+        {"batch.global=16", DIFFERS_COURSE, "batch.global 8 -> 16"},
+        {"optim.clip=2", DIFFERS_COURSE, "optim.clip 1 -> 2"},
+        {"run.on_spike=stop", DIFFERS_COURSE, "run.on_spike warn -> stop"},
+        {"parallel.cp=2", DIFFERS_KINDS, ""},
+        {"run.dir=x", DIFFERS_KINDS, ""},
+    };
+    Config base, c;
+    assert_status_ok(parse(&base, LEAST));
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        assert_status_ok(parse_with(&c, LEAST, cases[i].override));
+        for (ConfigDifference kind = 0; kind < DIFFERS_KINDS; kind++) {
+            StrBuf out = {0};
+            assert_int_equal(config_differences(&base, &c, kind, &out), kind == cases[i].kind);
+            assert_string_equal(strbuf_text(&out), kind == cases[i].kind ? cases[i].text : "");
+            strbuf_free(&out);
+        }
+        config_free(&c);
+    }
+    config_free(&base);
+}
+
+/* As other versions of cria may have printed it. */
+static void printed_configurations_of_other_versions_are_read(void **state) {
+    (void)state;
+    Config base, c;
+    StrBuf text = {0}, more = {0}, differences = {0};
+    assert_status_ok(parse(&base, LEAST));
+    config_print(&base, &text);
+    char *gone = strstr(text.text, "  clip: 1\n"), *end = strchr(gone, '\n') + 1;
+    strbuf_printf(&more, "%.*s%swarp: {factor: 9}\n", (int)(gone - text.text), text.text, end);
+    assert_status_ok(config_parse_printed(&c, more.text));
+    assert_string_equal(status_message(), "");
+    for (ConfigDifference kind = 0; kind < DIFFERS_KINDS; kind++)
+        assert_int_equal(config_differences(&c, &base, kind, &differences), 0);
+    config_free(&c);
+    assert_status_fails(config_parse_printed(&c, "model: [1, 2"), ERR_USER,
+                        "is not a configuration");
+    config_free(&c);
+    assert_status_fails(config_parse_printed(&c, "a: b\n"), ERR_USER, "is not a configuration");
+    config_free(&c);
+    config_free(&base);
+    strbuf_free(&text);
+    strbuf_free(&more);
+}
+
 static void the_world_must_fit(void **state) {
     (void)state;
     static const struct {
@@ -340,6 +403,8 @@ int main(void) {
         cmocka_unit_test(printing_reads_back_the_same),
         cmocka_unit_test(json_nests_as_the_sections_do),
         cmocka_unit_test(the_hash_knows_what_changes_results),
+        cmocka_unit_test(differences_are_told_by_what_they_mean),
+        cmocka_unit_test(printed_configurations_of_other_versions_are_read),
         cmocka_unit_test(the_world_must_fit),
         cmocka_unit_test(a_file_that_cannot_be_read_is_named),
         cmocka_unit_test(every_preset_is_a_config),

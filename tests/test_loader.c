@@ -83,6 +83,24 @@ static void a_step_is_the_same_samples_for_any_ranks_and_micro_batch(void **stat
     dataset_close(d);
 }
 
+static void a_run_of_two_batch_sizes_takes_every_sample_once(void **state) {
+    (void)state;
+    Dataset *d = open_random(40);
+    int64_t next = 0;
+    for (int64_t step = 0; step < 6; step++) {
+        LoaderOptions o = options(step < 2 ? 8 : 4, 4, 0, 1);
+        o.sample_shift = step < 2 ? 0 : 2 * 8 - 2 * 4;
+        for (int64_t j = 0; j < o.global / o.micro; j++) {
+            MicroBatch mb;
+            assert_status_ok(loader_batch(&mb, d, &o, step, j));
+            assert_int_equal(mb.step, step);
+            for (int64_t b = 0; b < o.micro; b++) assert_int_equal(mb.samples[b], next++);
+            loader_batch_free(&mb, &o);
+        }
+    }
+    dataset_close(d);
+}
+
 /* Position by position, from the words of loader.h. */
 static void assert_as_defined(const MicroBatch *mb, const LoaderOptions *o) {
     int32_t docs = 0;
@@ -280,6 +298,7 @@ static void what_is_prepared_stays_with_its_batch_and_is_released_once(void **st
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_step_is_the_same_samples_for_any_ranks_and_micro_batch),
+        cmocka_unit_test(a_run_of_two_batch_sizes_takes_every_sample_once),
         cmocka_unit_test(documents_positions_and_weights_follow_their_definition),
         cmocka_unit_test(every_token_an_eod_is_a_document_each),
         cmocka_unit_test(the_thread_delivers_what_the_definition_says),

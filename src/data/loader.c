@@ -83,7 +83,8 @@ static Status batch_fill(MicroBatch *mb, Dataset *data, const LoaderOptions *o, 
     mb->micro = micro;
     mb->n_docs = 0;
     /* ranks side by side within a micro-batch: a step is the same samples for any dp_size */
-    int64_t first = step * o->global + (micro * o->dp_size + o->dp_rank) * o->micro;
+    int64_t first =
+        o->sample_shift + step * o->global + (micro * o->dp_size + o->dp_rank) * o->micro;
     for (int64_t b = 0; b < mb->B; b++) {
         int32_t *tokens = mb->tokens + b * mb->T; /* T + 1 ids; the next sequence covers the last */
         int32_t n = 1;

@@ -23,6 +23,9 @@ typedef struct {
 
 typedef struct {
     int64_t global, micro; /* sequences */
+    /* Step i takes the samples from sample_shift + i * global on. Not 0 after a resume with another
+     * batch.global, which goes on where the samples were. */
+    int64_t sample_shift;
     int dp_rank, dp_size;
     int64_t seq_len, eod; /* eod -1: none */
     bool documents;       /* break attention blocks at documents */

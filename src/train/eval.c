@@ -25,6 +25,7 @@ Status eval_run(Session *s, int64_t step, double *loss, double *tokens) {
     eval_samples(s->config, s->val_data, step, &begin, &n);
     LoaderOptions o = s->loader;
     o.global = round_up(s->config->run.eval_sequences, s->config->batch.global);
+    o.sample_shift = 0;
     double sums[2] = {0, 0};
     for (int64_t j = 0; j < ceil_div(n, o.micro * s->dp); j++) {
         watchdog_beat(step, "evaluation");

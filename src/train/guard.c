@@ -241,7 +241,7 @@ Status guard_step(GuardState *g, Session *s, int64_t step, StepNumbers *n, bool 
                             .norm_ratio = NAN,
                             .again_loss = NAN,
                             .again_norm = NAN,
-                            .first_sample = step * c->batch.global,
+                            .first_sample = s->loader.sample_shift + step * c->batch.global,
                             .samples = c->batch.global};
     if (spike) record->z = deviations_above(g, n->loss, &record->mean);
     if (spike) record->norm_ratio = norm_ratio(g, n->grad_norm, &record->norm_mean);
