@@ -91,7 +91,7 @@ const ConfigKey config_keys[] = {
     NUM(run.max_skips, "10", 1, COUNT_MAX, "steps",
         "Exit 3 when more updates in a row would be left out."),
     FLAG(run.allow_data_change, "false",
-         "Resume although the training data are not those of the checkpoint."),
+         "Resume although data, seed, seq_len or mask are not those of the checkpoint."),
     NAMED(device, "auto", device_names,
           "auto = cuda where there is a GPU, else cpu with a warning."),
     NUM(model.layers, NULL, 1, 1024, "", "Transformer layers."),

@@ -15,8 +15,7 @@ Status file_open_status(int error);
 /* The same of a file or folder that could not be created. EACCES and EROFS are ERR_ENV: the path is
  * right, the file system does not take it now. */
 Status file_create_status(int error);
-/* Opens a regular file for reading. Anything else, such as a FIFO, which would block, is ERR_USER.
- */
+/* Opens a regular file for reading; anything else, such as a FIFO, is ERR_USER. */
 Status file_open(const char *path, int *fd);
 
 /* Appends the content of a regular file, or of an anonymous pipe such as <(command), to *text.

@@ -83,25 +83,21 @@ Status checkpoint_check_crc(const Checkpoint *ck, const SafeTensor *t, uint32_t 
 /* Reads all and compares every CRC; ERR_USER names the first bad tensor and its byte range. */
 Status checkpoint_verify(Checkpoint *ck);
 
-/* ---- the checkpoints of a folder --------------------------------------------------------------
- */
+/* ---- the checkpoints of a folder ------------------------------------------------------------ */
 
 /* DIR/step_%08d.safetensors */
 char *checkpoint_path(const char *dir, int64_t step);
-/* The steps of which dir has a file with that name, newest first, less abandoned ones. Free *steps.
- */
+/* The step in a path of that form; false: it has another. */
+bool checkpoint_path_step(const char *path, int64_t *step);
+/* The steps of the checkpoints in dir, newest first, without abandoned ones. Free *steps. */
 Status checkpoint_list(const char *dir, int64_t **steps, int64_t *n);
 /* Opens one of several checkpoints. *ck NULL with OK: it is damaged or is no checkpoint, as a line
  * that is added to `skipped` says. A failure says nothing about the file: ERR_ENV the machine
  * failed, ERR_USER this user may not read it. Looks at the header, not at the tensors' bytes. */
 Status checkpoint_open_good(Checkpoint **ck, const char *path, StrBuf *skipped);
-/* The newest of them that passes checkpoint_verify; *path NULL when there is none. `skipped` gets
- * one line for each newer one. */
-Status checkpoint_latest(const char *dir, char **path, StrBuf *skipped);
 /* Renames the checkpoints of later steps than `step` to NAME.abandoned (.abandoned.2, ...), which
  * nothing here reads, counts or deletes; `names` gets a line with each new name. A crash on the way
- * leaves them abandoned all the same: once the file DIR/abandon_after is there they are not listed.
- */
+ * leaves them abandoned: once the file DIR/abandon_after is there, they are not listed. */
 Status checkpoint_abandon_after(const char *dir, int64_t step, StrBuf *names);
 /* Deletes .tmp files, and what is older than the newest `keep` checkpoints that open. Never deletes
  * `current` (a path, or NULL). keep <= 0 keeps all checkpoints. Goes on after a file that cannot be

@@ -36,6 +36,14 @@ static bool parse_name(const char *name, Found *found) {
     return same && (name[n] == '\0' || found->tmp);
 }
 
+bool checkpoint_path_step(const char *path, int64_t *step) {
+    const char *slash = strrchr(path, '/');
+    Found f;
+    if (!parse_name(slash != NULL ? slash + 1 : path, &f) || f.tmp) return false;
+    *step = f.step;
+    return true;
+}
+
 static int newest_first(const void *a, const void *b) {
     const Found *x = a, *y = b;
     return (x->step < y->step) - (x->step > y->step);
@@ -89,7 +97,7 @@ static Status read_marker(const char *dir, int64_t *step) {
         if (n < 0) st = status_fail(ERR_ENV, "cannot read %s: %s", path, strerror(errno));
         close(fd);
         *step = strtoll(text, &end, 10);
-        if (st == OK && (end == text || *end != '\n' || *step < 0))
+        if (st == OK && (end == text || *end != '\n'))
             st = status_fail(ERR_USER,
                              "%s does not hold the number of a step, after which checkpoints are "
                              "abandoned; rename those yourself and delete it",
@@ -185,11 +193,7 @@ static Status pass_over(Status failure, StrBuf *skipped) {
     return status_ignore(failure);
 }
 
-Status checkpoint_open_good(Checkpoint **ck, const char *path, StrBuf *skipped) {
-    *ck = NULL;
-    if (access(path, R_OK) != 0 && errno == EACCES)
-        return status_fail(
-            ERR_USER, "cannot read %s: Permission denied; make it readable, or move it away", path);
+static Status open_verified(Checkpoint **ck, const char *path) {
     Checkpoint *opened;
     Status st = checkpoint_open(&opened, path);
     if (st == OK) st = checkpoint_verify_header(opened);
@@ -197,36 +201,20 @@ Status checkpoint_open_good(Checkpoint **ck, const char *path, StrBuf *skipped) 
         *ck = opened;
     else
         checkpoint_close(opened);
-    return st == ERR_USER ? pass_over(st, skipped) : st;
-}
-
-static Status check_candidate(const char *path, bool *good, StrBuf *skipped) {
-    Checkpoint *ck;
-    *good = false;
-    CHECK(checkpoint_open_good(&ck, path, skipped));
-    if (ck == NULL) return OK;
-    Status st = checkpoint_verify(ck);
-    checkpoint_close(ck);
-    *good = st == OK;
-    return st == ERR_USER ? pass_over(st, skipped) : st;
-}
-
-Status checkpoint_latest(const char *dir, char **path, StrBuf *skipped) {
-    int64_t *steps, n;
-    *path = NULL;
-    CHECK(checkpoint_list(dir, &steps, &n));
-    Status st = OK;
-    bool good = false;
-    for (int64_t i = 0; i < n && st == OK && !good; i++) {
-        free(*path);
-        *path = checkpoint_path(dir, steps[i]);
-        st = check_candidate(*path, &good, skipped);
-    }
-    free(steps);
-    if (good) return OK;
-    free(*path);
-    *path = NULL;
     return st;
+}
+
+Status checkpoint_open_good(Checkpoint **ck, const char *path, StrBuf *skipped) {
+    *ck = NULL;
+    if (access(path, R_OK) != 0 && errno == EACCES)
+        return status_fail(
+            ERR_USER, "cannot read %s: Permission denied; make it readable, or move it away", path);
+    Status st = open_verified(ck, path);
+    if (st == ERR_USER) { /* was it this one read that was wrong? */
+        status_ignore(st);
+        st = open_verified(ck, path);
+    }
+    return st == ERR_USER ? pass_over(st, skipped) : st;
 }
 
 /* ---- deleting -------------------------------------------------------------------------------- */

@@ -15,8 +15,7 @@ typedef struct {
 
 /* Collective: the parts of all ranks, in the order of their places, on every rank. Free *all. */
 Status parts_gather(Comm *host, const CkptPart *mine, int64_t n, CkptPart **all, int64_t *n_all);
-/* crcs[i] becomes the CRC-32 of tensor i. The gathered parts must cover every tensor exactly once.
- */
+/* crcs[i] becomes the CRC-32 of tensor i. The parts must cover every tensor exactly once. */
 void parts_combine(const CkptPart *all, int64_t n, const SafeTensor *tensors, int n_tensors,
                    uint32_t *crcs);
 /* CRC-32 of the tensors that are not "optim.*", one behind the other, from those of each. */

@@ -8,8 +8,9 @@
 #include "train/session.h"
 
 typedef struct {
-    int64_t step;  /* updates done; the next global batch is number `step` */
-    double tokens; /* seen so far */
+    int64_t step;    /* updates done; the next global batch is number `step` */
+    int64_t samples; /* seen so far; the next batch begins with this number of the data order */
+    double tokens;   /* seen so far */
     GuardState guard;
 } TrainState;
 
@@ -20,14 +21,16 @@ Status state_begin_save(Session *s, const TrainState *state, CkptSave **file, ch
  * frees; their data are where the optimizer has them, in device memory. */
 CkptPiece *state_pieces(Session *s, int64_t most, int *n);
 
-/* Finds the checkpoint that `resume` names: a path, or "auto" for the newest valid one of run.dir
- * (*path NULL when there is none). Verified by rank 0, agreed by all. *path is the caller's to free. */
-Status state_find(const Config *c, Comm *host, const char *resume, char **path);
+/* A checkpoint's name for the weights (which = OPTIM_WEIGHT) or moments of a parameter; free it. */
+char *state_tensor_name(int which, const Param *p);
 
 /* The state as a checkpoint's entries cria.step, cria.tokens and cria.guard (NULL: it has none) tell
  * it. ERR_USER when they do not or contradict each other. */
 Status state_parse(TrainState *state, const char *step, const char *tokens, const char *guard);
-/* Loads weights, moments and state (collective). ERR_USER when the file is of another model. */
-Status state_load(Session *s, const char *path, TrainState *state);
+/* Loads weights and moments from an open checkpoint that has the right tensors (collective), and
+ * compares the CRC-32 of every byte that a rank has read with those in the file. ERR_USER: the file
+ * is damaged. ERR_ENV: it cannot be read, or what a rank has is not what the file holds; names the
+ * rank and the tensor. *weights_crc is of the weights in memory. */
+Status state_load(Session *s, Checkpoint *ck, uint32_t *weights_crc);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "log.h"
 #include "model/flops.h"
@@ -9,6 +10,7 @@
 #include "train/agree.h"
 #include "train/describe.h"
 #include "train/eval.h"
+#include "train/resume.h"
 #include "train/rundir.h"
 #include "train/saver.h"
 #include "train/sink.h"
@@ -23,6 +25,7 @@ typedef struct {
     Sink **sinks;
     int n_sinks;
     Saver *saver;
+    bool finished;      /* the checkpoint that it resumed is of the last step */
     int64_t saved_step; /* of the newest checkpoint this run began or resumed */
     double peak_flops;
     /* since the last step record */
@@ -99,6 +102,7 @@ static Status step(Train *t, StepResult *r) {
     int64_t updates = t->state.step - t->state.guard.skipped;
     if (update) CHECK(optimizer_step(s->optimizer, updates + 1, r->lr, scale, s->stream));
     t->state.step++;
+    t->state.samples += c->batch.global;
     t->state.tokens += s->step_tokens;
     return OK;
 }
@@ -204,22 +208,30 @@ static Status loop(Train *t) {
     return OK;
 }
 
-static void head_record(const Train *t, const char *resumed, StrBuf *b) {
+static void head_text(StrBuf *b, const char *key, const char *text) {
+    strbuf_printf(b, ",\"%s\":", key);
+    if (text != NULL && text[0] != '\0')
+        strbuf_json_string(b, text);
+    else
+        strbuf_printf(b, "null");
+}
+
+static void head_record(const Train *t, const Resume *resume, const char *abandoned, StrBuf *b) {
     const Session *s = &t->s;
     strbuf_printf(b, "{\"kind\":\"head\",\"version\":");
     strbuf_json_string(b, cria_version);
     strbuf_printf(b, ",\"device\":");
     strbuf_json_string(b, s->ops->device_name);
-    strbuf_printf(b, ",\"world\":%d,\"dp\":%d,\"cp\":%d,\"ranks_per_node\":%d,"
-                     "\"parameters\":%lld,\"dataset\":\"%08x\","
-                     "\"config_hash\":\"%08x\",\"step\":%lld,\"resumed\":", s->world, s->dp,
-                  s->config->parallel.cp, comm_local_size(), (long long)s->table->n_weights,
-                  dataset_fingerprint(s->train_data), config_hash(s->config),
-                  (long long)t->state.step);
-    if (resumed != NULL)
-        strbuf_json_string(b, resumed);
-    else
-        strbuf_printf(b, "null");
+    strbuf_printf(b,
+                  ",\"world\":%d,\"dp\":%d,\"cp\":%d,\"ranks_per_node\":%d,"
+                  "\"parameters\":%lld,\"dataset\":\"%08x\","
+                  "\"config_hash\":\"%08x\",\"step\":%lld",
+                  s->world, s->dp, s->config->parallel.cp, comm_local_size(),
+                  (long long)s->table->n_weights, dataset_fingerprint(s->train_data),
+                  config_hash(s->config), (long long)t->state.step);
+    head_text(b, "resumed", resume->path);
+    head_text(b, "changed", resume->changes);
+    head_text(b, "abandoned", abandoned);
     strbuf_printf(b, ",\"config\":");
     config_print_json(s->config, b);
     strbuf_printf(b, "}");
@@ -230,14 +242,13 @@ static void add_sink(Train *t, Sink *sink) {
     t->sinks[t->n_sinks++] = sink;
 }
 
-static Status open_sinks(Train *t, const char *resumed) {
+static Status open_sinks(Train *t, const Resume *resume, const char *abandoned) {
     const Config *c = t->s.config;
-    if (t->s.rank != 0) return OK;
     Sink *sink;
     add_sink(t, sink_console_create());
     if (c->log.jsonl) {
         StrBuf head = {0};
-        head_record(t, resumed, &head);
+        head_record(t, resume, abandoned, &head);
         char *path = mem_printf("%s/log.jsonl", c->run.dir);
         Status st = sink_jsonl_create(&sink, path, strbuf_text(&head));
         free(path);
@@ -264,33 +275,45 @@ static Status check_first_batches(Session *s, int64_t step) {
     return OK;
 }
 
+/* What is written before the first step, by rank 0. */
+static Status begin_writing(Train *t, const Resume *resume) {
+    const Config *c = t->s.config;
+    StrBuf abandoned = {0};
+    Status st = resume_take_branch(c, resume, t->state.step, &abandoned);
+    if (st == OK && abandoned.len > 0) {
+        abandoned.text[--abandoned.len] = '\0'; /* the last line's end */
+        for (char *end; (end = strchr(abandoned.text, '\n')) != NULL;) *end = ' ';
+        log_info("abandoned checkpoints of later steps: %s", abandoned.text);
+    }
+    if (st == OK) st = rundir_write_config(c);
+    if (st == OK) st = open_sinks(t, resume, strbuf_text(&abandoned));
+    strbuf_free(&abandoned);
+    return st;
+}
+
 static Status begin(Train *t, const TrainOptions *options) {
     Session *s = &t->s;
-    char *resumed = NULL;
+    Resume resume = {0};
+    Status st = OK;
     t->saved_step = -1;
     if (options->resume != NULL)
-        CHECK(state_find(s->config, s->comm.host, options->resume, &resumed));
-    Status st;
-    if (resumed != NULL) {
-        CHECK_GOTO(state_load(s, resumed, &t->state), done);
-        t->saved_step = t->state.step;
-    } else {
-        if (options->resume != NULL)
-            log_info("no checkpoint in %s yet: starting at step 0", s->config->run.dir);
+        CHECK_GOTO(resume_load(s, options->resume, &t->state, &resume), done);
+    if (resume.path == NULL)
         CHECK_GOTO(optimizer_init(s->optimizer, (uint64_t)s->config->run.seed, s->stream), done);
-    }
+    else
+        t->saved_step = t->state.step;
+    t->finished = resume.path != NULL && resume_is_done(s->config, resume.path, t->state.step);
+    if (t->finished) goto done;
     watchdog_beat(t->state.step, "reading the first batches");
     CHECK_GOTO(comm_agree(s->comm.host, check_first_batches(s, t->state.step)), done);
     stop_wait_for_loop();
     watchdog_beat(t->state.step, "opening logs and the copy for checkpoints");
-    st = s->rank == 0 ? rundir_write_config(s->config) : OK;
-    if (st == OK) st = open_sinks(t, resumed);
-    CHECK_GOTO(comm_agree(s->comm.host, st), done);
+    CHECK_GOTO(comm_agree(s->comm.host, s->rank == 0 ? begin_writing(t, &resume) : OK), done);
     CHECK_GOTO(saver_create(&t->saver, s, t->sinks, t->n_sinks), done);
     st = comm_agree(s->comm.host,
                     loader_create(&t->loader, s->train_data, &s->loader, t->state.step));
 done:
-    free(resumed);
+    resume_free(&resume);
     return st;
 }
 
@@ -336,6 +359,10 @@ Status train_run(const Config *config, const TrainOptions *options) {
     strbuf_free(&text);
     if (options->dry_run) goto done;
 
+    bool finished = false;
+    if (options->resume != NULL)
+        CHECK_GOTO(resume_check_named(config, t.s.comm.host, options->resume, &finished), done);
+    if (finished) goto done;
     watchdog_beat(0, "opening run.dir");
     if (t.s.rank == 0) st = rundir_open(&dir, config, options->resume);
     CHECK_GOTO(comm_agree(t.s.comm.host, st), done);
@@ -344,7 +371,7 @@ Status train_run(const Config *config, const TrainOptions *options) {
     watchdog_beat(0, "loading or initialising weights");
     t.peak_flops = flops_peak(t.s.ops->device_name);
     CHECK_GOTO(begin(&t, options), done);
-    st = loop(&t);
+    if (!t.finished) st = loop(&t);
 done:
     abort_alone(st);
     if (st != OK) join_saver(&t, st);

@@ -179,11 +179,9 @@ damage() { # FILE: eight bytes near its end
 refused '--resume of a missing file' 2 "cannot open $work/none.safetensors" 2 \
     --resume "$work/none.safetensors"
 refused '--resume of something else' 2 'README.md: not a safetensors file' 2 --resume README.md
-resume_refused 'checkpoint of another model' "$newer holds model.layers.0.mlp." model.ffn=48 \
-    --resume auto
-resume_refused 'checkpoint of fewer layers' 'has no tensor model.layers.2.' model.layers=3 \
-    --resume "$newer"
-resume_refused 'checkpoint of more layers' 'this model has' model.layers=1 --resume "$newer"
+resume_refused 'checkpoint of another model' "$newer is a checkpoint of another model than the \
+configuration asks for: model.ffn 32 -> 48" model.ffn=48 --resume auto
+resume_refused 'checkpoint of fewer layers' 'model.layers 2 -> 3' model.layers=3 --resume "$newer"
 
 damage "$newer"
 resume_refused '--resume of a damaged file' "$newer is damaged: tensor '" --resume "$newer"
