@@ -14,13 +14,9 @@
 #include "ckpt/checkpoint.h"
 #include "file.h"
 #include "log.h"
-#include "train/stop.h"
 
-/* A path that can never be a folder is a mistake; a folder that cannot be written now may be
- * another time. */
 static Status dir_fail(const char *what, const char *dir, int error) {
-    bool mistake = error == ENOTDIR || error == ENAMETOOLONG || error == ELOOP;
-    return status_fail(mistake ? ERR_USER : ERR_ENV, "cannot %s run.dir %s: %s", what, dir,
+    return status_fail(file_create_status(error), "cannot %s run.dir %s: %s", what, dir,
                        strerror(error));
 }
 
@@ -134,7 +130,7 @@ static Status wait_for_lock(int fd, const char *dir, double seconds, int *error)
         bool known = read_holder(fd, &h, &runs);
         double waited = time_now() - begin;
         if (runs) return lock_fail(ERR_USER, dir, waited, &h, true);
-        if (waited >= seconds || stop_requested())
+        if (waited >= seconds)
             return lock_fail(ERR_ENV, dir, waited, &h, known);
         if (!told && waited >= 1)
             log_warn("run.dir %s is locked: waiting up to %.0f s", dir, seconds);
