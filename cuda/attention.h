@@ -1,48 +1,14 @@
-/* attention.h: what the attention kernels share. A call's bands are turned once, on the host, into
- * two work lists: by_q (tiles of query rows that walk keys: forward, and dQ of the portable
- * backward) and by_k (tiles of keys that walk query rows: backward). Both are the same structure,
- * because a transposed band is again a band; "row" below is the tile's axis, "column" the axis it
- * walks.
- *
- * The steps of by_k lie on one grid of query rows, the dq blocks, so that two key tiles add either
- * to the same block of dq or to disjoint ones. The deterministic backward orders these additions:
- * a run's dq_order says how many steps add to each of its blocks before it, in the order in which
- * tiles are taken and walked (a tile meets a block once per band), and a kernel adds when the
- * block's semaphore shows that number. Tiles walk their blocks from the last to the first: the
- * tiles taken first, the longest, of a causal mask reach furthest back, so all start at the same
- * block and nobody waits for long. */
+/* attention.h: what the attention kernels share: the work of a call on the device, and the waits
+ * and signals of remote KV. How bands become tiles: src/attn/tiles.h. */
 #ifndef CRIA_CUDA_ATTENTION_H
 #define CRIA_CUDA_ATTENTION_H
 
 #include "device.h"
 
-/* The steps of a tile in one band: columns first, first + step, ... in n_steps steps. Steps in
- * [full_begin, full_end) lie wholly inside the band; the others need its mask. */
-typedef struct {
-    int32_t first, n_steps, full_begin, full_end;
-    Band band; /* clipped to the tile's rows; transposed in by_k, and clipped to the run's blocks */
-    int32_t dq_block; /* by_k: of the first step */
-    int32_t dq_order; /* by_k: how many steps add to each of these blocks of dq before this run's */
-} AttnRun;
+enum { ATTN_WARPS = 12 /* of a forward tile, at most */ };
 
 typedef struct {
-    int32_t row0, rows; /* the rows that this tile writes; no two tiles share one */
-    int32_t run_begin, run_end;
-    int32_t n_steps;        /* of all its runs */
-    int32_t schedule_group; /* tiles are taken group after group; see build_list() */
-    /* by_q, split-KV: several CTAs share a row tile and pass (o, lse) on in order; this entry is
-     * number kv_split of kv_splits, each with some of the keys. 0 of 1: not split. */
-    int32_t kv_split, kv_splits;
-    int32_t split_tile; /* number of this row tile among those that are split */
-} AttnTile;
-
-enum {
-    ATTN_SCHEDULE_GROUPS = ATTN_REMOTE_RANGES + 2,
-    ATTN_WARPS = 12 /* of a forward tile, at most */
-};
-
-typedef struct {
-    const AttnTile *tiles; /* device memory: in each group the longest first, splits in order */
+    const AttnTile *tiles; /* device memory, as in AttnTiles */
     const AttnRun *runs;
     int32_t n_tiles,
         n_busy;      /* all tiles; those with steps, which come first if there is no remote KV */
@@ -51,16 +17,12 @@ typedef struct {
     int64_t n_steps;                         /* of all tiles */
 } AttnList;
 
-typedef struct {
-    int rows, step; /* of a tile, of a step */
-} AttnGrid;
-
 struct AttnWork {
     AttnShape shape;
-    bool sm90;     /* or the portable kernels */
-    bool wide;     /* tiles of the forward */
-    bool split_kv; /* some of them are split */
-    int sm_count;
+    bool sm90;              /* or the portable kernels */
+    bool wide;              /* tiles of the forward */
+    bool split_kv;          /* some of them are split */
+    int sm_count, l2_bytes; /* of the device */
     AttnList by_q, by_k;
     int32_t n_dq_blocks;
     /* Device memory. The kernels reset these to zero before they exit: {next item, CTAs done} of
@@ -93,10 +55,6 @@ static inline int64_t attn_dq_order_bytes(const AttnWork *work) {
 /* Tile sizes of the two implementations; by_q and by_k. */
 void attn_sm90_grids(int D, int wide, AttnGrid *by_q, AttnGrid *by_k);
 void attn_portable_grids(AttnGrid *by_q, AttnGrid *by_k);
-/* Whether rows that see so many keys on average may be worth the forward's wide tiles. */
-bool attn_sm90_wide(int D, double keys_per_row);
-/* How long a step of the forward takes on an H100, in us. */
-double attn_sm90_fwd_step_us(int D, int wide);
 
 void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
                    const AttnWork *work, bool resume, cudaStream_t stream);

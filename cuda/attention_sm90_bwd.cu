@@ -37,6 +37,7 @@
  */
 #include "attention.h"
 #include "attention_sm90.cuh"
+#include "tuning.h"
 
 namespace {
 
@@ -436,7 +437,7 @@ void launch(const BwdParams &p, float *dq, const void *d_o, const void *q, const
 
 /* Chooses among how many items the query heads of a KV head are split: the choice that ends first
  * by this estimate, in steps. An SM has at least the mean and at least the longest item to walk,
- * and the splits of a group wait for one another at their end (about 3 steps an item for each link
+ * and the splits of a group wait for one another at their end (BWD_SPLIT_WAIT_STEPS an item for each link
  * of each split's chain, so that the best of the header's numbers of splits wins). */
 int choose_head_splits(const AttnList &list, int K, int group, int sm_count) {
     int best = 1;
@@ -444,8 +445,8 @@ int choose_head_splits(const AttnList &list, int K, int group, int sm_count) {
     for (int splits = 1; splits <= group; splits++) {
         if (group % splits) continue;
         double items = (double)list.n_tiles * K * splits / sm_count;
-        double cost =
-            fmax((double)list.longest * group / splits, mean) + 3.0 * splits * (splits - 1) * items;
+        double cost = fmax((double)list.longest * group / splits, mean) +
+                      BWD_SPLIT_WAIT_STEPS * splits * (splits - 1) * items;
         if (cost < least) {
             least = cost;
             best = splits;
@@ -479,9 +480,10 @@ void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const 
      */
     bool has_groups = work->remote.n > 0;
     int64_t head = i64_max(s.Sq * s.D * 8, 1), head_group = head * (s.H / s.K);
-    int64_t heads_in_flight = has_groups ? (48ll << 20) / head_group : (64ll << 20) / head;
-    int64_t heads_in_last_group =
-        has_groups && s.H * head <= 100ll << 20 ? INT32_MAX : heads_in_flight;
+    int64_t heads_in_flight = has_groups ? l2_share(BWD_REMOTE_L2_MIB, work->l2_bytes) / head_group
+                                         : l2_share(BWD_L2_MIB, work->l2_bytes) / head;
+    bool all_fit = s.H * head <= l2_share(BWD_LAST_GROUP_L2_MIB, work->l2_bytes);
+    int64_t heads_in_last_group = has_groups && all_fit ? INT32_MAX : heads_in_flight;
     BwdParams p = {};
     p.dkv = dkv;
     p.lse = lse;

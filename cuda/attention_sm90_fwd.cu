@@ -26,7 +26,7 @@
  * Split-KV: with remote KV, a CTA that takes unsplit tiles soon waits in each of them, although
  * local keys of other tiles are left. So a tile may be split: one CTA walks its local keys and
  * leaves o, in fp32, and lse; another CTA continues when the remote keys are ready
- * (attention_list.cu). This hides transfers without a second launch, and splits only as much as the
+ * (src/attn/tiles.c). This hides transfers without a second launch, and splits only as much as the
  * transfers are long. SPLIT_KV is a template flag: the branch alone costs up to 2 % when nothing is
  * split.
  *
@@ -34,6 +34,7 @@
  * step and items one by one, 539 / 547 so; D = 128 658 / 606 and 741 / 691. ncu, D = 64, 8k: tensor
  * cores 59 %, exponentials 59 %: no pipe is full, the latency of a warp's own chain bounds it. */
 #include "attention_sm90_fwd.cuh"
+#include "tuning.h"
 
 namespace {
 
@@ -323,14 +324,6 @@ template <int D, int W> AttnGrid grid_of() {
 
 } /* namespace */
 
-double attn_sm90_fwd_step_us(int D, int wide) {
-    return D == 128 ? 1.5 : wide ? 0.864 : 1.0;
-}
-
-bool attn_sm90_wide(int D, double keys_per_row) {
-    return D == 64 && keys_per_row > 2000;
-}
-
 AttnGrid attn_sm90_fwd_grid(int D, int wide) {
     return D == 128 ? grid_of<128, 0>() : wide ? grid_of<64, 1>() : grid_of<64, 0>();
 }
@@ -342,7 +335,7 @@ void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void 
     if (resume && !o) list.n_tiles = list.n_busy; /* rows that no band touches keep their values */
     if (list.n_tiles == 0) return;
     /* the keys and values that CTAs walk at the same time should stay in L2 */
-    int64_t groups = (32ll << 20) / i64_max(s.Sk * s.D * 4, 1);
+    int64_t groups = l2_share(FWD_L2_MIB, work->l2_bytes) / i64_max(s.Sk * s.D * 4, 1);
     int64_t heads_in_flight = i64_max(groups, 1) * (s.H / s.K);
     FwdParams p = {};
     p.o = (__nv_bfloat16 *)o;

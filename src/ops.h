@@ -15,7 +15,7 @@
 #ifndef CRIA_OPS_H
 #define CRIA_OPS_H
 
-#include "attn/band.h"
+#include "attn/tiles.h"
 #include "base.h"
 #include "ops_limits.h"
 
@@ -34,23 +34,6 @@ typedef struct {
     int H, K, D;    /* H % K == 0: query head h reads kv head h / (H / K) */
     float scale;    /* of the scores, 1 / sqrt(D) */
 } AttnShape;
-
-/* Remote KV that a fused attention call consumes as it arrives. Range i, rows[i] of the keys, may
- * be read once kv_ready[i] != 0; after its dKV is written, attention_bwd() adds 1 to dkv_done[i]
- * (both flags in device memory). Kernels wait for the ranges in this order. Keys before rows[0] are
- * local: they lie in the kv of the call and may be read at once. Row r of the remote part is row r
- * - rows[0].begin of this kv. Ranges are separated by ATTN_PAD_ROWS padding rows: they hold finite
- * numbers, the kernel never writes their gradients, and no band crosses them. est_ready_us[i]
- * estimates when range i arrives after the start of a call. It orders the work, so results depend
- * on it only in their rounding. */
-enum { ATTN_PAD_ROWS = 256, ATTN_REMOTE_RANGES = 7 };
-typedef struct {
-    int n;
-    Range rows[ATTN_REMOTE_RANGES]; /* ascending; may be empty */
-    const void *kv;
-    uint32_t *kv_ready, *dkv_done;
-    float est_ready_us[ATTN_REMOTE_RANGES];
-} RemoteKv;
 
 typedef struct FIELDS_BY_NAME Ops {
     const char *name;        /* "cpu", "cuda" */

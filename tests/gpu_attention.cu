@@ -1,12 +1,10 @@
 /* gpu_attention.cu: the attention kernels of cuda/ against a dense double-precision reference.
- * Needs a GPU, but for the work lists. How fast they are: cria bench attention.
+ * Needs a GPU. How fast they are: cria bench attention.
  *
  *   gpu_attention test [filter]   every case, in child processes: a hang or a crash costs one group
- *   gpu_attention lists           the work lists (on the host)
  *   gpu_attention soak SECONDS D  causal, 8k, the same numbers again and again: the same bits
  *   gpu_attention once WHAT D S   one call (for a profiler): WHAT = fwd | bwd */
 #include "gpu_attention_case.cuh"
-#include "gpu_attention_lists.cuh"
 #include "gpu_attention_remote.cuh"
 #include "gpu_open.h"
 #include "must.h"
@@ -328,11 +326,6 @@ int main(int argc, char **argv) {
         open_gpu();
         return 0;
     }
-    if (!strcmp(mode, "lists")) {
-        bool ok = check_lists() && check_span();
-        printf("%d passed, %d failed\n", ok, !ok);
-        return !ok;
-    }
     if (!strcmp(mode, "soak") && argc > 3) {
         open_gpu();
         bool ok = repeat("causal", 8192, atoi(argv[3]), atof(argv[2]));
@@ -374,7 +367,7 @@ int main(int argc, char **argv) {
         }
     }
     if (total == 0) {
-        printf("usage: gpu_attention test [filter] | lists | soak SECONDS D | once fwd|bwd D S\n");
+        printf("usage: gpu_attention test [filter] | soak SECONDS D | once fwd|bwd D S\n");
         return 2;
     }
     printf("%d passed, %d failed\n", total - failed, failed);

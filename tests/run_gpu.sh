@@ -94,7 +94,6 @@ fi
 check 'whole model against the CPU' 180 gpu_model
 check 'models that GPUs cannot run are refused, others run' 120 env DEVICE=cuda "BUILD=$(dirname "$(command -v cria)")" \
     tests/e2e/gpu_limits.sh
-check 'work lists of attention against masks' 60 gpu_attention lists
 check 'band attention against fp64' 300 gpu_attention test
 for D in 64 128; do
     check "attention, D = $D, the same bits for 20 s" 60 gpu_attention soak 20 $D

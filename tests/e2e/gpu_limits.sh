@@ -94,7 +94,7 @@ limit attention_portable_bwd.cu bwd_q_kernel
 limit attention_portable_fwd.cu fwd_kernel
 limit attention_sm90_bwd.cu bwd_kernel
 limit attention_sm90_fwd.cu fwd_kernel
-limit attention_work.cu delta_kernel
+limit attention_delta.cu delta_kernel
 any cross_entropy.cu cross_entropy_kernel
 any device.cu probe_kernel
 any embedding.cu embedding_bwd_kernel
@@ -113,10 +113,10 @@ any rows.cu sum_rows_kernel
 limit swiglu.cu swiglu_bwd_kernel
 limit swiglu.cu swiglu_fwd_kernel
 bug attention_sm90.cuh REQUIRE(result == CUDA_SUCCESS);
-bug attention_work.cu REQUIRE(!(accumulate_dq || accumulate_dkv) || work->remote.n == 0);
-bug attention_work.cu REQUIRE(bands[i].q_begin >= 0 && bands[i].q_end <= shape.Sq && bands[i].k_begin >= 0 &&
-bug attention_work.cu REQUIRE(shape.H % shape.K == 0);
-bug attention_work.cu REQUIRE(work->remote.n == 0 || (!resume && o != NULL && o_acc != NULL));
+bug attention_launch.cu REQUIRE(!(accumulate_dq || accumulate_dkv) || work->remote.n == 0);
+bug attention_launch.cu REQUIRE(bands[i].q_begin >= 0 && bands[i].q_end <= shape.Sq && bands[i].k_begin >= 0 &&
+bug attention_launch.cu REQUIRE(shape.H % shape.K == 0);
+bug attention_launch.cu REQUIRE(work->remote.n == 0 || (!resume && o != NULL && o_acc != NULL));
 bug comm_nccl.cu REQUIRE(!ops->host_memory);
 bug comm_nccl.cu REQUIRE(!x->open);
 bug comm_nccl.cu REQUIRE(group->n_signals < COMM_SIGNALS);

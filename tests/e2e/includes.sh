@@ -15,7 +15,7 @@ problem() {
 # speaks of.
 room() {
     case $1 in
-        attn/band.[ch]) echo band ;;
+        attn/band.[ch] | attn/tiles.[ch]) echo band ;;
         */*) echo "${1%%/*}" ;;
         config*) echo config ;;
         ops*) echo ops ;;

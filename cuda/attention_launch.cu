@@ -1,20 +1,19 @@
-/* attention_work.cu: uploads work lists, chooses the kernels, and computes delta = rowsum(dO * O).
+/* attention_launch.cu: creates the work of attention calls, chooses the kernels, and launches them.
  */
-#include "attention_list.h"
+#include "attention.h"
+#include "tuning.h"
 
-#include <cuda_bf16.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- work lists ------------------------------------------------------------------------------ */
 
-static int64_t list_bytes(const AttnTileList *list) {
+static int64_t list_bytes(const AttnTiles *list) {
     return (int64_t)sizeof(AttnTile) * list->n_tiles + (int64_t)sizeof(AttnRun) * list->n_runs;
 }
 
 /* Appends the list to `image`, which will lie at `device`; returns the bytes used. */
-static int64_t list_place(AttnList *out, const AttnTileList *list, char *image, char *device) {
+static int64_t list_place(AttnList *out, const AttnTiles *list, char *image, char *device) {
     int64_t tiles = (int64_t)sizeof(AttnTile) * list->n_tiles;
     memcpy(image, list->tiles, (size_t)tiles);
     if (list->n_runs) memcpy(image + tiles, list->runs, sizeof(AttnRun) * (size_t)list->n_runs);
@@ -32,36 +31,25 @@ static int64_t list_place(AttnList *out, const AttnTileList *list, char *image, 
     return list_bytes(list);
 }
 
-/* The forward's tiles, and an estimate of how long they take. Tiles are split so that the GPU is
- * busy until remote keys are ready, or for a fraction of that time, if the estimate then gains at
- * least 5 % and 8 us, more than its error. */
-static AttnTileList list_by_q(const AttnWork *work, const Band *bands, int64_t n_bands,
-                              AttnGrid grid, bool wide, double *us) {
-    const AttnShape s = work->shape;
-    const RemoteKv *remote = &work->remote;
-    const double step_us = attn_sm90_fwd_step_us(s.D, wide);
-    auto span = [&](const AttnTileList *list, const RemoteKv *waiting) {
-        return attn_tiles_span_us(list, s.H, work->sm_count, step_us, waiting);
-    };
-    AttnTileList best = attn_tiles_by_q(bands, n_bands, (int32_t)s.Sq, grid, remote, NULL);
-    if (!work->sm90) return best;
-    *us = span(&best, remote);
-    const double worth_us = fmin(0.95 * *us, *us - 8);
-    if (remote->n == 0 || span(&best, NULL) > worth_us) return best;
-    for (double fraction : {0.5, 0.75, 1.0}) {
-        double steps_before[ATTN_REMOTE_RANGES];
-        for (int i = 0; i < remote->n; i++)
-            steps_before[i] = fraction * remote->est_ready_us[i] / step_us * work->sm_count / s.H;
-        AttnTileList split =
-            attn_tiles_by_q(bands, n_bands, (int32_t)s.Sq, grid, remote, steps_before);
-        double split_us = span(&split, remote);
-        bool better = split_us < fmin(*us, worth_us);
-        attn_tiles_free(better ? &best : &split);
-        if (!better) continue;
-        best = split;
-        *us = split_us;
-    }
-    return best;
+static AttnTuning fwd_tuning(const AttnWork *work, bool wide) {
+    AttnTuning t = {};
+    t.ctas = work->sm_count;
+    t.step_us = work->shape.D == 128 ? FWD_STEP_US_D128 : wide ? FWD_STEP_US_WIDE : FWD_STEP_US_D64;
+    t.item_steps = FWD_ITEM_STEPS;
+    t.split_pass_us = FWD_SPLIT_PASS_US;
+    t.min_split_steps = FWD_MIN_SPLIT_STEPS;
+    t.min_gain = FWD_MIN_GAIN;
+    t.min_gain_us = FWD_MIN_GAIN_US;
+    return t;
+}
+
+/* *us: the estimate of the Hopper forward; the portable one, the oracle, never splits. */
+static AttnTiles tiles_by_q(const AttnWork *work, const Band *bands, int64_t n_bands, AttnGrid grid,
+                            bool wide, double *us) {
+    const AttnTuning tuning = fwd_tuning(work, wide);
+    const int32_t Sq = (int32_t)work->shape.Sq;
+    if (!work->sm90) return attn_tiles_by_q(bands, n_bands, Sq, grid, &work->remote, NULL, &tuning);
+    return attn_tiles_fwd(bands, n_bands, Sq, grid, &work->remote, work->shape.H, &tuning, us);
 }
 
 extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, const Band *bands,
@@ -75,6 +63,7 @@ extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, 
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
     cudaDeviceGetAttribute(&work->sm_count, cudaDevAttrMultiProcessorCount, device);
+    cudaDeviceGetAttribute(&work->l2_bytes, cudaDevAttrL2CacheSize, device);
     work->shape = shape;
     work->stream = stream->s;
     if (remote != NULL) work->remote = *remote;
@@ -93,15 +82,16 @@ extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, 
         attn_portable_grids(&grid_q, &grid_k);
     AttnBlocks dq_blocks = attn_dq_blocks(bands, n_bands, (int32_t)shape.Sq, grid_k.step);
     double us = 0, wide_us = 0; /* of the forward */
-    AttnTileList by_q = list_by_q(work, bands, n_bands, grid_q, false, &us);
-    AttnTileList by_k =
+    AttnTiles by_q = tiles_by_q(work, bands, n_bands, grid_q, false, &us);
+    AttnTiles by_k =
         attn_tiles_by_k(bands, n_bands, (int32_t)shape.Sk, grid_k, &dq_blocks, &work->remote);
     bool forced = kernels == ATTN_WIDE && shape.D == 64;
-    if (work->sm90 && (forced || attn_sm90_wide(shape.D, area / (double)i64_max(shape.Sq, 1)))) {
+    if (work->sm90 && (forced || (shape.D == 64 &&
+                                  area / (double)i64_max(shape.Sq, 1) > FWD_WIDE_KEYS_PER_ROW))) {
         attn_sm90_grids(shape.D, true, &grid_q, &grid_k);
-        AttnTileList wide = list_by_q(work, bands, n_bands, grid_q, true, &wide_us);
+        AttnTiles wide = tiles_by_q(work, bands, n_bands, grid_q, true, &wide_us);
         work->wide = forced || wide_us < us;
-        AttnTileList *other = work->wide ? &by_q : &wide;
+        AttnTiles *other = work->wide ? &by_q : &wide;
         attn_tiles_free(other);
         if (work->wide) by_q = wide;
     }
@@ -183,32 +173,4 @@ extern "C" void cuda_attention_bwd(float *dq, float *dkv, const void *d_o, const
         attn_portable_bwd(dq, dkv, d_o, q, kv, lse, delta, work, accumulate_dq, accumulate_dkv,
                           stream->s);
     CUDA_LAUNCHED("attention_bwd");
-}
-
-/* 16 lanes per (row, head), 16 bytes a lane; a block takes 16 rows of one head. */
-static __global__ void delta_kernel(float *delta, const __nv_bfloat16 *d_o, const __nv_bfloat16 *o,
-                                    int64_t S, int H, int D) {
-    int64_t row = (int64_t)blockIdx.x * 16 + threadIdx.x / 16;
-    int head = blockIdx.y, lane = threadIdx.x % 16;
-    float sum = 0;
-    if (row < S && lane * 8 < D) {
-        int64_t at = (row * H + head) * D + lane * 8;
-        uint4 x = *(const uint4 *)(d_o + at), y = *(const uint4 *)(o + at);
-        const __nv_bfloat162 *a = (const __nv_bfloat162 *)&x, *b = (const __nv_bfloat162 *)&y;
-        for (int i = 0; i < 4; i++) {
-            float2 u = __bfloat1622float2(a[i]), v = __bfloat1622float2(b[i]);
-            sum += u.x * v.x + u.y * v.y;
-        }
-    }
-    for (int m = 8; m; m >>= 1) sum += __shfl_xor_sync(0xffffffff, sum, m);
-    if (row < S && lane == 0) delta[head * S + row] = sum;
-}
-
-extern "C" void cuda_attention_delta(float *delta, const void *d_o, const void *o, int64_t S, int H,
-                                     int D, Stream *stream) {
-    if (S == 0) return;
-    dim3 grid((unsigned)ceil_div(S, 16), (unsigned)H);
-    delta_kernel<<<grid, 256, 0, stream->s>>>(delta, (const __nv_bfloat16 *)d_o,
-                                              (const __nv_bfloat16 *)o, S, H, D);
-    CUDA_LAUNCHED("attention_delta");
 }

@@ -1,9 +1,10 @@
-/* attention_list.cu: see attention_list.h. */
-#include "attention_list.h"
+#include "attn/tiles.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base.h"
 
 static int compare_int32(const void *a, const void *b) {
     int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
@@ -11,21 +12,21 @@ static int compare_int32(const void *a, const void *b) {
 }
 
 static int compare_tiles(const void *a, const void *b) {
-    const AttnTile *x = (const AttnTile *)a, *y = (const AttnTile *)b;
+    const AttnTile *x = a, *y = b;
     if (x->schedule_group != y->schedule_group) return x->schedule_group - y->schedule_group;
     if (x->n_steps != y->n_steps) return x->n_steps > y->n_steps ? -1 : 1;
     return (x->row0 > y->row0) - (x->row0 < y->row0);
 }
 
 static int compare_bands(const void *a, const void *b) {
-    const Band *x = (const Band *)a, *y = (const Band *)b;
+    const Band *x = a, *y = b;
     if (x->q_begin != y->q_begin) return x->q_begin < y->q_begin ? -1 : 1;
     return (x->k_begin > y->k_begin) - (x->k_begin < y->k_begin);
 }
 
 /* Sorts key ranges by arrival, so that a row tile meets local keys first. */
 static int compare_by_key(const void *a, const void *b) {
-    const Band *x = (const Band *)a, *y = (const Band *)b;
+    const Band *x = a, *y = b;
     if (x->k_begin != y->k_begin) return x->k_begin < y->k_begin ? -1 : 1;
     return (x->q_begin > y->q_begin) - (x->q_begin < y->q_begin);
 }
@@ -134,17 +135,17 @@ static AttnRun make_run(const TileBand *seen, int64_t first, int64_t n_steps, in
     return run;
 }
 
-static void add_run(AttnTileList *list, AttnRun run) {
+static void add_run(AttnTiles *list, AttnRun run) {
     if (list->n_runs == list->runs_capacity) {
         list->runs_capacity = 2 * list->runs_capacity + 64;
-        list->runs = (AttnRun *)mem_grow(list->runs, list->runs_capacity, sizeof *list->runs);
+        list->runs = mem_grow(list->runs, list->runs_capacity, sizeof *list->runs);
     }
     list->runs[list->n_runs++] = run;
 }
 
 /* Adds a run, cut into pieces whose steps all have the same dq_order, in the order of the walk.
  * steps_added[block] counts the steps that add to the block so far. */
-static void add_ordered_run(AttnTileList *list, AttnRun run, int step, int32_t *steps_added) {
+static void add_ordered_run(AttnTiles *list, AttnRun run, int step, int32_t *steps_added) {
     for (int32_t begin, end = run.n_steps; end > 0; end = begin) {
         AttnRun piece = run;
         piece.dq_order = steps_added[run.dq_block + end - 1];
@@ -162,7 +163,7 @@ static void add_ordered_run(AttnTileList *list, AttnRun run, int step, int32_t *
 
 /* Adds a band's runs on the grid of dq blocks, the last first. A run ends after a block that is
  * shorter than a step. */
-static void add_block_runs(AttnTileList *list, const TileBand *seen, const AttnBlocks *blocks,
+static void add_block_runs(AttnTiles *list, const TileBand *seen, const AttnBlocks *blocks,
                            int step, int32_t *steps_added) {
     int64_t begin, first = block_of(blocks, (int32_t)seen->first);
     for (int64_t end = block_of(blocks, (int32_t)seen->last - 1) + 1; end > first; end = begin) {
@@ -190,7 +191,7 @@ static int group_of_keys(const RemoteKv *remote, int32_t row) {
  * at least half of the steps, stay first, so that remote keys arrive while they run. The shorter
  * ones go to the last group: dKV returns to its owners while they run, and a call should end with
  * short items. */
-static void defer_local_tiles(AttnTileList *list, int last_group) {
+static void defer_local_tiles(AttnTiles *list, int last_group) {
     int64_t local = 0, first = 0, longest = 0;
     qsort(list->tiles, (size_t)list->n_tiles, sizeof *list->tiles, compare_tiles);
     for (int64_t t = 0; t < list->n_tiles; t++)
@@ -205,11 +206,7 @@ static void defer_local_tiles(AttnTileList *list, int last_group) {
     }
 }
 
-/* ---- split-KV, by_q ---------------------------------------------------------------------------
- */
-
-/* A split must be at least this many steps long to pay for passing o on (H200, 776ee89). */
-enum { MIN_SPLIT_STEPS = 4 };
+/* ---- split-KV, by_q -------------------------------------------------------------------------- */
 
 /* Of one tile: its steps and bands in local keys [0] and in remote range i [1 + i], and whether it
  * is split before these keys. */
@@ -225,7 +222,7 @@ static int range_of_keys(const RemoteKv *remote, int64_t column) {
     return range;
 }
 
-static TileRanges *count_ranges(const AttnTileList *list, const Band *bands, const int32_t *pairs,
+static TileRanges *count_ranges(const AttnTiles *list, const Band *bands, const int32_t *pairs,
                                 AttnGrid grid, const RemoteKv *remote) {
     TileRanges *ranges = NEW(TileRanges, list->n_tiles + 1);
     for (int64_t t = 0; t < list->n_tiles; t++)
@@ -254,8 +251,8 @@ static int32_t steps_that_wait(const TileRanges *tile, int range, int n) {
 
 /* Splits tiles where they would wait for a range, those with the most steps before it first, until
  * the GPU has enough to do before each range is ready. */
-static void choose_splits(const AttnTileList *list, TileRanges *ranges, const RemoteKv *remote,
-                          const double *steps_before) {
+static void choose_splits(const AttnTiles *list, TileRanges *ranges, const RemoteKv *remote,
+                          const double *steps_before, int min_steps) {
     for (int i = 1; i <= remote->n; i++) {
         double found = 0;
         for (int64_t t = 0; t < list->n_tiles; t++) {
@@ -265,7 +262,7 @@ static void choose_splits(const AttnTileList *list, TileRanges *ranges, const Re
         }
         while (found < steps_before[i - 1]) {
             int64_t best = -1;
-            int32_t most = MIN_SPLIT_STEPS - 1;
+            int32_t most = min_steps - 1;
             for (int64_t t = 0; t < list->n_tiles; t++) {
                 int32_t steps = ranges[t].split[i] ? 0 : steps_that_wait(&ranges[t], i, remote->n);
                 if (steps <= most) continue;
@@ -281,7 +278,7 @@ static void choose_splits(const AttnTileList *list, TileRanges *ranges, const Re
 
 /* Replaces tiles of groups 0 and 1 by their splits, each in the group of the last range it needs.
  * Their pairs are in the order of keys. */
-static void split_tiles(AttnTileList *list, const TileRanges *ranges, const RemoteKv *remote) {
+static void split_tiles(AttnTiles *list, const TileRanges *ranges, const RemoteKv *remote) {
     AttnTile *tiles = NEW(AttnTile, list->n_tiles * (1 + remote->n) + 1);
     int64_t n = 0;
     for (int64_t t = 0; t < list->n_tiles; t++) {
@@ -315,13 +312,11 @@ static void split_tiles(AttnTileList *list, const TileRanges *ranges, const Remo
 }
 
 /* `dq_blocks`: the grid of the steps of by_k; NULL for by_q, whose steps start where each band
- * does. Schedule groups: half of the tiles that need local keys only; then, by_q, those that need
- * the first remote range but none after it, and so on, or, by_k, those of each range; then the
- * other half. `steps_before`: see attn_tiles_by_q(). */
-static AttnTileList build_list(const Band *bands, int64_t n_bands, int32_t n_rows, AttnGrid grid,
-                               const AttnBlocks *dq_blocks, const RemoteKv *remote,
-                               const double *steps_before) {
-    AttnTileList list = {};
+ * does. `steps_before` and `tuning`: see attn_tiles_by_q(). */
+static AttnTiles build_list(const Band *bands, int64_t n_bands, int32_t n_rows, AttnGrid grid,
+                            const AttnBlocks *dq_blocks, const RemoteKv *remote,
+                            const double *steps_before, const AttnTuning *tuning) {
+    AttnTiles list = {0};
     AttnBlocks rows = cut_rows(bands, n_bands, n_rows, grid.rows, dq_blocks ? remote : NULL);
     list.tiles = NEW(AttnTile, rows.n + 1);
     /* which bands each tile meets: counted, then listed tile after tile */
@@ -364,7 +359,7 @@ static AttnTileList build_list(const Band *bands, int64_t n_bands, int32_t n_row
     if (remote->n) defer_local_tiles(&list, 1 + remote->n);
     if (remote->n && steps_before != NULL) {
         TileRanges *ranges = count_ranges(&list, bands, pairs, grid, remote);
-        choose_splits(&list, ranges, remote, steps_before);
+        choose_splits(&list, ranges, remote, steps_before, tuning->min_split_steps);
         split_tiles(&list, ranges, remote);
         free(ranges);
     }
@@ -398,35 +393,35 @@ AttnBlocks attn_dq_blocks(const Band *bands, int64_t n_bands, int32_t Sq, int st
     return cut_rows(bands, n_bands, Sq, step, NULL);
 }
 
-AttnTileList attn_tiles_by_q(const Band *bands, int64_t n_bands, int32_t Sq, AttnGrid grid,
-                             const RemoteKv *remote, const double *steps_before) {
+AttnTiles attn_tiles_by_q(const Band *bands, int64_t n_bands, int32_t Sq, AttnGrid grid,
+                          const RemoteKv *remote, const double *steps_before,
+                          const AttnTuning *tuning) {
     Band *sorted = NEW(Band, n_bands + 1);
     for (int64_t i = 0; i < n_bands; i++) sorted[i] = bands[i];
     qsort(sorted, (size_t)n_bands, sizeof *sorted, remote->n ? compare_by_key : compare_bands);
-    AttnTileList list = build_list(sorted, n_bands, Sq, grid, NULL, remote, steps_before);
+    AttnTiles list = build_list(sorted, n_bands, Sq, grid, NULL, remote, steps_before, tuning);
     free(sorted);
     return list;
 }
 
-AttnTileList attn_tiles_by_k(const Band *bands, int64_t n_bands, int32_t Sk, AttnGrid grid,
-                             const AttnBlocks *dq_blocks, const RemoteKv *remote) {
+AttnTiles attn_tiles_by_k(const Band *bands, int64_t n_bands, int32_t Sk, AttnGrid grid,
+                          const AttnBlocks *dq_blocks, const RemoteKv *remote) {
     Band *transposed = NEW(Band, n_bands + 1);
     for (int64_t i = 0; i < n_bands; i++) transposed[i] = band_transpose(bands[i]);
     qsort(transposed, (size_t)n_bands, sizeof *transposed, compare_bands);
-    AttnTileList list = build_list(transposed, n_bands, Sk, grid, dq_blocks, remote, NULL);
+    AttnTiles list = build_list(transposed, n_bands, Sk, grid, dq_blocks, remote, NULL, NULL);
     free(transposed);
     return list;
 }
 
-/* What an item costs beside its steps, in steps; what passing o and lse from one split to the next
- * costs each of the two. */
-static const double ITEM_STEPS = 0.5, SPLIT_PASS_US = 2.2;
+/* ---- estimate -------------------------------------------------------------------------------- */
 
 /* When an item that a CTA takes at `now` is done. */
-static double item_end(const AttnTileList *list, const AttnTile *tile, double now, double step_us,
-                       const RemoteKv *remote) {
-    now += ITEM_STEPS * step_us +
-           SPLIT_PASS_US * ((tile->kv_split > 0) + (tile->kv_split + 1 < tile->kv_splits));
+static double item_end(const AttnTiles *list, const AttnTile *tile, double now,
+                       const RemoteKv *remote, const AttnTuning *tuning) {
+    const double step_us = tuning->step_us;
+    int passes = (tile->kv_split > 0) + (tile->kv_split + 1 < tile->kv_splits);
+    now += tuning->item_steps * step_us + tuning->split_pass_us * passes;
     if (remote == NULL) return now + tile->n_steps * step_us;
     for (int32_t i = tile->run_begin; i < tile->run_end; i++) {
         int range = range_of_keys(remote, list->runs[i].first);
@@ -436,14 +431,15 @@ static double item_end(const AttnTileList *list, const AttnTile *tile, double no
     return now;
 }
 
-double attn_tiles_span_us(const AttnTileList *list, int heads, int ctas, double step_us,
-                          const RemoteKv *remote) {
+double attn_tiles_span_us(const AttnTiles *list, int heads, const RemoteKv *remote,
+                          const AttnTuning *tuning) {
+    const int ctas = tuning->ctas;
     double all = 0, last = 0, *heap = NEW(double, ctas); /* when CTAs are free, the first on top */
     bool few = list->n_tiles * heads <= 32 * ctas;
     for (int64_t i = 0; i < list->n_tiles; i++)
-        all += heads * item_end(list, &list->tiles[i], 0, step_us, NULL);
+        all += heads * item_end(list, &list->tiles[i], 0, NULL, tuning);
     for (int64_t i = 0; few && i < list->n_tiles * heads; i++) {
-        double end = item_end(list, &list->tiles[i / heads], heap[0], step_us, remote);
+        double end = item_end(list, &list->tiles[i / heads], heap[0], remote, tuning);
         int at = 0;
         for (int child = 1; child < ctas; child = 2 * at + 1) {
             if (child + 1 < ctas && heap[child + 1] < heap[child]) child++;
@@ -458,8 +454,31 @@ double attn_tiles_span_us(const AttnTileList *list, int heads, int ctas, double 
     return few ? last : all / ctas;
 }
 
-void attn_tiles_free(AttnTileList *list) {
+AttnTiles attn_tiles_fwd(const Band *bands, int64_t n_bands, int32_t Sq, AttnGrid grid,
+                         const RemoteKv *remote, int heads, const AttnTuning *tuning, double *us) {
+    static const double fractions[] = {0.5, 0.75, 1.0}; /* of the time until keys are ready */
+    AttnTiles best = attn_tiles_by_q(bands, n_bands, Sq, grid, remote, NULL, tuning);
+    *us = attn_tiles_span_us(&best, heads, remote, tuning);
+    const double worth_us = fmin((1 - tuning->min_gain) * *us, *us - tuning->min_gain_us);
+    if (remote->n == 0 || attn_tiles_span_us(&best, heads, NULL, tuning) > worth_us) return best;
+    for (int f = 0; f < 3; f++) {
+        double steps_before[ATTN_REMOTE_RANGES];
+        for (int i = 0; i < remote->n; i++)
+            steps_before[i] = fractions[f] * (double)remote->est_ready_us[i] / tuning->step_us *
+                              tuning->ctas / heads;
+        AttnTiles split = attn_tiles_by_q(bands, n_bands, Sq, grid, remote, steps_before, tuning);
+        double split_us = attn_tiles_span_us(&split, heads, remote, tuning);
+        bool better = split_us < fmin(*us, worth_us);
+        attn_tiles_free(better ? &best : &split);
+        if (!better) continue;
+        best = split;
+        *us = split_us;
+    }
+    return best;
+}
+
+void attn_tiles_free(AttnTiles *list) {
     free(list->tiles);
     free(list->runs);
-    *list = AttnTileList{};
+    *list = (AttnTiles){0};
 }
