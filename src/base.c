@@ -160,17 +160,20 @@ void strbuf_append(StrBuf *b, const char *text, size_t len) {
 }
 
 void strbuf_json_string(StrBuf *b, const char *s) {
+    size_t left = strlen(s);
     strbuf_append(b, "\"", 1);
-    for (; *s != '\0'; s++) {
-        unsigned char c = (unsigned char)*s;
-        if (c == '"' || c == '\\')
-            strbuf_printf(b, "\\%c", c);
-        else if (c == '\n')
+    for (size_t n; left > 0; s += n, left -= n) {
+        n = utf8_length(s, left);
+        uint32_t code = n > 0 ? utf8_decode(s, n) : 0xfffd; /* the replacement character */
+        if (n == 0) n = 1;
+        if (code == '"' || code == '\\')
+            strbuf_printf(b, "\\%c", *s);
+        else if (code == '\n')
             strbuf_append(b, "\\n", 2);
-        else if (c < 0x20)
-            strbuf_printf(b, "\\u%04x", c);
+        else if (code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0xfffd)
+            strbuf_printf(b, "\\u%04x", code);
         else
-            strbuf_append(b, s, 1);
+            strbuf_append(b, s, n);
     }
     strbuf_append(b, "\"", 1);
 }

@@ -113,7 +113,8 @@ typedef struct {
 void strbuf_printf(StrBuf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void strbuf_vprintf(StrBuf *b, const char *fmt, va_list ap);
 void strbuf_append(StrBuf *b, const char *text, size_t len);
-void strbuf_json_string(StrBuf *b, const char *s); /* quoted and escaped */
+/* Quoted, control characters escaped, what is not UTF-8 as U+FFFD: JSON whatever the bytes are. */
+void strbuf_json_string(StrBuf *b, const char *s);
 const char *strbuf_text(const StrBuf *b);          /* "" when empty */
 void strbuf_free(StrBuf *b);
 

@@ -66,6 +66,14 @@ static void what_is_printed_cannot_command_a_terminal(void **state) {
     status_clear();
 }
 
+static void json_strings_hold_no_control_character(void **state) {
+    (void)state;
+    StrBuf text = {0};
+    strbuf_json_string(&text, "a\"\\\n\t\x7f\xc2\x9b \x9b \xc3\xa9");
+    assert_string_equal(text.text, "\"a\\\"\\\\\\n\\u0009\\u007f\\u009b \\ufffd \xc3\xa9\"");
+    strbuf_free(&text);
+}
+
 static void a_wrong_path_is_a_mistake_and_a_failing_disk_is_not(void **state) {
     (void)state;
     static const int mistakes[] = {ENOENT, ENOTDIR, ENAMETOOLONG, ELOOP, EISDIR};
@@ -116,6 +124,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_well_formed_characters_are_utf8),
         cmocka_unit_test(what_is_printed_cannot_command_a_terminal),
+        cmocka_unit_test(json_strings_hold_no_control_character),
         cmocka_unit_test(a_wrong_path_is_a_mistake_and_a_failing_disk_is_not),
         cmocka_unit_test(files_are_read_up_to_a_limit_and_fifos_not_at_all),
     };
