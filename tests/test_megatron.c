@@ -224,6 +224,8 @@ static void an_index_that_changes_while_it_is_used_does_no_harm(void **state) {
                                                                     .order = (DataOrder)order,
                                                                     .samples = SAMPLES}));
                 read_everything(d, before, SAMPLES, T);
+                assert_int_equal(dataset_warn_of_changes(d), 0);
+                usleep(20000); /* more than a tick of file times */
                 if (how == 0)
                     assert_int_equal(truncate(in_folder("used.idx"), 100), 0);
                 else
@@ -232,6 +234,8 @@ static void an_index_that_changes_while_it_is_used_does_no_harm(void **state) {
                                      0);
                 read_everything(d, after, SAMPLES, T);
                 assert_memory_equal(before, after, SAMPLES * (T + 2) * sizeof *before);
+                assert_int_equal(dataset_warn_of_changes(d), 1);
+                assert_int_equal(dataset_warn_of_changes(d), 0); /* once */
                 dataset_close(d);
             }
     free(ids);

@@ -157,7 +157,13 @@ static void a_changed_file_is_named(void **state) {
     assert_status_fails(dataset_compare(d, "a42f074d"), ERR_USER, "where it had \"a42f074d\"");
     dataset_close(d);
     o.n_sources = 2;
+    assert_status_ok(dataset_open(&d, &o));
+    assert_int_equal(dataset_warn_of_changes(d), 0);
+    usleep(20000); /* more than a tick of file times */
     write_counting("b.bin", 1, 200);
+    assert_int_equal(dataset_warn_of_changes(d), 1);
+    assert_int_equal(dataset_warn_of_changes(d), 0);
+    dataset_close(d);
     assert_status_ok(dataset_open(&d, &o));
     assert_status_fails(dataset_compare(d, was.text), ERR_USER, "b.bin 400 ");
     dataset_close(d);

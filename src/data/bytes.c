@@ -173,6 +173,13 @@ Status bytes_read(const ByteFile *f, int64_t offset, int64_t n, void *out) {
     return f->gzip != NULL ? gzip_read(f->gzip, offset, n, out) : read_file(f, offset, n, out);
 }
 
+bool bytes_modified(const ByteFile *f) {
+    struct stat now;
+    if (fstat(f->fd, &now) != 0) return false;
+    return now.st_size != f->info.st_size || now.st_mtim.tv_sec != f->info.st_mtim.tv_sec ||
+           now.st_mtim.tv_nsec != f->info.st_mtim.tv_nsec;
+}
+
 void bytes_identify(const ByteFile *f, StrBuf *out) {
     strbuf_printf(out, "file %llx:%llx of %lld bytes, changed %lld.%09ld, %08x",
                   (unsigned long long)f->info.st_dev, (unsigned long long)f->info.st_ino,

@@ -12,6 +12,7 @@
 
 #include "data/megatron_dataset.h"
 #include "data/source.h"
+#include "log.h"
 #include "rng.h"
 
 __extension__ typedef unsigned __int128 Wide; /* n * share: 50 + 50 bits */
@@ -27,9 +28,10 @@ struct Dataset {
     MegatronDataset *megatron; /* NULL: cria's own order */
 };
 
-/* The greatest power of ten, 10^22 at most, that makes `sum` at most 10^15: 10^floor(15 - log10(sum)) but
- * for libm, of which CPUs have different code. These powers, and quotients of them, are exact. Sums of
- * weights such as 0.1 + 0.2 + 0.7 are within some last bits of a power of ten: so is the limit. */
+/* The greatest power of ten, 10^22 at most, that makes `sum` at most 10^15: 10^floor(15 -
+ * log10(sum)) but for libm, of which CPUs have different code. These powers, and quotients of them,
+ * are exact. Sums of weights such as 0.1 + 0.2 + 0.7 are within some last bits of a power of ten:
+ * so is the limit. */
 static double unit_of_shares(double sum) {
     double unit = 1e22;
     while (unit * sum > 1e15 * (1 + 2e-15)) unit /= 10;
@@ -198,6 +200,29 @@ Status dataset_compare(const Dataset *d, const char *was) {
             n_was > 0 ? "\"" : "nothing", n_was, was, n_was > 0 ? "\"" : "");
     strbuf_free(&now);
     return st;
+}
+
+static bool warn_if_modified(SourceFile *f) {
+    bool index;
+    if (f->warned || !tokens_modified(f->tokens, &index)) return false;
+    f->warned = true;
+    if (index)
+        log_warn_once("the index of %s was modified: the run goes on with what it was at the start",
+                      tokens_path(f->tokens));
+    else
+        log_warn_once(
+            "%s was modified while the run reads it: samples may not be those that the run "
+            "began with",
+            tokens_path(f->tokens));
+    return true;
+}
+
+int dataset_warn_of_changes(Dataset *d) {
+    int found = 0;
+    for (int i = 0; i < d->n_sources; i++)
+        for (int f = 0; f < d->sources[i].n_files; f++)
+            found += warn_if_modified(&d->sources[i].files[f]);
+    return found;
 }
 
 /* ---- samples --------------------------------------------------------------------------------- */

@@ -43,6 +43,10 @@ void dataset_describe(const Dataset *data, StrBuf *out);
 /* ERR_USER naming the first thing that is not as `description` (of an earlier run) says. */
 Status dataset_compare(const Dataset *data, const char *description);
 
+/* Warns, once each, of files that were modified since they were opened: what is read from then on
+ * may not be what the run began with. Returns how many there are anew. */
+int dataset_warn_of_changes(Dataset *data);
+
 /* Sample number n of the run (n >= 0, endless): copies seq_len + 1 ids. Pure function of (files,
  * options, n): files are interleaved by weight without state, and every file is walked in a fresh
  * permutation each epoch; ORDER_MEGATRON: see order.h. ERR_USER for an id >= vocab: file, offset,

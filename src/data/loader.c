@@ -129,6 +129,8 @@ Status loader_batch(MicroBatch *mb, Dataset *data, const LoaderOptions *o, int64
 static void *fill_ring(void *arg) {
     Loader *l = arg;
     int64_t micros = l->options.global / (l->options.micro * l->options.dp_size);
+    enum { LOOK_SECONDS = 10 }; /* between looks at the files, a microsecond each */
+    double looked = time_now();
     Status st = OK;
     pthread_mutex_lock(&l->lock);
     while (st == OK) {
@@ -138,6 +140,10 @@ static void *fill_ring(void *arg) {
         if (l->stop) break;
         int64_t n = l->made;
         pthread_mutex_unlock(&l->lock);
+        if (time_now() - looked >= LOOK_SECONDS) {
+            dataset_warn_of_changes(l->data);
+            looked = time_now();
+        }
         st = batch_fill(&l->ring[n % l->slots], l->data, &l->options, l->first_step + n / micros,
                         n % micros);
         pthread_mutex_lock(&l->lock);

@@ -1,5 +1,6 @@
 #include "data/source.h"
 
+#include <errno.h>
 #include <glob.h>
 #include <math.h>
 #include <stdlib.h>
@@ -7,6 +8,7 @@
 #include <unistd.h>
 
 #include "data/dataset.h"
+#include "file.h"
 
 /* ---- names --------------------------------------------------------------------------------- */
 
@@ -19,9 +21,24 @@ static bool is_companion(const char *path) {
     return false;
 }
 
+static int glob_error; /* errno of a folder that could not be read; of the main thread */
+
+/* 0: goes on without this folder. */
+static int note_error(const char *folder, int error) {
+    (void)folder;
+    if (file_open_status(error) == ERR_ENV) glob_error = error;
+    return glob_error;
+}
+
 static Status match(const char *pattern, char ***paths, int *n) {
     glob_t found = {0};
-    int rc = glob(pattern, 0, NULL, &found);
+    glob_error = 0;
+    int rc = glob(pattern, 0, note_error, &found);
+    if (glob_error != 0) {
+        globfree(&found);
+        return status_fail(ERR_ENV, "cannot look for token files %s: %s", pattern,
+                           strerror(glob_error));
+    }
     *paths = NEW(char *, (int64_t)found.gl_pathc);
     *n = 0;
     for (size_t i = 0; rc == 0 && i < found.gl_pathc; i++)
@@ -34,7 +51,10 @@ static Status match(const char *pattern, char ***paths, int *n) {
 }
 
 Status source_expand(const char *path, char ***paths, int *n) {
-    if (strpbrk(path, "*?[") != NULL && access(path, F_OK) != 0) return match(path, paths, n);
+    *paths = NULL;
+    *n = 0;
+    bool is_missing = access(path, F_OK) != 0 && file_open_status(errno) == ERR_USER;
+    if (strpbrk(path, "*?[") != NULL && is_missing) return match(path, paths, n);
     *paths = NEW(char *, 1);
     (*paths)[0] = mem_strdup(path);
     *n = 1;

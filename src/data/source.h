@@ -11,6 +11,7 @@ typedef struct {
     int64_t first_sequence, end_sequence; /* the same as sequences, when there is an index */
     int64_t samples;
     int64_t samples_before; /* of the files in front of it */
+    bool warned;            /* that it was modified */
 } SourceFile;
 
 typedef struct {

@@ -319,6 +319,11 @@ uint32_t tokens_fingerprint(const TokenFile *f) {
     return (uint32_t)crc32(crc, (const Bytef *)&of_index, sizeof of_index);
 }
 
+bool tokens_modified(const TokenFile *f, bool *index) {
+    *index = f->index_bytes != NULL && bytes_modified(f->index_bytes);
+    return *index || bytes_modified(f->bytes);
+}
+
 Status tokens_check_eod(const TokenFile *f, int64_t eod, const char *name) {
     int64_t largest = id_type_largest(f->type);
     if (eod <= largest) return OK;

@@ -21,6 +21,8 @@ const MegatronIndex *tokens_index(const TokenFile *file); /* NULL: the format ha
 bool tokens_is_gzip(const TokenFile *file);
 int64_t tokens_bytes(const TokenFile *file); /* on disk, without an index */
 uint32_t tokens_fingerprint(const TokenFile *file);
+/* Have the ids, or has the index, been modified since they were opened? */
+bool tokens_modified(const TokenFile *file, bool *index);
 /* ERR_USER when no id of this file's type can be `eod`, which `name` names ("data.eod"). */
 Status tokens_check_eod(const TokenFile *file, int64_t eod, const char *name);
 
