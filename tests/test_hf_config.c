@@ -296,6 +296,10 @@ static void a_damaged_directory_is_refused(void **state) {
                         "found more than 4194304 bytes, expected this config of a model");
     assert_int_equal(unlink(config), 0);
     assert_status_fails(hf_import(hf, ckpt), ERR_USER, "cannot open");
+    assert_status_fails(hf_import("tests/golden/hf_untied/model.safetensors", ckpt), ERR_USER,
+                        "model.safetensors is not a directory: expected one with config.json");
+    assert_status_fails(hf_import("meta-llama/Llama-3.2-1B", ckpt), ERR_USER,
+                        "is downloaded first, by hf download");
     free(path), free(config);
 }
 

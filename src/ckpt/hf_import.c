@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "ckpt/checkpoint.h"
@@ -34,6 +35,20 @@ typedef struct {
     float *weights;           /* the same, mapped */
     int64_t bytes;            /* of it */
 } Import;
+
+static Status check_directory(const char *dir) {
+    struct stat info;
+    if (stat(dir, &info) != 0)
+        return status_fail(
+            file_open_status(errno),
+            "cannot open %s: %s; a model of the Hugging Face hub is downloaded first, "
+            "by hf download",
+            dir, strerror(errno));
+    if (S_ISDIR(info.st_mode)) return OK;
+    return status_fail(ERR_USER,
+                       "%s is not a directory: expected one with config.json and model.safetensors",
+                       dir);
+}
 
 static Status read_config(Import *m) {
     char *path = mem_printf("%s/config.json", m->dir);
@@ -237,6 +252,7 @@ static Status save(const Import *m, int64_t *bytes) {
 static Status import_all(Import *m, float *block, int64_t *bytes) {
     if (access(m->checkpoint, F_OK) == 0)
         return status_fail(ERR_USER, "%s exists; name another checkpoint", m->checkpoint);
+    CHECK(check_directory(m->dir));
     CHECK(read_config(m));
     CHECK(hf_files_open(&m->files, m->dir));
     CHECK(check_tensors(m, block));
