@@ -265,6 +265,7 @@ void session_close(Session *s) {
     if (s->comm.host != NULL) comm_close(&s->comm); /* it may use the arena */
     arena_free(&s->arena);
     free(s->planned);
+    free(s->hf);
     *s = (Session){0};
 }
 

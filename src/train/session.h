@@ -27,6 +27,7 @@ typedef struct {
     double *loss; /* device accumulator */
     Dataset *train_data, *val_data; /* val_data NULL: no evaluation */
     LoaderOptions loader;
+    char *hf; /* HF_ENTRY (ckpt/hf.h) of the checkpoint resumed from, for those saved; NULL: none */
     Comm *planned; /* of session_plan: a world and a cp group that only have sizes */
 } Session;
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ckpt/hf.h"
 #include "version.h"
 
 #define STEPS_MAX 1000000000000 /* of run.steps, too */
@@ -69,10 +70,11 @@ Status state_begin_save(Session *s, const TrainState *state, CkptSave **file, ch
                                  {"cria.dataset", data.text},
                                  {"cria.config_hash", hash},
                                  {"cria.guard", guard.text},
-                                 {"cria.config", strbuf_text(&config)}};
+                                 {"cria.config", strbuf_text(&config)},
+                                 {HF_ENTRY, s->hf}}; /* last, as there may be none */
+    const int n_entries = (int)(sizeof entries / sizeof *entries) - (s->hf == NULL);
     *path = checkpoint_path(s->config->run.dir, state->step);
-    Status st = checkpoint_begin(file, *path, tensors, n_tensors, entries,
-                                 (int)(sizeof entries / sizeof *entries), s->comm.host);
+    Status st = checkpoint_begin(file, *path, tensors, n_tensors, entries, n_entries, s->comm.host);
     if (st != OK) {
         free(*path);
         *path = NULL;

@@ -10,6 +10,7 @@
 #include <zlib.h>
 
 #include "ckpt/checkpoint_parts.h"
+#include "ckpt/hf.h"
 #include "train/watchdog.h"
 
 enum { BLOCK_BYTES = 64 << 20 }; /* read at a time */
@@ -214,5 +215,9 @@ Status state_load(Session *s, Checkpoint *ck, uint32_t *weights_crc) {
     CHECK(comm_agree(s->comm.host, optimizer_publish(s->optimizer, s->stream)));
     CHECK(optimizer_weights_crc(s->optimizer, s->comm.host, s->stream, weights_crc));
     watchdog_beat(0, PHASE);
-    return comm_agree(s->comm.host, compare_weights(s, ck, read, *weights_crc));
+    CHECK(comm_agree(s->comm.host, compare_weights(s, ck, read, *weights_crc)));
+    const char *hf = checkpoint_entry(ck, HF_ENTRY);
+    free(s->hf);
+    s->hf = hf != NULL ? mem_strdup(hf) : NULL;
+    return OK;
 }

@@ -74,3 +74,20 @@ for path in "$work/no/where" "$first/x"; do
     run "$cria" import "$work/bf16" "$path"
     expect_refused "import to $path" 2 "$path"
 done
+
+# What no key holds goes through runs: the length, bos, pad, and further ends.
+cp -r "$work/bf16" "$work/kept"
+sed -i -e 's/"bos_token_id": null/"bos_token_id": 1/' -e 's/"eos_token_id": 260/"eos_token_id": [260, 5, 6]/' \
+    -e 's/"max_position_embeddings": 32/"max_position_embeddings": 131072/' \
+    -e 's/"pretraining_tp": 1/"pad_token_id": 2, "pretraining_tp": 1/' "$work/kept/config.json"
+mkdir "$work/third"
+run "$cria" import "$work/kept" "$work/third/step_00000000.safetensors"
+expect_status 'import of ids' 0
+train 2 third run.steps=1 --resume auto
+expect_status 'a run from it' 0
+train 1 third run.steps=2 --resume auto
+expect_status 'a run from that' 0
+run "$cria" export "$(newest)" "$work/fourth"
+expect_status 'export of that' 0
+config_of() { tr -d '\n ' <"$1/config.json" | sed 's/,"torch_dtype.*//; s/,"pretraining_tp":1//'; }
+expect 'config.json' "$(config_of "$work/fourth")" "$(config_of "$work/kept")"
