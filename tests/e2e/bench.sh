@@ -136,6 +136,7 @@ refused 'steps=1,2: found more than 1 value' step "$config" steps=1,2
 refused "steps=0: found '0'" step "$config" steps=0
 refused "micro_steps=65537: found '65537', expected a number from 1 to 65536" step "$config" micro_steps=65537
 refused '--timeline needs a file' cp --timeline=
+refused "cannot write the picture $work/nowhere/cp.svg" cp S=64 D=8 --timeline "$work/nowhere/cp.svg"
 refused '--timeline needs a file' cp --timeline
 run mpirun -n 2 "$cria" bench cp mask=blue
 expect_refused 'cp on 2 ranks' 2 "found 'blue'"

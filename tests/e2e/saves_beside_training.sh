@@ -146,7 +146,8 @@ DISK_MODE=hold
 touch "$work/trouble"
 troubled train 2 stuck run.steps=2 run.watchdog_seconds=4
 expect_status 'a disk that is stuck' 3
-expect 'a disk that is stuck: phase' "$(grep -c "in phase 'checkpoint' of step 2" "$work/err")" 2
+# one rank may end the job before the other has told
+expect 'a disk that is stuck: phase' "$(($(grep -c "in phase 'checkpoint' of step 2" "$work/err") > 0))" 1
 rm "$work/trouble"
 
 # ---- a broken disk -------------------------------------------------------------------------------
