@@ -11,10 +11,10 @@
 #include <cuda_bf16.h>
 
 #include "attention.h"
+#include "ptx.cuh"
 
 using bf16 = __nv_bfloat16;
 static constexpr int TILE = 64, THREADS = 128;
-static constexpr float LOG2E = 1.44269504f;
 
 struct Params {
     bf16 *o;
@@ -31,13 +31,9 @@ struct Params {
 
 /* ---- tiles ----------------------------------------------------------------------------------- */
 
-static __device__ __forceinline__ uint32_t shared_addr(const void *p) {
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
-
 template <int DP>
 static __device__ __forceinline__ uint32_t chunk_at(const bf16 *tile, int row, int chunk) {
-    return shared_addr(tile) + row * DP * 2 + ((chunk ^ (row & 7)) << 4);
+    return smem_addr(tile) + row * DP * 2 + ((chunk ^ (row & 7)) << 4);
 }
 
 /* tile[64, DP] = x[row0 .. row0 + 64, D], asynchronously; zeros outside [0, n_rows) and past D. */
@@ -71,30 +67,6 @@ template <int N> static __device__ __forceinline__ void load_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
-static __device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], uint32_t addr) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(addr)
-                 : "memory");
-}
-static __device__ __forceinline__ void ldmatrix_trans(uint32_t (&r)[4], uint32_t addr) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(addr)
-                 : "memory");
-}
-static __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                           uint32_t b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
-                 "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-static __device__ __forceinline__ uint32_t pack(float lo, float hi) {
-    __nv_bfloat162 x = __floats2bfloat162_rn(lo, hi);
-    return *(uint32_t *)&x;
-}
-
 /* d[16, 8N] = a[this warp's 16 rows, DP] b[8N rows from b_row on, DP]^T. Accumulators: lane (g =
  * lane / 4, t = lane % 4) holds rows g (elements 0, 1) and g + 8 (2, 3) at columns 8i + 2t, + 1. */
 template <int DP, int N>
@@ -112,8 +84,8 @@ static __device__ void product_nt(float (&d)[N][4], const bf16 *a, const bf16 *b
         for (int i = 0; i < N / 2; i++) {
             int row = b_row + 16 * i + lane / 16 * 8 + lane % 8;
             ldmatrix(y, chunk_at<DP>(b, row, 2 * k + lane / 8 % 2));
-            mma(d[2 * i], x, y[0], y[1]);
-            mma(d[2 * i + 1], x, y[2], y[3]);
+            mma_bf16(d[2 * i], x, y[0], y[1]);
+            mma_bf16(d[2 * i + 1], x, y[2], y[3]);
         }
     }
 }
@@ -125,15 +97,15 @@ static __device__ void product_nn(float (&d)[DP / 8][4], const float (&p)[N][4],
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int k = 0; k < N / 2; k++) {
-        uint32_t x[4] = {pack(p[2 * k][0], p[2 * k][1]), pack(p[2 * k][2], p[2 * k][3]),
-                         pack(p[2 * k + 1][0], p[2 * k + 1][1]),
-                         pack(p[2 * k + 1][2], p[2 * k + 1][3])};
+        uint32_t x[4] = {pack_bf16(p[2 * k][0], p[2 * k][1]), pack_bf16(p[2 * k][2], p[2 * k][3]),
+                         pack_bf16(p[2 * k + 1][0], p[2 * k + 1][1]),
+                         pack_bf16(p[2 * k + 1][2], p[2 * k + 1][3])};
 #pragma unroll
         for (int i = 0; i < DP / 16; i++) {
             uint32_t y[4];
             ldmatrix_trans(y, chunk_at<DP>(b, b_row + 16 * k + lane % 16, 2 * i + lane / 16));
-            mma(d[2 * i], x, y[0], y[1]);
-            mma(d[2 * i + 1], x, y[2], y[3]);
+            mma_bf16(d[2 * i], x, y[0], y[1]);
+            mma_bf16(d[2 * i + 1], x, y[2], y[3]);
         }
     }
 }

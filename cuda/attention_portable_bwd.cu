@@ -5,18 +5,6 @@
 
 namespace {
 
-/* dst (+)= src for this lane's row of an accumulator */
-template <int DP>
-__device__ void store_row(float *dst, const float (&x)[DP / 8][4], int r, int D, bool add) {
-#pragma unroll
-    for (int i = 0; i < DP / 8; i++) {
-        if (8 * i >= D) continue;
-        float2 *to = (float2 *)(dst + 8 * i);
-        float2 old = add ? *to : make_float2(0, 0);
-        *to = make_float2(x[i][2 * r] + old.x, x[i][2 * r + 1] + old.y);
-    }
-}
-
 /* dk and dv: one CTA per (key tile, KV head), over the group's heads; everything is transposed, so
  * that P^T and dS^T are A operands. */
 template <int DP> __global__ void __launch_bounds__(THREADS) bwd_kv_kernel(const Params p) {
@@ -90,8 +78,8 @@ template <int DP> __global__ void __launch_bounds__(THREADS) bwd_kv_kernel(const
         int row = tile_key + 8 * r;
         if (row >= tile.rows) continue;
         float *to = p.dkv + (int64_t)(tile.row0 + row) * 2 * p.K * p.D + kv_head * p.D + 2 * t;
-        store_row<DP>(to, dk, r, p.D, p.accumulate);
-        store_row<DP>(to + p.K * p.D, dv, r, p.D, p.accumulate);
+        store_row<DP>(to, dk[0], r, p.D, p.accumulate);
+        store_row<DP>(to + p.K * p.D, dv[0], r, p.D, p.accumulate);
     }
 }
 
@@ -153,7 +141,7 @@ template <int DP> __global__ void __launch_bounds__(THREADS) bwd_q_kernel(const 
     for (int r = 0; r < 2; r++) {
         int row = tile_row + 8 * r;
         if (row < tile.rows)
-            store_row<DP>(p.dq + (tile.row0 + row) * q_stride + head * p.D + 2 * t, dq, r, p.D,
+            store_row<DP>(p.dq + (tile.row0 + row) * q_stride + head * p.D + 2 * t, dq[0], r, p.D,
                           p.accumulate);
     }
 }

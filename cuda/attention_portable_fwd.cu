@@ -100,7 +100,7 @@ template <int DP> __global__ void __launch_bounds__(THREADS) fwd_kernel(const Pa
             if (8 * i >= p.D) continue;
             float x = o[i][2 * r] * inverse, y = o[i][2 * r + 1] * inverse;
             if (p.o_acc) *(float2 *)(p.o_acc + to + 8 * i) = make_float2(x, y);
-            if (p.o) *(uint32_t *)(p.o + to + 8 * i) = pack(x, y);
+            if (p.o) *(uint32_t *)(p.o + to + 8 * i) = pack_bf16(x, y);
         }
     }
 }

@@ -169,7 +169,7 @@ __device__ void load_steps(BwdShared<D> &sm, const CUtensorMap *map_q, const CUt
         for (int e = lane; e < ROWS; e += 32) {
             bool inside = row0 + e < step.row_end;
             float lse = inside ? p.lse[from + e] : -INFINITY;
-            sm.lse[i][e] = lse == -INFINITY ? INFINITY : lse * 1.44269504f;
+            sm.lse[i][e] = lse == -INFINITY ? INFINITY : lse * LOG2E;
             sm.delta[i][e] = inside ? p.delta[from + e] * p.scale : 0;
         }
         __syncwarp();
@@ -207,22 +207,11 @@ __device__ void add_dq(BwdShared<D> &sm, const CUtensorMap *map_dq, const BwdPar
     bulk_wait();
 }
 
-/* dst[64, D] (+)= x, row 8r of this lane's two; layout as wgmma_ss leaves it. */
-template <int D>
-__device__ __forceinline__ void store_row(float *dst, const float (&x)[D / 2], int r, bool add) {
-#pragma unroll
-    for (int i = 0; i < D / 8; i++) {
-        float2 *to = (float2 *)(dst + 8 * i);
-        float2 old = add ? *to : make_float2(0, 0);
-        *to = make_float2(x[4 * i + 2 * r] + old.x, x[4 * i + 2 * r + 1] + old.y);
-    }
-}
-
 template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, int wg) {
     constexpr int ROWS = Bwd<D>::ROWS, BLOCKS = ROWS / 16;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, g = lane / 4, t = lane % 4;
     const int tile_key = wg * 64 + warp * 16 + g; /* and tile_key + 8 */
-    const float c = p.scale * 1.44269504f;
+    const float c = p.scale * LOG2E;
     auto release = [&](uint64_t *bar) {
         __syncwarp();
         if (lane == 0) mbar_arrive(bar);
@@ -350,8 +339,8 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
             int key = tile_key + 8 * r;
             if (key >= item.rows) continue;
             float *to = p.dkv + ((int64_t)(item.row0 + key) * 2 * p.K + item.kv_head) * D + 2 * t;
-            store_row<D>(to, dk, r, add);
-            store_row<D>(to + p.K * D, dv, r, add);
+            store_row<D>(to, dk, r, D, add);
+            store_row<D>(to + p.K * D, dv, r, D, add);
         }
         if (p.head_splits > 1) {
             __syncwarp();
@@ -437,8 +426,8 @@ void launch(const BwdParams &p, float *dq, const void *d_o, const void *q, const
 
 /* Chooses among how many items the query heads of a KV head are split: the choice that ends first
  * by this estimate, in steps. An SM has at least the mean and at least the longest item to walk,
- * and the splits of a group wait for one another at their end (BWD_SPLIT_WAIT_STEPS an item for each link
- * of each split's chain, so that the best of the header's numbers of splits wins). */
+ * and the splits of a group wait for one another at their end (BWD_SPLIT_WAIT_STEPS an item for
+ * each link of each split's chain, so that the best of the header's numbers of splits wins). */
 int choose_head_splits(const AttnList &list, int K, int group, int sm_count) {
     int best = 1;
     double least = INFINITY, mean = (double)list.n_steps * K * group / sm_count;

@@ -347,7 +347,7 @@ void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void 
     p.Sq = (int)s.Sq;
     p.H = s.H;
     p.K = s.K;
-    p.c = s.scale * LOG2_E;
+    p.c = s.scale * LOG2E;
     p.resume = resume;
     p.remote = work->remote;
     p.split_done = work->split_done;

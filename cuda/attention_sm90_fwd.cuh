@@ -6,8 +6,6 @@
 
 #include "attention_sm90.cuh"
 
-constexpr float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
-
 struct FwdParams {
     __nv_bfloat16 *o;
     float *o_acc, *lse;
@@ -131,7 +129,7 @@ __device__ __forceinline__ void load_rows(float (&o)[D / 2], float (&m)[2], floa
         int row = warp_row + lane / 4 + 8 * r;
         bool old = resume && row < item.rows;
         float lse = old ? p.lse[(int64_t)item.head * p.Sq + item.row0 + row] : -INFINITY;
-        m[r] = fmaxf(lse * LOG2_E, LOWEST);
+        m[r] = fmaxf(lse * LOG2E, LOWEST);
         l[r] = lse > -INFINITY && t == 0 ? 1.0f : 0.0f;
         const float *from = p.o_acc + ((int64_t)(item.row0 + row) * p.H + item.head) * D + 2 * t;
 #pragma unroll
@@ -159,7 +157,7 @@ __device__ __forceinline__ void store_rows(float (&o)[D / 2], const float (&m)[2
         int row = tile_row + 8 * r;
         if (t == 0 && row < item.rows)
             p.lse[(int64_t)item.head * p.Sq + item.row0 + row] =
-                l[r] > 0 ? m[r] * LN_2 + logf(l[r]) : -INFINITY;
+                l[r] > 0 ? m[r] * LN2 + logf(l[r]) : -INFINITY;
     }
     rescale(o, factor);
     const bool more_splits = SPLIT_KV && item.kv_split + 1 < item.kv_splits;

@@ -6,18 +6,11 @@
  * keeps 132 rows, 34 MB, under way: the second pass reads them from L2. Bytes of device memory:
  * 2 S V forward, 4 S V with the gradient. One FMA and one exponential per element and pass. */
 #include "common.cuh"
+#include "ptx.cuh"
 
 #include <float.h>
 
 enum { THREADS = 1024, IN_FLIGHT = 4 };
-#define LOG2E 1.44269504088896341f
-
-/* 2^x by the hardware; its relative error of 2^-22 is far below what bf16 keeps */
-static __device__ __forceinline__ float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 
 template <int W> static __device__ __forceinline__ void zero_row(bf16 *x, int Vp) {
     const float zero[W] = {};

@@ -11,13 +11,10 @@
 
 #include <cuda.h>
 #include <cuda_bf16.h>
-#include <stdint.h>
+
+#include "ptx.cuh"
 
 /* ---- barriers -------------------------------------------------------------------------------- */
-
-static __device__ __forceinline__ uint32_t smem_addr(const void *p) {
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
 
 /* The kernel's dynamic shared memory as a T at a multiple of 1024 bytes; launch with
  * shared_bytes<T>(). (The offset is added to the array, not computed as an address, so that the
@@ -56,9 +53,6 @@ static __device__ __forceinline__ void mbar_wait(uint64_t *bar, int parity) {
 }
 static __device__ __forceinline__ void named_barrier(int id, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-static __device__ __forceinline__ void named_barrier_arrive(int id, int threads) {
-    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 /* Orders this thread's ordinary shared-memory accesses before later ones of wgmma and TMA. */
 static __device__ __forceinline__ void fence_async_proxy() {
@@ -128,24 +122,6 @@ template <int N> __device__ __forceinline__ void registers_shrink() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
 }
 
-/* Read anew, where an address made of it is not to take a register for the rest of the kernel. */
-static __device__ __forceinline__ int lane_id() {
-    int lane;
-    asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
-    return lane;
-}
-
-static __device__ __forceinline__ float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-/* volatile: it must not move above the wait for a wgmma that still reads the old value */
-static __device__ __forceinline__ uint32_t pack_bf16(float lo, float hi) {
-    uint32_t r;
-    asm volatile("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
-    return r;
-}
 /* The accumulators of 16 columns (block b) as an A operand: rows stay, so no shuffle is needed. */
 template <int R>
 __device__ __forceinline__ void pack_block(uint32_t (&a)[4], const float (&d)[R], int b) {
@@ -158,26 +134,11 @@ static __device__ __forceinline__ void stmatrix(uint32_t addr, const uint32_t (&
                  "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
                  : "memory");
 }
-static __device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], uint32_t addr) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(addr)
-                 : "memory");
-}
 static __device__ __forceinline__ void stmatrix_trans(uint32_t addr, const uint32_t (&r)[4]) {
     asm volatile(
         "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(addr),
         "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
         : "memory");
-}
-
-/* d[16, 8] += a[16, 16] b[16, 8] of one warp; d as in wgmma_ss below. */
-static __device__ __forceinline__ void mma_bf16(float *d, const uint32_t (&a)[4], uint32_t b0,
-                                                uint32_t b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-                 "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 /* ---- wgmma ----------------------------------------------------------------------------------- */
