@@ -471,7 +471,7 @@ void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const 
     int64_t head = i64_max(s.Sq * s.D * 8, 1), head_group = head * (s.H / s.K);
     int64_t heads_in_flight = has_groups ? l2_share(BWD_REMOTE_L2_MIB, work->l2_bytes) / head_group
                                          : l2_share(BWD_L2_MIB, work->l2_bytes) / head;
-    bool all_fit = s.H * head <= l2_share(BWD_LAST_GROUP_L2_MIB, work->l2_bytes);
+    bool all_fit = s.H * head <= l2_share(BWD_ALL_L2_MIB, work->l2_bytes);
     int64_t heads_in_last_group = has_groups && all_fit ? INT32_MAX : heads_in_flight;
     BwdParams p = {};
     p.dkv = dkv;

@@ -10,13 +10,11 @@
  * timed when a shape is first met, and another one is taken if it is more than 3 % faster. Every
  * algorithm admitted here sums in a fixed order and in fp32 (no splits that are joined in bf16). */
 #include "common.cuh"
+#include "tuning.h"
 
 #include <cublasLt.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { CANDIDATES = 8, ROUNDS = 5 };
-static const size_t WORKSPACE = 64 << 20;
 
 /* d[m,n] = op(a)[m,k] op(b)[k,n] + c, column-major; no padding, so comparable by bytes */
 typedef struct {
@@ -68,7 +66,7 @@ void cuda_gemm_autotune(bool on) {
 static void *workspace_of(Stream *stream) {
     if (stream->workspace == NULL)
         stream->workspace =
-            cuda_scratch_new((int64_t)WORKSPACE, "workspace for matrix products", stream->s);
+            cuda_scratch_new((int64_t)GEMM_WORKSPACE, "workspace for matrix products", stream->s);
     return stream->workspace;
 }
 
@@ -77,7 +75,7 @@ static cublasStatus_t multiply(const Plan *p, const cublasLtMatmulAlgo_t *algori
     float alpha = 1, beta = p->shape.add ? 1.0f : 0.0f;
     return cublasLtMatmul(gemms.handle, p->product, &alpha, o.a, p->a, o.b, p->b, &beta,
                           o.c != NULL ? o.c : o.d, p->d, o.d, p->d, algorithm, workspace_of(stream),
-                          WORKSPACE, stream->s);
+                          GEMM_WORKSPACE, stream->s);
 }
 
 /* ---- choosing an algorithm ------------------------------------------------------------------ */
@@ -87,7 +85,7 @@ static float time_one(const Plan *p, const cublasLtMatmulAlgo_t *algorithm, Oper
                       Stream *stream, const cudaEvent_t event[2]) {
     const float never = 1e30f;
     float best = never;
-    for (int i = 0; i <= ROUNDS; i++) { /* the first run warms up */
+    for (int i = 0; i <= GEMM_ROUNDS; i++) { /* the first run warms up */
         float ms = 0;
         cudaEventRecord(event[0], stream->s);
         if (multiply(p, algorithm, o, stream) != CUBLAS_STATUS_SUCCESS) return never;
@@ -120,7 +118,7 @@ static int fastest(const Plan *p, const cublasLtMatmulHeuristicResult_t *found, 
     float least = time_one(p, &found[0].algo, o, stream, event);
     for (int i = 1; i < n; i++) {
         float ms = time_one(p, &found[i].algo, o, stream, event);
-        if (ms < 0.97f * least) best = i, least = ms;
+        if (ms < (1 - GEMM_MIN_GAIN) * least) best = i, least = ms;
     }
     CUDA_NOTE(cudaEventDestroy(event[0]));
     CUDA_NOTE(cudaEventDestroy(event[1]));
@@ -136,12 +134,13 @@ static bool prefer(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferen
 
 static bool choose_algorithm(Plan *p, Operands o, const char *op, Stream *stream) {
     cublasLtMatmulPreference_t preference;
-    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+    cublasLtMatmulHeuristicResult_t found[GEMM_CANDIDATES];
     const Shape *s = &p->shape;
     int n = 0;
     if (!NOTE(op, cublasLtMatmulPreferenceCreate(&preference))) return false;
     bool good =
-        prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (uint64_t)WORKSPACE, op) &&
+        prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (uint64_t)GEMM_WORKSPACE,
+               op) &&
         prefer(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
                (uint32_t)CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, op) &&
         prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, (uint32_t)s->align_a, op) &&
@@ -149,7 +148,7 @@ static bool choose_algorithm(Plan *p, Operands o, const char *op, Stream *stream
         prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, (uint32_t)s->align_c, op) &&
         prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, (uint32_t)s->align_d, op) &&
         NOTE(op, cublasLtMatmulAlgoGetHeuristic(gemms.handle, p->product, p->a, p->b, p->d, p->d,
-                                                preference, CANDIDATES, found, &n));
+                                                preference, GEMM_CANDIDATES, found, &n));
     cublasLtMatmulPreferenceDestroy(preference);
     if (!good) return false;
     if (n == 0) {

@@ -6,6 +6,7 @@
 #ifndef CRIA_CUDA_TUNING_H
 #define CRIA_CUDA_TUNING_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /* The L2 cache of the GPU on which the sizes below were measured, in MiB. */
@@ -21,8 +22,7 @@ static inline int64_t l2_share(int64_t mib, int64_t l2_cache_bytes) {
 constexpr int64_t FWD_L2_MIB = 32;        /* K and V; H200; none kept; 148048b */
 constexpr int64_t BWD_L2_MIB = 64;        /* q, dO and dq; H200; none kept; 148048b */
 constexpr int64_t BWD_REMOTE_L2_MIB = 48; /* with remote KV; H200; none kept; b8fe6fa */
-constexpr int64_t BWD_LAST_GROUP_L2_MIB =
-    100; /* all heads of a last group; H200; none kept; f5f62bd */
+constexpr int64_t BWD_ALL_L2_MIB = 100;   /* all heads, then walked at once; none kept; f5f62bd */
 /* How long the splits of a head group wait for one another, in steps an item and link; H200; causal
  * 2k with every number of splits, figures in attention_sm90_bwd.cu; 6eac125. */
 constexpr double BWD_SPLIT_WAIT_STEPS = 3.0;
@@ -38,5 +38,11 @@ constexpr double FWD_WIDE_KEYS_PER_ROW = 2000;
 constexpr double FWD_ITEM_STEPS = 0.5, FWD_SPLIT_PASS_US = 2.2;
 constexpr int FWD_MIN_SPLIT_STEPS = 4;
 constexpr double FWD_MIN_GAIN = 0.05, FWD_MIN_GAIN_US = 8;
+
+/* ---- matrix products (gemm.cu): algorithms timed for a shape, rounds of each, and the gain that
+ * changes the choice; workspace of cuBLASLt; H200; none kept; 7b62d1a ---- */
+constexpr int GEMM_CANDIDATES = 8, GEMM_ROUNDS = 5;
+constexpr float GEMM_MIN_GAIN = 0.03f;
+constexpr size_t GEMM_WORKSPACE = 64 << 20;
 
 #endif

@@ -20,8 +20,8 @@ static void learn(GuardState *g, const StepNumbers *n) {
     g->in_a_row = 0;
 }
 
-/* Standard deviations of `loss` above the mean. Losses that hardly vary have no spikes of a
- * thousandth. */
+/* Standard deviations of `loss` above the mean. The deviation counts as at least 1e-3 of the mean, so
+ * that a difference of a thousandth is no spike where losses hardly vary. */
 static double deviations_above(const GuardState *g, double loss, double *mean) {
     int64_t n = remembered(g);
     double sum = 0, squares = 0;

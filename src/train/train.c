@@ -96,6 +96,7 @@ static Status step(Train *t, StepResult *r) {
                       .save = sums[SAVE] > 0,
                       .written = sums[WRITTEN] == s->world};
     double scale = 1 / n.count;
+    /* 1e-6 as in PyTorch's clip_grad_norm_ */
     if (c->optim.clip > 0) scale *= fmin(1, c->optim.clip / (r->grad_norm + 1e-6));
     CHECK(saver_release(t->saver));
     watchdog_beat(t->state.step + 1, "optimizer");
