@@ -40,7 +40,7 @@ export OMPI_CC  := $(CC)
 
 # ---- files --------------------------------------------------------------------------------------
 SRC   := $(sort $(wildcard src/*.c src/*/*.c))
-SRC   := $(if $(filter 1,$(GPU)),$(filter-out src/ops_nogpu.c,$(SRC)),$(SRC))
+SRC   := $(if $(filter 1,$(GPU)),$(filter-out src/ops/ops_nogpu.c,$(SRC)),$(SRC))
 CU    := $(if $(filter 1,$(GPU)),$(sort $(wildcard cuda/*.cu)))
 OBJ   := $(SRC:%.c=$(BUILD)/%.o) $(CU:%.cu=$(BUILD)/%.o)
 LIB   := $(BUILD)/libcria.a
@@ -101,8 +101,8 @@ $(BUILD)/cria: $(BUILD)/src/main.o $(LIB)
 $(LIB): $(filter-out $(BUILD)/src/main.o,$(OBJ))
 	@rm -f $@ && ar rcs $@ $^
 
-$(BUILD)/src/version.o: ALL += -DCRIA_COMMIT='"$(COMMIT)"'
-$(BUILD)/src/version.o: $(BUILD)/commit
+$(BUILD)/src/base/version.o: ALL += -DCRIA_COMMIT='"$(COMMIT)"'
+$(BUILD)/src/base/version.o: $(BUILD)/commit
 
 $(BUILD)/src/comm/mpi.o $(BUILD)/src/comm/mpi_world.o: $(BUILD)/src/comm/%.o: src/comm/%.c $(STAMP)
 	@echo "  cc    $<"

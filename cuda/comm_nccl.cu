@@ -5,7 +5,7 @@
  * with high priority, so that a transfer need not wait for the blocks of a running attention.
  * Events hand over: its stream waits for the caller's, and the caller's for the operation, at once
  * for a collective and in comm_wait() for a group. */
-#include "comm_peer.h"
+#include "comm_ipc.h"
 
 #include <nccl.h>
 #include <stdlib.h>

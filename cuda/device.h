@@ -17,8 +17,8 @@
 #define _Noreturn [[noreturn]] /* base.h is C11 */
 extern "C" {
 #endif
-#include "base.h"
-#include "ops.h"
+#include "base/base.h"
+#include "ops/ops.h"
 
 struct Stream {
     cudaStream_t s;

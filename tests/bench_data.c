@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "data/loader.h"
-#include "rng.h"
+#include "base/rng.h"
 
 enum { T = 8192, EOD = 50256, RANKS = 8 };
 

@@ -8,7 +8,7 @@
 #endif
 
 #include "cpu/cpu.h"
-#include "rng.h"
+#include "base/rng.h"
 
 typedef enum { FWD, DGRAD, WGRAD, N_FORMS } Form;
 

@@ -2,7 +2,7 @@
 #ifndef CRIA_CONFIG_TEXT_H
 #define CRIA_CONFIG_TEXT_H
 
-#include "config.h"
+#include "config/config.h"
 
 /* What follows it in a case begins at line 12, still inside `data`. */
 #define LEAST                                                                                      \

@@ -9,8 +9,8 @@
 
 #include "gpu_open.h"
 #include "must.h"
-#include "ops.h"
-#include "rng.h"
+#include "ops/ops.h"
+#include "base/rng.h"
 
 /* cuda/gemm.cu: times the algorithms of new matrix shapes; forgets the choices made so far. */
 void cuda_gemm_autotune(bool on);

@@ -6,7 +6,7 @@
 #include "attention.h"
 extern "C" {
 #include "bench/cases.h"
-#include "rng.h"
+#include "base/rng.h"
 }
 
 #include <cuda_bf16.h>

@@ -206,7 +206,7 @@ static void test_flags(Comm *c, int64_t n) {
     free(host);
 }
 
-/* cuda/comm_peer.cu */
+/* cuda/comm_ipc.cu */
 extern int peers_test_damaged;
 
 /* Exposing memory leaves its bytes as they were; where a copy arrives damaged, all ranks use NCCL instead.

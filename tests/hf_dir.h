@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "ckpt/hf.h"
+#include "hf/hf.h"
 #include "test.h"
 
 static char dir[64], ckpt[96], hf[96], out[96];

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "attn/mask.h"
-#include "rng.h"
+#include "base/rng.h"
 
 enum { CASE_SLICES_MAX = 128 };
 

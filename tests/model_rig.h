@@ -10,7 +10,7 @@
 #include "model/llama.h"
 #include "must.h"
 #include "optim/optimizer.h"
-#include "rng.h"
+#include "base/rng.h"
 
 /* The caller sets the first four before rig_open: ops NULL is the CPU, the mask may be left out. */
 typedef struct {

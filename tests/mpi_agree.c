@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "rng.h"
-#include "train/agree.h"
+#include "base/rng.h"
+#include "health/agree.h"
 
 #define EXPECT(cond)                                                                               \
     do {                                                                                           \

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "ckpt/checkpoint.h"
-#include "rng.h"
+#include "base/rng.h"
 
 #define EXPECT_EQ(found, expected)                                                                 \
     do {                                                                                           \

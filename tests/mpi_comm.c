@@ -12,7 +12,7 @@
 
 #include "comm/comm.h"
 #include "comm/shared.h"
-#include "rng.h"
+#include "base/rng.h"
 
 #define EXPECT_EQ(found, expected)                                                                 \
     do {                                                                                           \

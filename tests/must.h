@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base.h"
+#include "base/base.h"
 
 #define MUST(call)                                                                                 \
     do {                                                                                           \

@@ -14,7 +14,7 @@
 #endif
 
 #include "cpu/cpu.h"
-#include "rng.h"
+#include "base/rng.h"
 
 /* ---- tensors: free with tensor_free(), which fails if anything wrote outside them -------------
  */

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "base.h"
+#include "base/base.h"
 
 /* The expression returns OK; otherwise the sentence is printed. */
 #define assert_status_ok(expr)                                                                     \

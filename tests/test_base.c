@@ -1,13 +1,13 @@
 /* test_base.c: what every module builds on: messages that are safe to print, whole files, and the
  * exit status that a failed open stands for. */
-#include "base.h"
+#include "base/base.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
-#include "file.h"
-#include "text.h"
+#include "base/file.h"
+#include "base/text.h"
 #include "token_files.h"
 
 static void only_well_formed_characters_are_utf8(void **state) {

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "ckpt/checkpoint.h"
-#include "rng.h"
+#include "base/rng.h"
 
 enum { N_TENSORS = 5, N_ENTRIES = 2 };
 static const SafeTensor tensors[N_TENSORS] = {

@@ -2,7 +2,7 @@
  * repository root. */
 #include "test.h"
 
-#include "config_keys.h"
+#include "config/keys.h"
 #include "config_text.h"
 
 #include <glob.h>

@@ -5,7 +5,7 @@
 #include <math.h>
 
 #include "ckpt/checkpoint.h"
-#include "config.h"
+#include "config/config.h"
 #include "model_rig.h"
 #include "optim/schedule.h"
 

@@ -2,7 +2,7 @@
  * tests/e2e/bad_batches_are_left_out.sh) */
 #include "test.h"
 
-#include "train/state.h"
+#include "session/train_state.h"
 
 static GuardState guard_of(int64_t seen) {
     GuardState g = {.skipped = 3, .in_a_row = 1, .seen = seen};

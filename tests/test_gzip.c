@@ -4,7 +4,7 @@
 #include <zlib.h>
 
 #include "data/dataset.h"
-#include "rng.h"
+#include "base/rng.h"
 #include "token_files.h"
 
 enum { SIZE = 5000011 };

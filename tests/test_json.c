@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-#include "json.h"
+#include "base/json.h"
 
 static Json start(const char *text) {
     Json j;

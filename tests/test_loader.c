@@ -2,7 +2,7 @@
 
 #include <time.h>
 
-#include "rng.h"
+#include "base/rng.h"
 #include "token_files.h"
 
 enum { T = 16, EOD = 3, SAMPLES = 50 };

@@ -10,8 +10,8 @@
 #include <dirent.h>
 #include <unistd.h>
 
-#include "train/log_file.h"
-#include "train/sink.h"
+#include "metrics/log_file.h"
+#include "metrics/sink.h"
 
 static char dir[] = "/tmp/cria-test-log.XXXXXX";
 

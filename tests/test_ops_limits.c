@@ -3,11 +3,11 @@
  * and the reason for a CPU that was not asked for. */
 #include <stdlib.h>
 
-#include "config.h"
-#include "ops_limits.h"
-#include "rng.h"
+#include "config/config.h"
+#include "ops/limits.h"
+#include "base/rng.h"
 #include "test.h"
-#include "train/device.h"
+#include "session/device.h"
 
 /* ---- the kernels' conditions ----------------------------------------------------------------- */
 

@@ -1,10 +1,10 @@
-#include "data/pack.h"
+#include "cli/data_pack.h"
 
 #include <sys/stat.h>
 
-#include "data/inspect.h"
+#include "cli/data_inspect.h"
 #include "data/tokens.h"
-#include "rng.h"
+#include "base/rng.h"
 #include "token_files.h"
 
 enum { EOD = 3, VOCAB = 1000, DOCUMENTS = 2000 };

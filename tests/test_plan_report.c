@@ -3,14 +3,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "attn/plan_report.h"
-#include "attn/plan_svg.h"
+#include "report/plan_report.h"
+#include "report/plan_svg.h"
 #include "config_text.h"
 #include "cp/cp.h"
-#include "json.h"
+#include "base/json.h"
 #include "mask_cases.h"
 #include "token_files.h"
-#include "train/plan_command.h"
+#include "cli/plan.h"
 
 /* ---- reading reports --------------------------------------------------------------------------
  */

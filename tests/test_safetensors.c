@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "ckpt/safetensors.h"
-#include "rng.h"
+#include "base/rng.h"
 
 static Status parse(SafeFile *f, const char *json, int64_t data_bytes) {
     int64_t len = (int64_t)strlen(json);

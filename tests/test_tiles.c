@@ -1,7 +1,7 @@
 /* Work lists of attention: against the masks they came from, and the estimate of a forward. */
 #include "test.h"
 
-#include "rng.h"
+#include "base/rng.h"
 #include "tiles_case.h"
 
 static void test_random_masks(void **state) {

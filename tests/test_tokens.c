@@ -3,7 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include "rng.h"
+#include "base/rng.h"
 #include "token_files.h"
 
 static void reads_little_endian_ids_anywhere_in_the_file(void **state) {

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "attn/tiles.h"
-#include "base.h"
+#include "base/base.h"
 
 static const AttnTuning tiles_tuning = {.ctas = 4,
                                         .step_us = 2,

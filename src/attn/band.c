@@ -1,6 +1,6 @@
 #include "attn/band.h"
 
-#include "base.h"
+#include "base/base.h"
 
 const char *const slice_type_names[SLICE_TYPES] = {"FULL", "CAUSAL", "INV_CAUSAL", "BI_CAUSAL"};
 

@@ -4,7 +4,7 @@
 #ifndef CRIA_ATTN_COST_H
 #define CRIA_ATTN_COST_H
 
-#include "config.h"
+#include "config/config.h"
 
 typedef struct {
     int H, K, D;              /* query heads, kv heads, head dim */

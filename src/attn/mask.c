@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "file.h"
+#include "base/file.h"
 
 enum { LIST_MAX = 64 << 20 }; /* bytes of a slice list: more than a million slices */
 

@@ -5,7 +5,7 @@
 
 #include "attn/band.h"
 #include "attn/range.h"
-#include "base.h"
+#include "base/base.h"
 
 typedef struct {
     int64_t S;   /* tokens in the stream, at most BAND_MAX_TOKENS */

@@ -21,7 +21,7 @@
 
 #include "attn/cost.h"
 #include "attn/dispatch.h"
-#include "config.h"
+#include "config/config.h"
 
 typedef struct {
     CpBackend backend;

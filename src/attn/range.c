@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "base.h"
+#include "base/base.h"
 
 void range_list_add(RangeList *list, int32_t begin, int32_t end) {
     if (begin >= end) return;

@@ -4,8 +4,8 @@
 #ifndef CRIA_BENCH_ARGUMENTS_H
 #define CRIA_BENCH_ARGUMENTS_H
 
-#include "base.h"
-#include "config.h"
+#include "base/base.h"
+#include "config/config.h"
 
 typedef enum {
     SETTING_COUNT,  /* 8192 or 8k: a, up to `most`; where `names` has one, that name means -1 */

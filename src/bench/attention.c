@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "arena.h"
+#include "ops/arena.h"
 #include "bench/bench.h"
 #include "bench/cases.h"
 #include "bench/table.h"

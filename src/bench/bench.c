@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "arena.h"
-#include "log.h"
-#include "rng.h"
-#include "train/device.h"
+#include "ops/arena.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "session/device.h"
 
 /* How many calls are measured: as many as fit, within these bounds. */
 enum { MIN_CALLS = 3, MAX_SINGLE = 10, MAX_STREAM = 20, SKIPPED = 2, WARM_CALLS = 3 };

@@ -11,7 +11,7 @@
 #include "attn/mask.h"
 #include "bench/arguments.h"
 #include "comm/comm.h"
-#include "ops.h"
+#include "ops/ops.h"
 
 enum { BENCH_EVENTS = 32 };
 

@@ -5,7 +5,7 @@
 
 #include "attn/mask.h"
 #include "bench/arguments.h"
-#include "ops.h"
+#include "ops/ops.h"
 
 typedef enum { BENCH_CAUSAL, BENCH_FULL, BENCH_DOCUMENT, BENCH_WINDOW, BENCH_MASKS } BenchMask;
 

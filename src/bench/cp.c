@@ -16,7 +16,7 @@
 #include "bench/table.h"
 #include "bench/timeline.h"
 #include "cp/cp.h"
-#include "file.h"
+#include "base/file.h"
 
 enum { RUNTIME = CASE_SETTINGS, TRANSPORT, CP, DEGREE, CHUNK, ALONE, SETTINGS };
 enum { METERED_CALLS = 3 };

@@ -1,7 +1,7 @@
 /* gemm.c: `cria bench gemm`: the products of a layer and of the head, forward and backward. */
 #include <string.h>
 
-#include "arena.h"
+#include "ops/arena.h"
 #include "bench/bench.h"
 #include "bench/table.h"
 #include "model/params.h"

@@ -4,7 +4,7 @@
 #define CRIA_BENCH_METER_H
 
 #include "comm/comm.h"
-#include "ops.h"
+#include "ops/ops.h"
 
 #define METER_CLASS_LIST(X)                                                                        \
     X(DATA, "data") /* copies, zeroing, work lists */                                              \

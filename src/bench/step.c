@@ -8,10 +8,10 @@
 #include "bench/bench.h"
 #include "bench/cases.h"
 #include "bench/meter.h"
-#include "log.h"
+#include "base/log.h"
 #include "model/flops.h"
-#include "rng.h"
-#include "train/session.h"
+#include "base/rng.h"
+#include "session/session.h"
 
 enum { STEPS, MICRO_STEPS, SETTINGS };
 enum { WARM_STEPS = 2, MAX_OPS = 40, MICRO_STEPS_MAX = 1 << 16 };

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "log.h"
+#include "base/log.h"
 
 static void print_json(const Table *t, const TableCell *cells, StrBuf *line) {
     strbuf_printf(line, "{%s", t->members);

@@ -3,7 +3,7 @@
 #ifndef CRIA_BENCH_TABLE_H
 #define CRIA_BENCH_TABLE_H
 
-#include "base.h"
+#include "base/base.h"
 
 typedef struct {
     const char *key, *title; /* in JSON; for people */

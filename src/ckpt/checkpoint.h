@@ -10,7 +10,7 @@
 #ifndef CRIA_CKPT_CHECKPOINT_H
 #define CRIA_CKPT_CHECKPOINT_H
 
-#include "../comm/comm.h"
+#include "comm/comm.h"
 #include "safetensors.h"
 
 /* How every header begins; the 8 digits follow. */

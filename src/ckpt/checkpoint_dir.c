@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "file.h"
+#include "base/file.h"
 
 char *checkpoint_path(const char *dir, int64_t step) {
     return mem_printf("%s/step_%08" PRId64 ".safetensors", dir, step);

@@ -3,7 +3,7 @@
 #ifndef CRIA_CKPT_CHECKPOINT_PARTS_H
 #define CRIA_CKPT_CHECKPOINT_PARTS_H
 
-#include "../comm/comm.h"
+#include "comm/comm.h"
 #include "safetensors.h"
 
 typedef struct {

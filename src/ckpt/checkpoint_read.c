@@ -12,7 +12,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "file.h"
+#include "base/file.h"
 
 struct Checkpoint {
     SafeFile file;

@@ -12,7 +12,7 @@
 #include <zlib.h>
 
 #include "ckpt/checkpoint_parts.h"
-#include "file.h"
+#include "base/file.h"
 
 /* Written but not yet on disk at most: the last flush is short, and who watches the writes sees
  * that a slow disk moves. */

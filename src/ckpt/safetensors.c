@@ -6,9 +6,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "file.h"
-#include "json.h"
-#include "text.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/text.h"
 
 /* The types of safetensors 0.8. */
 static const struct {

@@ -4,7 +4,7 @@
 #ifndef CRIA_CKPT_SAFETENSORS_H
 #define CRIA_CKPT_SAFETENSORS_H
 
-#include "../base.h"
+#include "base/base.h"
 
 #define SAFE_MAX_DIMS 8
 #define SAFE_TYPE_MAX                                                                              \

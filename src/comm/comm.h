@@ -11,8 +11,8 @@
 #ifndef CRIA_COMM_H
 #define CRIA_COMM_H
 
-#include "../base.h"
-#include "../ops.h"
+#include "base/base.h"
+#include "ops/ops.h"
 
 typedef enum { COMM_SUM, COMM_MAX, COMM_MIN } CommOp;
 

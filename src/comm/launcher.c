@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "output.h"
+#include "base/output.h"
 
 extern char **environ;
 

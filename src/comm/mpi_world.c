@@ -12,7 +12,7 @@
 
 #include "comm/launcher.h"
 #include "comm/start_guard.h"
-#include "output.h"
+#include "base/output.h"
 
 enum {
     REPORT_NS = 300 * 1000 * 1000, /* mpirun may drop what it has not read yet of a rank's output */

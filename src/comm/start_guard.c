@@ -9,7 +9,7 @@
 
 #include "comm/comm.h"
 #include "comm/launcher.h"
-#include "output.h"
+#include "base/output.h"
 
 enum { SHM_MIB_PER_RANK = 16 }; /* MPICH 4.0 with UCX takes 4.1 MiB */
 

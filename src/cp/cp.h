@@ -5,7 +5,7 @@
 #ifndef CRIA_CP_CP_H
 #define CRIA_CP_CP_H
 
-#include "arena.h"
+#include "ops/arena.h"
 #include "attn/plan.h"
 #include "comm/comm.h"
 #include "data/loader.h"

@@ -9,8 +9,8 @@
  * instead (magi_whole.c). */
 #include <stdlib.h>
 
-#include "cp/magi_sum.h"
-#include "cp/magi_whole.h"
+#include "cp/dkv_reduce.h"
+#include "cp/magi_fused.h"
 
 enum { MAX_STAGES = 1 + OVERLAP_DEGREE_MAX }; /* the local part is one more */
 

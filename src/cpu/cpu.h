@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "ops.h"
+#include "ops/ops.h"
 
 /* Inner loops are compiled twice, for AVX2 + FMA and for any x86-64, and chosen at load time: one
  * binary runs on every node of a mixed cluster and needs no -march=native to be fast. gcc only, and

@@ -2,7 +2,7 @@
 
 #include <stddef.h>
 
-#include "base.h"
+#include "base/base.h"
 #include "cpu/cpu.h"
 
 /* Vector types of the compiler, not intrinsics: the same text becomes AVX2, SSE2 or NEON. Aligned

@@ -2,8 +2,8 @@
 #ifndef CRIA_DATA_ARGUMENTS_H
 #define CRIA_DATA_ARGUMENTS_H
 
-#include "base.h"
-#include "config.h"
+#include "base/base.h"
+#include "config/config.h"
 #include "data/megatron.h"
 
 typedef struct {

@@ -10,7 +10,7 @@
 #include <zlib.h>
 
 #include "data/gzip.h"
-#include "file.h"
+#include "base/file.h"
 
 struct ByteFile {
     char *path;

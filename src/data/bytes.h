@@ -5,7 +5,7 @@
 #ifndef CRIA_DATA_BYTES_H
 #define CRIA_DATA_BYTES_H
 
-#include "base.h"
+#include "base/base.h"
 
 typedef struct ByteFile ByteFile;
 

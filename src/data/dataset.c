@@ -12,8 +12,8 @@
 
 #include "data/megatron_dataset.h"
 #include "data/source.h"
-#include "log.h"
-#include "rng.h"
+#include "base/log.h"
+#include "base/rng.h"
 
 __extension__ typedef unsigned __int128 Wide; /* n * share: 50 + 50 bits */
 

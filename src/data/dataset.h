@@ -4,7 +4,7 @@
 #ifndef CRIA_DATA_DATASET_H
 #define CRIA_DATA_DATASET_H
 
-#include "config.h"
+#include "config/config.h"
 #include "data/source.h"
 
 typedef struct Dataset Dataset;

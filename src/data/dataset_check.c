@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "log.h"
+#include "base/log.h"
 
 enum {
     LOOKED_AT = 4 << 20, /* tokens of a source: thousands of documents, 15 ms */

@@ -5,7 +5,7 @@
 
 #include "data/gzip.h"
 #include "data/megatron.h"
-#include "text.h"
+#include "base/text.h"
 
 /* What is looked at. */
 typedef struct {

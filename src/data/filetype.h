@@ -3,7 +3,7 @@
 #ifndef CRIA_DATA_FILETYPE_H
 #define CRIA_DATA_FILETYPE_H
 
-#include "base.h"
+#include "base/base.h"
 
 typedef struct {
     const char *name;   /* "a PNG image" */

@@ -9,7 +9,7 @@
 #include <zlib.h>
 
 #include "data/gzip_index.h"
-#include "log.h"
+#include "base/log.h"
 
 enum { CHUNK = 1 << 16 };
 

@@ -5,7 +5,7 @@
 #ifndef CRIA_DATA_GZIP_H
 #define CRIA_DATA_GZIP_H
 
-#include "base.h"
+#include "base/base.h"
 
 typedef struct Gzip Gzip;
 

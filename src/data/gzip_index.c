@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "file.h"
+#include "base/file.h"
 
 _Static_assert(sizeof(GzipPoint) == 32, "a point is written as it is");
 _Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "token files and indices are little-endian");

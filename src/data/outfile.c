@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "file.h"
+#include "base/file.h"
 
 enum { BLOCK = 1 << 20 };
 

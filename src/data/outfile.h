@@ -4,7 +4,7 @@
 #ifndef CRIA_DATA_OUTFILE_H
 #define CRIA_DATA_OUTFILE_H
 
-#include "base.h"
+#include "base/base.h"
 
 typedef struct OutFile OutFile;
 

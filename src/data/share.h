@@ -7,7 +7,7 @@
 #ifndef CRIA_DATA_SHARE_H
 #define CRIA_DATA_SHARE_H
 
-#include "base.h"
+#include "base/base.h"
 
 typedef struct Share Share;
 

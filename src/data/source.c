@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "data/dataset.h"
-#include "file.h"
+#include "base/file.h"
 
 /* ---- names --------------------------------------------------------------------------------- */
 

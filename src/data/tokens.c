@@ -9,8 +9,8 @@
 #include "data/bytes.h"
 #include "data/filetype.h"
 #include "data/gzip.h"
-#include "file.h"
-#include "log.h"
+#include "base/file.h"
+#include "base/log.h"
 
 struct TokenFile {
     ByteFile *bytes;

@@ -3,8 +3,8 @@
 #ifndef CRIA_DATA_TOKENS_H
 #define CRIA_DATA_TOKENS_H
 
-#include "base.h"
-#include "config.h"
+#include "base/base.h"
+#include "config/config.h"
 #include "data/megatron.h"
 
 typedef struct TokenFile TokenFile;

@@ -2,7 +2,7 @@
 #ifndef CRIA_MODEL_FLOPS_H
 #define CRIA_MODEL_FLOPS_H
 
-#include "config.h"
+#include "config/config.h"
 #include "model/params.h"
 
 /* FLOPs of forward and backward together for `tokens` tokens whose attention masks allow `area`

@@ -3,7 +3,7 @@
 #ifndef CRIA_MODEL_LLAMA_H
 #define CRIA_MODEL_LLAMA_H
 
-#include "arena.h"
+#include "ops/arena.h"
 #include "cp/cp.h"
 #include "model/params.h"
 

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "rng.h"
+#include "base/rng.h"
 
 static Param *add(ParamTable *t, int layer, int64_t rows, int64_t cols, int64_t rows_in_memory,
                   double init_std, const char *name) {

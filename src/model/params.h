@@ -8,7 +8,7 @@
 #ifndef CRIA_MODEL_PARAMS_H
 #define CRIA_MODEL_PARAMS_H
 
-#include "../config.h"
+#include "config/config.h"
 
 #define PARAM_ALIGN 64      /* elements; the start of every tensor and shard */
 #define VOCAB_MULTIPLE 128  /* model.vocab is padded to this in memory, never in files */

@@ -2,7 +2,7 @@
 #ifndef CRIA_MODEL_ROPE_H
 #define CRIA_MODEL_ROPE_H
 
-#include "config.h"
+#include "config/config.h"
 
 /* inv_freq[head_dim / 2] = theta^(-2i/D), in fp32 as Hugging Face computes them. With a factor above
  * 1, wavelengths over original/low are stretched by it, those under original/high are kept, and those

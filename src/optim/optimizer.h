@@ -5,7 +5,7 @@
 #ifndef CRIA_OPTIM_OPTIMIZER_H
 #define CRIA_OPTIM_OPTIMIZER_H
 
-#include "arena.h"
+#include "ops/arena.h"
 #include "comm/comm.h"
 #include "model/params.h"
 

@@ -2,7 +2,7 @@
 #ifndef CRIA_OPTIM_SCHEDULE_H
 #define CRIA_OPTIM_SCHEDULE_H
 
-#include "config.h"
+#include "config/config.h"
 
 /* Learning rate of update t (t = 1 is the first) in a run of `steps` updates. With schedule_start 0
  * it is what follows for t - 1: Megatron-LM's OptimizerParamScheduler counts the updates done.

@@ -2,7 +2,7 @@
 #ifndef CRIA_TRAIN_CHANGES_H
 #define CRIA_TRAIN_CHANGES_H
 
-#include "train/state.h"
+#include "session/train_state.h"
 
 /* Step, tokens and what else the header says of the run; not state->samples. ERR_USER when it is
  * not there. */

@@ -1,6 +1,6 @@
 #include "train/eval.h"
 
-#include "train/watchdog.h"
+#include "health/watchdog.h"
 
 bool eval_due(const Config *c, int64_t step) {
     return c->run.eval_every > 0 && (step % c->run.eval_every == 0 || step == c->run.steps);

@@ -2,7 +2,7 @@
 #ifndef CRIA_TRAIN_EVAL_H
 #define CRIA_TRAIN_EVAL_H
 
-#include "train/session.h"
+#include "session/session.h"
 
 /* Is there an evaluation after `step`? At step 0, every run.eval_every steps and after the last
  * one. */

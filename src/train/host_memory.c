@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base.h"
+#include "base/base.h"
 
 /* The number behind `key` at the beginning of a line, or -1. */
 static int64_t read_number(const char *path, const char *key) {

@@ -9,10 +9,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "file.h"
-#include "log.h"
+#include "base/file.h"
+#include "base/log.h"
 #include "train/changes.h"
-#include "train/watchdog.h"
+#include "health/watchdog.h"
 
 void resume_free(Resume *r) {
     free(r->path);

@@ -3,7 +3,7 @@
 #ifndef CRIA_TRAIN_RESUME_H
 #define CRIA_TRAIN_RESUME_H
 
-#include "train/state.h"
+#include "session/train_state.h"
 
 /* How a run begins; zero: at step 0. */
 typedef struct {

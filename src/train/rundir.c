@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #include "ckpt/checkpoint.h"
-#include "file.h"
-#include "log.h"
+#include "base/file.h"
+#include "base/log.h"
 
 static Status dir_fail(const char *what, const char *dir, int error) {
     return status_fail(file_create_status(error), "cannot %s run.dir %s: %s", what, dir,

@@ -2,7 +2,7 @@
 #ifndef CRIA_TRAIN_RUNDIR_H
 #define CRIA_TRAIN_RUNDIR_H
 
-#include "config.h"
+#include "config/config.h"
 
 typedef struct {
     int lock; /* file descriptor, -1: none */

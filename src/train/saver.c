@@ -8,9 +8,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "log.h"
+#include "base/log.h"
 #include "train/host_memory.h"
-#include "train/watchdog.h"
+#include "health/watchdog.h"
 
 enum {
     PIECE_BYTES = 32 << 20, /* written between two signs of life; file.c cuts it for its threads */

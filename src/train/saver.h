@@ -11,8 +11,8 @@
 #ifndef CRIA_TRAIN_SAVER_H
 #define CRIA_TRAIN_SAVER_H
 
-#include "train/sink.h"
-#include "train/state.h"
+#include "metrics/sink.h"
+#include "session/train_state.h"
 
 typedef struct Saver Saver;
 

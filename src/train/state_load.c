@@ -1,7 +1,7 @@
 /* state_load.c: weights and moments from a checkpoint to their owners. A file is read once: every
  * rank reads its own part and computes CRC-32s of what it gets, which together must be those of the
  * file. */
-#include "train/state.h"
+#include "session/train_state.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -10,8 +10,8 @@
 #include <zlib.h>
 
 #include "ckpt/checkpoint_parts.h"
-#include "ckpt/hf.h"
-#include "train/watchdog.h"
+#include "hf/hf.h"
+#include "health/watchdog.h"
 
 enum { BLOCK_BYTES = 64 << 20 }; /* read at a time */
 static const double ROUND_SECONDS = 1;

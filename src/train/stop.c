@@ -4,7 +4,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
-#include "base.h"
+#include "base/base.h"
 #include "comm/comm.h"
 
 /* Signal handlers can reach nothing but objects of static storage. */

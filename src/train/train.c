@@ -4,19 +4,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "log.h"
+#include "base/log.h"
 #include "model/flops.h"
 #include "optim/schedule.h"
-#include "train/agree.h"
-#include "train/describe.h"
+#include "health/agree.h"
+#include "report/run_report.h"
 #include "train/eval.h"
 #include "train/resume.h"
 #include "train/rundir.h"
 #include "train/saver.h"
-#include "train/sink.h"
+#include "metrics/sink.h"
 #include "train/stop.h"
-#include "train/watchdog.h"
-#include "version.h"
+#include "health/watchdog.h"
+#include "base/version.h"
 
 typedef struct {
     Session s;

@@ -2,7 +2,7 @@
 #ifndef CRIA_TRAIN_TRAIN_H
 #define CRIA_TRAIN_TRAIN_H
 
-#include "config.h"
+#include "config/config.h"
 
 typedef struct {
     const char *resume; /* NULL, "auto" or a checkpoint's path */

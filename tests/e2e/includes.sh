@@ -11,27 +11,27 @@ problem() {
     echo "FAIL: $*"
 }
 
-# A room is a folder of src/ or a module of a single file. Bands are the one thing of attn/ that ops.h
-# speaks of.
+# A room is a folder of src/; main.c is one by itself.
 room() {
     case $1 in
-        attn/band.[ch] | attn/tiles.[ch]) echo band ;;
         */*) echo "${1%%/*}" ;;
-        config*) echo config ;;
-        ops*) echo ops ;;
         *) echo "${1%.[ch]}" ;;
     esac
 }
 level() {
     case $1 in
-        base | text) echo 0 ;;
-        log | output | rng | json | file | version | band) echo 1 ;;
-        config | ops | comm) echo 2 ;;
-        arena | data | attn | cpu) echo 3 ;;
-        cp | model | optim | ckpt) echo 4 ;;
-        train) echo 5 ;;
-        bench) echo 6 ;;
-        main) echo 7 ;;
+        base) echo 0 ;;
+        config) echo 1 ;;
+        attn) echo 2 ;;
+        ops) echo 3 ;;
+        comm | cpu | data) echo 4 ;;
+        cp) echo 5 ;;
+        model | optim | ckpt | hf) echo 6 ;;
+        session) echo 7 ;;
+        health | metrics | report) echo 8 ;;
+        train | bench) echo 9 ;;
+        cli) echo 10 ;;
+        main) echo 11 ;;
         *) echo unknown ;;
     esac
 }
@@ -74,17 +74,17 @@ cuda=$(grep -nE '# *include *[<"](cuda|cublas|nccl|nvml|nvToolsExt|\.\./cuda/)' 
 mpi=$(grep -lE '# *include <mpi.h>' src/*.[ch] src/*/*.[ch])
 [ "$mpi" = src/comm/mpi_world.h ] || problem "mpi.h: found in '$mpi', expected in src/comm/mpi_world.h"
 yaml=$(grep -lE '# *include <yaml.h>' src/*.[ch] src/*/*.[ch])
-[ "$yaml" = src/config_yaml.c ] || problem "yaml.h: found in '$yaml', expected in src/config.c"
+[ "$yaml" = src/config/yaml.c ] || problem "yaml.h: found in '$yaml', expected in src/config/yaml.c"
 # base.c's is for memory that has run out
 exits=$(grep -lE '(^|[^_a-z])exit\(' src/*.c src/*/*.c | tr '\n' ' ')
-[ "$exits" = 'src/base.c ' ] || problem "exit(): found in '$exits', expected in src/base.c"
+[ "$exits" = 'src/base/base.c ' ] || problem "exit(): found in '$exits', expected in src/base/base.c"
 
 prints=$(grep -lE '^[^"*]*(^|[^_a-z])(printf|puts|putchar)\(|^[^"*]*\<stdout\>' src/*.c src/*/*.c | tr '\n' ' ')
 [ "$prints" = '' ] || problem "stdout is written by '$prints', expected output_print() everywhere"
 
 # What the Ops table has between its first op and its end, by the file that defines cpu_OP.
-ops=$(sed -n '/---- embedding/,/^} Ops;/s/^ *[A-Za-z0-9]* (\*\([a-z0-9_]*\))(.*/\1/p' src/ops.h)
-[ "$(echo "$ops" | wc -l)" -ge 20 ] || problem "found only these ops in src/ops.h: $ops"
+ops=$(sed -n '/---- embedding/,/^} Ops;/s/^ *[A-Za-z0-9]* (\*\([a-z0-9_]*\))(.*/\1/p' src/ops/ops.h)
+[ "$(echo "$ops" | wc -l)" -ge 20 ] || problem "found only these ops in src/ops/ops.h: $ops"
 for op in $ops; do
     file=$(grep -lE "^[A-Za-z].*[ *]cpu_$op\(" src/cpu/*.c)
     case $file in
@@ -94,7 +94,7 @@ for op in $ops; do
 done
 
 # Structs of functions are initialized by name: two neighbours of one type could be swapped unnoticed.
-for table in 'train/sink.h Sink' 'comm/comm.h CommTable' 'cp/runtime.h CpTable' 'ops.h Ops'; do
+for table in 'metrics/sink.h Sink' 'comm/comm.h CommTable' 'cp/runtime.h CpTable' 'ops/ops.h Ops'; do
     message=$(printf '#include "%s"\nconst %s by_position = {NULL, NULL};\n' "${table% *}" "${table#* }" |
         gcc -std=c11 -D_GNU_SOURCE -Isrc -fsyntax-only -Werror=designated-init -x c - 2>&1)
     case $message in

@@ -1,6 +1,6 @@
 /* fuzz_config.c: any text either fails with a sentence or gives a Config that prints and reads back
  * the same. Lines after a line "===" are overrides. */
-#include "config.h"
+#include "config/config.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "base.h"
+#include "base/base.h"
 
 static char fuzz_folder[32];
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ckpt/hf.h"
+#include "hf/hf.h"
 
 static void check_config(const char *text, int64_t len) {
     StrBuf written[2] = {{0}, {0}};

@@ -1,6 +1,6 @@
 /* Hostile tokenizers: the input as each of the files that tokenizer_config.json is made of. What is
  * written is JSON. */
-#include "ckpt/hf.h"
+#include "hf/hf.h"
 
 #include "fuzz_file.h"
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/state.h"
+#include "session/train_state.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,6 +1,6 @@
 /* replay.c: feeds files to a fuzz target without libFuzzer, so that ordinary builds rerun a corpus:
  *   replay FILE_OR_DIRECTORY ... */
-#include "base.h"
+#include "base/base.h"
 
 #include <dirent.h>
 #include <stdio.h>

@@ -1,0 +1,55 @@
+#include "base/text.h"
+
+#include <string.h>
+
+size_t utf8_length(const char *text, size_t n) {
+    const unsigned char *u = (const unsigned char *)text;
+    if (n == 0) return 0;
+    size_t len = u[0] < 0x80 ? 1 : u[0] < 0xc2 ? 0 : u[0] < 0xe0 ? 2 : u[0] < 0xf0 ? 3 : 4;
+    if (len == 0 || len > n || u[0] > 0xf4) return 0;
+    for (size_t i = 1; i < len; i++)
+        if ((u[i] & 0xc0) != 0x80) return 0;
+    bool overlong = (u[0] == 0xe0 && u[1] < 0xa0) || (u[0] == 0xf0 && u[1] < 0x90);
+    bool surrogate = u[0] == 0xed && u[1] >= 0xa0;
+    bool beyond = u[0] == 0xf4 && u[1] >= 0x90;
+    return overlong || surrogate || beyond ? 0 : len;
+}
+
+uint32_t utf8_decode(const char *text, size_t length) {
+    const unsigned char *u = (const unsigned char *)text;
+    uint32_t code = length == 1 ? u[0] : u[0] & (0x7fu >> length);
+    for (size_t i = 1; i < length; i++) code = code << 6 | (u[i] & 0x3fu);
+    return code;
+}
+
+bool utf8_is_printable(uint32_t c) {
+    if (c < 0xa0) return c >= 0x20 && c < 0x7f;
+    bool line_break = c == 0x2028 || c == 0x2029;
+    bool not_text = c == 0xfeff || c == 0xfffe || c == 0xffff;
+    return !line_break && !not_text;
+}
+
+bool text_is_printable(const char *text, size_t len) {
+    for (size_t i = 0, n; i < len; i += n) {
+        n = utf8_length(text + i, len - i);
+        if (n == 0 || !utf8_is_printable(utf8_decode(text + i, n))) return false;
+    }
+    return true;
+}
+
+void text_make_printable(char *text, bool keep_lines) {
+    char *out = text;
+    size_t left = strlen(text);
+    for (size_t n; left > 0; text += n, left -= n) {
+        n = utf8_length(text, left);
+        bool good = n > 0 && utf8_is_printable(utf8_decode(text, n));
+        if (n == 0) n = 1;
+        if (good || (keep_lines && *text == '\n')) {
+            memmove(out, text, n);
+            out += n;
+        } else {
+            *out++ = '?';
+        }
+    }
+    *out = '\0';
+}

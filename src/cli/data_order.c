@@ -1,0 +1,121 @@
+#include "cli/data_order.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/output.h"
+#include "train/eval.h"
+#include "session/session.h"
+
+/* Digits, without sign or space; *end is what follows. */
+static bool parse_step(const char *text, const char **end, int64_t *step) {
+    errno = 0;
+    *step = strtoll(text, (char **)(uintptr_t)end, 10);
+    return *text >= '0' && *text <= '9' && errno == 0;
+}
+
+/* "N" or "N:M" from `least` to `most`. */
+static Status parse_range(const char *text, int64_t least, int64_t most, int64_t *first,
+                          int64_t *last) {
+    const char *end = text;
+    bool good = parse_step(text, &end, first);
+    *last = *first;
+    if (good && *end == ':') good = parse_step(end + 1, &end, last);
+    if (!good || *end != '\0')
+        return status_fail(ERR_USER, "--step %s: expected a step N or steps N:M", text);
+    if (*first < least || *last > most || *first > *last)
+        return status_fail(ERR_USER, "--step %s: expected steps from %lld to run.steps %lld", text,
+                           (long long)least, (long long)most);
+    return OK;
+}
+
+/* By the index of its file, if there is one: the document in which a piece begins, and how far in.
+ */
+static bool find_document(const SamplePiece *p, int64_t *document, int64_t *offset) {
+    const MegatronIndex *x = tokens_index(p->file);
+    if (x == NULL) return false;
+    *document = megatron_document_from(x, p->begin + 1) - 1;
+    *offset = p->begin - megatron_document_start(x, *document);
+    return true;
+}
+
+static void print_piece_json(const SamplePiece *p, StrBuf *out) {
+    int64_t document, offset;
+    strbuf_printf(out, "{\"file\":");
+    strbuf_json_string(out, tokens_path(p->file));
+    strbuf_printf(out, ",\"begin\":%lld,\"tokens\":%lld", (long long)p->begin,
+                  (long long)p->tokens);
+    if (find_document(p, &document, &offset))
+        strbuf_printf(out, ",\"document\":%lld,\"offset\":%lld", (long long)document,
+                      (long long)offset);
+    strbuf_printf(out, "}");
+}
+
+static void print_piece(const SamplePiece *p, int64_t step, int64_t sample, StrBuf *out) {
+    int64_t document, offset;
+    strbuf_printf(out, "%8lld %10lld %13lld %8lld ", (long long)step, (long long)sample,
+                  (long long)p->begin, (long long)p->tokens);
+    if (find_document(p, &document, &offset))
+        strbuf_printf(out, "%10lld %9lld", (long long)document, (long long)offset);
+    else
+        strbuf_printf(out, "%10s %9s", "-", "-");
+    char *path = mem_printable(tokens_path(p->file));
+    strbuf_printf(out, "  %s\n", path);
+    free(path);
+}
+
+static void print_sample(const Dataset *data, int64_t step, int64_t sample, bool json) {
+    StrBuf text = {0};
+    SamplePiece *pieces;
+    int64_t n = dataset_sample_pieces(data, sample, &pieces);
+    if (json)
+        strbuf_printf(&text, "{\"step\":%lld,\"sample\":%lld,\"pieces\":[", (long long)step,
+                      (long long)sample);
+    for (int64_t i = 0; i < n; i++) {
+        if (json && i > 0) strbuf_printf(&text, ",");
+        if (json)
+            print_piece_json(&pieces[i], &text);
+        else
+            print_piece(&pieces[i], step, sample, &text);
+    }
+    if (json) strbuf_printf(&text, "]}\n");
+    output_write(OUTPUT_STDOUT, strbuf_text(&text), text.len);
+    strbuf_free(&text);
+    free(pieces);
+}
+
+static Status print_steps(const Config *c, const OrderCommandOptions *o, const Dataset *train,
+                          const Dataset *val) {
+    int64_t first, last, found = 0;
+    CHECK(
+        parse_range(o->step != NULL ? o->step : "1", o->eval ? 0 : 1, c->run.steps, &first, &last));
+    if (o->eval && val == NULL)
+        return status_fail(ERR_USER, "this configuration makes no evaluations: data.val, or the "
+                                     "second share of data.split, and run.eval_every make some");
+    if (!o->json)
+        output_print("%8s %10s %13s %8s %10s %9s  %s\n", "step", "sample", "begin", "tokens",
+                     "document", "offset", "file");
+    for (int64_t step = first; step <= last; step++) {
+        int64_t begin = (step - 1) * c->batch.global, n = c->batch.global;
+        if (o->eval && !eval_due(c, step)) continue;
+        if (o->eval) eval_samples(c, val, step, &begin, &n);
+        for (int64_t i = 0; i < n; i++)
+            print_sample(o->eval ? val : train, step, begin + i, o->json);
+        found++;
+    }
+    if (found > 0) return OK;
+    return status_fail(ERR_USER,
+                       "--step %s: there is no evaluation; they are at step 0, multiples of "
+                       "run.eval_every %lld and the last step",
+                       o->step, (long long)c->run.eval_every);
+}
+
+Status order_command_run(const Config *config, const OrderCommandOptions *options) {
+    Dataset *train = NULL, *val = NULL;
+    Status st = session_open_data(config, &train, &val);
+    if (st == OK) st = print_steps(config, options, train, val);
+    dataset_close(train);
+    dataset_close(val);
+    return st;
+}

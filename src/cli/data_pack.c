@@ -1,0 +1,245 @@
+#include "cli/data_pack.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "data/arguments.h"
+#include "data/documents.h"
+#include "data/writer.h"
+#include "base/log.h"
+#include "base/output.h"
+#include "base/rng.h"
+
+typedef struct {
+    Arguments a;
+    TokenFile **files; /* [a.n_paths] */
+    int n_files;
+    Writer *train, *val; /* val NULL: nothing is held out */
+    int64_t tokens;      /* of all files */
+    int64_t documents;
+    int64_t at, cut; /* tokens copied; those behind `cut` are held out; cut -1: by document */
+    bool eod_found;
+    Progress progress;
+} Pack;
+
+static Status check(const Arguments *a) {
+    if (a->to == FORMAT_AUTO || a->out == NULL)
+        return status_fail(ERR_USER,
+                           "cria data pack needs --to nanogpt|megatron|llmc and --out PATH "
+                           "(without .bin)");
+    static const char *const allowed[] = {[FORMAT_NANOGPT] = "uint16",
+                                          [FORMAT_MEGATRON] =
+                                              "uint8, int8, int16, uint16, int32 or int64",
+                                          [FORMAT_LLMC] = "uint16 or uint32"};
+    bool good = a->ids == 0 || (a->to == FORMAT_NANOGPT && a->ids == ID_U16) ||
+                (a->to == FORMAT_MEGATRON && a->ids != ID_U32) ||
+                (a->to == FORMAT_LLMC && (a->ids == ID_U16 || a->ids == ID_U32));
+    return good ? OK
+                : status_fail(ERR_USER, "--ids: found %s, expected %s with --to %s",
+                              id_type_name(a->ids), allowed[a->to],
+                              config_enum_name((int)a->to, "data.format"));
+}
+
+/* As Megatron chooses, where the vocabulary is known; else the inputs' width is kept. */
+static IdType choose_ids(const Pack *p) {
+    if (p->a.ids != 0) return p->a.ids;
+    bool narrow = p->a.vocab < 65500;
+    if (p->a.vocab == INT32_MAX) {
+        narrow = true;
+        for (int i = 0; i < p->n_files; i++)
+            narrow = narrow && id_type_bytes(tokens_id_type(p->files[i])) <= 2;
+    }
+    if (narrow || p->a.to == FORMAT_NANOGPT) return ID_U16;
+    return p->a.to == FORMAT_LLMC ? ID_U32 : ID_I32;
+}
+
+/* Documents must be known for an index, for cutting, and for putting the eod where the output has
+ * it: llm.c's is in front of each document, nanoGPT's behind. */
+static Status check_documents(const Pack *p, const TokenFile *file) {
+    static const char *const places[] = {
+        [FORMAT_NANOGPT] = "behind", [FORMAT_MEGATRON] = "behind", [FORMAT_LLMC] = "before"};
+    const char *path = tokens_path(file), *to = config_enum_name((int)p->a.to, "data.format");
+    DataFormat from = tokens_format(file);
+    bool by_index = tokens_index(file) != NULL;
+    if (!by_index) CHECK(tokens_check_eod(file, p->a.eod, "--eod"));
+    if (p->a.eod_given || p->a.to == from || (by_index && p->a.to == FORMAT_MEGATRON)) {
+        bool known = by_index || p->a.eod_given;
+        bool needed = p->a.to == FORMAT_MEGATRON || p->a.val > 0 || p->a.shard > 0;
+        if (known || !needed) return OK;
+    } else if (by_index) {
+        return status_fail(
+            ERR_USER,
+            "only the index of %s says where documents end, and --to %s has none; give "
+            "--eod, the id to put %s each document (GPT-2: 50256, Llama 3: 128001), or "
+            "--eod none to write the ids alone",
+            path, to, places[p->a.to]);
+    } else if (p->a.to != FORMAT_MEGATRON) {
+        return status_fail(
+            ERR_USER,
+            "the id between documents is %s each of them in %s, and %s with --to %s; "
+            "give --eod, that id (GPT-2: 50256, Llama 3: 128001), or --eod none to "
+            "write the ids as they are",
+            places[from], path, places[p->a.to], to);
+    }
+    return status_fail(ERR_USER,
+                       "%s does not say where documents end; give --eod, the id that ends them "
+                       "(GPT-2: 50256, Llama 3: 128001), or --eod none where all of it is one",
+                       path);
+}
+
+/* ---- the validation part --------------------------------------------------------------------- */
+
+static bool is_held_out(const Pack *p, int64_t document) {
+    return rng_uniform((uint64_t)p->a.seed, rng_stream(RNG_ORDER, 0), (uint64_t)document) <
+           p->a.val;
+}
+
+/* Numbers the documents until both parts have got one, which takes 1 / val of them. */
+static Status draw_until_both(const Pack *p, int64_t *documents, bool *held_out, bool *kept) {
+    Progress silent = {.begin = time_now(), .shown = INFINITY};
+    Status st = OK;
+    *documents = 0;
+    *held_out = *kept = false;
+    for (int i = 0; i < p->n_files && st == OK && !(*held_out && *kept); i++) {
+        DocumentReader *r = documents_open(p->files[i], p->a.eod, p->a.vocab, &silent);
+        Piece d;
+        while (!(*held_out && *kept) && documents_next(r, &d, &st))
+            if (d.begins) *(is_held_out(p, (*documents)++) ? held_out : kept) = true;
+        documents_close(r);
+    }
+    return st;
+}
+
+/* Where there are too few documents to draw from, the last tokens are held out instead. */
+static Status choose_validation(Pack *p) {
+    int64_t documents;
+    bool held_out, kept;
+    p->cut = -1;
+    if (p->a.val == 0) return OK;
+    CHECK(draw_until_both(p, &documents, &held_out, &kept));
+    if (held_out && kept) return OK;
+    p->cut = llround((1 - p->a.val) * (double)p->tokens);
+    if (p->cut < 1 || p->tokens - p->cut < 2)
+        return status_fail(ERR_USER,
+                           "--val %g of %lld documents and %lld tokens leaves no part to hold out; "
+                           "choose another share",
+                           p->a.val, (long long)documents, (long long)p->tokens);
+    log_warn(
+        "--val %g draws %s of %lld document%s: instead the last %lld of all tokens are held out, "
+        "cut within a document",
+        p->a.val, held_out ? "all" : "none", (long long)documents, documents == 1 ? "" : "s",
+        (long long)(p->tokens - p->cut));
+    return OK;
+}
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+static Status open_writer(Pack *p, Writer **w, const char *suffix) {
+    char *prefix = mem_printf("%s%s", p->a.out, suffix);
+    WriterOptions o = {.prefix = prefix,
+                       .format = p->a.to,
+                       .type = choose_ids(p),
+                       .eod = p->a.eod,
+                       .shard_tokens = p->a.shard,
+                       .gzip = p->a.gzip,
+                       .replace = p->a.force};
+    Status st = writer_open(w, &o);
+    free(prefix);
+    return st;
+}
+
+static Status open_all(Pack *p) {
+    CHECK(check(&p->a));
+    p->files = NEW(TokenFile *, p->a.n_paths);
+    for (int i = 0; i < p->a.n_paths; i++) {
+        CHECK(tokens_open(&p->files[i], p->a.paths[i], p->a.format));
+        p->n_files++;
+        p->tokens += tokens_count(p->files[i]);
+    }
+    for (int i = 0; i < p->n_files; i++) CHECK(check_documents(p, p->files[i]));
+    CHECK(choose_validation(p));
+    progress_start(&p->progress, p->tokens);
+    CHECK(open_writer(p, &p->train, p->a.val > 0 ? "_train" : ""));
+    return p->a.val > 0 ? open_writer(p, &p->val, "_val") : OK;
+}
+
+/* Without the id where its format has it: the writer puts it where its own does. */
+static Status write_piece(Pack *p, Writer *w, Piece d, bool leading) {
+    const int32_t eod = (int32_t)p->a.eod;
+    for (int64_t i = 0; eod >= 0 && !p->eod_found && i < d.n; i++) p->eod_found = d.ids[i] == eod;
+    if (eod >= 0 && leading && d.begins && d.ids[0] == eod) d.ids++, d.n--;
+    if (eod >= 0 && !leading && d.ends && d.ids[d.n - 1] == eod) d.n--;
+    if (d.n > 0) CHECK(writer_append(w, d.ids, d.n));
+    return d.ends ? writer_end_document(w) : OK;
+}
+
+/* Of a document that begins. */
+static Writer *choose_part(Pack *p) {
+    int64_t document = p->documents++;
+    if (p->cut >= 0) return p->at >= p->cut ? p->val : p->train;
+    return p->val != NULL && is_held_out(p, document) ? p->val : p->train;
+}
+
+static Status copy_file(Pack *p, const TokenFile *file) {
+    DocumentReader *r = documents_open(file, p->a.eod, p->a.vocab, &p->progress);
+    const bool leading = tokens_format(file) == FORMAT_LLMC;
+    Piece d;
+    Status st;
+    Writer *w = NULL;
+    while (documents_next(r, &d, &st)) {
+        if (d.begins) w = choose_part(p);
+        int64_t before = p->cut - p->at; /* tokens of this piece that are not held out */
+        p->at += d.n;
+        if (p->cut >= 0 && before >= 0 && before < d.n) {
+            Piece first = {d.ids, before, d.begins, true};
+            if (before > 0) CHECK_GOTO(write_piece(p, p->train, first, leading), done);
+            if (before == 0 && !d.begins) CHECK_GOTO(writer_end_document(p->train), done);
+            d = (Piece){d.ids + before, d.n - before, true, d.ends};
+            w = p->val;
+        }
+        CHECK_GOTO(write_piece(p, w, d, leading), done);
+    }
+done:
+    documents_close(r);
+    return st;
+}
+
+static Status commit(Pack *p) {
+    Writer *writers[] = {p->train, p->val};
+    static const char *const names[] = {"training", "validation"};
+    for (int i = 0; i < 2 && writers[i] != NULL; i++) {
+        if (writer_tokens(writers[i]) == 0)
+            return status_fail(ERR_USER, "no token is left for the %s part; choose another --val",
+                               names[i]);
+        CHECK(writer_finish(writers[i]));
+    }
+    StrBuf text = {0};
+    Status st = OK;
+    for (int i = 0; i < 2 && writers[i] != NULL && st == OK; i++) {
+        st = writer_commit(writers[i]);
+        writer_describe(writers[i], &text);
+    }
+    if (st == OK) output_print("%s", strbuf_text(&text));
+    strbuf_free(&text);
+    return st;
+}
+
+Status pack_command(int argc, char **argv) {
+    Pack p = {0};
+    Status st = arguments_parse(&p.a, "cria data pack", argc, argv,
+                                "to out format eod vocab ids val seed shard gzip force");
+    if (st == OK) st = open_all(&p);
+    for (int i = 0; i < p.n_files && st == OK; i++) st = copy_file(&p, p.files[i]);
+    progress_end(&p.progress);
+    if (st == OK) st = commit(&p);
+    bool by_index = p.n_files > 0 && tokens_index(p.files[0]) != NULL;
+    if (st == OK && p.a.eod >= 0 && !p.eod_found && !by_index)
+        log_warn("--eod %lld does not occur: each file was taken for one document",
+                 (long long)p.a.eod);
+    writer_free(p.train);
+    writer_free(p.val);
+    for (int i = 0; i < p.n_files; i++) tokens_close(p.files[i]);
+    free(p.files);
+    arguments_free(&p.a);
+    return st;
+}

@@ -1,0 +1,184 @@
+#include "cli/plan.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "report/plan_report.h"
+#include "report/plan_svg.h"
+#include "base/file.h"
+#include "base/rng.h"
+#include "report/run_report.h"
+
+typedef struct {
+    Session s;
+    Mask mask;
+    const char *source; /* of the mask */
+    int64_t documents;  /* 0: it is not made of documents */
+    char *no_data;      /* why data.train cannot be read; NULL: it can */
+    CostModel cost;
+    AttnPlan plan, others[5];
+    int n_others;
+    double seconds; /* to make the plan */
+} Planning;
+
+/* ---- the mask ------------------------------------------------------------------------------ */
+
+/* Packed documents with the lengths of MagiAttention's benchmarks: a bin drawn by count, its
+ * middle, at most a quarter of the sequence. Returns their number; begin holds S. */
+static int64_t draw_documents(uint64_t seed, int64_t S, int64_t T, int32_t *begin) {
+    static const struct {
+        int64_t least, most, count;
+    } bins[] = {{0, 10, 30254},         {11, 50, 391188},       {51, 100, 699596},
+                {101, 200, 1377757},    {201, 500, 3794735},    {501, 1024, 3316785},
+                {1025, 2048, 2106566},  {2049, 4096, 988525},   {4097, 8192, 410002},
+                {8193, 16384, 173574},  {16385, 32768, 115007}, {32769, 65536, 18428},
+                {65537, 131072, 22513}, {131073, 196608, 18284}};
+    int64_t n_bins = sizeof bins / sizeof *bins, total = 0, n = 0;
+    for (int64_t i = 0; i < n_bins; i++) total += bins[i].count;
+    for (int64_t at = 0, next; at < S; at = next) {
+        uint64_t u = rng_u64(seed, rng_stream(RNG_PLAN, 0), (uint64_t)n);
+        int64_t x = (int64_t)(u % (uint64_t)total), bin = 0;
+        while (x >= bins[bin].count) x -= bins[bin++].count;
+        begin[n++] = (int32_t)at;
+        int64_t length = i64_min((bins[bin].least + bins[bin].most) / 2, ceil_div(T, 4));
+        next = i64_min(at + i64_max(1, length), (at / T + 1) * T);
+    }
+    return n;
+}
+
+static Status document_mask(Planning *p) {
+    const CpOptions *o = &p->s.cp_options;
+    if (p->s.train_data != NULL) {
+        LoaderOptions loader = p->s.loader;
+        loader.prepare = NULL;
+        MicroBatch mb;
+        CHECK(loader_batch(&mb, p->s.train_data, &loader, 0, 0));
+        p->source = "first micro-batch";
+        p->documents = mb.n_docs;
+        Status st = cp_mask(&p->mask, o, mb.doc_begin, mb.n_docs);
+        loader_batch_free(&mb, &loader);
+        return st;
+    }
+    int32_t *begin = NEW(int32_t, o->tokens);
+    p->source = "drawn";
+    p->documents = draw_documents((uint64_t)p->s.config->run.seed, o->tokens, o->seq_len, begin);
+    Status st = cp_mask(&p->mask, o, begin, p->documents);
+    free(begin);
+    return st;
+}
+
+static Status open_mask(Planning *p, const char *file) {
+    const CpOptions *o = &p->s.cp_options;
+    if (file != NULL) {
+        p->source = "file";
+        return mask_load(&p->mask, file, o->tokens);
+    }
+    if (o->mask == MASK_DOCUMENT) return document_mask(p);
+    p->source = config_enum_name((int)o->mask, "data.mask");
+    return cp_mask(&p->mask, o, NULL, 0);
+}
+
+/* ---- the plans ----------------------------------------------------------------------------- */
+
+/* The other backends that can do these sizes. */
+static void plan_others(Planning *p) {
+    static const CpBackend backends[] = {BACKEND_MAGI, BACKEND_RING, BACKEND_ALLGATHER,
+                                         BACKEND_ULYSSES};
+    const CpOptions *o = &p->s.cp_options;
+    for (int i = 0; i < 4 && o->size > 1; i++) {
+        CpOptions other = *o;
+        int64_t S;
+        other.backend = backends[i];
+        if (other.backend == o->backend) continue;
+        Status st = cp_tokens(&other, &S);
+        if (st == OK) st = cp_plan(&p->others[p->n_others], &other, &p->mask);
+        p->n_others += st == OK;
+        status_ignore(st);
+    }
+}
+
+static Status open_planning(Planning *p, const Config *c, const PlanCommandOptions *o) {
+    CHECK(session_plan(&p->s, c, o->ranks > 0 ? o->ranks : c->parallel.cp, &p->no_data));
+    p->s.cp_options.ranks_per_node = o->ranks_per_node;
+    CHECK(open_mask(p, o->mask_file));
+    p->cost = cost_default(c->model.heads, c->model.kv_heads, c->model.head_dim);
+    p->cost.act_bytes = p->s.ops->act_bytes;
+    double begin = time_now();
+    CHECK(cp_plan(&p->plan, &p->s.cp_options, &p->mask));
+    p->seconds = time_now() - begin;
+    plan_others(p);
+    return OK;
+}
+
+static void close_planning(Planning *p) {
+    for (int i = 0; i < p->n_others; i++) plan_free(&p->others[i]);
+    plan_free(&p->plan);
+    mask_free(&p->mask);
+    free(p->no_data);
+    session_close(&p->s);
+}
+
+/* ---- what is said -------------------------------------------------------------------------- */
+
+static void print_text(const Planning *p, const PlanReport *report, StrBuf *out) {
+    const Config *c = p->s.config;
+    session_describe(&p->s, out);
+    if (p->no_data != NULL) strbuf_printf(out, "\ndata       is not used: %s", p->no_data);
+    double S = (double)p->mask.S;
+    strbuf_printf(out, "\nmask       %s", p->source);
+    if (p->documents > 0) strbuf_printf(out, ", %" PRId64 " documents", p->documents);
+    if (c->data.window > 0 && strcmp(p->source, "file") != 0)
+        strbuf_printf(out, ", window %" PRId64, c->data.window);
+    strbuf_printf(out,
+                  ": %.4g M allowed pairs of a micro-batch of %.0f tokens, %.1f %% of causal\n",
+                  (double)mask_area(&p->mask) / 1e6, S,
+                  100 * (double)mask_area(&p->mask) / (0.5 * S * (S + 1)));
+    strbuf_printf(out, "plan       ");
+    plan_report_text(report, out);
+}
+
+static void print_json(const Planning *p, const PlanReport *report, StrBuf *out) {
+    strbuf_printf(out, "{");
+    session_describe_json(&p->s, out);
+    strbuf_printf(out,
+                  ",\"mask\":{\"source\":\"%s\",\"window\":%" PRId64 ",\"documents\":%" PRId64
+                  ",\"no_data\":",
+                  p->source, p->s.config->data.window, p->documents);
+    if (p->no_data != NULL)
+        strbuf_json_string(out, p->no_data);
+    else
+        strbuf_printf(out, "null");
+    strbuf_printf(out, "},\"plan\":");
+    plan_report_json(report, out);
+    strbuf_printf(out, ",\"plan_seconds\":%.6f}\n", p->seconds);
+}
+
+static Status write_svg(const Planning *p, const char *path) {
+    StrBuf svg = {0};
+    plan_svg(&p->plan, &p->cost, &svg);
+    FILE *f = fopen(path, "w");
+    bool written = f != NULL && fwrite(svg.text, 1, svg.len, f) == svg.len;
+    Status failure = f == NULL ? file_create_status(errno) : ERR_ENV;
+    if (f != NULL) written = fclose(f) == 0 && written;
+    strbuf_free(&svg);
+    if (written) return OK;
+    return status_fail(failure, "cannot write the picture %s: %s", path, strerror(errno));
+}
+
+Status plan_command_run(const Config *config, const PlanCommandOptions *options, StrBuf *out) {
+    Planning p = {0};
+    Status st;
+    CHECK_GOTO(open_planning(&p, config, options), done);
+    PlanReport report = {&p.plan, p.others, p.n_others, &p.cost};
+    if (options->json)
+        print_json(&p, &report, out);
+    else
+        print_text(&p, &report, out);
+    if (options->svg != NULL) CHECK_GOTO(write_svg(&p, options->svg), done);
+done:
+    close_planning(&p);
+    return st;
+}

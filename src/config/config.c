@@ -1,0 +1,73 @@
+/* config.c: a Config from the defaults, a file and overrides. */
+#include "config/keys.h"
+
+#include <string.h>
+
+#include "base/file.h"
+
+#define FILE_MAX (1 << 20) /* bytes; a config is a page of text */
+
+static void set_defaults(ConfigReader *r) {
+    for (int i = 0; i < config_n_keys; i++) {
+        const ConfigKey *k = &config_keys[i];
+        bool good = k->preset != NULL &&
+                    (k->type == KEY_SOURCES ||
+                     config_value_set(k, r->config, k->preset, strlen(k->preset), false));
+        REQUIRE(good || k->preset == NULL);
+        r->origin[i].good = good;
+    }
+}
+
+static void report_missing(ConfigReader *r) {
+    for (int i = 0; i < config_n_keys; i++) {
+        const KeyOrigin *o = &r->origin[i];
+        if (o->good || o->line > 0 || o->override != NULL) continue;
+        StrBuf expected = {0};
+        config_key_expects(&config_keys[i], &expected);
+        config_problem(r, "%s: %s: missing, expected %s", r->name, config_keys[i].name,
+                       expected.text);
+        strbuf_free(&expected);
+    }
+}
+
+Status config_parse(Config *out, const char *name, const char *text, size_t len, int n_overrides,
+                    char *const *overrides) {
+    ConfigReader r = {.config = out, .name = name};
+    *out = (Config){0};
+    set_defaults(&r);
+    bool whole = len <= FILE_MAX && config_read_file(&r, text, len);
+    if (len > FILE_MAX)
+        config_problem(&r, "%s: found more than %d bytes, expected a config", name, FILE_MAX);
+    for (int i = 0; i < n_overrides; i++) config_read_override(&r, overrides[i]);
+    if (whole) { /* else what is missing is what could not be read */
+        report_missing(&r);
+        config_check_keys(&r);
+    }
+    return config_problems_status(&r);
+}
+
+Status config_parse_printed(Config *out, const char *text) {
+    ConfigReader r = {.config = out, .name = "cria.config"};
+    *out = (Config){0};
+    set_defaults(&r);
+    bool good = config_read_file(&r, text, strlen(text));
+    for (int i = 0; i < config_n_keys; i++) good &= r.origin[i].good;
+    if (good) config_check_keys(&r);
+    status_ignore(config_problems_status(&r)); /* of keys that this version does not know */
+    return good ? OK : status_fail(ERR_USER, "cria.config is not a configuration that cria prints");
+}
+
+Status config_load(Config *out, const char *path, int n_overrides, char *const *overrides) {
+    StrBuf text = {0};
+    *out = (Config){0};
+    Status st = file_read_all(&text, path, "this config", FILE_MAX);
+    if (st == OK)
+        st = config_parse(out, path, strbuf_text(&text), text.len, n_overrides, overrides);
+    strbuf_free(&text);
+    return st;
+}
+
+void config_free(Config *c) {
+    for (int i = 0; i < config_n_keys; i++) config_value_free(&config_keys[i], c);
+    *c = (Config){0};
+}

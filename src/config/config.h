@@ -1,0 +1,146 @@
+/* config.h: the configuration of a run. One static table of keys (name, type, default, bounds, help)
+ * drives parsing (libyaml events), key=value overrides, printing, `cria config` and the docs. */
+#ifndef CRIA_CONFIG_H
+#define CRIA_CONFIG_H
+
+#include "base/base.h"
+
+typedef enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA } DeviceKind;
+typedef enum { FORMAT_AUTO, FORMAT_NANOGPT, FORMAT_MEGATRON, FORMAT_LLMC } DataFormat;
+typedef enum { ORDER_CRIA, ORDER_MEGATRON } DataOrder;
+typedef enum { MASK_CAUSAL, MASK_DOCUMENT, MASK_FULL } MaskKind;
+typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD } ScheduleKind;
+typedef enum { BACKEND_NONE, BACKEND_RING, BACKEND_MAGI, BACKEND_ALLGATHER, BACKEND_ULYSSES }
+    CpBackend;
+/* parallel.overlap_degree: the most stages that magi's remote part is cut into. */
+enum { OVERLAP_DEGREE_MAX = 8 };
+typedef enum { ACCUM_FP32, ACCUM_BF16 } RingAccum;
+typedef enum { TRANSPORT_AUTO, TRANSPORT_NCCL } Transport;
+typedef enum { GUARD_STOP, GUARD_SKIP, GUARD_WARN } GuardAction;
+typedef enum { RECOMPUTE_NONE, RECOMPUTE_LAYER } Recompute;
+
+typedef struct {
+    char *path;
+    double weight; /* relative share of the samples; 0 = in proportion to its tokens */
+} DataSource;
+
+typedef struct {
+    int layers, hidden, heads, kv_heads;
+    int head_dim; /* 0 = hidden / heads (resolved by config_load) */
+    int ffn, vocab;
+    int64_t seq_len;
+    bool tie_embeddings;
+    double norm_eps, init_std, rope_theta;
+    struct {
+        double factor; /* 1 = no scaling */
+        double low, high;
+        int64_t original; /* context length of the unscaled model */
+    } rope_scaling;
+} ModelConfig;
+
+typedef struct {
+    double lr, min_lr;
+    ScheduleKind schedule;
+    int schedule_start; /* step of the schedule that the first update has: 1, or 0 as in Megatron-LM */
+    int64_t warmup_steps;
+    /* Step at which the decay ends, 0 = run.steps; for wsd: length of the final decay, 0 = a tenth
+     * of run.steps. Both are resolved by config_load. */
+    int64_t decay_steps;
+    double beta1, beta2, eps, weight_decay;
+    double clip; /* 0 = no clipping */
+} OptimConfig;
+
+typedef struct {
+    struct {
+        char *dir;
+        int64_t seed, steps, log_every, eval_every, eval_sequences, save_every, keep_last;
+        double time_limit_minutes; /* 0 = none */
+        double watchdog_seconds;   /* 0 = off */
+        bool save_async, deterministic, allow_data_change;
+        int64_t check_every; /* steps between comparisons of the ranks' weights; 0 = never */
+        GuardAction on_nonfinite, on_spike;
+        double spike_z;    /* of the loss: deviations above the running mean; 0 = off */
+        double spike_norm; /* of the gradient norm: times the running mean; 0 = off */
+        int64_t max_skips; /* in a row */
+    } run;
+    DeviceKind device;
+    ModelConfig model;
+    struct {
+        DataSource *train, *val; /* val may be empty: then no evaluation */
+        int n_train, n_val;
+        DataFormat format;
+        char *split; /* "train,val,test" shares over documents; "" = files say it */
+        DataOrder order;
+        int64_t eod; /* id that ends a document; -1 = none */
+        MaskKind mask;
+        int64_t window; /* a token sees at most this many previous tokens; 0 = no limit */
+        bool reset_positions, eod_mask_loss;
+    } data;
+    struct {
+        int64_t global, micro; /* sequences per step; sequences per rank group and micro-batch */
+    } batch;
+    OptimConfig optim;
+    struct {
+        int cp;
+        CpBackend backend;
+        int64_t chunk_size;  /* tokens; 0 = chosen by the planner */
+        int overlap_degree;  /* -1 = auto */
+        RingAccum ring_accum;
+        Transport transport;
+        int zero; /* 0 | 1 */
+    } parallel;
+    struct {
+        Recompute recompute;
+        int64_t lm_head_chunk; /* rows of logits held at once; 0 = chosen */
+    } memory;
+    struct {
+        bool jsonl, tensorboard;
+    } log;
+} Config;
+
+/* Reads the file, then the overrides ("section.key=value"), checks everything that needs no world
+ * size, and resolves what is 0 = derived. On ERR_USER the sentence lists ALL problems, one a line,
+ * each with file:line or the override. *out must be freed in either case. */
+Status config_load(Config *out, const char *path, int n_overrides, char *const *overrides);
+/* The same from text in memory, named `name` in messages (tests, fuzzing, checkpoints). */
+Status config_parse(Config *out, const char *name, const char *text, size_t len, int n_overrides,
+                    char *const *overrides);
+/* What depends on the number of ranks: cp, batch arithmetic, runtime limits. ERR_USER lists all. */
+Status config_check_world(const Config *c, int world);
+void config_free(Config *c);
+
+/* YAML that config_parse reads back to an equal Config. */
+void config_print(const Config *c, StrBuf *out);
+/* The keys of one section, such as "model", with its header. */
+void config_print_section(const Config *c, const char *section, StrBuf *out);
+/* As config_print, on one line of JSON (the log head). */
+void config_print_json(const Config *c, StrBuf *out);
+/* `cria config`: every key with type, default, bounds and help. */
+void config_print_help(StrBuf *out);
+/* A line "section.key=value" for every key, to compare two of them. */
+void config_print_lines(const Config *c, StrBuf *out);
+/* CRC-32 over the keys that change results (model, data, batch, optim, seed), for resume checks. */
+uint32_t config_hash(const Config *c);
+
+/* ---- the configuration of a checkpoint and the present one ---------------------------------- */
+
+/* Reads what config_print() wrote, perhaps in another version of cria: unknown keys are passed
+ * over, keys that are missing have their defaults. ERR_USER when it is not such a text. Free *out
+ * in either case. */
+Status config_parse_printed(Config *out, const char *text);
+
+/* What another value of a key does to a run that goes on from a checkpoint. */
+typedef enum {
+    DIFFERS_MODEL,   /* the weights would be taken for another function */
+    DIFFERS_BATCHES, /* later batches would hold other tokens, or attention see others of them */
+    DIFFERS_COURSE,  /* learning rate, batch size, what is done about bad steps, ... */
+    DIFFERS_KINDS
+} ConfigDifference;
+
+/* Appends "KEY WAS -> IS" for every key of this kind that differs, with ", " between them; returns
+ * their number. Keys that change no result (ranks, backends, logging, saving) are of no kind. */
+int config_differences(const Config *was, const Config *is, ConfigDifference kind, StrBuf *out);
+
+const char *config_enum_name(int value, const char *key); /* e.g. (BACKEND_MAGI, "parallel.backend") */
+
+#endif

@@ -1,0 +1,98 @@
+/* config_keys.h: private to config*.c: the table of keys, one value's text form, and what reading and
+ * checking share: the reader and its list of problems. */
+#ifndef CRIA_CONFIG_KEYS_H
+#define CRIA_CONFIG_KEYS_H
+
+#include "config/config.h"
+
+typedef enum {
+    KEY_INT,
+    KEY_INT64,
+    KEY_DOUBLE,
+    KEY_BOOL,
+    KEY_STRING,
+    KEY_ENUM,
+    KEY_SOURCES
+} KeyType;
+
+typedef struct {
+    const char *name; /* in full: "model.rope_scaling.factor" */
+    KeyType type;
+    size_t offset;       /* of the field in Config */
+    size_t count_offset; /* KEY_SOURCES: of the int that counts them */
+    const char *preset;  /* the default, as one would write it; NULL: the key is required */
+    double min, max;     /* numbers: inclusive bounds; strings: of the length in bytes */
+    const char *const
+        *names; /* enum: a name per value, then NULL; int: the name of -1, then NULL */
+    const char *unit, *help;
+} ConfigKey;
+
+enum { CONFIG_KEYS_MAX = 80, CONFIG_LIST_MAX = 40 };
+/* The last integer that a double, and so any JSON reader, holds exactly. */
+#define CONFIG_EXACT_MAX 9007199254740991.0
+
+extern const ConfigKey config_keys[];
+extern const int config_n_keys; /* <= CONFIG_KEYS_MAX */
+
+/* NULL when there is no such key. */
+const ConfigKey *config_key_find(const char *name);
+static inline void *config_key_field(const ConfigKey *k, const Config *c) {
+    return (char *)c + k->offset;
+}
+static inline int *config_key_count(const ConfigKey *k, const Config *c) {
+    return (int *)((char *)c + k->count_offset);
+}
+/* Index of the first key below this name; -1 when it is not a section. */
+int config_section_find(const char *name);
+/* Appends the key or section that an unknown name probably meant; false when none is near. */
+bool config_key_nearest(const char *name, StrBuf *out);
+/* "an integer from 1 to 64", "one of none, ring, magi": for messages and help. */
+void config_key_expects(const ConfigKey *k, StrBuf *out);
+
+/* Sets the field from text (any type but KEY_SOURCES); false when it is not what the key expects.
+ * A quoted scalar is a string and never a number or a bool. */
+bool config_value_set(const ConfigKey *k, Config *c, const char *text, size_t len, bool quoted);
+/* Frees what the field owns and leaves it empty. */
+void config_value_free(const ConfigKey *k, Config *c);
+/* The value as YAML; with json as JSON, which differs only in quotes round names. */
+void config_value_print(const ConfigKey *k, const Config *c, bool json, StrBuf *out);
+/* A finite decimal number. */
+bool config_number_parse(const char *text, size_t len, double *out);
+/* Appends text in quotes for a message: shortened, on one line. */
+void config_quote(StrBuf *out, const char *text, size_t len);
+
+typedef struct {
+    int line;             /* in the file; 0: not there */
+    const char *override; /* or the override that set it */
+    bool good;            /* has a value that the table allows */
+} KeyOrigin;
+
+typedef struct {
+    Config *config;
+    const char *name;                  /* of the file */
+    KeyOrigin origin[CONFIG_KEYS_MAX]; /* parallel to config_keys */
+    int section_line[CONFIG_KEYS_MAX]; /* at a section's first key: the line of its header */
+    StrBuf problems;
+    int n_problems;
+} ConfigReader;
+
+/* Adds a line to the problems. config_problem_at starts it with where the key was set. */
+void config_problem(ConfigReader *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void config_problem_at(ConfigReader *r, const char *key, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Likewise with a place in the file, or in an override where that is not NULL; line 0: no line. */
+void config_problem_in(ConfigReader *r, const char *override, int line, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* OK, or ERR_USER with all problems; frees the list. */
+Status config_problems_status(ConfigReader *r);
+
+/* Reads a whole YAML text into r->config; false when it could not be read to its end. */
+bool config_read_file(ConfigReader *r, const char *text, size_t len);
+/* Reads "section.key=value"; the value is YAML, so that lists and quotes work as in the file. */
+void config_read_override(ConfigReader *r, const char *override);
+
+/* Resolves what is 0 = derived, then checks keys against each other. A check whose keys are not all
+ * good is skipped: the cause has been reported already. */
+void config_check_keys(ConfigReader *r);
+
+#endif

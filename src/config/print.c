@@ -1,0 +1,136 @@
+/* config_print.c: the table and its values as YAML, as JSON, as help, and as a hash. */
+#include "config/keys.h"
+
+#include <string.h>
+#include <zlib.h>
+
+/* Bytes of "a.b." in "a.b.c". */
+static size_t section_length(const char *name) {
+    const char *dot = strrchr(name, '.');
+    return dot != NULL ? (size_t)(dot - name) + 1 : 0;
+}
+
+static int dots(const char *text, size_t len) {
+    int n = 0;
+    for (size_t i = 0; i < len; i++) n += text[i] == '.';
+    return n;
+}
+
+/* Bytes of the sections that two names share. */
+static size_t shared_length(const char *a, const char *b) {
+    size_t end = 0;
+    for (size_t i = 0; a[i] != '\0' && a[i] == b[i]; i++)
+        if (a[i] == '.') end = i + 1;
+    return end;
+}
+
+void config_print(const Config *c, StrBuf *out) {
+    config_print_section(c, "", out);
+}
+
+void config_print_section(const Config *c, const char *section, StrBuf *out) {
+    const char *previous = "";
+    size_t len = strlen(section);
+    for (int i = 0; i < config_n_keys; i++) {
+        const char *name = config_keys[i].name;
+        if (len > 0 && (strncmp(name, section, len) != 0 || name[len] != '.')) continue;
+        size_t at = shared_length(previous, name), end = section_length(name);
+        while (at < end) { /* headers of the sections that begin here */
+            size_t n = strcspn(name + at, ".");
+            strbuf_printf(out, "%*s%.*s:\n", 2 * dots(name, at), "", (int)n, name + at);
+            at += n + 1;
+        }
+        strbuf_printf(out, "%*s%s: ", 2 * dots(name, end), "", name + end);
+        config_value_print(&config_keys[i], c, false, out);
+        strbuf_printf(out, "\n");
+        previous = name;
+    }
+}
+
+void config_print_json(const Config *c, StrBuf *out) {
+    const char *previous = "";
+    strbuf_printf(out, "{");
+    for (int i = 0; i < config_n_keys; i++) {
+        const char *name = config_keys[i].name;
+        size_t at = shared_length(previous, name), end = section_length(name);
+        size_t open = section_length(previous);
+        for (int n = dots(previous, open) - dots(previous, at); n > 0; n--) strbuf_printf(out, "}");
+        if (i > 0) strbuf_printf(out, ", ");
+        while (at < end) {
+            size_t n = strcspn(name + at, ".");
+            strbuf_printf(out, "\"%.*s\": {", (int)n, name + at);
+            at += n + 1;
+        }
+        strbuf_printf(out, "\"%s\": ", name + end);
+        config_value_print(&config_keys[i], c, true, out);
+        previous = name;
+    }
+    for (int n = dots(previous, strlen(previous)); n > 0; n--) strbuf_printf(out, "}");
+    strbuf_printf(out, "}");
+}
+
+void config_print_lines(const Config *c, StrBuf *out) {
+    for (int i = 0; i < config_n_keys; i++) {
+        strbuf_printf(out, "%s=", config_keys[i].name);
+        config_value_print(&config_keys[i], c, false, out);
+        strbuf_printf(out, "\n");
+    }
+}
+
+void config_print_help(StrBuf *out) {
+    strbuf_printf(out, "Keys of a configuration file, and of key=value on the command line.\n"
+                       "The value of key=value is YAML: data.train=a.bin, data.train='[a.bin, "
+                       "b.bin]'.\n");
+    const char *previous = "";
+    for (int i = 0; i < config_n_keys; i++) {
+        const ConfigKey *k = &config_keys[i];
+        size_t n = section_length(k->name);
+        if (n != section_length(previous) || strncmp(k->name, previous, n) != 0)
+            strbuf_printf(out, "\n%.*s\n", n > 0 ? (int)n - 1 : (int)strlen(k->name), k->name);
+        strbuf_printf(out, "  %s: ", k->name);
+        config_key_expects(k, out);
+        if (k->unit[0] != '\0') strbuf_printf(out, " (%s)", k->unit);
+        if (k->preset == NULL)
+            strbuf_printf(out, "; required\n");
+        else if (k->preset[0] == '\0')
+            strbuf_printf(out, "; default empty\n");
+        else
+            strbuf_printf(out, "; default %s\n", k->preset);
+        strbuf_printf(out, "      %s\n", k->help);
+        previous = k->name;
+    }
+}
+
+/* Not hashed: how a result is computed (ranks, backend, micro-batch, memory), what is reported, and
+ * where files lie. */
+static bool changes_result(const char *name) {
+    static const char *const prefixes[] = {"run.seed", "model.", "data.", "batch.global", "optim."};
+    if (strcmp(name, "data.val") == 0 || strcmp(name, "data.format") == 0) return false;
+    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) return true;
+    return false;
+}
+
+uint32_t config_hash(const Config *c) {
+    StrBuf b = {0};
+    for (int i = 0; i < config_n_keys; i++) {
+        const ConfigKey *k = &config_keys[i];
+        if (!changes_result(k->name)) continue;
+        strbuf_printf(&b, "%s", k->name);
+        if (k->type == KEY_SOURCES) {
+            const DataSource *sources = *(DataSource *const *)config_key_field(k, c);
+            for (int j = 0; j < *config_key_count(k, c); j++) {
+                const char *slash = strrchr(sources[j].path, '/');
+                strbuf_printf(&b, " %s %.17g", slash != NULL ? slash + 1 : sources[j].path,
+                              sources[j].weight);
+            }
+        } else {
+            strbuf_printf(&b, " ");
+            config_value_print(k, c, false, &b);
+        }
+        strbuf_printf(&b, "\n");
+    }
+    uint32_t hash = (uint32_t)crc32(0, (const unsigned char *)strbuf_text(&b), (unsigned)b.len);
+    strbuf_free(&b);
+    return hash;
+}

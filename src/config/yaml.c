@@ -1,0 +1,406 @@
+/* config_yaml.c: YAML, of a file or of one override, into the fields of a Config. */
+#include "config/keys.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <yaml.h>
+
+#include "base/text.h"
+
+#define DEPTH_MAX 16 /* of lists and mappings; libyaml takes time quadratic in it */
+
+/* A text being read: the file, or the value of one override. */
+typedef struct {
+    ConfigReader *r;
+    const char *override; /* NULL: the file */
+    const char *text;     /* what libyaml reads, to find the line of a byte */
+    size_t len;
+    yaml_parser_t parser;
+    yaml_event_t event; /* the current one; the functions below consume what they handle */
+    size_t end;         /* character behind the last event that has a text */
+    int depth;          /* lists and mappings that are open */
+    bool broken;        /* not YAML: nothing further can be read */
+} Source;
+
+static int event_line(const Source *s) {
+    return (int)s->event.start_mark.line + 1;
+}
+
+/* A problem at a line of the source (or in the override that it is). */
+#define problem_in(s, line, ...) config_problem_in((s)->r, (s)->override, line, __VA_ARGS__)
+
+/* ---- events -------------------------------------------------------------------------------- */
+
+static bool is(const Source *s, yaml_event_type_t type) {
+    return !s->broken && s->event.type == type;
+}
+
+/* libyaml gives a byte offset, not a line, for characters that it cannot read. */
+static void report_syntax(Source *s) {
+    const yaml_parser_t *p = &s->parser;
+    size_t line = p->problem_mark.line + 1, column = p->problem_mark.column + 1;
+    if (p->error == YAML_READER_ERROR) {
+        line = column = 1;
+        for (size_t i = 0; i < p->problem_offset && i < s->len; i++) {
+            column++;
+            if (s->text[i] == '\n') line++, column = 1;
+        }
+    }
+    const char *what = p->problem != NULL ? p->problem : "unreadable";
+    if (s->override != NULL)
+        problem_in(s, 0, "not YAML: %s", what);
+    else
+        problem_in(s, (int)line, "column %zu: not YAML: %s%s%s", column, what,
+                   p->context != NULL ? " " : "", p->context != NULL ? p->context : "");
+}
+
+/* Anchors, aliases and tags make one text mean another; a config says what it means. */
+static void refuse_features(Source *s) {
+    const yaml_event_t *e = &s->event;
+    bool anchor = false, tag = false;
+    if (e->type == YAML_SCALAR_EVENT) {
+        anchor = e->data.scalar.anchor != NULL;
+        tag = e->data.scalar.tag != NULL;
+    } else if (e->type == YAML_MAPPING_START_EVENT) {
+        anchor = e->data.mapping_start.anchor != NULL;
+        tag = e->data.mapping_start.tag != NULL;
+    } else if (e->type == YAML_SEQUENCE_START_EVENT) {
+        anchor = e->data.sequence_start.anchor != NULL;
+        tag = e->data.sequence_start.tag != NULL;
+    }
+    if (anchor || e->type == YAML_ALIAS_EVENT)
+        problem_in(s, event_line(s),
+                   "found an anchor or alias (& or *), which a config may not "
+                   "use; write the value out, or quote it if it is text");
+    if (tag)
+        problem_in(s, event_line(s),
+                   "found a tag (!), which a config may not use; remove it, or "
+                   "quote the value if it is text");
+}
+
+static void advance(Source *s) {
+    if (s->broken) return;
+    if (s->event.type >= YAML_ALIAS_EVENT) s->end = s->event.end_mark.index;
+    yaml_event_delete(&s->event);
+    if (!yaml_parser_parse(&s->parser, &s->event)) {
+        s->broken = true;
+        report_syntax(s);
+        return;
+    }
+    refuse_features(s);
+    s->depth += is(s, YAML_MAPPING_START_EVENT) || is(s, YAML_SEQUENCE_START_EVENT);
+    s->depth -= is(s, YAML_MAPPING_END_EVENT) || is(s, YAML_SEQUENCE_END_EVENT);
+    if (s->depth > DEPTH_MAX) {
+        problem_in(s, event_line(s), "found lists and mappings %d deep, expected at most %d",
+                   s->depth, DEPTH_MAX);
+        s->broken = true;
+    }
+}
+
+/* Passes over one value of any shape. */
+static void skip(Source *s) {
+    int depth = 0;
+    do {
+        if (is(s, YAML_MAPPING_START_EVENT) || is(s, YAML_SEQUENCE_START_EVENT)) depth++;
+        if (is(s, YAML_MAPPING_END_EVENT) || is(s, YAML_SEQUENCE_END_EVENT)) depth--;
+        advance(s);
+    } while (depth > 0 && !s->broken);
+}
+
+static const char *scalar_text(const Source *s) {
+    return (const char *)s->event.data.scalar.value;
+}
+static size_t scalar_length(const Source *s) {
+    return s->event.data.scalar.length;
+}
+/* As the name of a key, which ends at its first NUL. */
+static const char *scalar_name(const Source *s) {
+    const char *text = scalar_text(s);
+    return strlen(text) == scalar_length(s) ? text : "(with a NUL byte)";
+}
+static bool scalar_is_quoted(const Source *s) {
+    return s->event.data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
+}
+
+/* `key:` with nothing after it, or the end of an empty text */
+static bool is_absent(const Source *s) {
+    if (is(s, YAML_NO_EVENT)) return true; /* past the end */
+    return is(s, YAML_SCALAR_EVENT) && !scalar_is_quoted(s) && scalar_length(s) == 0;
+}
+static bool is_null(const Source *s) {
+    if (is_absent(s)) return true;
+    if (!is(s, YAML_SCALAR_EVENT) || scalar_is_quoted(s)) return false;
+    return strcmp(scalar_text(s), "~") == 0 || strcmp(scalar_text(s), "null") == 0;
+}
+static bool is_empty(const Source *s) {
+    return is_null(s) || (is(s, YAML_SCALAR_EVENT) && scalar_length(s) == 0);
+}
+
+/* Reports the current value and passes over it: "found 'x', expected EXPECTED". */
+static void refuse_value(Source *s, int line, const char *key, const char *expected) {
+    StrBuf found = {0};
+    if (is(s, YAML_MAPPING_START_EVENT)) {
+        strbuf_printf(&found, "a mapping");
+    } else if (is(s, YAML_SEQUENCE_START_EVENT)) {
+        strbuf_printf(&found, "a list");
+    } else if (is_null(s)) {
+        strbuf_printf(&found, "nothing");
+    } else if (is(s, YAML_SCALAR_EVENT)) {
+        config_quote(&found, scalar_text(s), scalar_length(s));
+        if (scalar_is_quoted(s)) strbuf_printf(&found, " (in quotes, so a string)");
+    }
+    if (found.len > 0) /* an alias has been refused already */
+        problem_in(s, line, "%s: found %s, expected %s", key, found.text, expected);
+    strbuf_free(&found);
+    skip(s);
+}
+
+/* ---- values -------------------------------------------------------------------------------- */
+
+static void add_source(DataSource **list, int *count) {
+    *list = mem_grow(*list, *count + 1, sizeof **list);
+    (*list)[(*count)++] = (DataSource){.path = mem_strdup("")};
+}
+
+static bool read_path(Source *s, const ConfigKey *k, DataSource *source) {
+    double n = is(s, YAML_SCALAR_EVENT) ? (double)scalar_length(s) : 0;
+    if (n < k->min || n > k->max || is_null(s) ||
+        !text_is_printable(scalar_text(s), scalar_length(s))) {
+        refuse_value(s, event_line(s), k->name, "the path of a token file");
+        return false;
+    }
+    free(source->path);
+    source->path = mem_strdup(scalar_text(s));
+    advance(s);
+    return true;
+}
+
+static bool read_weight(Source *s, const ConfigKey *k, DataSource *source) {
+    if (!is(s, YAML_SCALAR_EVENT) || scalar_is_quoted(s) ||
+        !config_number_parse(scalar_text(s), scalar_length(s), &source->weight) ||
+        source->weight <= 0) {
+        refuse_value(s, event_line(s), k->name, "a weight above 0");
+        return false;
+    }
+    advance(s);
+    return true;
+}
+
+/* {path: P, weight: W} */
+static bool read_weighted(Source *s, const ConfigKey *k, DataSource *source) {
+    bool good = true, has_path = false, has_weight = false;
+    int line = event_line(s);
+    for (advance(s); !s->broken && !is(s, YAML_MAPPING_END_EVENT);) {
+        const char *word = is(s, YAML_SCALAR_EVENT) ? scalar_name(s) : "";
+        bool path = strcmp(word, "path") == 0, weight = strcmp(word, "weight") == 0;
+        if ((!path && !weight) || (path && has_path) || (weight && has_weight)) {
+            refuse_value(s, event_line(s), k->name, "path and weight, once each");
+            skip(s);
+            good = false;
+            continue;
+        }
+        has_path |= path;
+        has_weight |= weight;
+        advance(s);
+        good &= path ? read_path(s, k, source) : read_weight(s, k, source);
+    }
+    if (good && !has_path && !s->broken) {
+        problem_in(s, line, "%s: found a file without a path, expected {path, weight}", k->name);
+        good = false;
+    }
+    advance(s);
+    return good && !s->broken;
+}
+
+/* A path, or a list of paths and {path, weight}. */
+static bool read_sources(Source *s, const ConfigKey *k, Config *c) {
+    DataSource **list = config_key_field(k, c);
+    int *count = config_key_count(k, c);
+    config_value_free(k, c);
+    if (!is(s, YAML_SEQUENCE_START_EVENT)) {
+        add_source(list, count);
+        return read_path(s, k, &(*list)[0]);
+    }
+    bool good = true;
+    for (advance(s); !s->broken && !is(s, YAML_SEQUENCE_END_EVENT);) {
+        add_source(list, count);
+        DataSource *source = &(*list)[*count - 1];
+        good &=
+            is(s, YAML_MAPPING_START_EVENT) ? read_weighted(s, k, source) : read_path(s, k, source);
+    }
+    advance(s);
+    return good && !s->broken;
+}
+
+/* The value of a key, at the current event. */
+static void read_value(Source *s, const ConfigKey *k, int line) {
+    KeyOrigin *origin = &s->r->origin[k - config_keys];
+    Config *c = s->r->config;
+    bool mapping = is(s, YAML_MAPPING_START_EVENT);
+    StrBuf expected = {0};
+    config_key_expects(k, &expected);
+    origin->line = s->override == NULL ? line : 0;
+    origin->override = s->override;
+    origin->good = false;
+    if (k->type == KEY_SOURCES && k->preset != NULL && is_empty(s)) {
+        config_value_free(k, c); /* none */
+        origin->good = true;
+        skip(s);
+    } else if (k->type == KEY_SOURCES && !mapping && !is_null(s)) {
+        origin->good = read_sources(s, k, c);
+    } else if (is(s, YAML_SCALAR_EVENT) && k->type != KEY_SOURCES && !is_null(s) &&
+               config_value_set(k, c, scalar_text(s), scalar_length(s), scalar_is_quoted(s))) {
+        origin->good = true;
+        advance(s);
+    } else {
+        refuse_value(s, line, k->name, expected.text);
+    }
+    strbuf_free(&expected);
+}
+
+static void report_unknown(Source *s, int line, const char *name) {
+    StrBuf near = {0}, shown = {0};
+    config_quote(&shown, name, strlen(name));
+    if (s->r->n_problems < CONFIG_LIST_MAX && config_key_nearest(name, &near))
+        problem_in(s, line, "unknown key %s, did you mean %s?", shown.text, near.text);
+    else
+        problem_in(s, line, "unknown key %s; `cria config` lists them all", shown.text);
+    strbuf_free(&near);
+    strbuf_free(&shown);
+}
+
+/* ---- a file, an override ------------------------------------------------------------------- */
+
+static void refuse_twice(Source *s, int line, const char *name, int first_line) {
+    if (first_line == 0) return;
+    problem_in(s, line, "%s: found twice, expected once; it is also on line %d", name, first_line);
+}
+
+/* Reads a mapping of keys and sections below `section` ("" at the top). Recursion is as deep as the
+ * sections of the table, whatever the file holds. */
+static void read_section(Source *s, const char *section) {
+    for (advance(s); !s->broken && !is(s, YAML_MAPPING_END_EVENT);) {
+        int line = event_line(s);
+        if (!is(s, YAML_SCALAR_EVENT)) {
+            refuse_value(s, line, section[0] != '\0' ? section : "top level", "the name of a key");
+            skip(s);
+            continue;
+        }
+        char *name = mem_printf("%s%s%s", section, section[0] != '\0' ? "." : "", scalar_name(s));
+        const ConfigKey *k = config_key_find(name);
+        int below = config_section_find(name);
+        advance(s);
+        if (k != NULL) {
+            refuse_twice(s, line, name, s->r->origin[k - config_keys].line);
+            read_value(s, k, line);
+        } else if (below < 0) {
+            report_unknown(s, line, name);
+            skip(s);
+        } else if (is(s, YAML_MAPPING_START_EVENT)) {
+            refuse_twice(s, line, name, s->r->section_line[below]);
+            s->r->section_line[below] = line;
+            read_section(s, name);
+        } else if (is_null(s)) {
+            skip(s); /* a section whose keys are all commented out */
+        } else {
+            refuse_value(s, line, name, "a mapping of its keys");
+        }
+        free(name);
+    }
+    advance(s);
+}
+
+static bool source_open(Source *s, ConfigReader *r, const char *override, const char *text,
+                        size_t len) {
+    *s = (Source){.r = r, .override = override, .text = text, .len = len};
+    if (!yaml_parser_initialize(&s->parser)) {
+        problem_in(s, 0, "out of memory");
+        return false;
+    }
+    yaml_parser_set_input_string(&s->parser, (const unsigned char *)text, len);
+    advance(s); /* stream start */
+    advance(s); /* document start */
+    advance(s); /* the value; nothing when the text is empty */
+    return true;
+}
+
+static void source_close(Source *s) {
+    yaml_event_delete(&s->event);
+    yaml_parser_delete(&s->parser);
+}
+
+/* At the end of the first value: nothing may follow. */
+static void expect_end(Source *s) {
+    advance(s);
+    if (is(s, YAML_DOCUMENT_START_EVENT))
+        problem_in(s, event_line(s), "found a second document, expected one");
+}
+
+bool config_read_file(ConfigReader *r, const char *text, size_t len) {
+    Source s;
+    if (!source_open(&s, r, NULL, text, len)) return false;
+    if (is_null(&s)) {
+        problem_in(&s, 0, "found nothing, expected keys; `cria config` lists them all");
+    } else if (is(&s, YAML_MAPPING_START_EVENT)) {
+        read_section(&s, "");
+        expect_end(&s);
+    } else if (!s.broken) {
+        refuse_value(&s, event_line(&s), "top level", "a mapping such as `model:`");
+    }
+    bool whole = !s.broken;
+    source_close(&s);
+    return whole;
+}
+
+/* YAML reads what follows '#' as a comment and "---" as the start of a document. In a shell's
+ * argument both are meant as text: nothing but blanks may lie around the value. */
+static void refuse_ignored_text(Source *s, size_t begin) {
+    size_t at = 0, ignored = s->len;
+    for (size_t i = 0; i < s->len; at++) {
+        bool outside = at < begin || at >= s->end;
+        if (outside && s->text[i] != ' ' && s->text[i] != '\t' && i < ignored) ignored = i;
+        size_t n = utf8_length(s->text + i, s->len - i);
+        i += n > 0 ? n : 1;
+    }
+    if (ignored == s->len || s->broken) return;
+    StrBuf text = {0};
+    config_quote(&text, s->text + ignored, s->len - ignored);
+    problem_in(s, 0,
+               "YAML would ignore %s; if it belongs to the value, put the value in double quotes "
+               "within the shell's quotes, as in 'run.dir=\"exp #3\"'",
+               text.text);
+    strbuf_free(&text);
+}
+
+void config_read_override(ConfigReader *r, const char *override) {
+    const char *equals = strchr(override, '=');
+    Source s = {.r = r, .override = override};
+    if (equals == NULL || equals == override) {
+        problem_in(&s, 0, "expected section.key=value");
+        return;
+    }
+    char *name = mem_printf("%.*s", (int)(equals - override), override);
+    const ConfigKey *k = config_key_find(name);
+    const char *text = equals + 1;
+    if (text[0] == '\0' && k != NULL && k->type == KEY_STRING) text = "\"\""; /* not null */
+    if (k == NULL && config_section_find(name) >= 0) {
+        problem_in(&s, 0, "%s is a section, expected one of its keys", name);
+    } else if (k == NULL) {
+        report_unknown(&s, 0, name);
+    } else if (strpbrk(text, "\r\n") != NULL) {
+        problem_in(&s, 0, "found a line break, expected a value on one line");
+    } else if (source_open(&s, r, override, text, strlen(text))) {
+        size_t begin = s.event.start_mark.index;
+        int problems = r->n_problems;
+        if (is_absent(&s)) refuse_ignored_text(&s, 0);
+        if (r->n_problems == problems) {
+            read_value(&s, k, 0);
+            if (r->n_problems == problems) refuse_ignored_text(&s, begin);
+            if (r->n_problems == problems) expect_end(&s);
+        } else {
+            r->origin[k - config_keys] = (KeyOrigin){.override = override};
+        }
+        source_close(&s);
+    }
+    free(name);
+}

@@ -1,0 +1,182 @@
+#include "health/agree.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include "base/version.h"
+
+/* ---- at the start --------------------------------------------------------------------------- */
+
+static const char *const START_ALIKE = "start every rank with the same binary, files and arguments";
+
+static Status compare_text(const char *what, const char *mine, const char *first,
+                           const char *remedy) {
+    if (strcmp(mine, first) == 0) return OK;
+    for (; *mine != '\0' && strncmp(mine, first, strcspn(mine, "\n") + 1) == 0;) {
+        first += strcspn(mine, "\n") + 1;
+        mine += strcspn(mine, "\n") + 1;
+    }
+    int here = (int)strcspn(mine, "\n"), there = (int)strcspn(first, "\n");
+    return status_fail(ERR_USER, "%s differs from that of rank 0: found %.*s, expected %.*s; %s",
+                       what, here > 0 ? here : 7, here > 0 ? mine : "nothing",
+                       there > 0 ? there : 7, there > 0 ? first : "nothing", remedy);
+}
+
+static Status agree_or(Comm *host, const char *what, const char *mine, const char *remedy) {
+    int64_t len = (int64_t)strlen(mine);
+    CHECK(comm_broadcast(host, &len, 1, DT_I64, 0, NULL));
+    char *first = NEW(char, len + 1);
+    if (host->rank == 0) memcpy(first, mine, (size_t)len);
+    Status st = comm_broadcast(host, first, len, DT_U8, 0, NULL);
+    if (st == OK) st = comm_agree(host, compare_text(what, mine, first, remedy));
+    free(first);
+    return st;
+}
+
+Status agree_text(Comm *host, const char *what, const char *mine) {
+    return agree_or(host, what, mine, START_ALIKE);
+}
+
+Status agree_device(Comm *host, const Ops *ops) {
+    char *mine = ops->gpu == NULL
+                     ? mem_strdup(ops->name)
+                     : mem_printf("%s (%s, compute capability %d.%d)", ops->name, ops->device_name,
+                                  ops->gpu->capability / 10, ops->gpu->capability % 10);
+    Status st = agree_or(host, "the device", mine, "choose hosts with the same GPUs");
+    free(mine);
+    return st;
+}
+
+Status agree_first(Session *s, char **text) {
+    Comm *host = s->comm.host;
+    int32_t first = *text != NULL ? host->rank : host->size;
+    CHECK(comm_all_reduce(host, &first, 1, DT_I32, COMM_MIN, COMM_KIND_OTHER, NULL));
+    if (first == host->size || host->size == 1) return OK;
+    char *shared = first == host->rank ? mem_printf("rank %d: %s", first, *text) : NULL;
+    free(*text);
+    *text = NULL;
+    int64_t len = shared != NULL ? (int64_t)strlen(shared) + 1 : 0;
+    Status st = comm_broadcast(host, &len, 1, DT_I64, first, NULL);
+    if (shared == NULL) shared = NEW(char, len);
+    if (st == OK) st = comm_broadcast(host, shared, len, DT_U8, first, NULL);
+    *text = shared;
+    return st;
+}
+
+/* The version alone does not tell a binary that was built from changed files, or otherwise. */
+static void print_binary(StrBuf *out) {
+    enum { BLOCK = 1 << 16 };
+    unsigned char *block = NEW(unsigned char, BLOCK);
+    int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    uLong crc = 0;
+    int64_t bytes = 0;
+    for (ssize_t n; fd >= 0 && (n = read(fd, block, BLOCK)) > 0; bytes += n)
+        crc = crc32(crc, block, (uInt)n);
+    if (fd >= 0) close(fd);
+    free(block);
+    strbuf_printf(out, "cria %s of %lld bytes with CRC-32 %08lx\n", cria_version, (long long)bytes,
+                  crc);
+}
+
+Status agree_start(const Config *c, const char *resume, bool dry_run) {
+    Comm *host;
+    CHECK(comm_mpi_create(&host));
+    StrBuf binary = {0}, started = {0};
+    print_binary(&binary);
+    config_print_lines(c, &started);
+    if (resume != NULL) strbuf_printf(&started, "--resume %s\n", resume);
+    if (dry_run) strbuf_printf(&started, "--dry-run\n");
+    Status st = agree_text(host, "the binary", strbuf_text(&binary));
+    if (st == OK) st = agree_text(host, "the configuration", strbuf_text(&started));
+    strbuf_free(&binary);
+    strbuf_free(&started);
+    comm_free(host);
+    return st;
+}
+
+/* ---- during the run ------------------------------------------------------------------------- */
+
+static const char *const replica_names[OPTIM_REPLICAS] = {
+    "", "the master weights of ", "the first moments of ", "the second moments of "};
+
+static void print_ranks(StrBuf *out, const uint64_t *of_rank, int64_t stride, int world,
+                        uint64_t value) {
+    int shown = 0, last = 0, n = 0;
+    for (int r = 0; r < world; r++) {
+        if (of_rank[r * stride] != value) continue;
+        n++;
+        if (shown < 8) {
+            strbuf_printf(out, "%s%d", shown++ > 0 ? ", " : "", r);
+            last = r;
+        }
+    }
+    if (n > shown) strbuf_printf(out, " and %d more after %d", n - shown, last);
+}
+
+/* The value that most ranks have, and of several such the lowest rank's. */
+static uint64_t most_common(const uint64_t *of_rank, int64_t stride, int world) {
+    uint64_t best = 0;
+    int best_count = 0;
+    for (int r = 0; r < world; r++) {
+        int count = 0;
+        for (int q = 0; q < world; q++) count += of_rank[q * stride] == of_rank[r * stride];
+        if (count > best_count) {
+            best = of_rank[r * stride];
+            best_count = count;
+        }
+    }
+    return best;
+}
+
+/* all: n sums of each rank, of which some differ */
+static Status describe_difference(const Session *s, const TrainState *state, const uint64_t *all,
+                                  int64_t n) {
+    int64_t i = 0;
+    int r = 1, world = s->world;
+    while (all[r * n + i] == all[i])
+        if (++r == world) r = 1, i++;
+    uint64_t common = most_common(all + i, n, world), other = common;
+    for (r = 0; r < world && other == common; r++) other = all[r * n + i];
+    bool is_state = i == n - 1;
+    int n_params = s->table->n_params;
+    StrBuf most = {0}, few = {0};
+    print_ranks(&most, all + i, n, world, common);
+    print_ranks(&few, all + i, n, world, other);
+    Status st = status_fail(ERR_ENV,
+                            "step %lld: the ranks no longer agree: the checksum of %s%s is %016llx "
+                            "on rank %s, %016llx on "
+                            "rank %s; memory, a GPU or the network is faulty there; nothing was "
+                            "saved since, --resume auto "
+                            "continues from the last checkpoint",
+                            (long long)state->step, is_state ? "" : replica_names[i / n_params],
+                            is_state ? "the state of the run" : s->table->params[i % n_params].name,
+                            (unsigned long long)other, strbuf_text(&few),
+                            (unsigned long long)common, strbuf_text(&most));
+    strbuf_free(&most);
+    strbuf_free(&few);
+    return st;
+}
+
+Status agree_weights(Session *s, const TrainState *state) {
+    Comm *host = s->comm.host;
+    if (s->world == 1) return OK;
+    int64_t n = (int64_t)s->table->n_params * OPTIM_REPLICAS + 1;
+    uint64_t *all = NEW(uint64_t, n * s->world), *mine = all + n * s->rank;
+    Status st;
+    CHECK_GOTO(comm_agree(host, optimizer_checksums(s->optimizer, mine, s->stream)), done);
+    mine[n - 1] = crc32(0, (const Bytef *)state, sizeof *state);
+    /* One number first: only a difference is worth gathering all of them. */
+    uint64_t digest = 0;
+    cpu_ops()->checksum(&digest, mine, n * (int64_t)sizeof *mine, NULL);
+    int64_t extremes[2] = {(int64_t)digest, (int64_t)~digest}; /* the largest, and not the least */
+    CHECK_GOTO(comm_all_reduce(host, extremes, 2, DT_I64, COMM_MAX, COMM_KIND_OTHER, NULL), done);
+    if (extremes[0] == ~extremes[1]) goto done;
+    CHECK_GOTO(comm_all_gather(host, all, n, DT_I64, COMM_KIND_OTHER, NULL), done);
+    st = comm_agree(host, describe_difference(s, state, all, n));
+done:
+    free(all);
+    return st;
+}

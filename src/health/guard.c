@@ -1,0 +1,260 @@
+#include "health/guard.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "health/agree.h"
+#include "health/nonfinite.h"
+#include "health/watchdog.h"
+
+enum { FEWEST = 20 }; /* steps before anything is a spike */
+
+/* ---- the last steps ------------------------------------------------------------------------- */
+
+static int64_t remembered(const GuardState *g) { return i64_min(g->seen, GUARD_WINDOW); }
+
+static void learn(GuardState *g, const StepNumbers *n) {
+    g->losses[g->seen % GUARD_WINDOW] = n->loss;
+    g->norms[g->seen++ % GUARD_WINDOW] = n->grad_norm;
+    g->in_a_row = 0;
+}
+
+/* Standard deviations of `loss` above the mean. The deviation counts as at least 1e-3 of the mean, so
+ * that a difference of a thousandth is no spike where losses hardly vary. */
+static double deviations_above(const GuardState *g, double loss, double *mean) {
+    int64_t n = remembered(g);
+    double sum = 0, squares = 0;
+    if (n < FEWEST) return 0;
+    for (int64_t i = 0; i < n; i++) sum += g->losses[i];
+    *mean = sum / (double)n;
+    for (int64_t i = 0; i < n; i++) {
+        double d = g->losses[i] - *mean;
+        squares += d * d; /* the same bits on every rank, which libm does not promise */
+    }
+    return (loss - *mean) / fmax(sqrt(squares / (double)n), 1e-3 * fabs(*mean));
+}
+
+/* How many times the mean. */
+static double norm_ratio(const GuardState *g, double norm, double *mean) {
+    int64_t n = 0;
+    double sum = 0;
+    for (int64_t i = 0; i < remembered(g); i++) {
+        sum += g->norms[i];
+        n += g->norms[i] > 0;
+    }
+    *mean = n > 0 ? sum / (double)n : 0;
+    return n < FEWEST ? 0 : norm / *mean;
+}
+
+void guard_print(const GuardState *g, StrBuf *out) {
+    strbuf_printf(out, "%lld %lld %lld", (long long)g->skipped, (long long)g->in_a_row,
+                  (long long)g->seen);
+    for (int64_t i = 0; i < remembered(g); i++) strbuf_printf(out, " %.17g", g->losses[i]);
+    for (int64_t i = 0; i < remembered(g); i++) strbuf_printf(out, " %.17g", g->norms[i]);
+}
+
+Status guard_parse(GuardState *g, const char *text) {
+    int64_t *const counts[] = {&g->skipped, &g->in_a_row, &g->seen};
+    const char *at = text;
+    char *end = NULL;
+    bool good = true;
+    *g = (GuardState){0};
+    for (int i = 0; i < 3 && good; i++, at = end) {
+        *counts[i] = strtoll(at, &end, 10);
+        good = end != at && *counts[i] >= 0;
+    }
+    for (int64_t i = 0; i < remembered(g) && good; i++, at = end) {
+        g->losses[i] = strtod(at, &end);
+        good = end != at;
+    }
+    bool older = good && *at == '\0'; /* without norms */
+    for (int64_t i = 0; i < remembered(g) && good && !older; i++, at = end) {
+        g->norms[i] = strtod(at, &end);
+        good = end != at && g->norms[i] >= 0;
+    }
+    if (good && *at == '\0') return OK;
+    return status_fail(ERR_USER, "cria.guard is '%.60s', expected three counts and the losses and "
+                                 "gradient norms of the last steps", text);
+}
+
+/* ---- the second run ------------------------------------------------------------------------- */
+
+static bool is_finite(const StepNumbers *n) { return isfinite(n->loss) && isfinite(n->grad_norm); }
+
+static bool is_loss_spike(const GuardState *g, const Config *c, double loss) {
+    double mean;
+    return c->run.spike_z > 0 && deviations_above(g, loss, &mean) > c->run.spike_z;
+}
+
+static bool is_spike(const GuardState *g, const Config *c, const StepNumbers *n) {
+    double mean;
+    return is_loss_spike(g, c, n->loss) ||
+           (c->run.spike_norm > 0 && norm_ratio(g, n->grad_norm, &mean) > c->run.spike_norm);
+}
+
+/* This rank's micro-batch with the highest mean loss. */
+typedef struct {
+    double loss;
+    StrBuf samples;
+} Worst;
+
+static Status run_micro_again(Session *s, const MicroBatch *mb, bool last, double *sum, Worst *w) {
+    double before = *sum;
+    CHECK(session_run_micro(s, mb, true, last ? session_reduce_bucket : NULL, s));
+    /* Looked at without being taken: a sum is the same to the bit only in one go. */
+    s->ops->mem_copy(sum, s->loss, sizeof *sum, s->stream);
+    CHECK(s->ops->stream_sync(s->stream));
+    double loss = (*sum - before) / fmax(((const CpBatch *)mb->prepared)->weight_sum, 1);
+    if (!(loss > w->loss)) return OK;
+    w->loss = loss;
+    strbuf_free(&w->samples);
+    print_samples(mb, &w->samples);
+    return OK;
+}
+
+/* All of the step's micro-batches, as at the first time and in the same order. */
+static Status run_again(Session *s, int64_t step, StepNumbers *n, Worst *w) {
+    double sums[2] = {0}, sum = 0; /* loss, count */
+    llama_zero_gradients(s->llama, s->stream);
+    for (int64_t j = 0; j < s->micro_steps; j++) {
+        watchdog_beat(step + 1, "forward and backward again");
+        MicroBatch mb;
+        Status st = comm_agree(s->comm.host, loader_batch(&mb, s->train_data, &s->loader, step, j));
+        if (st == OK) {
+            sums[1] += ((const CpBatch *)mb.prepared)->weight_sum;
+            st = run_micro_again(s, &mb, j + 1 == s->micro_steps, &sum, w);
+        }
+        loader_batch_free(&mb, &s->loader);
+        CHECK(st);
+    }
+    CHECK(session_take_loss(s, &sums[0]));
+    CHECK(comm_all_reduce(s->comm.host, sums, 2, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
+    CHECK(optimizer_grad_norm(s->optimizer, &n->grad_norm, s->stream));
+    n->count = fmax(sums[1], 1);
+    n->loss = sums[0] / n->count;
+    n->grad_norm /= n->count;
+    return OK;
+}
+
+/* Of all ranks' worst micro-batches the worst. */
+static Status share_worst(Session *s, const Worst *w, char **found) {
+    double highest = w->loss;
+    CHECK(comm_all_reduce(s->comm.host, &highest, 1, DT_F64, COMM_MAX, COMM_KIND_OTHER, NULL));
+    if (w->loss == highest)
+        *found =
+            mem_printf("highest in samples %s, %g on average", strbuf_text(&w->samples), w->loss);
+    return agree_first(s, found);
+}
+
+/* ---- the decision --------------------------------------------------------------------------- */
+
+/* Runs the step again; *found says what is wrong with it, NULL: nothing any more. */
+static Status examine(const GuardState *g, Session *s, int64_t step, StepNumbers *again,
+                      char **found) {
+    Worst worst = {.loss = -INFINITY};
+    Status st = run_again(s, step, again, &worst);
+    if (st == OK && !is_finite(again))
+        st = nonfinite_locate(s, step, found);
+    else if (st == OK && is_spike(g, s->config, again))
+        st = share_worst(s, &worst, found);
+    strbuf_free(&worst.samples);
+    return st;
+}
+
+static void describe(const GuardRecord *r, bool spike, bool of_loss, StrBuf *out) {
+    strbuf_printf(out, "step %lld: loss %g", (long long)r->step, fabs(r->loss)); /* not "-nan" */
+    if (spike && of_loss)
+        strbuf_printf(out, " is %.1f standard deviations above its mean %g", r->z, r->mean);
+    else
+        strbuf_printf(out, ", gradient norm %g", fabs(r->grad_norm));
+    if (spike && !of_loss)
+        strbuf_printf(out, " is %.1f times its mean %g", r->norm_ratio, r->norm_mean);
+}
+
+/* What was done, in words. */
+static void describe_end(const GuardRecord *r, const GuardState *g, const Config *c,
+                         const char *found, StrBuf *out) {
+    bool stops = strcmp(r->kind, "stop") == 0;
+    if (found == NULL)
+        strbuf_printf(out,
+                      "; run again it was %g, gradient norm %g: a fault of the hardware that "
+                      "came and went; %s",
+                      r->again_loss, r->again_norm,
+                      stops ? "nothing was written, --resume auto continues" : "the step goes on");
+    else
+        strbuf_printf(out, ", and the same when run again; %s: %s",
+                      stops ? "nothing was written" : "the update is left out", found);
+    if (stops && g->in_a_row > c->run.max_skips)
+        strbuf_printf(out, "; %lld updates in a row would be left out, run.max_skips is %lld",
+                      (long long)g->in_a_row, (long long)c->run.max_skips);
+}
+
+static Status react(GuardState *g, Session *s, StepNumbers *n, bool skips, bool *update,
+                    GuardRecord *r, StrBuf *sentence) {
+    const Config *c = s->config;
+    char *found = NULL;
+    if (!is_finite(n)) { /* weights that are lost make every step wrong */
+        CHECK(nonfinite_weights(s, &found));
+        if (found != NULL) {
+            r->kind = "stop";
+            strbuf_printf(sentence, "; nothing was written: %s", found);
+            free(found);
+            return OK;
+        }
+    }
+    StepNumbers again;
+    CHECK(examine(g, s, r->step - 1, &again, &found));
+    r->again_loss = again.loss;
+    r->again_norm = again.grad_norm;
+    if (skips && found == NULL) {
+        r->kind = "redo";
+        *n = again;
+        learn(g, n);
+    } else if (skips && ++g->in_a_row <= c->run.max_skips) {
+        r->kind = "skip";
+        *update = false;
+        g->skipped++;
+    } else {
+        r->kind = "stop";
+    }
+    describe_end(r, g, c, found, sentence);
+    free(found);
+    return OK;
+}
+
+Status guard_step(GuardState *g, Session *s, int64_t step, StepNumbers *n, bool *update,
+                  GuardRecord *record) {
+    const Config *c = s->config;
+    bool finite = is_finite(n), spike = finite && is_spike(g, c, n);
+    *update = true;
+    *record = (GuardRecord){.kind = NULL};
+    if (finite && !spike) {
+        learn(g, n);
+        return OK;
+    }
+    *record = (GuardRecord){.kind = "spike",
+                            .step = step + 1,
+                            .loss = n->loss,
+                            .grad_norm = n->grad_norm,
+                            .z = NAN,
+                            .norm_ratio = NAN,
+                            .again_loss = NAN,
+                            .again_norm = NAN,
+                            .first_sample = s->loader.sample_shift + step * c->batch.global,
+                            .samples = c->batch.global};
+    if (spike) record->z = deviations_above(g, n->loss, &record->mean);
+    if (spike) record->norm_ratio = norm_ratio(g, n->grad_norm, &record->norm_mean);
+    GuardAction action = spike ? c->run.on_spike : c->run.on_nonfinite;
+    StrBuf sentence = {0};
+    describe(record, spike, spike && is_loss_spike(g, c, n->loss), &sentence);
+    Status st = OK;
+    if (action == GUARD_WARN)
+        learn(g, n);
+    else
+        st = react(g, s, n, action == GUARD_SKIP, update, record, &sentence);
+    record->sentence = sentence.text;
+    CHECK(st);
+    if (strcmp(record->kind, "stop") == 0) st = status_fail(ERR_ENV, "%s", record->sentence);
+    return comm_agree(s->comm.host, st);
+}

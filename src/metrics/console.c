@@ -1,0 +1,99 @@
+/* One line a step, and on a terminal a progress bar that the next line replaces. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/output.h"
+#include "metrics/sink.h"
+
+typedef struct {
+    Sink sink;
+    bool terminal, bar_shown;
+} ConsoleSink;
+
+/* Goes before a line. */
+static const char *clear_bar(ConsoleSink *c) {
+    bool shown = c->bar_shown;
+    c->bar_shown = false;
+    return shown ? "\r\033[K" : "";
+}
+
+enum { BAR_WIDTH = 40 };
+
+/* "[####----]  50%" behind a line, where the next one replaces it; "" where there is no terminal. */
+static void format_bar(ConsoleSink *c, char *out, size_t size, const StepRecord *r) {
+    int64_t steps = i64_max(r->steps, 1);
+    int full = (int)(BAR_WIDTH * r->step / steps);
+    char bar[BAR_WIDTH + 1];
+    for (int i = 0; i < BAR_WIDTH; i++) bar[i] = i < full ? '#' : '-';
+    bar[BAR_WIDTH] = '\0';
+    c->bar_shown = c->terminal;
+    if (c->terminal)
+        snprintf(out, size, "[%s] %3d%%", bar, (int)(100 * r->step / steps));
+    else
+        out[0] = '\0';
+}
+
+static void format_eta(char *out, size_t size, double seconds) {
+    int64_t s = (int64_t)(seconds + 0.5);
+    if (s >= 86400)
+        snprintf(out, size, "%lldd%02lldh", (long long)(s / 86400), (long long)(s / 3600 % 24));
+    else if (s >= 3600)
+        snprintf(out, size, "%lldh%02lldm", (long long)(s / 3600), (long long)(s / 60 % 60));
+    else
+        snprintf(out, size, "%lldm%02llds", (long long)(s / 60), (long long)(s % 60));
+}
+
+static void console_step(Sink *s, const StepRecord *r) {
+    ConsoleSink *c = (ConsoleSink *)s;
+    char eta[32], mfu[32] = "", bar[BAR_WIDTH + 16];
+    format_eta(eta, sizeof eta, r->eta_seconds);
+    if (r->mfu > 0) snprintf(mfu, sizeof mfu, " | mfu %4.1f%%", 100 * r->mfu);
+    const char *clear = clear_bar(c);
+    format_bar(c, bar, sizeof bar, r);
+    output_print("%sstep %*lld/%lld | loss %7.4f | norm %7.4f | lr %.2e | %7.1f ms | %.0f tok/s | "
+                 "%.0f tok/s/gpu%s | %.2f GiB | eta %s\n%s",
+                 clear, snprintf(NULL, 0, "%lld", (long long)r->steps), (long long)r->step,
+                 (long long)r->steps, fabs(r->loss), fabs(r->grad_norm) /* not "-nan" */, r->lr,
+                 r->ms, r->tok_s, r->tok_s_gpu, mfu, r->mem_gib, eta, bar);
+}
+
+static void console_eval(Sink *s, const EvalRecord *r) {
+    output_print("%seval at step %lld | loss %.4f over %.0f held-out tokens\n",
+                 clear_bar((ConsoleSink *)s), (long long)r->step, r->loss, r->tokens);
+}
+
+static void console_snapshot(Sink *s, const SaveRecord *r) {
+    output_print("%ssnapshot of step %lld | training waited %.3f s\n",
+                 clear_bar((ConsoleSink *)s), (long long)r->step, r->snapshot_seconds);
+}
+
+static void console_save(Sink *s, const SaveRecord *r) {
+    output_print("%ssaved %s | %.1f MiB in %.2f s | weights %08x\n", clear_bar((ConsoleSink *)s),
+                 r->path, (double)r->bytes / (1024.0 * 1024.0), r->seconds, r->weights_crc);
+}
+
+/* "stop" is reported by the caller. */
+static void console_guard(Sink *s, const GuardRecord *r) {
+    output_print("%s", clear_bar((ConsoleSink *)s));
+    if (strcmp(r->kind, "stop") != 0) log_warn("%s", r->sentence);
+}
+
+static void console_free(Sink *s) {
+    output_print("%s", clear_bar((ConsoleSink *)s));
+    free(s);
+}
+
+Sink *sink_console_create(void) {
+    ConsoleSink *c = NEW(ConsoleSink, 1);
+    c->sink = (Sink){.step = console_step,
+                     .eval = console_eval,
+                     .snapshot = console_snapshot,
+                     .save = console_save,
+                     .guard = console_guard,
+                     .free = console_free};
+    c->terminal = output_is_terminal();
+    return &c->sink;
+}

@@ -1,0 +1,128 @@
+/* log.jsonl: one object a line, appended at once. After a resume a step may appear twice; readers let the
+ * later line win. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "metrics/log_file.h"
+#include "metrics/sink.h"
+
+typedef struct {
+    Sink sink;
+    LogFile file;
+} JsonlSink;
+
+static void put(Sink *s, StrBuf *line) {
+    strbuf_append(line, "\n", 1);
+    log_file_append(&((JsonlSink *)s)->file, line->text, line->len);
+    strbuf_free(line);
+}
+
+/* After a kill the last line may be cut: what follows starts a new one. */
+static bool ends_in_a_line(const char *path) {
+    FILE *f = fopen(path, "r");
+    if (f == NULL) return true; /* not there yet */
+    bool cut = fseek(f, -1, SEEK_END) == 0 && fgetc(f) != '\n';
+    fclose(f);
+    return !cut;
+}
+
+/* JSON has no NaN or infinity. */
+static void number(StrBuf *b, const char *key, double x, int digits) {
+    if (isfinite(x))
+        strbuf_printf(b, ",\"%s\":%.*g", key, digits, x);
+    else
+        strbuf_printf(b, ",\"%s\":null", key);
+}
+
+static void jsonl_step(Sink *s, const StepRecord *r) {
+    StrBuf b = {0};
+    strbuf_printf(&b, "{\"kind\":\"step\",\"step\":%lld", (long long)r->step);
+    number(&b, "loss", r->loss, 17);
+    number(&b, "grad_norm", r->grad_norm, 17);
+    number(&b, "lr", r->lr, 9);
+    number(&b, "tokens", r->tokens, 17);
+    number(&b, "ms", r->ms, 6);
+    number(&b, "tok_s", r->tok_s, 7);
+    number(&b, "tok_s_gpu", r->tok_s_gpu, 7);
+    number(&b, "tflops_gpu", r->tflops_gpu, 6);
+    number(&b, "mfu", r->mfu > 0 ? r->mfu : NAN, 5);
+    number(&b, "mem_gib", r->mem_gib, 5);
+    number(&b, "data_ms", r->data_ms, 4);
+    strbuf_printf(&b, ",\"comm_bytes\":{");
+    for (int k = 0; k < COMM_KINDS; k++)
+        strbuf_printf(&b, "%s\"%s\":%lld", k > 0 ? "," : "", comm_kind_names[k],
+                      (long long)r->comm_bytes[k]);
+    strbuf_printf(&b, "}");
+    if (r->has_crc) strbuf_printf(&b, ",\"weights_crc\":\"%08x\"", r->weights_crc);
+    strbuf_printf(&b, "}");
+    put(s, &b);
+}
+
+static void jsonl_eval(Sink *s, const EvalRecord *r) {
+    StrBuf b = {0};
+    strbuf_printf(&b, "{\"kind\":\"eval\",\"step\":%lld", (long long)r->step);
+    number(&b, "loss", r->loss, 17);
+    number(&b, "tokens", r->tokens, 17);
+    strbuf_printf(&b, "}");
+    put(s, &b);
+}
+
+static void jsonl_snapshot(Sink *s, const SaveRecord *r) {
+    StrBuf b = {0};
+    strbuf_printf(&b, "{\"kind\":\"snapshot\",\"step\":%lld,\"seconds\":%.3f}", (long long)r->step,
+                  r->snapshot_seconds);
+    put(s, &b);
+}
+
+static void jsonl_save(Sink *s, const SaveRecord *r) {
+    StrBuf b = {0};
+    strbuf_printf(&b, "{\"kind\":\"save\",\"step\":%lld,\"path\":", (long long)r->step);
+    strbuf_json_string(&b, r->path);
+    strbuf_printf(&b, ",\"bytes\":%lld,\"seconds\":%.3f,\"snapshot_seconds\":%.3f,"
+                      "\"weights_crc\":\"%08x\"}",
+                  (long long)r->bytes, r->seconds, r->snapshot_seconds, r->weights_crc);
+    put(s, &b);
+}
+
+static void jsonl_guard(Sink *s, const GuardRecord *r) {
+    StrBuf b = {0};
+    strbuf_printf(&b, "{\"kind\":\"%s\",\"step\":%lld", r->kind, (long long)r->step);
+    number(&b, "loss", r->loss, 17);
+    number(&b, "grad_norm", r->grad_norm, 17);
+    number(&b, "z", r->z, 5);
+    number(&b, "norm_ratio", r->norm_ratio, 5);
+    number(&b, "again_loss", r->again_loss, 17);
+    number(&b, "again_grad_norm", r->again_norm, 17);
+    strbuf_printf(&b, ",\"samples\":[");
+    for (int64_t i = 0; i < r->samples; i++)
+        strbuf_printf(&b, "%s%lld", i > 0 ? "," : "", (long long)(r->first_sample + i));
+    strbuf_printf(&b, "],\"found\":");
+    strbuf_json_string(&b, r->sentence);
+    strbuf_printf(&b, "}");
+    put(s, &b);
+}
+
+static void jsonl_free(Sink *s) {
+    log_file_close(&((JsonlSink *)s)->file);
+    free(s);
+}
+
+Status sink_jsonl_create(Sink **s, const char *path, const char *head) {
+    bool whole = ends_in_a_line(path);
+    LogFile file;
+    CHECK(log_file_open(&file, path));
+    JsonlSink *j = NEW(JsonlSink, 1);
+    j->sink = (Sink){.step = jsonl_step,
+                     .eval = jsonl_eval,
+                     .snapshot = jsonl_snapshot,
+                     .save = jsonl_save,
+                     .guard = jsonl_guard,
+                     .free = jsonl_free};
+    j->file = file;
+    StrBuf line = {0};
+    strbuf_printf(&line, "%s%s", whole ? "" : "\n", head);
+    put(&j->sink, &line);
+    *s = &j->sink;
+    return OK;
+}

@@ -1,0 +1,133 @@
+/* TensorBoard event files without its library: records framed as TFRecord (length, masked CRC-32C of
+ * the length, data, masked CRC-32C of the data), each holding one protobuf Event:
+ *   Event   { 1: double wall_time, 2: int64 step, 3: string file_version, 5: Summary }
+ *   Summary { 1: repeated Value }    Value { 1: string tag, 2: float simple_value } */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "metrics/log_file.h"
+#include "metrics/sink.h"
+
+typedef struct {
+    Sink sink;
+    LogFile file;
+} TensorboardSink;
+
+static uint32_t masked_crc32c(const void *data, size_t n) {
+    uint32_t crc = 0xffffffffu;
+    for (size_t i = 0; i < n; i++) {
+        crc ^= ((const unsigned char *)data)[i];
+        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
+    }
+    crc = ~crc;
+    return (crc >> 15 | crc << 17) + 0xa282ead8u;
+}
+
+static void put_varint(StrBuf *b, uint64_t x) {
+    do {
+        char byte = (char)((x & 127) | (x > 127 ? 128 : 0));
+        strbuf_append(b, &byte, 1);
+        x >>= 7;
+    } while (x != 0);
+}
+
+static void put_bytes(StrBuf *b, int field, const char *data, size_t n) {
+    put_varint(b, (uint64_t)field << 3 | 2);
+    put_varint(b, n);
+    strbuf_append(b, data, n);
+}
+
+static void write_record(Sink *s, const StrBuf *event) {
+    uint64_t n = event->len;
+    uint32_t crc_n = masked_crc32c(&n, sizeof n), crc = masked_crc32c(event->text, event->len);
+    StrBuf record = {0};
+    strbuf_append(&record, (const char *)&n, sizeof n);
+    strbuf_append(&record, (const char *)&crc_n, sizeof crc_n);
+    strbuf_append(&record, event->text, event->len);
+    strbuf_append(&record, (const char *)&crc, sizeof crc);
+    log_file_append(&((TensorboardSink *)s)->file, record.text, record.len);
+    strbuf_free(&record);
+}
+
+static void begin_event(StrBuf *b, int64_t step) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    double wall = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    put_varint(b, 1 << 3 | 1);
+    strbuf_append(b, (const char *)&wall, sizeof wall);
+    put_varint(b, 2 << 3 | 0);
+    put_varint(b, (uint64_t)step);
+}
+
+static void put_scalar(StrBuf *summary, const char *tag, double value) {
+    StrBuf v = {0};
+    float x = (float)value;
+    put_bytes(&v, 1, tag, strlen(tag));
+    put_varint(&v, 2 << 3 | 5);
+    strbuf_append(&v, (const char *)&x, sizeof x);
+    put_bytes(summary, 1, v.text, v.len);
+    strbuf_free(&v);
+}
+
+static void put_summary(Sink *s, int64_t step, StrBuf *summary) {
+    StrBuf event = {0};
+    begin_event(&event, step);
+    put_bytes(&event, 5, summary->text, summary->len);
+    write_record(s, &event);
+    strbuf_free(&event);
+    strbuf_free(summary);
+}
+
+static void tensorboard_step(Sink *s, const StepRecord *r) {
+    StrBuf b = {0};
+    put_scalar(&b, "lm loss", r->loss);
+    put_scalar(&b, "grad-norm", r->grad_norm);
+    put_scalar(&b, "learning-rate", r->lr);
+    put_scalar(&b, "iteration-time", r->ms / 1000);
+    put_scalar(&b, "throughput", r->tflops_gpu);
+    put_scalar(&b, "tokens-per-second", r->tok_s);
+    put_summary(s, r->step, &b);
+}
+
+static void tensorboard_eval(Sink *s, const EvalRecord *r) {
+    StrBuf b = {0};
+    put_scalar(&b, "lm loss validation", r->loss);
+    put_summary(s, r->step, &b);
+}
+
+static void tensorboard_no_save(Sink *s, const SaveRecord *r) { (void)s, (void)r; }
+
+static void tensorboard_guard(Sink *s, const GuardRecord *r) { (void)s, (void)r; }
+
+static void tensorboard_free(Sink *s) {
+    log_file_close(&((TensorboardSink *)s)->file);
+    free(s);
+}
+
+Status sink_tensorboard_create(Sink **s, const char *dir) {
+    char host[128] = "host";
+    gethostname(host, sizeof host - 1);
+    char *path = mem_printf("%s/events.out.tfevents.%lld.%s.%d", dir, (long long)time(NULL), host,
+                            (int)getpid());
+    LogFile file;
+    Status st = log_file_open(&file, path);
+    free(path);
+    CHECK(st);
+    TensorboardSink *t = NEW(TensorboardSink, 1);
+    t->sink = (Sink){.step = tensorboard_step,
+                     .eval = tensorboard_eval,
+                     .snapshot = tensorboard_no_save,
+                     .save = tensorboard_no_save,
+                     .guard = tensorboard_guard,
+                     .free = tensorboard_free};
+    t->file = file;
+    StrBuf event = {0};
+    begin_event(&event, 0);
+    put_bytes(&event, 3, "brain.Event:2", strlen("brain.Event:2"));
+    write_record(&t->sink, &event);
+    strbuf_free(&event);
+    *s = &t->sink;
+    return OK;
+}

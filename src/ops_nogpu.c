@@ -1,9 +1,0 @@
-/* Stands in for cuda/ in a build without it (make GPU=0). */
-#include "ops.h"
-
-const bool cuda_built = false;
-
-Status cuda_ops_open(const Ops **ops, int local_rank) {
-    (void)ops, (void)local_rank;
-    return status_fail(ERR_ENV, "this cria was built without CUDA (make GPU=1 needs nvcc)");
-}

@@ -1,0 +1,289 @@
+#include "session/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/dataset_check.h"
+#include "data/share.h"
+#include "base/log.h"
+#include "health/agree.h"
+#include "session/device.h"
+
+/* The loader's thread turns a micro-batch into this rank's part of it. */
+static void *prepare(void *ctx, const MicroBatch *mb) { return cp_batch_create(ctx, mb); }
+static void release(void *ctx, void *prepared) {
+    (void)ctx;
+    cp_batch_free(prepared);
+}
+
+static DatasetOptions train_options(const Config *c) {
+    return (DatasetOptions){.sources = c->data.train,
+                            .n_sources = c->data.n_train,
+                            .format = c->data.format,
+                            .seq_len = c->model.seq_len,
+                            .vocab = c->model.vocab,
+                            .seed = (uint64_t)c->run.seed,
+                            .shuffle = true,
+                            .split = c->data.split,
+                            .eod = c->data.eod,
+                            .order = c->data.order,
+                            .samples = c->run.steps * c->batch.global};
+}
+
+/* Has data.split a share for validation? */
+static bool splits_validation(const Config *c) {
+    const char *second = strchr(c->data.split, ',');
+    return second != NULL && strtod(second + 1, NULL) > 0;
+}
+
+/* As Megatron counts them: its order of the validation part depends on how many the run asks for. */
+static int64_t validation_samples(const Config *c) {
+    int64_t times = c->run.steps / c->run.eval_every + 1;
+    return times * round_up(c->run.eval_sequences, c->batch.global);
+}
+
+Status session_open_data(const Config *c, Dataset **train, Dataset **val) {
+    DatasetOptions o = train_options(c);
+    CHECK(dataset_open(train, &o));
+    if (c->run.eval_every > 0 && (c->data.n_val > 0 || splits_validation(c))) {
+        if (c->data.n_val > 0) {
+            o.sources = c->data.val;
+            o.n_sources = c->data.n_val;
+        }
+        o.part = SPLIT_VAL;
+        o.samples = validation_samples(c);
+        o.shuffle = false; /* the same sequences at every evaluation */
+        CHECK(dataset_open(val, &o));
+    }
+    return OK;
+}
+
+static void set_options(Session *s, int rank, int world) {
+    const Config *c = s->config;
+    s->world = world;
+    s->rank = rank;
+    s->dp = world / c->parallel.cp;
+    s->dp_rank = rank / c->parallel.cp;
+    s->micro_steps = c->batch.global / (c->batch.micro * s->dp);
+    s->step_tokens = (double)c->batch.global * (double)c->model.seq_len;
+    s->cp_options = (CpOptions){.backend = c->parallel.backend,
+                                .rank = rank % c->parallel.cp,
+                                .size = c->parallel.cp,
+                                .chunk_size = c->parallel.chunk_size,
+                                .overlap_degree = c->parallel.overlap_degree,
+                                .ring_accum = c->parallel.ring_accum,
+                                .tokens = c->batch.micro * c->model.seq_len,
+                                .seq_len = c->model.seq_len,
+                                .mask = c->data.mask,
+                                .window = c->data.window,
+                                .H = c->model.heads,
+                                .K = c->model.kv_heads,
+                                .D = c->model.head_dim};
+    s->loader = (LoaderOptions){.global = c->batch.global,
+                                .micro = c->batch.micro,
+                                .dp_rank = s->dp_rank,
+                                .dp_size = s->dp,
+                                .seq_len = c->model.seq_len,
+                                .eod = c->data.eod,
+                                .documents = c->data.mask == MASK_DOCUMENT,
+                                .reset_positions = c->data.reset_positions,
+                                .eod_mask_loss = c->data.eod_mask_loss,
+                                .prepare = prepare,
+                                .release = release,
+                                .ctx = &s->cp_options};
+}
+
+/* All ranks must see the same dataset files. */
+static Status agree_data(const Session *s, Comm *host) {
+    StrBuf text = {0};
+    dataset_describe(s->train_data, &text);
+    if (s->val_data != NULL) dataset_describe(s->val_data, &text);
+    Status st = agree_text(host, "what is used", strbuf_text(&text));
+    strbuf_free(&text);
+    return st;
+}
+
+/* A model that no GPU can run is refused before one is looked for. */
+static Status open_device(Session *s, char **why_cpu) {
+    const Config *c = s->config;
+    if (c->device == DEVICE_CUDA) CHECK(device_check_model(c, &gpu_h100));
+    CHECK(device_open(&s->ops, c->device, &c->model, why_cpu));
+    return device_check_model(c, s->ops->gpu);
+}
+
+/* What one rank alone can find wrong. */
+static Status open_alone(Session *s, bool data, char **why_cpu) {
+    CHECK(config_check_world(s->config, comm_world_size()));
+    CHECK(open_device(s, why_cpu));
+    return data ? session_open_data(s->config, &s->train_data, &s->val_data) : OK;
+}
+
+/* One warning, of the first rank that computes on a CPU unasked. */
+static Status warn_of_cpu(Comm *host, const char *why) {
+    int32_t first = why != NULL ? host->rank : host->size;
+    CHECK(comm_all_reduce(host, &first, 1, DT_I32, COMM_MIN, COMM_KIND_OTHER, NULL));
+    if (first == host->rank) log_warn("%s", why);
+    return OK;
+}
+
+static DatasetUse data_use(const Config *c, const char *name) {
+    return (DatasetUse){.name = name,
+                        .vocab = c->model.vocab,
+                        .eod = c->data.eod,
+                        .document_mask = c->data.mask == MASK_DOCUMENT,
+                        .reset_positions = c->data.reset_positions,
+                        .eod_mask_loss = c->data.eod_mask_loss};
+}
+
+/* All ranks have the same data: one looks into them. */
+static Status check_data(const Session *s) {
+    DatasetUse train = data_use(s->config, "data.train"), val = data_use(s->config, "data.val");
+    train.epochs = (double)s->config->run.steps * (double)s->config->batch.global /
+                   (double)dataset_epoch_samples(s->train_data);
+    CHECK(dataset_check(s->train_data, &train));
+    bool own_files = s->val_data != NULL && s->config->data.n_val > 0;
+    return own_files ? dataset_check(s->val_data, &val) : OK;
+}
+
+static Status open_alike(Session *s, Comm *host, bool data) {
+    char *why_cpu = NULL;
+    Status st = comm_agree(host, open_alone(s, data, &why_cpu));
+    if (st == OK) st = warn_of_cpu(host, why_cpu);
+    if (st == OK) st = agree_device(host, s->ops);
+    if (st == OK && data) st = agree_data(s, host);
+    if (st == OK && data) {
+        share_unlink_all(); /* every rank has them open */
+        st = comm_agree(host, host->rank == 0 ? check_data(s) : OK);
+    }
+    free(why_cpu);
+    return st;
+}
+
+static Status reserve(Session *s) {
+    const Config *c = s->config;
+    int64_t S;
+    CHECK(cp_tokens(&s->cp_options, &S));
+    s->table = param_table_create(&c->model, s->world);
+    CHECK(cp_create(&s->cp, &s->cp_options, s->ops, s->comm.cp, &s->arena));
+    LlamaOptions o = {.ops = s->ops,
+                      .model = &c->model,
+                      .table = s->table,
+                      .cp = s->cp,
+                      .S = S,
+                      .recompute = c->memory.recompute,
+                      .lm_head_chunk = c->memory.lm_head_chunk};
+    s->llama = llama_create(&o, &s->arena);
+    s->optimizer = optimizer_create(&c->optim, c->parallel.zero, s->table, s->ops, s->comm.world,
+                                    &s->arena);
+    arena_reserve(&s->arena, "activations", "loss", sizeof(double), (void **)&s->loss);
+    return arena_check(&s->arena);
+}
+
+/* A group that spans nodes, all alike and filled in the order of ranks, is planned in two levels. */
+static Status find_nodes(Session *s) {
+    int64_t local = comm_local_size(), cp = s->config->parallel.cp;
+    int64_t greatest[] = {local, -local, comm_local_rank() != s->rank % local};
+    CHECK(comm_all_reduce(s->comm.host, greatest, 3, DT_I64, COMM_MAX, COMM_KIND_OTHER, NULL));
+    bool alike = greatest[0] == -greatest[1] && greatest[2] == 0;
+    if (alike && cp > local && cp % local == 0) s->cp_options.ranks_per_node = (int)local;
+    return OK;
+}
+
+Status session_open(Session *s, const Config *config, const SessionOptions *options) {
+    static const SessionOptions none = {0};
+    if (options == NULL) options = &none;
+    *s = (Session){.config = config};
+    Comm *host;
+    CHECK(comm_mpi_create(&host));
+    Status st = open_alike(s, host, !options->without_data);
+    comm_free(host);
+    CHECK(st);
+    CHECK(comm_open(&s->comm, s->ops, config->parallel.cp));
+    if (options->wrap != NULL) options->wrap(options->ctx, &s->ops, &s->comm);
+    set_options(s, s->comm.host->rank, s->comm.host->size);
+    CHECK(find_nodes(s));
+    return comm_agree(s->comm.host, reserve(s));
+}
+
+/* The fields that reserving reads. */
+static const Ops planned_ops[] = {[false] = {.name = "cuda",
+                                             .device_name = "GPUs (bf16)",
+                                             .act_bytes = 2,
+                                             .act_dtype = DT_BF16,
+                                             .gpu = &gpu_h100},
+                                  [true] = {.name = "cpu",
+                                            .device_name = "CPUs (fp32)",
+                                            .act_bytes = 4,
+                                            .act_dtype = DT_F32,
+                                            .host_memory = true}};
+
+Status session_plan(Session *s, const Config *config, int world, char **no_data) {
+    *s = (Session){.config = config};
+    *no_data = NULL;
+    CHECK(config_check_world(config, world));
+    s->planned = NEW(Comm, 2);
+    s->comm.world = &s->planned[0];
+    s->comm.cp = &s->planned[1];
+    s->comm.world->size = world;
+    s->comm.cp->size = config->parallel.cp;
+    s->ops = &planned_ops[config->device == DEVICE_CPU];
+    Status st = device_check_model(config, s->ops->gpu);
+    if (config->device == DEVICE_CUDA) CHECK(st);
+    if (st != OK) log_warn("on GPUs this plan cannot run: %s", status_message());
+    status_ignore(st);
+    DatasetOptions data = train_options(config);
+    st = dataset_open(&s->train_data, &data);
+    if (st != OK) *no_data = mem_strdup(status_message());
+    status_ignore(st);
+    set_options(s, 0, world);
+    return reserve(s);
+}
+
+static Status start_alone(Session *s) {
+    s->ops->set_deterministic(s->config->run.deterministic);
+    CHECK(arena_commit(&s->arena, s->ops));
+    CHECK(s->ops->stream_create(&s->stream));
+    CHECK(optimizer_start(s->optimizer, llama_weights(s->llama), llama_gradients(s->llama)));
+    s->ops->mem_zero(s->loss, sizeof(double), s->stream);
+    return llama_start(s->llama, s->stream);
+}
+
+Status session_start(Session *s) {
+    CHECK(comm_agree(s->comm.host, start_alone(s)));
+    if (s->config->parallel.transport == TRANSPORT_NCCL) return OK;
+    return comm_agree(s->comm.host, comm_expose(s->comm.cp, s->arena.base, s->arena.bytes));
+}
+
+void session_close(Session *s) {
+    dataset_close(s->train_data);
+    dataset_close(s->val_data);
+    optimizer_free(s->optimizer);
+    llama_free(s->llama);
+    cp_free(s->cp);
+    param_table_free(s->table);
+    if (s->stream != NULL) s->ops->stream_free(s->stream);
+    if (s->comm.host != NULL) comm_close(&s->comm); /* it may use the arena */
+    arena_free(&s->arena);
+    free(s->planned);
+    free(s->hf);
+    *s = (Session){0};
+}
+
+Status session_run_micro(Session *s, const MicroBatch *mb, bool train, LlamaBucketReady ready,
+                         void *ctx) {
+    const CpBatch *batch = mb->prepared;
+    CHECK(cp_begin(s->cp, batch, s->stream));
+    return llama_run(s->llama, batch, train, s->loss, ready, ctx, s->stream);
+}
+
+Status session_reduce_bucket(void *session, int bucket) {
+    Session *s = session;
+    return optimizer_reduce_bucket(s->optimizer, bucket, s->stream);
+}
+
+Status session_take_loss(Session *s, double *sum) {
+    s->ops->mem_copy(sum, s->loss, sizeof *sum, s->stream);
+    CHECK(s->ops->stream_sync(s->stream));
+    s->ops->mem_zero(s->loss, sizeof *sum, s->stream);
+    return OK;
+}

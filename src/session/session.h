@@ -1,0 +1,66 @@
+/* session.h: everything a run consists of, opened from a Config in one place: backend, communicators,
+ * data, parameter table, model, runtime, optimizer. Used by training, --dry-run and benchmarks. */
+#ifndef CRIA_TRAIN_SESSION_H
+#define CRIA_TRAIN_SESSION_H
+
+#include "comm/comm.h"
+#include "config/config.h"
+#include "cp/cp.h"
+#include "data/loader.h"
+#include "model/llama.h"
+#include "optim/optimizer.h"
+
+typedef struct {
+    const Config *config; /* borrowed */
+    const Ops *ops;
+    CommSet comm;
+    int world, rank, dp, dp_rank;
+    int64_t micro_steps;  /* micro-batches a rank runs per step */
+    double step_tokens;   /* tokens of a global batch */
+    Stream *stream;
+    ParamTable *table;
+    Arena arena;
+    CpOptions cp_options;
+    CpRuntime *cp;
+    Llama *llama;
+    Optimizer *optimizer;
+    double *loss; /* device accumulator */
+    Dataset *train_data, *val_data; /* val_data NULL: no evaluation */
+    LoaderOptions loader;
+    char *hf; /* HF_ENTRY (ckpt/hf.h) of the checkpoint resumed from, for those saved; NULL: none */
+    Comm *planned; /* of session_plan: a world and a cp group that only have sizes */
+} Session;
+
+/* For benchmarks. */
+typedef struct {
+    bool without_data; /* train_data and val_data stay NULL */
+    /* May replace backend and communicators before anything is built on them; NULL: as they are. */
+    void (*wrap)(void *ctx, const Ops **ops, CommSet *comm);
+    void *ctx;
+} SessionOptions;
+
+/* Opens backend, communicators and data, and reserves (not yet allocates) all memory. Collective:
+ * every rank gets the same Status, rank 0 the sentence. options NULL: none. */
+Status session_open(Session *s, const Config *config, const SessionOptions *options);
+/* Opens data.train, and data.val or the second share of data.split (*val stays NULL: there is
+ * none). The part of session_open that needs no MPI and no device. */
+Status session_open_data(const Config *config, Dataset **train, Dataset **val);
+/* Allocates, uploads constants. Weights are not set yet. Collective. */
+Status session_start(Session *s);
+void session_close(Session *s);
+
+/* For `cria plan`: what session_open would make for rank 0 of `world` ranks, without MPI, devices
+ * or data (train_data stays NULL when its files cannot be read; *no_data is then the reason, which
+ * the caller frees). device cpu means fp32, cuda and auto mean bf16 on an H100, which refuses what
+ * its kernels cannot run (ERR_USER; with auto a warning). */
+Status session_plan(Session *s, const Config *config, int world, char **no_data);
+
+/* Runs one micro-batch (loss is added to s->loss). */
+Status session_run_micro(Session *s, const MicroBatch *mb, bool train, LlamaBucketReady ready,
+                         void *ctx);
+/* The LlamaBucketReady of training: reduces the bucket's gradients. ctx is the Session. */
+Status session_reduce_bucket(void *session, int bucket);
+/* Reads s->loss into *sum and sets it to zero. Waits for the stream. */
+Status session_take_loss(Session *s, double *sum);
+
+#endif

@@ -1,0 +1,36 @@
+/* state.h: all of a run that is not a tensor, and how it and the tensors go into a checkpoint and come
+ * back, whatever the number of ranks. */
+#ifndef CRIA_TRAIN_STATE_H
+#define CRIA_TRAIN_STATE_H
+
+#include "ckpt/checkpoint.h"
+#include "health/guard.h"
+#include "session/session.h"
+
+typedef struct {
+    int64_t step;    /* updates done; the next global batch is number `step` */
+    int64_t samples; /* seen so far; the next batch begins with this number of the data order */
+    double tokens;   /* seen so far */
+    GuardState guard;
+} TrainState;
+
+/* Begins run.dir/step_%08d.safetensors (collective), which state_pieces() of all ranks fill. Both
+ * *file and *path are the caller's to end and to free. */
+Status state_begin_save(Session *s, const TrainState *state, CkptSave **file, char **path);
+/* This rank's part of weights and moments, in pieces of at most `most` elements, which the caller
+ * frees; their data are where the optimizer has them, in device memory. */
+CkptPiece *state_pieces(Session *s, int64_t most, int *n);
+
+/* A checkpoint's name for the weights (which = OPTIM_WEIGHT) or moments of a parameter; free it. */
+char *state_tensor_name(int which, const Param *p);
+
+/* The state as a checkpoint's entries cria.step, cria.tokens and cria.guard (NULL: it has none) tell
+ * it. ERR_USER when they do not or contradict each other. */
+Status state_parse(TrainState *state, const char *step, const char *tokens, const char *guard);
+/* Loads weights and moments from an open checkpoint that has the right tensors (collective), and
+ * compares the CRC-32 of every byte that a rank has read with those in the file. ERR_USER: the file
+ * is damaged. ERR_ENV: it cannot be read, or what a rank has is not what the file holds; names the
+ * rank and the tensor. *weights_crc is of the weights in memory. */
+Status state_load(Session *s, Checkpoint *ck, uint32_t *weights_crc);
+
+#endif
