@@ -1,4 +1,4 @@
-/* comm_peer.cu: the receiver pulls. Every rank's memory is mapped into its peers through CUDA IPC;
+/* comm_ipc.cu: the receiver pulls. Every rank's memory is mapped into its peers through CUDA IPC;
  * a group's messages are copied by the copy engines from the sender's buffer to the receiver's,
  * without packing, without a kernel that takes multiprocessors from the attention, and without
  * NCCL.

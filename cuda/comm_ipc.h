@@ -1,4 +1,4 @@
-/* comm_peer.h: grouped transfers between GPUs of one machine, without NCCL. Private to cuda/. */
+/* comm_ipc.h: grouped transfers between GPUs of one machine, without NCCL. Private to cuda/. */
 #ifndef CRIA_CUDA_COMM_PEER_H
 #define CRIA_CUDA_COMM_PEER_H
 

@@ -1,5 +1,5 @@
 /* comm_nccl.cu: the Comm row for device memory, over NCCL; what groups send between GPUs of one
- * machine goes another way once comm_expose() has been called (comm_peer.cu).
+ * machine goes another way once comm_expose() has been called (comm_ipc.cu).
  *
  * Each communicator runs all of its operations, in the order of the calls, on one stream of its own
  * with high priority, so that a transfer need not wait for the blocks of a running attention.

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "comm/agree.h"
 #include "health/agree.h"
 
 #define EXPECT(cond)                                                                               \

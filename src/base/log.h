@@ -1,5 +1,5 @@
 /* log.h: words for people. info goes to stdout from rank 0 only; warnings and errors go to stderr
- * with a rank prefix. Numbers for machines go through sinks (train/sink.h). */
+ * with a rank prefix. Numbers for machines go through sinks (metrics/sink.h). */
 #ifndef CRIA_LOG_H
 #define CRIA_LOG_H
 

@@ -1,4 +1,4 @@
-/* command.c: `cria bench NAME ...`. */
+/* bench.c: `cria bench NAME ...`. */
 #include <string.h>
 
 #include "bench/bench.h"

@@ -1,4 +1,4 @@
-/* inspect.h: cria data inspect. */
+/* data_inspect.h: cria data inspect. */
 #ifndef CRIA_DATA_INSPECT_H
 #define CRIA_DATA_INSPECT_H
 

@@ -1,4 +1,4 @@
-/* order_command.h: `cria data order`: which samples a step of a configuration trains on, and where
+/* data_order.h: `cria data order`: which samples a step of a configuration trains on, and where
  * their tokens are. Needs the token files, no MPI and no device. */
 #ifndef CRIA_TRAIN_ORDER_COMMAND_H
 #define CRIA_TRAIN_ORDER_COMMAND_H

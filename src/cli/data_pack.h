@@ -1,4 +1,4 @@
-/* pack.h: cria data pack: token files of any format into one format, in shards, compressed, with a
+/* data_pack.h: cria data pack: token files of any format into one format, in shards, compressed, with a
  * part of the documents held out. */
 #ifndef CRIA_DATA_PACK_H
 #define CRIA_DATA_PACK_H

@@ -1,4 +1,4 @@
-/* plan_command.h: `cria plan`: what a configuration amounts to on any number of ranks, computed on
+/* plan.h: `cria plan`: what a configuration amounts to on any number of ranks, computed on
  * one machine without MPI, devices or data. */
 #ifndef CRIA_TRAIN_PLAN_COMMAND_H
 #define CRIA_TRAIN_PLAN_COMMAND_H
@@ -13,14 +13,14 @@ typedef struct {
     const char *mask_file; /* slice list (attn/mask.h) in place of data.mask; NULL: none */
 } PlanCommandOptions;
 
-/* Appends the report: what --dry-run shows, the mask, and attn/plan_report.h's for the backend of
+/* Appends the report: what --dry-run shows, the mask, and report/plan_report.h's for the backend of
  * the configuration. With data.mask document the documents are those of the run's first micro-batch
  * when data.train can be read, else drawn from MagiAttention's table of document lengths.
  *
  * As JSON: one object with the members of train/describe.h and
  *   "mask":{"source":"causal"|"full"|"first micro-batch"|"drawn"|"file","window",
  *           "documents": 0 for other masks,"no_data": null or why data.train cannot be read},
- *   "plan": the object of attn/plan_report.h,
+ *   "plan": the object of report/plan_report.h,
  *   "plan_seconds": what making the plan took */
 Status plan_command_run(const Config *config, const PlanCommandOptions *options, StrBuf *out);
 

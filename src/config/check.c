@@ -1,4 +1,4 @@
-/* config_check.c: what one key demands of another, and of the number of ranks. */
+/* check.c: what one key demands of another, and of the number of ranks. */
 #include "config/keys.h"
 
 #include <math.h>

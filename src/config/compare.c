@@ -1,4 +1,4 @@
-/* config_compare.c: what a configuration changes on the way from a checkpoint. */
+/* compare.c: what a configuration changes on the way from a checkpoint. */
 #include "config/keys.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* config_keys.c: the table of keys. A row's type comes from the type of its field in Config, so the
+/* keys.c: the table of keys. A row's type comes from the type of its field in Config, so the
  * two cannot disagree. Keys of one section are neighbours; a sub-section ends its section. */
 #include "config/keys.h"
 

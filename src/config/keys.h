@@ -1,4 +1,4 @@
-/* config_keys.h: private to config*.c: the table of keys, one value's text form, and what reading and
+/* keys.h: private to config*.c: the table of keys, one value's text form, and what reading and
  * checking share: the reader and its list of problems. */
 #ifndef CRIA_CONFIG_KEYS_H
 #define CRIA_CONFIG_KEYS_H

@@ -1,4 +1,4 @@
-/* config_print.c: the table and its values as YAML, as JSON, as help, and as a hash. */
+/* print.c: the table and its values as YAML, as JSON, as help, and as a hash. */
 #include "config/keys.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-/* config_problem.c: what is wrong with a configuration: every problem is noted with its place, so
+/* problem.c: what is wrong with a configuration: every problem is noted with its place, so
  * that one run of the program shows all of them. */
 #include "config/keys.h"
 

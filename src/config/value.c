@@ -1,4 +1,4 @@
-/* config_value.c: one value between its text and its field. What config_value_print writes,
+/* value.c: one value between its text and its field. What config_value_print writes,
  * config_value_set (or the list reader in config_yaml.c) takes back unchanged. */
 #include "config/keys.h"
 

@@ -1,4 +1,4 @@
-/* config_yaml.c: YAML, of a file or of one override, into the fields of a Config. */
+/* yaml.c: YAML, of a file or of one override, into the fields of a Config. */
 #include "config/keys.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-/* magi_sum.h: the owner's reduction of partial dKV rows that other ranks send back, in either form
+/* dkv_reduce.h: the owner's reduction of partial dKV rows that other ranks send back, in either form
  * of magi. Private to src/cp. */
 #ifndef CRIA_CP_MAGI_SUM_H
 #define CRIA_CP_MAGI_SUM_H

@@ -6,7 +6,7 @@
  * Degree 0 is one call over [own | remote] rows.
  *
  * Where transfers need no kernel and overlap_degree is automatic, all this is one fused call
- * instead (magi_whole.c). */
+ * instead (magi_fused.c). */
 #include <stdlib.h>
 
 #include "cp/dkv_reduce.h"

@@ -1,4 +1,4 @@
-/* magi_whole: magi as one fused attention call per direction, where ranks read each other's memory
+/* magi_fused: magi as one fused attention call per direction, where ranks read each other's memory
  * (comm->signals). The call starts at once on local keys; remote KV arrives while it runs, that of
  * rank r + 1 first, and the kernel waits at the first tile that needs it. In the backward the
  * partial dKV of a remote range leaves as soon as its last tile is written, while the kernel goes

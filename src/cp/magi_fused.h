@@ -1,4 +1,4 @@
-/* magi_whole.h: magi as one fused attention call per direction. Private to src/cp. */
+/* magi_fused.h: magi as one fused attention call per direction. Private to src/cp. */
 #ifndef CRIA_CP_MAGI_WHOLE_H
 #define CRIA_CP_MAGI_WHOLE_H
 

@@ -7,64 +7,9 @@
 #include <zlib.h>
 
 #include "base/version.h"
+#include "comm/agree.h"
 
 /* ---- at the start --------------------------------------------------------------------------- */
-
-static const char *const START_ALIKE = "start every rank with the same binary, files and arguments";
-
-static Status compare_text(const char *what, const char *mine, const char *first,
-                           const char *remedy) {
-    if (strcmp(mine, first) == 0) return OK;
-    for (; *mine != '\0' && strncmp(mine, first, strcspn(mine, "\n") + 1) == 0;) {
-        first += strcspn(mine, "\n") + 1;
-        mine += strcspn(mine, "\n") + 1;
-    }
-    int here = (int)strcspn(mine, "\n"), there = (int)strcspn(first, "\n");
-    return status_fail(ERR_USER, "%s differs from that of rank 0: found %.*s, expected %.*s; %s",
-                       what, here > 0 ? here : 7, here > 0 ? mine : "nothing",
-                       there > 0 ? there : 7, there > 0 ? first : "nothing", remedy);
-}
-
-static Status agree_or(Comm *host, const char *what, const char *mine, const char *remedy) {
-    int64_t len = (int64_t)strlen(mine);
-    CHECK(comm_broadcast(host, &len, 1, DT_I64, 0, NULL));
-    char *first = NEW(char, len + 1);
-    if (host->rank == 0) memcpy(first, mine, (size_t)len);
-    Status st = comm_broadcast(host, first, len, DT_U8, 0, NULL);
-    if (st == OK) st = comm_agree(host, compare_text(what, mine, first, remedy));
-    free(first);
-    return st;
-}
-
-Status agree_text(Comm *host, const char *what, const char *mine) {
-    return agree_or(host, what, mine, START_ALIKE);
-}
-
-Status agree_device(Comm *host, const Ops *ops) {
-    char *mine = ops->gpu == NULL
-                     ? mem_strdup(ops->name)
-                     : mem_printf("%s (%s, compute capability %d.%d)", ops->name, ops->device_name,
-                                  ops->gpu->capability / 10, ops->gpu->capability % 10);
-    Status st = agree_or(host, "the device", mine, "choose hosts with the same GPUs");
-    free(mine);
-    return st;
-}
-
-Status agree_first(Session *s, char **text) {
-    Comm *host = s->comm.host;
-    int32_t first = *text != NULL ? host->rank : host->size;
-    CHECK(comm_all_reduce(host, &first, 1, DT_I32, COMM_MIN, COMM_KIND_OTHER, NULL));
-    if (first == host->size || host->size == 1) return OK;
-    char *shared = first == host->rank ? mem_printf("rank %d: %s", first, *text) : NULL;
-    free(*text);
-    *text = NULL;
-    int64_t len = shared != NULL ? (int64_t)strlen(shared) + 1 : 0;
-    Status st = comm_broadcast(host, &len, 1, DT_I64, first, NULL);
-    if (shared == NULL) shared = NEW(char, len);
-    if (st == OK) st = comm_broadcast(host, shared, len, DT_U8, first, NULL);
-    *text = shared;
-    return st;
-}
 
 /* The version alone does not tell a binary that was built from changed files, or otherwise. */
 static void print_binary(StrBuf *out) {

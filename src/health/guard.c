@@ -4,15 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "health/agree.h"
+#include "comm/agree.h"
 #include "health/nonfinite.h"
 #include "health/watchdog.h"
 
 enum { FEWEST = 20 }; /* steps before anything is a spike */
 
 /* ---- the last steps ------------------------------------------------------------------------- */
-
-static int64_t remembered(const GuardState *g) { return i64_min(g->seen, GUARD_WINDOW); }
 
 static void learn(GuardState *g, const StepNumbers *n) {
     g->losses[g->seen % GUARD_WINDOW] = n->loss;
@@ -23,7 +21,7 @@ static void learn(GuardState *g, const StepNumbers *n) {
 /* Standard deviations of `loss` above the mean. The deviation counts as at least 1e-3 of the mean, so
  * that a difference of a thousandth is no spike where losses hardly vary. */
 static double deviations_above(const GuardState *g, double loss, double *mean) {
-    int64_t n = remembered(g);
+    int64_t n = guard_steps_kept(g);
     double sum = 0, squares = 0;
     if (n < FEWEST) return 0;
     for (int64_t i = 0; i < n; i++) sum += g->losses[i];
@@ -39,43 +37,12 @@ static double deviations_above(const GuardState *g, double loss, double *mean) {
 static double norm_ratio(const GuardState *g, double norm, double *mean) {
     int64_t n = 0;
     double sum = 0;
-    for (int64_t i = 0; i < remembered(g); i++) {
+    for (int64_t i = 0; i < guard_steps_kept(g); i++) {
         sum += g->norms[i];
         n += g->norms[i] > 0;
     }
     *mean = n > 0 ? sum / (double)n : 0;
     return n < FEWEST ? 0 : norm / *mean;
-}
-
-void guard_print(const GuardState *g, StrBuf *out) {
-    strbuf_printf(out, "%lld %lld %lld", (long long)g->skipped, (long long)g->in_a_row,
-                  (long long)g->seen);
-    for (int64_t i = 0; i < remembered(g); i++) strbuf_printf(out, " %.17g", g->losses[i]);
-    for (int64_t i = 0; i < remembered(g); i++) strbuf_printf(out, " %.17g", g->norms[i]);
-}
-
-Status guard_parse(GuardState *g, const char *text) {
-    int64_t *const counts[] = {&g->skipped, &g->in_a_row, &g->seen};
-    const char *at = text;
-    char *end = NULL;
-    bool good = true;
-    *g = (GuardState){0};
-    for (int i = 0; i < 3 && good; i++, at = end) {
-        *counts[i] = strtoll(at, &end, 10);
-        good = end != at && *counts[i] >= 0;
-    }
-    for (int64_t i = 0; i < remembered(g) && good; i++, at = end) {
-        g->losses[i] = strtod(at, &end);
-        good = end != at;
-    }
-    bool older = good && *at == '\0'; /* without norms */
-    for (int64_t i = 0; i < remembered(g) && good && !older; i++, at = end) {
-        g->norms[i] = strtod(at, &end);
-        good = end != at && g->norms[i] >= 0;
-    }
-    if (good && *at == '\0') return OK;
-    return status_fail(ERR_USER, "cria.guard is '%.60s', expected three counts and the losses and "
-                                 "gradient norms of the last steps", text);
 }
 
 /* ---- the second run ------------------------------------------------------------------------- */
@@ -144,7 +111,7 @@ static Status share_worst(Session *s, const Worst *w, char **found) {
     if (w->loss == highest)
         *found =
             mem_printf("highest in samples %s, %g on average", strbuf_text(&w->samples), w->loss);
-    return agree_first(s, found);
+    return agree_first(s->comm.host, found);
 }
 
 /* ---- the decision --------------------------------------------------------------------------- */

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "health/agree.h"
+#include "comm/agree.h"
 #include "health/watchdog.h"
 
 static Status sum_of_squares(Session *s, const float *x, int64_t n, double *sum) {
@@ -78,7 +78,7 @@ static Status check_micro(Session *s, const MicroBatch *mb, char **found) {
 Status nonfinite_weights(Session *s, char **found) {
     *found = NULL;
     CHECK(comm_agree(s->comm.host, check_weights(s, found)));
-    return agree_first(s, found);
+    return agree_first(s->comm.host, found);
 }
 
 Status nonfinite_locate(Session *s, int64_t step, char **found) {
@@ -90,7 +90,7 @@ Status nonfinite_locate(Session *s, int64_t step, char **found) {
         if (st == OK) st = check_micro(s, &mb, found);
         loader_batch_free(&mb, &s->loader);
         CHECK(comm_agree(s->comm.host, st));
-        CHECK(agree_first(s, found));
+        CHECK(agree_first(s->comm.host, found));
     }
     if (*found == NULL)
         *found =

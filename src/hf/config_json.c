@@ -1,4 +1,4 @@
-/* hf_config.c: config.json of a Hugging Face directory as a configuration. */
+/* config_json.c: config.json of a Hugging Face directory as a configuration. */
 #include "hf/hf.h"
 
 #include <stdlib.h>

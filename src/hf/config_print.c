@@ -1,4 +1,4 @@
-/* hf_config_print.c: config.json and generation_config.json of an export. */
+/* config_print.c: config.json and generation_config.json of an export. */
 #include "hf/hf.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* hf_export.c: a checkpoint's weights as a Hugging Face directory. */
+/* export.c: a checkpoint's weights as a Hugging Face directory. */
 #include "hf/hf.h"
 
 #include <dirent.h>

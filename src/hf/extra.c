@@ -1,4 +1,4 @@
-/* hf_extra.c: what config.json says that no key of the configuration holds. */
+/* extra.c: what config.json says that no key of the configuration holds. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

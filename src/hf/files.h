@@ -1,4 +1,4 @@
-/* hf_files.h: reading a Hugging Face directory: its small text files, and all its weight files as
+/* files.h: reading a Hugging Face directory: its small text files, and all its weight files as
  * one list of tensors. */
 #ifndef CRIA_CKPT_HF_FILES_H
 #define CRIA_CKPT_HF_FILES_H

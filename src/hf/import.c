@@ -1,4 +1,4 @@
-/* hf_import.c: a Hugging Face directory as the checkpoint of a run at step 0. */
+/* import.c: a Hugging Face directory as the checkpoint of a run at step 0. */
 #include "hf/hf.h"
 
 #include <errno.h>
@@ -202,7 +202,7 @@ static Status fill_scratch(Import *m, float *block) {
     return OK;
 }
 
-/* The tensors and entries that train/state.c writes and reads, less what only a run knows. */
+/* The tensors and entries that session/train_state.c writes and reads, less what only a run knows. */
 static Status save(const Import *m, int64_t *bytes) {
     static const char *const prefix[STATES] = {"", "optim.m.", "optim.v."};
     const ParamTable *t = m->table;

@@ -1,4 +1,4 @@
-/* hf_index.c: model.safetensors.index.json, both ways. */
+/* index.c: model.safetensors.index.json, both ways. */
 #include "hf/hf.h"
 
 #include <stdlib.h>

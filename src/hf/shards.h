@@ -1,4 +1,4 @@
-/* hf_shards.h: which file of an export each tensor goes to, as transformers 4 fills them. */
+/* shards.h: which file of an export each tensor goes to, as transformers 4 fills them. */
 #ifndef CRIA_CKPT_HF_SHARDS_H
 #define CRIA_CKPT_HF_SHARDS_H
 

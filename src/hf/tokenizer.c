@@ -1,4 +1,4 @@
-/* hf_tokenizer.c: tokenizer_config.json for tokenizers that come without one. From config.json
+/* tokenizer.c: tokenizer_config.json for tokenizers that come without one. From config.json
  * alone transformers 4 takes any tokenizer for that of Llama 2: it adds <s>, </s> and <unk> with
  * ids of their own and begins every text with <s>. */
 #include "hf/hf.h"

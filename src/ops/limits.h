@@ -1,4 +1,4 @@
-/* ops_limits.h: which models the CUDA row of Ops can run on which GPU: a pure function of sizes and
+/* limits.h: which models the CUDA row of Ops can run on which GPU: a pure function of sizes and
  * of the GPU's properties, so that a plan or a dry run without a GPU refuses what training on one
  * would. cuda/ takes its limits from here. tests/test_ops_limits.c holds them against every
  * kernel's launch. */

@@ -1,4 +1,4 @@
-/* describe.h: what a run amounts to before it starts: parameters, world map, batch arithmetic,
+/* run_report.h: what a run amounts to before it starts: parameters, world map, batch arithmetic,
  * FLOPs, memory. For --dry-run, the banner and `cria plan`. */
 #ifndef CRIA_TRAIN_DESCRIBE_H
 #define CRIA_TRAIN_DESCRIBE_H

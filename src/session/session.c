@@ -6,7 +6,7 @@
 #include "data/dataset_check.h"
 #include "data/share.h"
 #include "base/log.h"
-#include "health/agree.h"
+#include "comm/agree.h"
 #include "session/device.h"
 
 /* The loader's thread turns a micro-batch into this rank's part of it. */

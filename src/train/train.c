@@ -8,6 +8,7 @@
 #include "model/flops.h"
 #include "optim/schedule.h"
 #include "health/agree.h"
+#include "health/guard.h"
 #include "report/run_report.h"
 #include "train/eval.h"
 #include "train/resume.h"

@@ -123,13 +123,13 @@ bug comm_nccl.cu REQUIRE(group->n_signals < COMM_SIGNALS);
 bug comm_nccl.cu REQUIRE(nccl_of(c)->open);
 bug comm_nccl.cu REQUIRE(ticket.id > 0 && ticket.id <= x->groups);
 bug comm_nccl.cu REQUIRE(x->open);
-bug comm_peer.cu REQUIRE(*at < board->n[slot] &&
-bug comm_peer.cu REQUIRE(offset >= 0 && offset + bytes <= p->bytes);
+bug comm_ipc.cu REQUIRE(*at < board->n[slot] &&
+bug comm_ipc.cu REQUIRE(offset >= 0 && offset + bytes <= p->bytes);
 bug cp.c REQUIRE(batch->S == rt->S && !rt->prefetched);
 bug cp.c REQUIRE(cp_mask(&mask, o, mb->doc_begin, mb->n_docs) == OK);
 bug cp.c REQUIRE(cp_plan(&b->plan, o, mask) == OK);
 bug magi.c REQUIRE(n <= MAX_STAGES);
-bug magi_whole.c REQUIRE(rt->plan->stages[s].own_row <= 0);
+bug magi_fused.c REQUIRE(rt->plan->stages[s].own_row <= 0);
 LIST
 
 # A kernel's name ends with _kernel and is in the first lines of its definition.
