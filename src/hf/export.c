@@ -10,6 +10,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "ckpt/checkpoint.h"
 #include "base/file.h"
@@ -162,10 +163,13 @@ static uint16_t round_bf16(float x) {
 static Status write_tensor(const Export *e, const SafeTensor *t, const char *file, int fd,
                            int64_t at) {
     int64_t count = safetensors_count(t), size = dtype_bytes(t->dtype);
+    uLong crc = 0; /* of what is read here, which checkpoint_verify() has read before */
     for (int64_t begin = 0; begin < count; begin += BLOCK) {
         int64_t n = i64_min(BLOCK, count - begin);
         const void *data = e->block;
-        CHECK(checkpoint_read(e->ck, t->name, begin, n, e->block));
+        uint32_t part;
+        CHECK(checkpoint_read_crc(e->ck, t->name, begin, n, e->block, &part));
+        crc = crc32_combine(crc, part, n * (int64_t)sizeof *e->block);
         if (t->dtype == DT_BF16) {
             for (int64_t i = 0; i < n; i++) e->rounded[i] = round_bf16(e->block[i]);
             data = e->rounded;
@@ -173,7 +177,15 @@ static Status write_tensor(const Export *e, const SafeTensor *t, const char *fil
         int error = file_write_at(fd, data, n * size, at + begin * size);
         if (error != 0) return write_fail(e, file, error);
     }
-    return OK;
+    const SafeTensor *from = safetensors_find(checkpoint_file(e->ck), t->name);
+    Status st = checkpoint_check_crc(e->ck, from, (uint32_t)crc);
+    if (st == OK) return OK;
+    status_ignore(st);
+    return status_fail(
+        ERR_ENV,
+        "cannot export to %s: a second read of tensor %s of %s gave other bytes than "
+        "the first: memory or storage is faulty",
+        e->dir, t->name, e->path);
 }
 
 static Status write_shard(const Export *e, int shard) {

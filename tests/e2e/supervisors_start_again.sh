@@ -71,6 +71,8 @@ plan 2 0 && run "$supervise" "$fake" train
 ends 'a mistake' 2 1
 plan 4 4 3 137 0 && run "$supervise" -w 0 "$fake" train
 ends 'stopped, failed, killed' 0 5
+plan 15 134 139 255 0 && run "$supervise" -w 0 "$fake" train
+ends 'statuses of MPI and of signals' 0 5
 plan 4 0 && run "$supervise" -s "$fake" train
 ends 'stopped, -s' 4 1
 plan 3 3 3 3 0 && run "$supervise" -w 0 -n 2 "$fake" train

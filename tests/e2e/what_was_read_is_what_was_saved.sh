@@ -39,6 +39,13 @@ expect 'a header that is wrong once: resumed' "$(resumed)" "$newer"
 files >"$work/after"
 expect_same 'nothing was written' after before
 
+# An export reads 60 tensors to verify them, then the 20 of weights again.
+for nth in 30 70; do
+    with_faults "call=pread,path=step_00000004,nth=$nth,do=flip" run "$cria" export "$newer" "$work/hf" --dtype fp32
+    expect "an export that misreads: status" "$status" $((nth == 30 ? 2 : 3))
+    expect "an export that misreads: files" "$(find "$work" -maxdepth 1 -name 'hf*')" ''
+done
+
 # Checkpoints of earlier versions, without some of the entries, still load.
 mkdir "$work/old"
 python3 - "$newer" "$work/old/step_00000004.safetensors" <<'END'
