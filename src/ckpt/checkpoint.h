@@ -32,7 +32,7 @@ typedef struct {
  * pieces differ and together cover every tensor exactly once. Writes PATH.tmp, fsyncs, renames,
  * fsyncs the directory, which must exist. ERR_ENV (on every rank) when it cannot be written: PATH
  * is then untouched and the .tmp is removed. ERR_USER when the header would not be one that can be
- * read back, such as an entry that is not UTF-8. *bytes is the file's size. */
+ * read back, such as with a key twice. *bytes is the file's size. */
 Status checkpoint_save(const char *path, const SafeTensor *tensors, int n_tensors,
                        const CkptEntry *entries, int n_entries, const CkptPiece *pieces,
                        int n_pieces, Comm *host, int64_t *bytes);
