@@ -1,6 +1,7 @@
 #include "comm/launcher.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,6 @@ extern char **environ;
 static Launcher launcher;
 static bool is_hydra; /* the mpirun of MPICH and of what is made from it */
 static int pmi_fd = -1;
-static struct stat pmi_socket;
 
 /* Launchers that tell how many ranks they have started. */
 static const struct {
@@ -67,28 +67,23 @@ const Launcher *launcher_find(void) {
     is_hydra = getenv("MPI_LOCALNRANKS") != NULL && getenv("PMI_RANK") != NULL;
     if (is_hydra && getenv("OMPI_COMM_WORLD_SIZE") == NULL) launcher.name = "MPICH's mpirun";
     if (launcher.name == NULL && has_sign()) launcher.name = "a launcher";
-    pmi_fd = env_number("PMI_FD", 0, -1);
-    if (pmi_fd != -1 && (fstat(pmi_fd, &pmi_socket) != 0 || !S_ISSOCK(pmi_socket.st_mode)))
-        pmi_fd = -1;
+    /* A copy: MPI closes its own when it ends, and another file may then have that number. */
+    struct stat file;
+    int fd = env_number("PMI_FD", 0, -1);
+    if (fd != -1 && fstat(fd, &file) == 0 && S_ISSOCK(file.st_mode))
+        pmi_fd = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
     return &launcher;
-}
-
-/* MPI closes the socket at its end, and another file may then have its number. */
-static bool is_connected(void) {
-    struct stat now;
-    return pmi_fd != -1 && fstat(pmi_fd, &now) == 0 && now.st_dev == pmi_socket.st_dev &&
-           now.st_ino == pmi_socket.st_ino;
 }
 
 bool launcher_is_gone(void) {
     struct pollfd p = {.fd = pmi_fd, .events = POLLRDHUP};
-    return is_connected() && poll(&p, 1, 0) == 1 && (p.revents & (POLLRDHUP | POLLHUP)) != 0;
+    return pmi_fd != -1 && poll(&p, 1, 0) == 1 && (p.revents & (POLLRDHUP | POLLHUP)) != 0;
 }
 
 /* What MPI_Abort sends; hydra takes the PMI-1 form from ranks of either version. */
 void launcher_end_job(int exit_status) {
     char text[] = "cmd=abort exitcode=000\n", *digit = strchr(text, '\n');
-    if (!is_hydra || !is_connected()) return;
+    if (!is_hydra || pmi_fd == -1) return;
     for (int n = exit_status & 255; n > 0; n /= 10) *--digit = (char)('0' + n % 10);
     int before = errno;
     if (send(pmi_fd, text, sizeof text - 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) errno = before;

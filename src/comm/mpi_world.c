@@ -154,7 +154,7 @@ void comm_keep_status(void) {
 }
 
 bool comm_launcher_is_gone(void) {
-    return !atomic_load(&mpi_ends) && launcher_is_gone(); /* which leaves us when MPI ends */
+    return launcher_is_gone() && !atomic_load(&mpi_ends); /* it lets go of a rank whose MPI ends */
 }
 
 static volatile sig_atomic_t abort_code;
