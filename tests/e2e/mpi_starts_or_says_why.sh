@@ -74,7 +74,7 @@ else
         for ranks in 1 2; do
             in_namespace "$small" mpirun -n $ranks "$cria" $dry
             expect_error "$ranks ranks under mpirun and 1 MiB of shared memory" 3 \
-                '/dev/shm has 1.0 MiB to spare, of which MPI takes about 5 MiB a rank: make it larger (docker run'
+                ' MiB to spare, of which MPI takes about 5 MiB a rank: make it larger (docker run'
             expect "MPICH's own words" "$(grep -c 'error stack' "$work/err")" 0
         done
         in_namespace 'mount -t tmpfs tmpfs /proc' mpirun -n 2 "$cria" $dry
