@@ -76,7 +76,7 @@ with_faults 'call=pread,path=step_00000004,rank=1,do=300' train 2 run run.steps=
 expect_status 'a resume that takes longer than run.watchdog_seconds' 0
 expect 'a resume that takes longer than run.watchdog_seconds: it did' $(($(date +%s) - begin >= 8)) 1
 with_faults 'call=pread,path=step_00000005,rank=1,nth=20,do=hang' train 2 run run.steps=6 \
-    run.watchdog_seconds=2 --resume auto
+    run.watchdog_seconds=5 --resume auto
 expect_status 'a resume that hangs' 3
 expect 'a resume that hangs: phase' "$(grep -o "in phase 'loading the checkpoint'" "$work/err" | sort -u)" \
     "in phase 'loading the checkpoint'"
