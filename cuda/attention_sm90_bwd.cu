@@ -9,10 +9,8 @@
  * consumer warpgroups of 64 keys compute S^T and dP^T, so that P^T and dS^T are already A operands
  * of dv and dk; only dS crosses between them through shared memory, for dq, which is staged in fp32
  * and added to global memory by the copy engine: in any order, or, when deterministic, each block
- * of dq in the order that its semaphore prescribes (attention.h). Of the first warpgroup, warp 0
- * takes items and describes their steps, warp 3 loads what a step needs, with lse and delta
- * prepared for the exponent (rows outside the band get lse = +inf, so P = 0 without a mask), and
- * warps 1 and 2 add dq to global memory.
+ * of dq in the order that its semaphore prescribes (attention.h). The first
+ * warpgroup serves them (attention_sm90_bwd.cuh).
  *
  * The producer waits for a remote range (RemoteKv) where it loads its keys; the last warp to write
  * a range's dkv signals that it is done.
@@ -35,187 +33,143 @@
  * deterministic order of dq costs 13 to 27 %. TFLOP/s at causal 2k by splits of a head group: D =
  * 64: 1: 237, 2: 338, 4: 160; D = 128, 24/8: 1: 278, 3: 206. Figures of all sizes: tests/results.
  */
-#include "attention.h"
-#include "attention_sm90.cuh"
+#include "attention_sm90_bwd.cuh"
 #include "tuning.h"
 
 namespace {
 
-constexpr int KEYS = 128, STAGES = 2;
-/* Consumer warps, 16 keys each. Counts of finished warps are compared with this. */
-constexpr int WARPS = KEYS / 16, THREADS = 128 + 32 * WARPS;
+/* ---- a step, of one consumer warpgroup ---------------------------------------------------------
+ * Everything is transposed: S^T, P^T, dP^T and dS^T are [64 keys, ROWS query rows], a warp has 16
+ * keys. g = lane / 4, t = lane % 4. */
 
-template <int D> struct Bwd {
-    static constexpr int ROWS = D == 64 ? 128 : 64; /* query rows of a step */
-};
-
-struct BwdParams {
-    float *dkv;
-    const float *lse, *delta;
-    AttnList list;
-    ItemOrder order;
-    int32_t *counters, *dkv_order, *dq_order; /* dq_order: NULL for any order */
-    int Sq, H, K, n_dq_blocks;
-    int head_splits; /* the query heads of a KV head are split among this many items */
-    float scale;
-    bool accumulate_dkv;
-    RemoteKv remote;
-    int32_t *range_warps_done, range_warps[ATTN_REMOTE_RANGES]; /* warps that write a range's dkv */
-};
-
-struct BwdItem {
-    int row0, rows, kv_head, head_split, tile, n_steps; /* n_steps < 0: no more items */
-    int range;                                          /* < 0 or remote.n: local keys */
-};
-
-struct BwdStep {
-    Step step;
-    int head; /* < 0: no more steps */
-    int row_end, dq_block, dq_order;
-};
-
-template <int D> struct BwdShared {
-    static constexpr int ROWS = Bwd<D>::ROWS;
-    __nv_bfloat16 k[KEYS * D], v[KEYS * D];
-    __nv_bfloat16 q[STAGES][ROWS * D], d_o[STAGES][ROWS * D];
-    __nv_bfloat16 ds[2][ROWS * KEYS]; /* two, so that one barrier a step is enough */
-    float dq[2][64 * 64];             /* each warpgroup's quarter or half of the step's dq */
-    float lse[STAGES][ROWS], delta[STAGES][ROWS]; /* log2 units; times scale */
-    BwdStep step[2 * STAGES];
-    BwdItem item;
-    uint64_t kv_full, kv_empty, step_full[STAGES], full[STAGES], empty[STAGES];
-    uint64_t dq_full[2], dq_empty[2];
-};
-
-/* One lane: takes items, loads K and V of each and describes its steps. */
+/* x = keys rows^T: S^T from K and Q, dP^T from V and dO. */
 template <int D>
-__device__ void produce(BwdShared<D> &sm, const KeyMaps &keys, const BwdParams &p) {
-    const int heads = p.H / p.K / p.head_splits; /* of an item */
-    uint32_t items = 0, steps = 0;
-    int item, ready = 0; /* remote ranges */
-#pragma unroll 1
-    for (; (item = atomicAdd(&p.counters[0], 1)) < p.order.n_items; items++) {
-        const HeadItem at = item_decode(item, p.order);
-        const AttnTile *tile = &p.list.tiles[at.tile];
-        const int row0 = tile->row0, n_steps = tile->n_steps, kv_head = at.head / p.head_splits;
-        mbar_wait(&sm.kv_empty, (items & 1) ^ 1);
-        sm.item = BwdItem{row0,
-                          tile->rows,
-                          kv_head,
-                          at.head - kv_head * p.head_splits,
-                          at.tile,
-                          n_steps * heads,
-                          tile->schedule_group - 1};
-        if (tile->schedule_group > 0) wait_remote_kv(p.remote, row0, &ready);
-        /* ranges that no tile reads are done at the start of the call */
-        for (int i = 0; item == 0 && i < p.remote.n; i++)
-            if (p.range_warps[i] == 0) signal_dkv_done(&p.remote.dkv_done[i]);
-        if (n_steps > 0) {
-            mbar_arrive_expect(&sm.kv_full, 2 * KEYS * D * 2);
-            load_keys(sm.k, keys, row0, kv_head * (D / 64), &sm.kv_full);
-            load_keys(sm.v, keys, row0, (p.K + kv_head) * (D / 64), &sm.kv_full);
-        } else {
-            mbar_arrive(&sm.kv_full);
-        }
-#pragma unroll 1
-        for (int head = at.head * heads; head < (at.head + 1) * heads; head++) {
-#pragma unroll 1
-            for (int r = tile->run_begin; r < tile->run_end; r++) {
-                const AttnRun *run = &p.list.runs[r];
-#pragma unroll 1
-                for (int j = run->n_steps - 1; j >= 0; j--, steps++) {
-                    const int i = ring_index<STAGES>(steps);
-                    mbar_wait(&sm.empty[i], ring_parity<STAGES>(steps) ^ 1);
-                    BwdStep &step = sm.step[ring_index<2 * STAGES>(steps)];
-                    step.head = head;
-                    step.row_end = run->band.k_end;
-                    step.dq_block = run->dq_block + j;
-                    step.dq_order = run->dq_order;
-                    step.step.c0 = run->first + j * Bwd<D>::ROWS;
-                    step.step.masked = j < run->full_begin || j >= run->full_end;
-                    if (step.step.masked) step.step.band = run->band;
-                    mbar_arrive(&sm.step_full[i]);
-                }
-            }
-        }
-    }
-    mbar_wait(&sm.kv_empty, (items & 1) ^ 1);
-    sm.step[ring_index<2 * STAGES>(steps)].head = -1;
-    sm.item.n_steps = -1;
-    mbar_arrive(&sm.step_full[ring_index<STAGES>(steps)]); /* for load_steps() */
-    mbar_arrive(&sm.kv_full); /* for the consumers, which pass it on to add_dq() */
-    counters_reset(p.counters);
-}
-
-/* One warp: loads q, dO, lse and delta of each step. */
-template <int D>
-__device__ void load_steps(BwdShared<D> &sm, const CUtensorMap *map_q, const CUtensorMap *map_do,
-                           const BwdParams &p) {
-    constexpr int ROWS = Bwd<D>::ROWS;
-    const int lane = threadIdx.x % 32;
-    for (uint32_t n = 0;; n++) {
-        const int i = ring_index<STAGES>(n);
-        mbar_wait(&sm.step_full[i], ring_parity<STAGES>(n));
-        const BwdStep &step = sm.step[ring_index<2 * STAGES>(n)];
-        const int head = step.head, row0 = step.step.c0;
-        if (head < 0) break;
-        if (lane == 0) {
-            mbar_arrive_expect(&sm.full[i], 2 * ROWS * D * 2);
-            tma_load(sm.q[i], map_q, 0, row0, head * (D / 64), &sm.full[i]);
-            tma_load(sm.d_o[i], map_do, 0, row0, head * (D / 64), &sm.full[i]);
-        }
-        const int64_t from = (int64_t)head * p.Sq + row0;
+__device__ __forceinline__ void issue_scores(float (&x)[Bwd<D>::ROWS / 2], uint64_t keys,
+                                             uint64_t rows) {
+    wgmma_fence();
 #pragma unroll
-        for (int e = lane; e < ROWS; e += 32) {
-            bool inside = row0 + e < step.row_end;
-            float lse = inside ? p.lse[from + e] : -INFINITY;
-            sm.lse[i][e] = lse == -INFINITY ? INFINITY : lse * LOG2E;
-            sm.delta[i][e] = inside ? p.delta[from + e] * p.scale : 0;
-        }
-        __syncwarp();
-        if (lane == 0) mbar_arrive(&sm.full[i]);
+    for (int i = 0; i < D / 16; i++)
+        wgmma_ss<0, 0>(x, keys + i / 4 * KEYS * 8 + i % 4 * 2,
+                       rows + i / 4 * Bwd<D>::ROWS * 8 + i % 4 * 2, i > 0);
+    wgmma_commit();
+}
+
+/* s becomes P^T = exp2(c S^T - lse); lse[ROWS] in log2 units. */
+template <int R>
+__device__ __forceinline__ void exponentials(float (&s)[R], const float *lse, float c) {
+    const int t = threadIdx.x % 4;
+#pragma unroll
+    for (int i = 0; i < R / 4; i++) {
+        float2 l = *(const float2 *)&lse[8 * i + 2 * t];
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            s[4 * i + e] = exp2_fast(fmaf(s[4 * i + e], c, -(e % 2 ? l.y : l.x)));
     }
 }
 
-/* One lane: adds each staged dq of consumer warpgroup wg to global memory. */
-template <int D>
-__device__ void add_dq(BwdShared<D> &sm, const CUtensorMap *map_dq, const BwdParams &p, int wg) {
-    for (uint32_t n = 0;; n++) {
-        mbar_wait(&sm.dq_full[wg], n & 1);
-        const BwdStep &step = sm.step[ring_index<2 * STAGES>(n)];
-        if (step.head < 0) break;
-        const int row = step.step.c0 + (D == 64 ? 64 * wg : 0);
-        const int column = step.head * D + (D == 128 ? 64 * wg : 0);
-        int32_t *semaphore = NULL;
-        const int order = step.dq_order;
-        if (p.dq_order) {
-            semaphore = p.dq_order + ((int64_t)step.head * p.n_dq_blocks + step.dq_block) * 2 + wg;
-            while (semaphore_read(semaphore) != order) {
-            }
-            fence_async_global();
+/* dp becomes dS^T = P^T (scale dP^T - delta); delta[ROWS] times scale. P^T and dS^T go into A
+ * operands, dS also to shared memory: ds is the address of this lane's row of a transposed 8x8
+ * block. */
+template <int R>
+__device__ __forceinline__ void score_gradients(uint32_t (&pb)[R / 8][4], uint32_t (&sb)[R / 8][4],
+                                                const float (&s)[R], float (&dp)[R],
+                                                const float *delta, float scale, uint32_t ds) {
+    const int t = threadIdx.x % 4;
+#pragma unroll
+    for (int b = 0; b < R / 8; b++) {
+#pragma unroll
+        for (int i = 2 * b; i < 2 * b + 2; i++) {
+            float2 d = *(const float2 *)&delta[8 * i + 2 * t];
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                dp[4 * i + e] = s[4 * i + e] * fmaf(dp[4 * i + e], scale, -(e % 2 ? d.y : d.x));
         }
-        tma_reduce_add(map_dq, 0, row, column / 32, sm.dq[wg]);
-        bulk_commit();
-        bulk_wait_read();
-        mbar_arrive(&sm.dq_empty[wg]);
-        if (semaphore) {
-            bulk_wait();
-            fence_async_global();
-            semaphore_write(semaphore, order + 1);
-        }
+        pack_block(pb[b], s, b);
+        pack_block(sb[b], dp, b);
+        stmatrix_trans(ds + b * 2048, sb[b]);
     }
-    bulk_wait();
+    fence_async_proxy();
+}
+
+/* d[64 keys, D] += a rows: dv from P^T and dO, dk from dS^T and Q. */
+template <int D>
+__device__ __forceinline__ void
+issue_accumulate(float (&d)[D / 2], const uint32_t (&a)[Bwd<D>::ROWS / 16][4], uint64_t rows) {
+#pragma unroll
+    for (int b = 0; b < Bwd<D>::ROWS / 16; b++) wgmma_rs<1>(d, a[b], rows + 128 * b, 1);
+    wgmma_commit();
+}
+
+/* dq = dS K, this warpgroup's half of the columns (D = 128) or of the rows (D = 64). */
+template <int D>
+__device__ __forceinline__ void issue_dq(float (&dq)[32], uint64_t ds, uint64_t keys) {
+#pragma unroll
+    for (int i = 0; i < KEYS / 16; i++)
+        wgmma_ss<0, 1>(dq, ds + i / 4 * Bwd<D>::ROWS * 8 + i % 4 * 2, keys + 128 * i, i > 0);
+    wgmma_commit();
+}
+
+/* Stages dq in shared memory, 128-byte swizzled, for the copy engine. */
+__device__ __forceinline__ void stage_dq(uint8_t *stage, const float (&dq)[32]) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, g = lane / 4, t = lane % 4;
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            int row = warp * 16 + g + 8 * r, chunk = i % 4 * 2 + t / 2;
+            int to = i / 4 * 8192 + row * 128 + ((chunk ^ g) << 4) + t % 2 * 8;
+            *(float2 *)(stage + to) = make_float2(dq[4 * i + 2 * r], dq[4 * i + 2 * r + 1]);
+        }
+    fence_async_proxy();
+}
+
+/* ---- an item's dk and dv --------------------------------------------------------------------- */
+
+/* Adds 1 to *count; true for the last of n warps, which finds it back at 0. */
+__device__ __forceinline__ bool last_warp(int32_t *count, int n) {
+    __threadfence();
+    if (atomicAdd(count, 1) != n - 1) return false;
+    *count = 0;
+    return true;
+}
+
+/* Stores this warp's 16 keys. The splits of a head group add to dkv in order; the semaphore counts
+ * their warps. */
+template <int D>
+__device__ __forceinline__ void store_dkv(const float (&dk)[D / 2], const float (&dv)[D / 2],
+                                          const BwdItem &item, const BwdParams &p, int tile_key) {
+    const int lane = threadIdx.x % 32;
+    int32_t *semaphore = p.dkv_order + item.tile * p.K + item.kv_head;
+    if (item.head_split > 0) {
+        if (lane == 0)
+            while (semaphore_read(semaphore) < WARPS * item.head_split) {
+            }
+        __syncwarp();
+    }
+    const bool add = p.accumulate_dkv || item.head_split > 0;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        int key = tile_key + 8 * r;
+        if (key >= item.rows) continue;
+        float *to =
+            p.dkv + ((int64_t)(item.row0 + key) * 2 * p.K + item.kv_head) * D + 2 * (lane % 4);
+        store_row<D>(to, dk, r, D, add);
+        store_row<D>(to + p.K * D, dv, r, D, add);
+    }
+    if (p.head_splits > 1) {
+        __syncwarp();
+        if (lane == 0) last_warp(semaphore, WARPS * p.head_splits);
+    }
+    if (item.range >= 0 && item.range < p.remote.n) {
+        __syncwarp();
+        if (lane == 0 && last_warp(&p.range_warps_done[item.range], p.range_warps[item.range]))
+            signal_dkv_done(&p.remote.dkv_done[item.range]);
+    }
 }
 
 template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, int wg) {
     constexpr int ROWS = Bwd<D>::ROWS, BLOCKS = ROWS / 16;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, g = lane / 4, t = lane % 4;
-    const int tile_key = wg * 64 + warp * 16 + g; /* and tile_key + 8 */
-    const float c = p.scale * LOG2E;
-    auto release = [&](uint64_t *bar) {
-        __syncwarp();
-        if (lane == 0) mbar_arrive(bar);
-    };
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
     /* address of this lane's row of a transposed 8x8 block of dS, without buffer and block */
     const int ds_row = lane / 16 * 8 + lane % 8, ds_chunk = 2 * warp + lane / 8 % 2;
     const uint32_t ds_at =
@@ -242,129 +196,45 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
             float s[ROWS / 2], dp[ROWS / 2], dq[32];
 
             mbar_wait(&sm.full[at], ring_parity<STAGES>(steps));
-            wgmma_fence();
-#pragma unroll
-            for (int i = 0; i < D / 16; i++)
-                wgmma_ss<0, 0>(s, k_desc + i / 4 * KEYS * 8 + i % 4 * 2,
-                               q_desc + i / 4 * ROWS * 8 + i % 4 * 2, i > 0);
-            wgmma_commit();
-            wgmma_fence();
-#pragma unroll
-            for (int i = 0; i < D / 16; i++)
-                wgmma_ss<0, 0>(dp, v_desc + i / 4 * KEYS * 8 + i % 4 * 2,
-                               do_desc + i / 4 * ROWS * 8 + i % 4 * 2, i > 0);
-            wgmma_commit();
+            issue_scores<D>(s, k_desc, q_desc);
+            issue_scores<D>(dp, v_desc, do_desc);
             wgmma_wait<1>();
             wgmma_pin(s);
             const Step &step = sm.step[ring_index<2 * STAGES>(steps)].step;
             if (step.masked) mask_scores(s, step, sm.item.row0 + wg * 64 + warp * 16);
-#pragma unroll
-            for (int i = 0; i < ROWS / 8; i++) {
-                float2 lse = *(const float2 *)&sm.lse[at][8 * i + 2 * t];
-#pragma unroll
-                for (int e = 0; e < 4; e++)
-                    s[4 * i + e] = exp2_fast(fmaf(s[4 * i + e], c, -(e % 2 ? lse.y : lse.x)));
-            }
+            exponentials(s, sm.lse[at], p.scale * LOG2E);
             wgmma_wait<0>();
             wgmma_pin(dp);
-#pragma unroll
-            for (int b = 0; b < BLOCKS; b++) {
-#pragma unroll
-                for (int i = 2 * b; i < 2 * b + 2; i++) {
-                    float2 delta = *(const float2 *)&sm.delta[at][8 * i + 2 * t];
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        dp[4 * i + e] = s[4 * i + e] *
-                                        fmaf(dp[4 * i + e], p.scale, -(e % 2 ? delta.y : delta.x));
-                }
-                pack_block(pb[b], s, b);
-                pack_block(sb[b], dp, b);
-                stmatrix_trans(ds_at + (steps & 1) * (ROWS * KEYS * 2) + b * 2048, sb[b]);
-            }
-            fence_async_proxy();
+            score_gradients(pb, sb, s, dp, sm.delta[at], p.scale,
+                            ds_at + (steps & 1) * (ROWS * KEYS * 2));
             wgmma_pin(dv);
             wgmma_fence();
-#pragma unroll
-            for (int b = 0; b < BLOCKS; b++) wgmma_rs<1>(dv, pb[b], do_desc + 128 * b, 1);
-            wgmma_commit();
+            issue_accumulate<D>(dv, pb, do_desc);
 
             named_barrier(1, 32 * WARPS); /* all of dS is in shared memory */
-            const uint64_t ds_desc =
-                desc_tile(smem_addr(sm.ds[steps & 1]) + (D == 64 ? wg * 64 * 128 : 0));
             wgmma_pin(dk);
             wgmma_fence();
-#pragma unroll
-            for (int i = 0; i < KEYS / 16; i++)
-                wgmma_ss<0, 1>(dq, ds_desc + i / 4 * ROWS * 8 + i % 4 * 2, kt_desc + 128 * i,
-                               i > 0);
-            wgmma_commit();
-#pragma unroll
-            for (int b = 0; b < BLOCKS; b++) wgmma_rs<1>(dk, sb[b], q_desc + 128 * b, 1);
-            wgmma_commit();
+            issue_dq<D>(dq, desc_tile(smem_addr(sm.ds[steps & 1]) + (D == 64 ? wg * 64 * 128 : 0)),
+                        kt_desc);
+            issue_accumulate<D>(dk, sb, q_desc);
             wgmma_wait<1>();
             wgmma_pin(dq);
             wgmma_pin(dv);
 
             mbar_wait(&sm.dq_empty[wg], (steps & 1) ^ 1);
-            uint8_t *stage = (uint8_t *)sm.dq[wg];
-#pragma unroll
-            for (int i = 0; i < 8; i++)
-#pragma unroll
-                for (int r = 0; r < 2; r++) {
-                    int row = warp * 16 + g + 8 * r, chunk = i % 4 * 2 + t / 2;
-                    int to = i / 4 * 8192 + row * 128 + ((chunk ^ g) << 4) + t % 2 * 8;
-                    *(float2 *)(stage + to) = make_float2(dq[4 * i + 2 * r], dq[4 * i + 2 * r + 1]);
-                }
-            fence_async_proxy();
-            release(&sm.dq_full[wg]);
-            wgmma_wait<0>(); /* for dk, which ran while dq was staged; waiting in the next step is
-                                slower */
+            stage_dq((uint8_t *)sm.dq[wg], dq);
+            warp_arrive(&sm.dq_full[wg]);
+            wgmma_wait<0>(); /* for dk, which ran meanwhile; waiting in the next step is slower */
             wgmma_pin(dk);
-            release(&sm.empty[at]);
+            warp_arrive(&sm.empty[at]);
         }
         const BwdItem item = sm.item; /* read again, to save registers */
-        release(&sm.kv_empty);
-
-        /* The splits of a head group add to dkv in order; the semaphore counts their warps. */
-        int32_t *semaphore = p.dkv_order + item.tile * p.K + item.kv_head;
-        if (item.head_split > 0) {
-            if (lane == 0)
-                while (semaphore_read(semaphore) < WARPS * item.head_split) {
-                }
-            __syncwarp();
-        }
-        const bool add = p.accumulate_dkv || item.head_split > 0;
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            int key = tile_key + 8 * r;
-            if (key >= item.rows) continue;
-            float *to = p.dkv + ((int64_t)(item.row0 + key) * 2 * p.K + item.kv_head) * D + 2 * t;
-            store_row<D>(to, dk, r, D, add);
-            store_row<D>(to + p.K * D, dv, r, D, add);
-        }
-        if (p.head_splits > 1) {
-            __syncwarp();
-            if (lane == 0) {
-                __threadfence();
-                if (atomicAdd(semaphore, 1) == WARPS * p.head_splits - 1)
-                    *semaphore = 0; /* for the next call */
-            }
-        }
-        if (item.range >= 0 && item.range < p.remote.n) {
-            __syncwarp();
-            if (lane == 0) {
-                __threadfence();
-                int32_t *done = &p.range_warps_done[item.range];
-                if (atomicAdd(done, 1) == p.range_warps[item.range] - 1) {
-                    *done = 0;
-                    signal_dkv_done(&p.remote.dkv_done[item.range]);
-                }
-            }
-        }
+        warp_arrive(&sm.kv_empty);
+        store_dkv<D>(dk, dv, item, p, wg * 64 + warp * 16 + lane / 4);
     }
     /* Only after this warpgroup's last dq was added: add_dq() must see every phase of dq_full. */
     mbar_wait(&sm.dq_empty[wg], (steps & 1) ^ 1);
-    release(&sm.dq_full[wg]);
+    warp_arrive(&sm.dq_full[wg]);
 }
 
 template <int D>

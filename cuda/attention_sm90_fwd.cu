@@ -38,10 +38,6 @@
 
 namespace {
 
-/* The most that a thread's p of one row and step may sum to. 2^31 keys of it, times values up to
- * 2^56, stay finite; a step with the maximum stays below 2^14. */
-constexpr float LIMIT = 0x1p40f;
-
 /* W: the wide tiles of D = 64. AHEAD: how many steps S runs ahead of the softmax. */
 template <int D, int W> struct Fwd;
 template <> struct Fwd<128, 0> {
@@ -132,6 +128,29 @@ __device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const Key
     counters_reset(p.counters);
 }
 
+/* S = Q K^T: q of 64 rows in a tile of ROWS, k of STEP keys. */
+template <int D, int ROWS, int STEP>
+__device__ __forceinline__ void issue_scores(float (&s)[STEP / 2], uint64_t q, uint64_t k) {
+    wgmma_pin(s);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < D / 16; i++)
+        wgmma_ss<0, 0>(s, q + (i / 4) * ROWS * 8 + i % 4 * 2, k + (i / 4) * STEP * 8 + i % 4 * 2,
+                       i > 0);
+    wgmma_commit();
+}
+
+/* O += P V, v of STEP keys. */
+template <int D, int STEP>
+__device__ __forceinline__ void issue_accumulate(float (&o)[D / 2],
+                                                 const uint32_t (&pb)[STEP / 16][4], uint64_t v) {
+    wgmma_pin(o);
+    wgmma_fence();
+#pragma unroll
+    for (int b = 0; b < STEP / 16; b++) wgmma_rs<1>(o, pb[b], v + 128 * b, 1);
+    wgmma_commit();
+}
+
 template <int D, int W, bool SPLIT_KV>
 __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
     using C = Fwd<D, W>;
@@ -148,39 +167,23 @@ __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
     auto wait_stage = [&](uint32_t n) {
         mbar_wait(&sm.full[ring_index<ST>(n)], ring_parity<ST>(n));
     };
-    auto release = [&](uint64_t *empty) {
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) mbar_arrive(empty);
-    };
     /* the number of steps of item n, -1 at the end */
     auto wait_item = [&](uint32_t n) -> int {
         mbar_wait(&sm.q_full[ring_index<IT>(n)], ring_parity<IT>(n));
         return __shfl_sync(0xffffffff, sm.item[ring_index<IT>(n)].n_steps, 0);
     };
-    auto issue_qk = [&](float(&s)[STEP / 2], uint32_t item, uint32_t n) {
-        uint64_t q = desc_plus(q_desc, ring_index<IT>(item) * (ROWS * D * 2 / 16));
-        uint64_t k = desc_plus(k_desc, ring_index<ST>(n) * TILE);
-        wgmma_pin(s);
-        wgmma_fence();
-#pragma unroll
-        for (int i = 0; i < D / 16; i++)
-            wgmma_ss<0, 0>(s, q + (i / 4) * ROWS * 8 + i % 4 * 2,
-                           k + (i / 4) * STEP * 8 + i % 4 * 2, i > 0);
-        wgmma_commit();
+    auto score = [&](float(&s)[STEP / 2], uint32_t item, uint32_t n) {
+        issue_scores<D, ROWS, STEP>(s,
+                                    desc_plus(q_desc, ring_index<IT>(item) * (ROWS * D * 2 / 16)),
+                                    desc_plus(k_desc, ring_index<ST>(n) * TILE));
     };
-    /* with the V of stage n */
-    auto issue_pv = [&](uint32_t n) {
-        uint64_t v = desc_plus(v_desc, ring_index<ST>(n) * TILE);
-        wgmma_pin(o);
-        wgmma_fence();
-#pragma unroll
-        for (int b = 0; b < BLOCKS; b++) wgmma_rs<1>(o, pb[b], v + 128 * b, 1);
-        wgmma_commit();
+    auto accumulate = [&](uint32_t n) {
+        issue_accumulate<D, STEP>(o, pb, desc_plus(v_desc, ring_index<ST>(n) * TILE));
     };
     auto finish = [&](uint32_t n) {
         uint8_t *stage = (uint8_t *)sm.q[ring_index<IT>(n)] + warp_row * 128;
         store_rows<D, ROWS, SPLIT_KV>(o, m, l, sm.item[ring_index<IT>(n)], p, warp_row, stage);
-        release(&sm.q_empty[ring_index<IT>(n)]);
+        warp_arrive(&sm.q_empty[ring_index<IT>(n)]);
     };
 
 #pragma unroll
@@ -193,7 +196,7 @@ __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
     bool first = true, rows_have_max = false;
     if (AHEAD) {
         wait_stage(0);
-        issue_qk(s0, 0, 0);
+        score(s0, 0, 0);
         wgmma_wait<0>();
         wgmma_pin(s0);
     }
@@ -206,8 +209,8 @@ __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
         const int q = ring_index<IT>(item), stage = ring_index<ST>(j);
         if (AHEAD && last) left = wait_item(item + 1) + 1;
         wait_stage(j + AHEAD);
-        issue_qk(next, item + (AHEAD && last), j + AHEAD);
-        issue_pv(j + AHEAD);
+        score(next, item + (AHEAD && last), j + AHEAD);
+        accumulate(j + AHEAD);
         if (!AHEAD) {
             wgmma_wait<1>();
             wgmma_pin(s);
@@ -220,29 +223,12 @@ __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
             load_rows<D, SPLIT_KV>(o, m, l, sm.item[q], p, warp_row);
             rows_have_max = false;
         }
-        const Step &record = sm.step[stage];
-        bool with_max = record.masked || !rows_have_max, max_grew = false;
-        float sum[2];
-#pragma unroll 1
-        for (;;) {
-            if (with_max) {
-                if (record.masked) mask_scores(s, record, sm.item[q].row0 + warp_row);
-                max_grew = update_max(s, m, l, factor, p.c);
-                rows_have_max = __all_sync(0xffffffff, m[0] > LOWEST && m[1] > LOWEST);
-            }
-            exponentials(s, sum, m, p.c);
-            bool max_is_stale = !with_max && (sum[0] > LIMIT || sum[1] > LIMIT);
-            if (!__any_sync(0xffffffff, max_is_stale)) break;
-            recompute_scores<D, ROWS>(s, smem_addr(sm.q[q]) + warp_row * 128,
-                                      smem_addr(sm.k[stage]));
-            with_max = true;
-        }
-        l[0] += sum[0];
-        l[1] += sum[1];
+        bool max_grew = softmax<D, ROWS>(s, m, l, factor, &rows_have_max, sm.step[stage],
+                                         sm.item[q].row0, warp_row, p.c, sm.q[q], sm.k[stage]);
         wgmma_wait<0>();
         wgmma_pin(next);
         wgmma_pin(o);
-        release(&sm.empty[stage]);
+        warp_arrive(&sm.empty[stage]);
         if (max_grew) rescale(o, factor);
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++) pack_block(pb[b], s, b);
@@ -257,7 +243,7 @@ __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
     do end = AHEAD ? step(s0, s1) || step(s1, s0) : step(s0, s0);
     while (!end);
     wait_stage(j + AHEAD);
-    issue_pv(j + AHEAD);
+    accumulate(j + AHEAD);
     wgmma_wait<0>();
     wgmma_pin(o);
     finish(item - 1);

@@ -114,6 +114,38 @@ __device__ __forceinline__ void recompute_scores(float (&s)[R], uint32_t q, uint
     }
 }
 
+/* The most that a thread's p of one row and step may sum to. 2^31 keys of it, times values up to
+ * 2^56, stay finite; a step with the maximum stays below 2^14. */
+constexpr float LIMIT = 0x1p40f;
+
+/* Turns the scores of a step into P and adds its sums to l. Updates the maximum where a mask or a
+ * row without a key asks for it, and where it proves stale (see attention_sm90_fwd.cu). Returns
+ * whether O is to be multiplied by factor. q: the item's tile of ROWS rows, whose first is row0 and
+ * of which this warp has 16 from warp_row on; k: the step's keys; both in shared memory. */
+template <int D, int ROWS, int R>
+__device__ __forceinline__ bool
+softmax(float (&s)[R], float (&m)[2], float (&l)[2], float (&factor)[2], bool *rows_have_max,
+        const Step &step, const int &row0, int warp_row, float c, const void *q, const void *k) {
+    bool with_max = step.masked || !*rows_have_max, max_grew = false;
+    float sum[2];
+#pragma unroll 1
+    for (;;) {
+        if (with_max) {
+            if (step.masked) mask_scores(s, step, row0 + warp_row);
+            max_grew = update_max(s, m, l, factor, c);
+            *rows_have_max = __all_sync(0xffffffff, m[0] > LOWEST && m[1] > LOWEST);
+        }
+        exponentials(s, sum, m, c);
+        bool max_is_stale = !with_max && (sum[0] > LIMIT || sum[1] > LIMIT);
+        if (!__any_sync(0xffffffff, max_is_stale)) break;
+        recompute_scores<D, ROWS>(s, smem_addr(q) + warp_row * 128, smem_addr(k));
+        with_max = true;
+    }
+    l[0] += sum[0];
+    l[1] += sum[1];
+    return max_grew;
+}
+
 /* ---- rows ------------------------------------------------------------------------------------ */
 
 /* Loads o, m and l of the item's rows [warp_row, warp_row + 16) as an earlier call or split left

@@ -40,6 +40,11 @@ static __device__ __forceinline__ void mbar_arrive_expect(uint64_t *bar, uint32_
                  "r"(bytes)
                  : "memory");
 }
+/* Arrives once for the whole warp, after its earlier accesses to shared memory. */
+static __device__ __forceinline__ void warp_arrive(uint64_t *bar) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) mbar_arrive(bar);
+}
 /* Returns once the phase of that parity is over; a fresh barrier passes parity 1. */
 static __device__ __forceinline__ void mbar_wait(uint64_t *bar, int parity) {
     asm volatile("{\n.reg .pred p;\n"
