@@ -186,6 +186,7 @@ static Status next_candidate(Candidates *a, char **path, Checkpoint **ck) {
 
 /* Of a file whose header rank 0 has found right. */
 static Status open_again(const char *path, Checkpoint **ck) {
+    REQUIRE(path != NULL);
     Status st = checkpoint_open(ck, path);
     if (st == OK) st = checkpoint_verify_header(*ck);
     if (st != ERR_USER) return st;

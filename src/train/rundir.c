@@ -47,8 +47,14 @@ typedef struct {
     long long start; /* of the process, in clock ticks since the host's boot: pids are used again */
 } Holder;
 
+/* The next number of a text, behind it. */
+static long long next_number(char **at) {
+    return strtoll(*at, at, 10);
+}
+
 /* Of a process of this host; false when there is none. */
 static bool read_process(long pid, Holder *h) {
+    enum { FIELDS_BETWEEN = 17 }; /* from pgrp to itrealvalue: proc(5) */
     char path[64], text[1024];
     snprintf(path, sizeof path, "/proc/%ld/stat", pid);
     FILE *f = fopen(path, "r");
@@ -56,15 +62,14 @@ static bool read_process(long pid, Holder *h) {
     size_t n = fread(text, 1, sizeof text - 1, f);
     fclose(f);
     text[n] = '\0';
-    const char *rest = strrchr(text, ')'); /* behind the name, which may hold anything */
-    char state = 'X';
+    char *at = strrchr(text, ')'); /* behind the name, which may hold anything */
+    if (at == NULL || strlen(at) < 4 || at[2] == 'Z' || at[2] == 'X') return false;
+    at += 3; /* ") S" */
     h->pid = pid;
-    return rest != NULL &&
-           sscanf(rest + 1,
-                  " %c %ld %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
-                  "%*s %lld",
-                  &state, &h->parent, &h->start) == 3 &&
-           state != 'Z' && state != 'X';
+    h->parent = (long)next_number(&at);
+    for (int i = 0; i < FIELDS_BETWEEN; i++) next_number(&at);
+    h->start = next_number(&at);
+    return h->start > 0;
 }
 
 static void own_host(Holder *h) {
@@ -78,7 +83,7 @@ static void write_holder(int fd) {
     if (!read_process((long)getpid(), &h) || ftruncate(fd, 0) != 0) return;
     char text[160];
     int n = snprintf(text, sizeof text, "%s %ld %ld %lld\n", h.host, h.pid, h.parent, h.start);
-    file_write_at(fd, text, n, 0); /* only words for people depend on it */
+    file_write_at(fd, text, n, 0); /* if it cannot, the holder is not known */
 }
 
 /* False when the file does not tell, or tells of a process of this host that is gone: what it says
@@ -88,8 +93,15 @@ static bool read_holder(int fd, Holder *h, bool *runs) {
     char text[160] = "";
     *runs = false;
     if (pread(fd, text, sizeof text - 1, 0) <= 0) return false;
-    if (sscanf(text, "%64s %ld %ld %lld", h->host, &h->pid, &h->parent, &h->start) != 4)
-        return false;
+    size_t n = strcspn(text, " ");
+    if (n == 0 || n >= sizeof h->host) return false;
+    memcpy(h->host, text, n);
+    h->host[n] = '\0';
+    char *at = text + n;
+    h->pid = (long)next_number(&at);
+    h->parent = (long)next_number(&at);
+    h->start = next_number(&at);
+    if (h->pid <= 0 || h->start <= 0) return false;
     own_host(&here);
     if (strcmp(h->host, here.host) != 0) return true;
     if (!read_process(h->pid, &now) || now.start != h->start) return false;

@@ -128,6 +128,16 @@ expect 'three jobs at once: statuses' "$(sort -n "$work"/race.status* | tr '\n' 
 expect 'three jobs at once: sentences' "$(cat "$work"/race.err* | grep -c 'is in use by another job (process')" 2
 expect 'three jobs at once: lines' "$(cat "$work"/race.err* | grep -c '')" 3 # and that the third was stopped
 
+# A process whose launcher is gone is what is left of a job.
+run=$work/left
+# shellcheck disable=SC2016 # expanded by the launcher
+sh -c '"$@" >/dev/null 2>&1 & while [ ! -s "$0" ]; do sleep 0.1; done' "$run/log.jsonl" \
+    "$cria" train "$config" "run.dir=$run" run.steps=1000000 run.log_every=1000
+holder=$(cut -d ' ' -f 2 "$run/.lock")
+train 2 left run.steps=5 run.watchdog_seconds=15 --resume auto
+expect_error 'a job whose launcher is gone' 3 "run.dir $run is still locked after 2 s (by process $holder of "
+kill -KILL "$holder"
+
 # A supervisor waits with it, and does not take it for a mistake.
 cat >"$work/wrap" <<END
 #!/bin/sh
