@@ -142,6 +142,12 @@ train_unprivileged() {
 if [ "$(id -u)" != 0 ]; then train 2 readonly/run; else train_unprivileged "$work/readonly/run"; fi
 expect_refused 'run.dir in a read-only folder' 3 "cannot make run.dir $work/readonly/run: Permission"
 refused 'run.dir below a file' 2 'Not a directory' 2 "run.dir=$work/odd.bin/run"
+# shellcheck disable=SC2088,SC2016 # nothing expands them
+for dir in '~/cria-e2e' '$CRIA_E2E/run' '${CRIA_E2E}'; do
+    run mpirun -n 2 "$cria" train $config "run.dir=$dir" run.steps=1
+    expect_refused "run.dir=$dir" 2 "run.dir $dir: found no folder"
+    expect "run.dir=$dir: made" "$(ls -d "${dir%%/*}" 2>/dev/null)" ''
+done
 refused 'a name too long' 2 'File name too long' 1 "run.dir=$work/$(printf '%0300d' 0)"
 
 train 2 used run.steps=2 run.save_every=1
