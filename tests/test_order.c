@@ -8,14 +8,6 @@
 #include "data/mt19937.h"
 #include "token_files.h"
 
-static void the_generator_is_mt19937(void **state) {
-    (void)state;
-    static const uint32_t first[] = {0x31076b2f, 0x7f66e2d3, 0x9f428526, 0xd15ddc35};
-    Mt mt;
-    mt_seed(&mt, 1234);
-    for (int i = 0; i < 4; i++) assert_int_equal(mt_u32(&mt), first[i]);
-}
-
 static uint32_t crc_of(const uint32_t *a, int64_t n) {
     return (uint32_t)crc32_z(0, (const Bytef *)a, (size_t)n * 4);
 }
@@ -280,7 +272,6 @@ static void what_megatron_refuses_is_refused_with_a_sentence(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_generator_is_mt19937),
         cmocka_unit_test(shuffles_are_numpys),
         cmocka_unit_test(the_toy_has_megatrons_indices),
         cmocka_unit_test(whole_runs_are_megatrons_token_for_token),
