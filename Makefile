@@ -52,7 +52,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ))
 REPLAY := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/replay_%,$(FUZZ))
 
 # ---- what can be made ---------------------------------------------------------------------------
-.PHONY: all tests bench fuzz fuzzers demo check check-long lint gpu-tests check-gpu bundle clean \
+.PHONY: all tests bench fuzz fuzzers demo check check-long format-check lint gpu-tests check-gpu bundle clean \
         help FORCE
 all: $(BUILD)/cria          ## the executable build/cria (default)
 	@echo "built: $(if $(filter 1,$(GPU)),CPU and CUDA,CPU only ($(NO_CUDA)))"
@@ -69,6 +69,8 @@ check: all tests            ## every test that needs no GPU; T=pattern picks som
 check-long: all tests       ## make check, lint, TSan, valgrind; all again under ASan and UBSan
 	@BUILD="$(BUILD)" LONG=1 tests/run.sh $(T)
 	@+$(MAKE) GPU=0 CFLAGS=-O1 SANITIZE=address,undefined BUILD="$(BUILD)/asan" check
+format-check:               ## names the files that are not as .clang-format says
+	@scripts/format_check.sh
 lint:                       ## clang-tidy and cppcheck, which find nothing
 	@tests/long/lint.sh
 gpu-tests: $(GPU_TESTS)     ## the test programs that need a GPU
