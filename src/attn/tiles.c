@@ -1,6 +1,5 @@
 #include "attn/tiles.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,8 +31,7 @@ static int compare_by_key(const void *a, const void *b) {
 }
 
 static Band band_transpose(Band b) {
-    Band t = {b.k_begin, b.k_end, b.q_begin, b.q_end, -b.hi, -b.lo};
-    return t;
+    return (Band){b.k_begin, b.k_end, b.q_begin, b.q_end, -b.hi, -b.lo};
 }
 
 /* The first begin or end of a remote range, or of its padding, after `row`. */
@@ -176,6 +174,12 @@ static void add_block_runs(AttnTiles *list, const TileBand *seen, const AttnBloc
     }
 }
 
+int attn_range_of_key(const RemoteKv *remote, int64_t key) {
+    int range = 0;
+    while (range < remote->n && key >= remote->rows[range].begin) range++;
+    return range;
+}
+
 /* The schedule group of a tile of keys: 1 + i in remote range i, 0 for local keys, -1 for padding.
  */
 static int group_of_keys(const RemoteKv *remote, int32_t row) {
@@ -215,20 +219,13 @@ typedef struct {
     bool split[1 + ATTN_REMOTE_RANGES];
 } TileRanges;
 
-/* 0 for local keys, 1 + i in remote range i. */
-static int range_of_keys(const RemoteKv *remote, int64_t column) {
-    int range = 0;
-    while (range < remote->n && column >= remote->rows[range].begin) range++;
-    return range;
-}
-
 static TileRanges *count_ranges(const AttnTiles *list, const Band *bands, const int32_t *pairs,
                                 AttnGrid grid, const RemoteKv *remote) {
     TileRanges *ranges = NEW(TileRanges, list->n_tiles + 1);
     for (int64_t t = 0; t < list->n_tiles; t++)
         for (int32_t i = list->tiles[t].run_begin; i < list->tiles[t].run_end; i++) {
             const Band *band = &bands[pairs[i]];
-            int range = range_of_keys(remote, band->k_begin);
+            int range = attn_range_of_key(remote, band->k_begin);
             TileBand seen;
             ranges[t].bands[range]++;
             if (clip_band(&seen, &list->tiles[t], *band, grid.rows, false))
@@ -313,9 +310,14 @@ static void split_tiles(AttnTiles *list, const TileRanges *ranges, const RemoteK
 
 /* `dq_blocks`: the grid of the steps of by_k; NULL for by_q, whose steps start where each band
  * does. `steps_before` and `tuning`: see attn_tiles_by_q(). */
-static AttnTiles build_list(const Band *bands, int64_t n_bands, int32_t n_rows, AttnGrid grid,
+static AttnTiles build_list(const Band *unsorted, int64_t n_bands, int32_t n_rows, AttnGrid grid,
                             const AttnBlocks *dq_blocks, const RemoteKv *remote,
                             const double *steps_before, const AttnTuning *tuning) {
+    Band *bands = NEW(Band, n_bands + 1);
+    for (int64_t i = 0; i < n_bands; i++)
+        bands[i] = dq_blocks ? band_transpose(unsorted[i]) : unsorted[i];
+    qsort(bands, (size_t)n_bands, sizeof *bands,
+          remote->n > 0 && !dq_blocks ? compare_by_key : compare_bands);
     AttnTiles list = {0};
     AttnBlocks rows = cut_rows(bands, n_bands, n_rows, grid.rows, dq_blocks ? remote : NULL);
     list.tiles = NEW(AttnTile, rows.n + 1);
@@ -350,7 +352,7 @@ static AttnTiles build_list(const Band *bands, int64_t n_bands, int32_t n_rows, 
         tile->run_end = (int32_t)begin[t];
         for (int32_t i = tile->run_begin; i < tile->run_end; i++) {
             if (!clip_band(&seen, tile, bands[pairs[i]], grid.rows, dq_blocks != NULL)) continue;
-            if (!dq_blocks && range_of_keys(remote, seen.first) > 0) tile->schedule_group = 1;
+            if (!dq_blocks && attn_range_of_key(remote, seen.first) > 0) tile->schedule_group = 1;
             tile->n_steps += (int32_t)(dq_blocks ? block_of(dq_blocks, (int32_t)seen.last - 1) + 1 -
                                                        block_of(dq_blocks, (int32_t)seen.first)
                                                  : ceil_div(seen.last - seen.first, grid.step));
@@ -382,6 +384,7 @@ static AttnTiles build_list(const Band *bands, int64_t n_bands, int32_t n_rows, 
         tile->run_end = (int32_t)list.n_runs;
         list.n_busy += tile->n_steps > 0;
     }
+    free(bands);
     free(steps_added);
     free(pairs);
     free(begin);
@@ -396,85 +399,12 @@ AttnBlocks attn_dq_blocks(const Band *bands, int64_t n_bands, int32_t Sq, int st
 AttnTiles attn_tiles_by_q(const Band *bands, int64_t n_bands, int32_t Sq, AttnGrid grid,
                           const RemoteKv *remote, const double *steps_before,
                           const AttnTuning *tuning) {
-    Band *sorted = NEW(Band, n_bands + 1);
-    for (int64_t i = 0; i < n_bands; i++) sorted[i] = bands[i];
-    qsort(sorted, (size_t)n_bands, sizeof *sorted, remote->n ? compare_by_key : compare_bands);
-    AttnTiles list = build_list(sorted, n_bands, Sq, grid, NULL, remote, steps_before, tuning);
-    free(sorted);
-    return list;
+    return build_list(bands, n_bands, Sq, grid, NULL, remote, steps_before, tuning);
 }
 
 AttnTiles attn_tiles_by_k(const Band *bands, int64_t n_bands, int32_t Sk, AttnGrid grid,
                           const AttnBlocks *dq_blocks, const RemoteKv *remote) {
-    Band *transposed = NEW(Band, n_bands + 1);
-    for (int64_t i = 0; i < n_bands; i++) transposed[i] = band_transpose(bands[i]);
-    qsort(transposed, (size_t)n_bands, sizeof *transposed, compare_bands);
-    AttnTiles list = build_list(transposed, n_bands, Sk, grid, dq_blocks, remote, NULL, NULL);
-    free(transposed);
-    return list;
-}
-
-/* ---- estimate -------------------------------------------------------------------------------- */
-
-/* When an item that a CTA takes at `now` is done. */
-static double item_end(const AttnTiles *list, const AttnTile *tile, double now,
-                       const RemoteKv *remote, const AttnTuning *tuning) {
-    const double step_us = tuning->step_us;
-    int passes = (tile->kv_split > 0) + (tile->kv_split + 1 < tile->kv_splits);
-    now += tuning->item_steps * step_us + tuning->split_pass_us * passes;
-    if (remote == NULL) return now + tile->n_steps * step_us;
-    for (int32_t i = tile->run_begin; i < tile->run_end; i++) {
-        int range = range_of_keys(remote, list->runs[i].first);
-        if (range > 0) now = fmax(now, (double)remote->est_ready_us[range - 1]);
-        now += list->runs[i].n_steps * step_us;
-    }
-    return now;
-}
-
-double attn_tiles_span_us(const AttnTiles *list, int heads, const RemoteKv *remote,
-                          const AttnTuning *tuning) {
-    const int ctas = tuning->ctas;
-    double all = 0, last = 0, *heap = NEW(double, ctas); /* when CTAs are free, the first on top */
-    bool few = list->n_tiles * heads <= 32 * ctas;
-    for (int64_t i = 0; i < list->n_tiles; i++)
-        all += heads * item_end(list, &list->tiles[i], 0, NULL, tuning);
-    for (int64_t i = 0; few && i < list->n_tiles * heads; i++) {
-        double end = item_end(list, &list->tiles[i / heads], heap[0], remote, tuning);
-        int at = 0;
-        for (int child = 1; child < ctas; child = 2 * at + 1) {
-            if (child + 1 < ctas && heap[child + 1] < heap[child]) child++;
-            if (heap[child] >= end) break;
-            heap[at] = heap[child];
-            at = child;
-        }
-        heap[at] = end;
-        last = fmax(last, end);
-    }
-    free(heap);
-    return few ? last : all / ctas;
-}
-
-AttnTiles attn_tiles_fwd(const Band *bands, int64_t n_bands, int32_t Sq, AttnGrid grid,
-                         const RemoteKv *remote, int heads, const AttnTuning *tuning, double *us) {
-    static const double fractions[] = {0.5, 0.75, 1.0}; /* of the time until keys are ready */
-    AttnTiles best = attn_tiles_by_q(bands, n_bands, Sq, grid, remote, NULL, tuning);
-    *us = attn_tiles_span_us(&best, heads, remote, tuning);
-    const double worth_us = fmin((1 - tuning->min_gain) * *us, *us - tuning->min_gain_us);
-    if (remote->n == 0 || attn_tiles_span_us(&best, heads, NULL, tuning) > worth_us) return best;
-    for (int f = 0; f < 3; f++) {
-        double steps_before[ATTN_REMOTE_RANGES];
-        for (int i = 0; i < remote->n; i++)
-            steps_before[i] = fractions[f] * (double)remote->est_ready_us[i] / tuning->step_us *
-                              tuning->ctas / heads;
-        AttnTiles split = attn_tiles_by_q(bands, n_bands, Sq, grid, remote, steps_before, tuning);
-        double split_us = attn_tiles_span_us(&split, heads, remote, tuning);
-        bool better = split_us < fmin(*us, worth_us);
-        attn_tiles_free(better ? &best : &split);
-        if (!better) continue;
-        best = split;
-        *us = split_us;
-    }
-    return best;
+    return build_list(bands, n_bands, Sk, grid, dq_blocks, remote, NULL, NULL);
 }
 
 void attn_tiles_free(AttnTiles *list) {

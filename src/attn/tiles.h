@@ -112,6 +112,8 @@ AttnTiles attn_tiles_by_k(const Band *bands, int64_t n_bands, int32_t Sk, AttnGr
  * it returns the mean load instead, which is as good. */
 double attn_tiles_span_us(const AttnTiles *tiles, int heads, const RemoteKv *remote,
                           const AttnTuning *tuning);
+/* 0 for a local key, 1 + i in remote range i. */
+int attn_range_of_key(const RemoteKv *remote, int64_t key);
 void attn_tiles_free(AttnTiles *tiles);
 
 #endif
