@@ -20,9 +20,7 @@ enum {
 };
 
 /* MPI is one per process, and so is this; written once, by comm_start. */
-static struct {
-    int rank, size, local_rank, local_size, cores;
-} world = {0, 1, 0, 1, 1};
+static struct { int rank, size, local_rank, local_size, cores; } world = {0, 1, 0, 1, 1};
 static const Launcher *launcher = &(Launcher){.size = 1};
 static atomic_bool mpi_is_up, mpi_ends;
 
@@ -61,7 +59,8 @@ static void name_library(char out[MPI_MAX_LIBRARY_VERSION_STRING]) {
     text[strcspn(text, "\n,")] = '\0';
     char *version = strstr(text, "Version:");
     size_t name = version != NULL ? (size_t)(version - text) : strlen(text);
-    if (version != NULL) version += strlen("Version:") + strspn(version + strlen("Version:"), " \t");
+    if (version != NULL)
+        version += strlen("Version:") + strspn(version + strlen("Version:"), " \t");
     snprintf(out, MPI_MAX_LIBRARY_VERSION_STRING, "%.*s%s", (int)name, text,
              version != NULL ? version : "");
 }
@@ -72,14 +71,15 @@ static Status check_launcher(void) {
     char library[MPI_MAX_LIBRARY_VERSION_STRING];
     name_library(library);
     bool open_mpi = strncmp(library, "Open MPI", 8) == 0;
-    return status_fail(
-        ERR_ENV,
-        "this is process %d of %d that %s has started, but cria is built with %s, which was told "
-        "nothing of the others: use %s, or srun --mpi=%s (for %d separate runs start each with "
-        "%s -n 1)",
-        launcher->rank, launcher->size, launcher->name, library,
-        open_mpi ? "Open MPI's mpirun (mpirun.openmpi)" : "MPICH's mpirun (mpirun.mpich)",
-        open_mpi ? "pmix" : "pmi2", launcher->size, open_mpi ? "mpirun.openmpi" : "mpirun.mpich");
+    const char *remedy = open_mpi ? "use Open MPI's mpirun (mpirun.openmpi), or srun --mpi=pmix"
+                                  : "use MPICH's mpirun (mpirun.mpich), or srun --mpi=pmi2";
+    if (!open_mpi && strcmp(launcher->name, "MPICH's mpirun") == 0)
+        remedy = "this MPICH does not go with its mpirun, as on Ubuntu 24.04: build with Open MPI";
+    return status_fail(ERR_ENV,
+                       "this is process %d of %d that %s has started, but cria is built with %s, "
+                       "which was told nothing of the others: %s (separate runs are started by "
+                       "mpirun -n 1 each)",
+                       launcher->rank, launcher->size, launcher->name, library, remedy);
 }
 
 static Status start_mpi(void) {
@@ -115,7 +115,8 @@ void comm_start(void) {
     world.size = launcher->size;
     Status st = launcher->name != NULL ? start_mpi() : count_cores(MPI_COMM_NULL);
     if (st == OK) return;
-    /* All processes of a launcher that MPI does not know are in the same plight: the first tells. */
+    /* All processes of a launcher that MPI does not know are in the same plight: the first tells.
+     */
     bool speaks = world.size > 1 || launcher->rank == 0;
     char *text = mem_printf("cria: error: %s\n", status_message());
     comm_end_now(status_exit_code(st), speaks ? text : "");

@@ -89,10 +89,12 @@ static void watch_stderr(void) {
     stderr = guard.libraries;
 }
 
+/* The stream stays open: libraries may have kept it. */
 static void unwatch_stderr(void) {
     if (guard.libraries == NULL) return;
     stderr = guard.own;
-    fclose(guard.libraries);
+    fflush(guard.libraries);
+    setvbuf(guard.libraries, NULL, _IONBF, 0);
 }
 #else
 static void watch_stderr(void) {}
