@@ -30,7 +30,7 @@ unwritable export "$checkpoint" "$work/hf"
 unwritable data inspect data/sotu_val.bin
 unwritable data pack --force --to nanogpt --out "$work/packed" data/sotu_val.bin
 unwritable train "$config" --dry-run
-unwritable bench gemm T=64 shape=o
+unwritable bench gemm device=cpu T=64 shape=o
 
 { "$cria" config 2>"$work/err"; } | head -n 1 >"$work/out"
 expect 'cria config | head: lines' "$(grep -c . "$work/out")" 1
