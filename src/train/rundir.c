@@ -20,19 +20,20 @@ static Status dir_fail(const char *what, const char *dir, int error) {
                        strerror(error));
 }
 
-/* A shell leaves "~" alone in key=value and sees nothing of the YAML file: without this the run would
- * go to a new folder called "~" or "$SCRATCH" in the current one. */
+/* A shell leaves "~" alone in key=value and sees nothing of the YAML file: without this the run
+ * would go to a new folder called "~" or "$SCRATCH" in the current one. */
 static Status check_expanded(const char *path) {
     if (path[0] != '~' && path[0] != '$') return OK;
     char *first = mem_printf("%.*s", (int)strcspn(path, "/"), path);
     struct stat info;
     Status st = OK;
     if (stat(first, &info) != 0 && errno == ENOENT)
-        st = status_fail(ERR_USER,
-                         "run.dir %s: found no folder %s here, and cria replaces neither ~ nor "
-                         "variables; write the path in full (\"$HOME/...\" on the command line), or "
-                         "./%s for a new folder of that name",
-                         path, first, path);
+        st =
+            status_fail(ERR_USER,
+                        "run.dir %s: found no folder %s here, and cria replaces neither ~ nor "
+                        "variables; write the path in full (\"$HOME/...\" on the command line), or "
+                        "./%s for a new folder of that name",
+                        path, first, path);
     free(first);
     return st;
 }
