@@ -258,6 +258,7 @@ static void files_that_claim_impossible_headers_are_refused(void **state) {
     read_bytes("", 0, ERR_USER, "0 bytes, at least 10 expected");
     read_bytes("1234567", 7, ERR_USER, "7 bytes, at least 10 expected");
     read_bytes("\0\0\0\0\0\0\0\0", 8, ERR_USER, "does not start with {");
+    read_bytes("run: {steps: 1}\n", 16, ERR_USER, "does not start with {"); /* text: no length */
     read_bytes("\3\0\0\0\0\0\0\0{}", 10, ERR_USER, "its header claims 3 bytes, the file has 10");
     read_bytes("\xff\xff\xff\xff\xff\xff\xff\xff{}", 10, ERR_USER, "claims 18446744073709551615");
     SafeFile f;

@@ -294,6 +294,9 @@ Status safetensors_read(SafeFile *f, const char *path, int fd) {
                            path, (long long)info.st_size);
     if (error != 0) return status_fail(ERR_ENV, "cannot read %s: %s", path, file_error(error));
     for (int i = 7; i >= 0; i--) len = len << 8 | head[i];
+    if (len > SAFE_MAX_HEADER && n > 8 && head[8] != '{') /* text, or another format: no length */
+        return status_fail(ERR_USER, "%s: not a safetensors file: its header does not start with {",
+                           path);
     if (len > SAFE_MAX_HEADER || len > (uint64_t)info.st_size - 8)
         return status_fail(ERR_USER,
                            "%s: not a safetensors file, or cut short: its header claims %llu "
