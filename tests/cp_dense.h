@@ -10,18 +10,8 @@
 #include <string.h>
 
 #include "cp/cp.h"
+#include "check.h"
 #include "mask_cases.h"
-
-#define EXPECT(cond, ...)                                                                          \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            fprintf(stderr, "rank %d: ", comm_world_rank());                                       \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fprintf(stderr, " %s\n", status_message());                                            \
-            comm_abort(1);                                                                         \
-        }                                                                                          \
-    } while (0)
-#define EXPECT_OK(call) EXPECT((call) == OK, "%s", #call)
 
 enum { DENSE_MAX_S = 144 };
 

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "gpu_open.h"
-#include "must.h"
+#include "check.h"
 #include "ops/ops.h"
 #include "base/rng.h"
 

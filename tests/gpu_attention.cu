@@ -7,7 +7,6 @@
 #include "gpu_attention_case.cuh"
 #include "gpu_attention_remote.cuh"
 #include "gpu_open.h"
-#include "must.h"
 
 #include <signal.h>
 #include <sys/wait.h>

@@ -59,9 +59,9 @@ static void *load(const Files *f, const char *name, int64_t n) {
     for (int64_t i = 0; i < n; i++) wide[i] = from_bf16(bits[i]);
     const void *from = f->ops->act_dtype == DT_BF16 ? (const void *)bits : wide;
     void *memory;
-    MUST(f->ops->mem_alloc(&memory, n * f->ops->act_bytes, name));
+    EXPECT_OK(f->ops->mem_alloc(&memory, n * f->ops->act_bytes, name));
     f->ops->mem_copy(memory, from, n * f->ops->act_bytes, f->stream);
-    MUST(f->ops->stream_sync(f->stream));
+    EXPECT_OK(f->ops->stream_sync(f->stream));
     free(bits);
     free(wide);
     return memory;
@@ -70,7 +70,7 @@ static void *load(const Files *f, const char *name, int64_t n) {
 static void store_f32(const Files *f, const char *name, const float *memory, int64_t n) {
     float *x = NEW(float, n);
     f->ops->mem_copy(x, memory, n * 4, f->stream);
-    MUST(f->ops->stream_sync(f->stream));
+    EXPECT_OK(f->ops->stream_sync(f->stream));
     write_file(f, name, x, n * 4);
     free(x);
 }
@@ -79,7 +79,7 @@ static void store_act(const Files *f, const char *name, const void *memory, int6
     char *x = NEW(char, n * f->ops->act_bytes);
     uint16_t *bits = NEW(uint16_t, n);
     f->ops->mem_copy(x, memory, n * f->ops->act_bytes, f->stream);
-    MUST(f->ops->stream_sync(f->stream));
+    EXPECT_OK(f->ops->stream_sync(f->stream));
     for (int64_t i = 0; i < n && f->ops->act_dtype == DT_F32; i++)
         bits[i] = to_bf16(((float *)x)[i]);
     write_file(f, name, f->ops->act_dtype == DT_BF16 ? x : (char *)bits, n * 2);
@@ -89,7 +89,7 @@ static void store_act(const Files *f, const char *name, const void *memory, int6
 
 static float *new_f32(const Files *f, int64_t n) {
     void *memory;
-    MUST(f->ops->mem_alloc(&memory, n * 4, "output"));
+    EXPECT_OK(f->ops->mem_alloc(&memory, n * 4, "output"));
     return memory;
 }
 
@@ -102,10 +102,10 @@ static void run(const Files *f) {
     AttnShape attention = {
         .Sq = S, .Sk = S, .H = H, .K = K, .D = D, .scale = (float)(1 / sqrt((double)D))};
     AttnWork *work;
-    MUST(ops->attn_work_create(&work, bands, n_bands, attention, NULL, f->stream));
+    EXPECT_OK(ops->attn_work_create(&work, bands, n_bands, attention, NULL, f->stream));
     void *q = load(f, "q.bf16", nq), *kv = load(f, "kv.bf16", nkv), *d_o = load(f, "do.bf16", nq),
          *o;
-    MUST(ops->mem_alloc(&o, nq * ops->act_bytes, "o"));
+    EXPECT_OK(ops->mem_alloc(&o, nq * ops->act_bytes, "o"));
     float *lse = new_f32(f, rows), *delta = new_f32(f, rows), *dq = new_f32(f, nq);
     float *dkv = new_f32(f, nkv);
     ops->attention_fwd(o, NULL, lse, q, kv, work, false, f->stream);
@@ -129,7 +129,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     if (strcmp(argv[1], "cuda") == 0) gpu_open(&f.ops);
-    MUST(f.ops->stream_create(&f.stream));
+    EXPECT_OK(f.ops->stream_create(&f.stream));
     for (int i = 2; i < argc; i++) {
         f.dir = argv[i];
         run(&f);

@@ -4,18 +4,6 @@
 
 #include "comm/comm.h"
 
-#define EXPECT_EQ(found, expected)                                                                 \
-    do {                                                                                           \
-        long long found_ = (long long)(found), expected_ = (long long)(expected);                  \
-        if (found_ != expected_) {                                                                 \
-            printf("rank %d: %s:%d: %s is %lld, expected %lld %s\n", comm_world_rank(), __FILE__,  \
-                   __LINE__, #found, found_, expected_, status_message());                         \
-            fflush(stdout);                                                                        \
-            comm_abort(1);                                                                         \
-        }                                                                                          \
-    } while (0)
-#define EXPECT_OK(call) EXPECT_EQ(call, OK)
-
 static const Ops *gpu;
 static Stream *stream;
 

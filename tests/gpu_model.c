@@ -43,14 +43,14 @@ static void set_weights(Rig *r, const float *weights) {
     for (int64_t i = 0; i < n; i++) half[i] = to_bf16(weights[i]);
     const void *from = r->ops->act_dtype == DT_F32 ? (const void *)weights : half;
     r->ops->mem_copy(llama_weights(r->llama), from, n * r->ops->act_bytes, r->stream);
-    MUST(r->ops->stream_sync(r->stream));
+    EXPECT_OK(r->ops->stream_sync(r->stream));
     free(half);
 }
 
 static float *get_gradients(Rig *r) {
     float *g = NEW(float, r->table->total);
     r->ops->mem_copy(g, llama_gradients(r->llama), r->table->total * (int64_t)sizeof *g, r->stream);
-    MUST(r->ops->stream_sync(r->stream));
+    EXPECT_OK(r->ops->stream_sync(r->stream));
     return g;
 }
 
@@ -111,10 +111,10 @@ static void train(const Ops *ops, const ModelConfig *m, double losses[STEPS]) {
     for (int i = 0; i < STEPS; i++) {
         double norm;
         losses[i] = rig_run(&r, true) / count;
-        MUST(optimizer_grad_norm(r.optimizer, &norm, r.stream));
-        MUST(optimizer_step(r.optimizer, i + 1, 5e-4, 1 / count, r.stream));
+        EXPECT_OK(optimizer_grad_norm(r.optimizer, &norm, r.stream));
+        EXPECT_OK(optimizer_step(r.optimizer, i + 1, 5e-4, 1 / count, r.stream));
     }
-    MUST(r.ops->stream_sync(r.stream));
+    EXPECT_OK(r.ops->stream_sync(r.stream));
     rig_close(&r);
 }
 

@@ -46,11 +46,11 @@ typedef struct {
 /* The caller sets the filter before. */
 static inline void rig_open(OpsRig *r) {
     gpu_open(&r->ops);
-    MUST(r->ops->stream_create(&r->stream));
+    EXPECT_OK(r->ops->stream_create(&r->stream));
 }
 
 static inline void rig_close(OpsRig *r) {
-    MUST(r->ops->stream_sync(r->stream));
+    EXPECT_OK(r->ops->stream_sync(r->stream));
     r->ops->mem_free(r->memory);
     r->ops->stream_free(r->stream);
 }
@@ -210,14 +210,14 @@ static inline void run_on_gpu(const Case *c, Call *call, const unsigned char *be
     if (bytes > r->capacity) {
         r->ops->mem_free(r->memory);
         r->capacity = 2 * bytes;
-        MUST(r->ops->mem_alloc((void **)&r->memory, r->capacity, "tensors of the test"));
+        EXPECT_OK(r->ops->mem_alloc((void **)&r->memory, r->capacity, "tensors of the test"));
     }
     void *p[MAX_TENSORS];
     for (int i = 0; i < c->n; i++) p[i] = r->memory + c->t[i].offset;
     r->ops->mem_copy(r->memory, before, bytes, r->stream);
     call(r->ops, p, c->z, r->stream);
     r->ops->mem_copy(after, r->memory, bytes, r->stream);
-    MUST(r->ops->stream_sync(r->stream));
+    EXPECT_OK(r->ops->stream_sync(r->stream));
 }
 
 static inline void case_run(Case *c, Call *call) {

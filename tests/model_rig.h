@@ -8,7 +8,7 @@
 #include "comm/comm.h"
 #include "cp/cp.h"
 #include "model/llama.h"
-#include "must.h"
+#include "check.h"
 #include "optim/optimizer.h"
 #include "base/rng.h"
 
@@ -78,8 +78,8 @@ static inline void rig_open(Rig *r, int64_t B, int64_t T, Recompute recompute, i
     r->cp_options.H = r->model.heads;
     r->cp_options.K = r->model.kv_heads;
     r->cp_options.D = r->model.head_dim;
-    MUST(r->ops->stream_create(&r->stream));
-    MUST(cp_create(&r->cp, &r->cp_options, r->ops, r->comm, &r->arena));
+    EXPECT_OK(r->ops->stream_create(&r->stream));
+    EXPECT_OK(cp_create(&r->cp, &r->cp_options, r->ops, r->comm, &r->arena));
     LlamaOptions o = {.ops = r->ops,
                       .model = &r->model,
                       .table = r->table,
@@ -90,12 +90,12 @@ static inline void rig_open(Rig *r, int64_t B, int64_t T, Recompute recompute, i
     r->llama = llama_create(&o, &r->arena);
     r->optimizer = optimizer_create(&r->optim, 1, r->table, r->ops, r->comm, &r->arena);
     arena_reserve(&r->arena, "test", "loss", sizeof(double), (void **)&r->loss);
-    MUST(arena_commit(&r->arena, r->ops));
+    EXPECT_OK(arena_commit(&r->arena, r->ops));
     r->weights = llama_weights(r->llama);
     r->grads = llama_gradients(r->llama);
-    MUST(optimizer_start(r->optimizer, r->weights, r->grads));
-    MUST(llama_start(r->llama, r->stream));
-    MUST(optimizer_init(r->optimizer, 1, r->stream));
+    EXPECT_OK(optimizer_start(r->optimizer, r->weights, r->grads));
+    EXPECT_OK(llama_start(r->llama, r->stream));
+    EXPECT_OK(optimizer_init(r->optimizer, 1, r->stream));
     rig_make_batch(r, B, T);
 }
 
@@ -105,10 +105,10 @@ static inline double rig_run(Rig *r, bool train) {
     double loss;
     r->ops->mem_zero(r->loss, sizeof loss, r->stream);
     if (train) llama_zero_gradients(r->llama, r->stream);
-    MUST(cp_begin(r->cp, batch, r->stream));
-    MUST(llama_run(r->llama, batch, train, r->loss, NULL, NULL, r->stream));
+    EXPECT_OK(cp_begin(r->cp, batch, r->stream));
+    EXPECT_OK(llama_run(r->llama, batch, train, r->loss, NULL, NULL, r->stream));
     r->ops->mem_copy(&loss, r->loss, sizeof loss, r->stream);
-    MUST(r->ops->stream_sync(r->stream));
+    EXPECT_OK(r->ops->stream_sync(r->stream));
     cp_batch_free(batch);
     return loss;
 }

@@ -10,21 +10,11 @@
 #include "base/rng.h"
 #include "comm/agree.h"
 #include "health/agree.h"
-
-#define EXPECT(cond)                                                                               \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            fprintf(stderr, "rank %d: %s:%d: %s: \"%s\"\n", comm_world_rank(), __FILE__, __LINE__, \
-                    #cond, status_message());                                                      \
-            comm_abort(1);                                                                         \
-        }                                                                                          \
-    } while (0)
-#define EXPECT_OK(call) EXPECT((call) == OK)
+#include "check.h"
 
 static void expect_fails(Status st, Status code, const char *text) {
-    EXPECT(st == code && comm_agreed());
-    EXPECT(strstr(status_message(), text) != NULL);
-    status_clear();
+    EXPECT(comm_agreed());
+    EXPECT_FAILS(st, code, text);
 }
 
 /* On rank `bad` alone, one bit of the state. */

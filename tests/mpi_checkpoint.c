@@ -10,29 +10,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "ckpt/checkpoint.h"
 #include "base/rng.h"
-
-#define EXPECT_EQ(found, expected)                                                                 \
-    do {                                                                                           \
-        long long found_ = (long long)(found), expected_ = (long long)(expected);                  \
-        if (found_ != expected_) {                                                                 \
-            fprintf(stderr, "rank %d: %s:%d: %s is %lld, expected %lld %s\n", comm_world_rank(),   \
-                    __FILE__, __LINE__, #found, found_, expected_, status_message());              \
-            comm_abort(1);                                                                         \
-        }                                                                                          \
-    } while (0)
-#define EXPECT_OK(call) EXPECT_EQ(call, OK)
-
-/* A failure with this code and a sentence that holds `text`, which is cleared. */
-static void expect_fails(Status st, Status code, const char *text) {
-    EXPECT_EQ(st, code);
-    if (strstr(status_message(), text) == NULL) {
-        fprintf(stderr, "\"%s\" should contain \"%s\"\n", status_message(), text);
-        comm_abort(1);
-    }
-    status_clear();
-}
 
 enum { N_TENSORS = 4, ROUNDS = 4 };
 static const SafeTensor tensors[N_TENSORS] = {
@@ -169,15 +149,15 @@ static void failures_are_everyones(const char *path, unsigned char *const bytes[
         setrlimit(RLIMIT_FSIZE, &(struct rlimit){(rlim_t)size / 2, limit.rlim_max});
     Status st = save_dealt(path, bytes, 1, c, &saved);
     EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
-    expect_fails(st, ERR_ENV, "File too large");
+    EXPECT_FAILS(st, ERR_ENV, "File too large");
     EXPECT_OK(comm_barrier(c));
     EXPECT_EQ(access(tmp, F_OK), -1);
     read_ranges(path, bytes, c->rank);
-    expect_fails(save_dealt("/no/such/dir/x.safetensors", bytes, 1, c, &saved), ERR_ENV,
+    EXPECT_FAILS(save_dealt("/no/such/dir/x.safetensors", bytes, 1, c, &saved), ERR_ENV,
                  "No such file");
     if (c->size > 1) {
         CkptEntry mine = {"rank", c->rank == 0 ? "0" : "1"};
-        expect_fails(checkpoint_save(path, NULL, 0, &mine, 1, NULL, 0, c, &saved), ERR_ENV,
+        EXPECT_FAILS(checkpoint_save(path, NULL, 0, &mine, 1, NULL, 0, c, &saved), ERR_ENV,
                      "the checkpoint's header");
         EXPECT_EQ(access(tmp, F_OK), -1);
     }

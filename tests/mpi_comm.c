@@ -10,21 +10,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "comm/comm.h"
 #include "comm/shared.h"
 #include "base/rng.h"
-
-#define EXPECT_EQ(found, expected)                                                                 \
-    do {                                                                                           \
-        long long found_ = (long long)(found), expected_ = (long long)(expected);                  \
-        if (found_ != expected_) {                                                                 \
-            fprintf(stderr, "rank %d: %s:%d: %s is %lld, expected %lld %s\n", comm_world_rank(),   \
-                    __FILE__, __LINE__, #found, found_, expected_, status_message());              \
-            comm_abort(1);                                                                         \
-        }                                                                                          \
-    } while (0)
-#define EXPECT_OK(call)                  EXPECT_EQ(call, OK)
-#define EXPECT_BYTES(found, expected, n) EXPECT_EQ(memcmp(found, expected, (size_t)(n)), 0)
 
 static const Dtype all_types[] = {DT_F32, DT_BF16, DT_F64, DT_I64, DT_I32, DT_U8};
 static const Dtype sum_types[] = {DT_F32, DT_F64, DT_I64, DT_I32};
