@@ -41,9 +41,9 @@ for backend in ring magi allgather ulysses; do
     expect_status "$backend" 0
     expect "$backend: stderr" "$(cat "$work/err")" ''
 done
-train 3 magi run.steps=4 --resume auto batch.global=6 memory.recompute=layer parallel.zero=0
+train 3 magi run.steps=4 --resume auto data.mask=document batch.global=6 memory.recompute=layer parallel.zero=0
 expect_status 'resumed on three ranks' 0
-train 2 ring run.steps=1000000 run.time_limit_minutes=0.03 --resume auto
+train 2 ring run.steps=1000000 run.time_limit_minutes=0.03 --resume auto data.mask=document
 expect_status 'stopped by the time limit' 4
 run "$cria" check "$work/ring/step_00000003.safetensors"
 expect_status 'check' 0
