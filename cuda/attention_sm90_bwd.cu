@@ -9,8 +9,19 @@
  * consumer warpgroups of 64 keys compute S^T and dP^T, so that P^T and dS^T are already A operands
  * of dv and dk; only dS crosses between them through shared memory, for dq, which is staged in fp32
  * and added to global memory by the copy engine: in any order, or, when deterministic, each block
- * of dq in the order that its semaphore prescribes (attention.h). The first
- * warpgroup serves them (attention_sm90_bwd.cuh).
+ * of dq in the order that its semaphore prescribes (attention.h). The first warpgroup serves them
+ * (attention_sm90_bwd.cuh).
+ *
+ * While the tensor cores compute S, dP and dq they saturate shared memory, and whatever else goes
+ * there, or waits for the queue that leads there, takes hundreds of cycles. Hence:
+ *   The whole dq of a step is computed by one warpgroup, the two in turns. Its operands are read
+ *     once, not half of them twice, and the warpgroups fall out of step, so that one's arithmetic
+ *     runs beside the other's products.
+ *   lse and delta are added by the tensor cores and not read by each thread: S and dP begin as
+ *     [1 1 1 0 ..] times a matrix whose columns are lse and delta as three bf16 each. P gets the
+ *     factor scale, which dv loses at the end.
+ *   A lane's number, base addresses and whether a step is masked are read ahead of their use.
+ *   dS has the rows of each eight in the order in which staging dq has no bank conflicts.
  *
  * The producer waits for a remote range (RemoteKv) where it loads its keys; the last warp to write
  * a range's dkv signals that it is done.
@@ -23,17 +34,20 @@
  *
  * compute-sanitizer's racecheck reports false hazards between produce() or load_steps() and
  * consume(). One lane arrives for its warp after __syncwarp(), at mbarriers that the other side
- * waits for before it touches the same words (full, empty, kv_full, kv_empty); racecheck does not
- * follow that.
+ * waits for before it touches the same words (q_full, q_empty, kv_full, kv_empty); racecheck does
+ * not follow that.
  *
- * What bounds it (ncu, one launch, causal 8k, one H200; D = 64 / 128): shared memory 77 / 81 %
- * busy, tensor cores 56 / 66 %, L2 49 / 58 %. One launch reaches 606 TFLOP/s at D = 128; back to
- * back the power limit lowers the clock. Two other structures gained -3 to 4 %: dv issued before dP
- * is waited for, so that both run under arithmetic, and with that a third warpgroup for dq. The
- * deterministic order of dq costs 13 to 27 %. TFLOP/s at causal 2k by splits of a head group: D =
- * 64: 1: 237, 2: 338, 4: 160; D = 128, 24/8: 1: 278, 3: 206. Figures of all sizes: tests/results.
+ * Measured on one H200, causal 8k, TFLOP/s between a model's products, back to back, and of one
+ * launch: D = 64: 534, 568, 650; D = 128, 24/8: 566, 585, 695. The deterministic order of dq costs
+ * 16 and 25 %. Without adding dq D = 64 gains 2 %, 24/8 at D = 128 nothing, 64/8 7 %: L2 does not
+ * bound it. Slower: S of the next step issued ahead, exponentials beside dP's products, the tensor
+ * cores or the arithmetic in turns. TFLOP/s at causal 2k by splits of a head group, of an earlier
+ * form: D = 64: 1: 237, 2: 338, 4: 160; D = 128, 24/8: 1: 278, 3: 206. All figures: tests/results.
  */
 #include "attention_sm90_bwd.cuh"
+
+#include <stddef.h>
+
 #include "tuning.h"
 
 namespace {
@@ -42,53 +56,39 @@ namespace {
  * Everything is transposed: S^T, P^T, dP^T and dS^T are [64 keys, ROWS query rows], a warp has 16
  * keys. g = lane / 4, t = lane % 4. */
 
-/* x = keys rows^T: S^T from K and Q, dP^T from V and dO. */
+/* The A operand of a product that adds columns `first` to `first` + 2 of B to every row. */
+__device__ __forceinline__ void ones(uint32_t (&a)[4], int first, int lane) {
+    const int column = lane % 4 * 2 - first;
+    a[0] = a[1] = column == 0 ? 0x3f803f80 : column == 2 ? 0x00003f80 : 0;
+    a[2] = a[3] = 0;
+}
+
+/* x = offsets + keys rows^T: S^T from K and Q, dP^T from V and dO. `one` picks the offsets. */
 template <int D>
-__device__ __forceinline__ void issue_scores(float (&x)[Bwd<D>::ROWS / 2], uint64_t keys,
-                                             uint64_t rows) {
+__device__ __forceinline__ void issue_scores(float (&x)[Bwd<D>::ROWS / 2], const uint32_t (&one)[4],
+                                             uint64_t offsets, uint64_t keys, uint64_t rows) {
     wgmma_fence();
+    wgmma_rs<0>(x, one, offsets, 0);
 #pragma unroll
     for (int i = 0; i < D / 16; i++)
         wgmma_ss<0, 0>(x, keys + i / 4 * KEYS * 8 + i % 4 * 2,
-                       rows + i / 4 * Bwd<D>::ROWS * 8 + i % 4 * 2, i > 0);
+                       rows + i / 4 * Bwd<D>::ROWS * 8 + i % 4 * 2, 1);
     wgmma_commit();
 }
 
-/* s becomes P^T = exp2(c S^T - lse); lse[ROWS] in log2 units. */
-template <int R>
-__device__ __forceinline__ void exponentials(float (&s)[R], const float *lse, float c) {
-    const int t = threadIdx.x % 4;
-#pragma unroll
-    for (int i = 0; i < R / 4; i++) {
-        float2 l = *(const float2 *)&lse[8 * i + 2 * t];
-#pragma unroll
-        for (int e = 0; e < 4; e++)
-            s[4 * i + e] = exp2_fast(fmaf(s[4 * i + e], c, -(e % 2 ? l.y : l.x)));
-    }
-}
-
-/* dp becomes dS^T = P^T (scale dP^T - delta); delta[ROWS] times scale. P^T and dS^T go into A
- * operands, dS also to shared memory: ds is the address of this lane's row of a transposed 8x8
- * block. */
+/* dp becomes dS^T = scale P^T (dP^T - delta) from s = scale P^T. Both go into A operands, dS also
+ * to shared memory: ds is the address of this lane's row of a transposed 8x8 block. */
 template <int R>
 __device__ __forceinline__ void score_gradients(uint32_t (&pb)[R / 8][4], uint32_t (&sb)[R / 8][4],
-                                                const float (&s)[R], float (&dp)[R],
-                                                const float *delta, float scale, uint32_t ds) {
-    const int t = threadIdx.x % 4;
+                                                const float (&s)[R], float (&dp)[R], uint32_t ds) {
 #pragma unroll
     for (int b = 0; b < R / 8; b++) {
 #pragma unroll
-        for (int i = 2 * b; i < 2 * b + 2; i++) {
-            float2 d = *(const float2 *)&delta[8 * i + 2 * t];
-#pragma unroll
-            for (int e = 0; e < 4; e++)
-                dp[4 * i + e] = s[4 * i + e] * fmaf(dp[4 * i + e], scale, -(e % 2 ? d.y : d.x));
-        }
+        for (int i = 8 * b; i < 8 * b + 8; i++) dp[i] *= s[i];
         pack_block(pb[b], s, b);
         pack_block(sb[b], dp, b);
         stmatrix_trans(ds + b * 2048, sb[b]);
     }
-    fence_async_proxy();
 }
 
 /* d[64 keys, D] += a rows: dv from P^T and dO, dk from dS^T and Q. */
@@ -100,27 +100,46 @@ issue_accumulate(float (&d)[D / 2], const uint32_t (&a)[Bwd<D>::ROWS / 16][4], u
     wgmma_commit();
 }
 
-/* dq = dS K, this warpgroup's half of the columns (D = 128) or of the rows (D = 64). */
+/* dq[ROWS, D] = dS K, in two halves if ROWS = 128. */
 template <int D>
-__device__ __forceinline__ void issue_dq(float (&dq)[32], uint64_t ds, uint64_t keys) {
+__device__ __forceinline__ void issue_dq(float (&dq)[64], uint64_t ds, uint64_t keys) {
+    constexpr int ROWS = Bwd<D>::ROWS;
+    wgmma_fence();
+    if (ROWS == 64) {
 #pragma unroll
-    for (int i = 0; i < KEYS / 16; i++)
-        wgmma_ss<0, 1>(dq, ds + i / 4 * Bwd<D>::ROWS * 8 + i % 4 * 2, keys + 128 * i, i > 0);
+        for (int i = 0; i < KEYS / 16; i++)
+            wgmma_ss<0, 1>(dq, ds + i / 4 * ROWS * 8 + i % 4 * 2, keys + 128 * i, i > 0);
+    } else {
+#pragma unroll
+        for (int half = 0; half < 2; half++)
+#pragma unroll
+            for (int i = 0; i < KEYS / 16; i++)
+                wgmma_ss<0, 1>(*(float(*)[32])(dq + 32 * half),
+                               ds + half * 512 + i / 4 * ROWS * 8 + i % 4 * 2, keys + 128 * i,
+                               i > 0);
+    }
     wgmma_commit();
 }
 
-/* Stages dq in shared memory, 128-byte swizzled, for the copy engine. */
-__device__ __forceinline__ void stage_dq(uint8_t *stage, const float (&dq)[32]) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, g = lane / 4, t = lane % 4;
+/* Where a row of the transposed blocks of dS goes: rows 0 2 4 6 1 3 5 7 of each eight are rows 0 to
+ * 7 of dS in shared memory, so that lanes 0 to 15, and 16 to 31, stage dq in all banks. The offset
+ * of this lane's row, without buffer, panel and block. */
+__device__ __forceinline__ uint32_t ds_offset(int warp, int lane) {
+    const int row = lane / 16 * 8 + lane % 2 * 4 + lane % 8 / 2, chunk = 2 * warp + lane / 8 % 2;
+    return row * 128 + ((chunk ^ (row & 7)) << 4);
+}
+
+/* Stages half of dq in shared memory, 128-byte swizzled, for the copy engine. */
+__device__ __forceinline__ void stage_dq(uint8_t *stage, const float *dq, int warp, int lane) {
+    const int row_of_8 = lane / 4 % 4 * 2 + lane / 16, t = lane % 4; /* see ds_offset() */
 #pragma unroll
     for (int i = 0; i < 8; i++)
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            int row = warp * 16 + g + 8 * r, chunk = i % 4 * 2 + t / 2;
-            int to = i / 4 * 8192 + row * 128 + ((chunk ^ g) << 4) + t % 2 * 8;
+            int row = warp * 16 + row_of_8 + 8 * r, chunk = i % 4 * 2 + t / 2;
+            int to = i / 4 * 8192 + row * 128 + ((chunk ^ row_of_8) << 4) + t % 2 * 8;
             *(float2 *)(stage + to) = make_float2(dq[4 * i + 2 * r], dq[4 * i + 2 * r + 1]);
         }
-    fence_async_proxy();
 }
 
 /* ---- an item's dk and dv --------------------------------------------------------------------- */
@@ -168,18 +187,37 @@ __device__ __forceinline__ void store_dkv(const float (&dk)[D / 2], const float 
 }
 
 template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, int wg) {
+    using Shared = BwdShared<D>;
     constexpr int ROWS = Bwd<D>::ROWS, BLOCKS = ROWS / 16;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    /* address of this lane's row of a transposed 8x8 block of dS, without buffer and block */
-    const int ds_row = lane / 16 * 8 + lane % 8, ds_chunk = 2 * warp + lane / 8 % 2;
-    const uint32_t ds_at =
-        smem_addr(sm.ds[0]) + wg * ROWS * 128 + ds_row * 128 + ((ds_chunk ^ (ds_row & 7)) << 4);
-    const uint64_t k_desc = desc_tile(smem_addr(sm.k) + wg * 64 * 128);
-    const uint64_t v_desc = desc_tile(smem_addr(sm.v) + wg * 64 * 128);
-    const uint64_t kt_desc = desc_tile(smem_addr(sm.k) + (D == 128 ? wg * KEYS * 128 : 0), KEYS);
+    constexpr uint32_t TILE = ROWS * D * 2 / 16, DS = ROWS * KEYS * 2 / 16; /* of descriptors */
+    const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32 % 4, 0);
+    const float c = p.scale * LOG2E, per_scale = 1 / p.scale;
+    const int kept_lane = lane_id();
+    /* shuffled, so that it stays in a register */
+    const uint32_t base = __shfl_sync(0xffffffff, smem_addr(&sm), 0);
+    auto tile = [&](size_t offset, int panel_rows = 0) {
+        return desc_tile(base + (uint32_t)offset, panel_rows);
+    };
+    const uint64_t k_desc = tile(offsetof(Shared, k) + wg * 64 * 128);
+    const uint64_t v_desc = tile(offsetof(Shared, v) + wg * 64 * 128);
+    const uint64_t kt_desc = tile(offsetof(Shared, k), KEYS);
+    const uint64_t q_first = tile(offsetof(Shared, q), ROWS);
+    const uint64_t do_first = tile(offsetof(Shared, d_o), ROWS);
+    const uint64_t ds_first = tile(offsetof(Shared, ds));
+    const uint64_t offsets_first = desc_rows(base + (uint32_t)offsetof(Shared, offsets), ROWS);
+    uint32_t s_ones[4], dp_ones[4];
+    ones(s_ones, 0, kept_lane);
+    ones(dp_ones, 4, kept_lane);
     uint32_t steps = 0; /* since the CTA started */
+    QRing ring;
     float dk[D / 2], dv[D / 2];
+    int masked = 0;
     uint32_t pb[BLOCKS][4], sb[BLOCKS][4];
+    /* Waits for Q of step n and reads whether it is masked. */
+    auto await_step = [&](uint32_t n) {
+        mbar_wait(&sm.q_full[ring.at], ring.parity);
+        masked = load_now(&sm.step[ring_index<RECORDS>(n)].step.masked);
+    };
 
     for (uint32_t items = 0;; items++) {
         mbar_wait(&sm.kv_full, items & 1);
@@ -187,52 +225,76 @@ template <int D> __device__ void consume(BwdShared<D> &sm, const BwdParams &p, i
         if (n < 0) break;
 #pragma unroll
         for (int i = 0; i < D / 2; i++) dk[i] = dv[i] = 0;
+        if (n > 0) await_step(steps);
 
 #pragma unroll 1
         for (int j = 0; j < n; j++, steps++) {
-            const int at = ring_index<STAGES>(steps);
-            const uint64_t q_desc = desc_tile(smem_addr(sm.q[at]), ROWS);
-            const uint64_t do_desc = desc_tile(smem_addr(sm.d_o[at]), ROWS);
-            float s[ROWS / 2], dp[ROWS / 2], dq[32];
-
-            mbar_wait(&sm.full[at], ring_parity<STAGES>(steps));
-            issue_scores<D>(s, k_desc, q_desc);
-            issue_scores<D>(dp, v_desc, do_desc);
+            const int at = ring_index<DO_STAGES>(steps), q_at = ring.at;
+            const uint64_t q_desc = desc_plus(q_first, q_at * TILE);
+            const uint64_t do_desc = desc_plus(do_first, at * TILE);
+            const uint64_t offsets = desc_plus(offsets_first, q_at * 2 * ROWS);
+            float s[ROWS / 2], dp[ROWS / 2];
+            issue_scores<D>(s, s_ones, offsets, k_desc, q_desc);
+            mbar_wait(&sm.do_full[at], ring_parity<DO_STAGES>(steps));
+            issue_scores<D>(dp, dp_ones, offsets, v_desc, do_desc);
             wgmma_wait<1>();
             wgmma_pin(s);
-            const Step &step = sm.step[ring_index<2 * STAGES>(steps)].step;
-            if (step.masked) mask_scores(s, step, sm.item.row0 + wg * 64 + warp * 16);
-            exponentials(s, sm.lse[at], p.scale * LOG2E);
+            if (masked)
+                mask_scores(s, sm.step[ring_index<RECORDS>(steps)].step,
+                            sm.item.row0 + wg * 64 + warp * 16);
+#pragma unroll
+            for (int i = 0; i < ROWS / 2; i++) s[i] = exp2_fast(s[i] * c);
             wgmma_wait<0>();
             wgmma_pin(dp);
-            score_gradients(pb, sb, s, dp, sm.delta[at], p.scale,
-                            ds_at + (steps & 1) * (ROWS * KEYS * 2));
+            /* D = 128 reads it again: that takes until this warp's products have left the queue,
+             * and holding the arithmetic back until then gains 5 %. */
+            const int lane = D == 128 ? lane_id() : kept_lane;
+            score_gradients(pb, sb, s, dp,
+                            base + (uint32_t)offsetof(Shared, ds) + (steps & 1) * (DS * 16) +
+                                wg * ROWS * 128 + ds_offset(warp, lane));
             wgmma_pin(dv);
+            wgmma_pin(dk);
             wgmma_fence();
             issue_accumulate<D>(dv, pb, do_desc);
-
-            named_barrier(1, 32 * WARPS); /* all of dS is in shared memory */
-            wgmma_pin(dk);
-            wgmma_fence();
-            issue_dq<D>(dq, desc_tile(smem_addr(sm.ds[steps & 1]) + (D == 64 ? wg * 64 * 128 : 0)),
-                        kt_desc);
             issue_accumulate<D>(dk, sb, q_desc);
+            fence_async_proxy();
+            const int dq_wg = steps & 1; /* computes dq once all of dS is in shared memory */
+            if (dq_wg == wg)
+                named_barrier(1 + dq_wg, 32 * WARPS);
+            else
+                named_barrier_arrive(1 + dq_wg, 32 * WARPS);
             wgmma_wait<1>();
-            wgmma_pin(dq);
             wgmma_pin(dv);
-
-            mbar_wait(&sm.dq_empty[wg], (steps & 1) ^ 1);
-            stage_dq((uint8_t *)sm.dq[wg], dq);
-            warp_arrive(&sm.dq_full[wg]);
-            wgmma_wait<0>(); /* for dk, which ran meanwhile; waiting in the next step is slower */
+            warp_arrive(&sm.do_empty[at], kept_lane);
+            wgmma_wait<0>();
             wgmma_pin(dk);
-            warp_arrive(&sm.empty[at]);
+            warp_arrive(&sm.q_empty[q_at], kept_lane);
+            ring.next();
+            if (dq_wg != wg) {
+                if (j + 1 < n) await_step(steps + 1);
+                continue;
+            }
+
+            float dq[64];
+            issue_dq<D>(dq, desc_plus(ds_first, dq_wg * DS), kt_desc);
+            if (j + 1 < n) await_step(steps + 1);
+            mbar_wait(&sm.dq_empty[0], (steps & 1) ^ 1);
+            mbar_wait(&sm.dq_empty[1], (steps & 1) ^ 1);
+            wgmma_wait<0>();
+            wgmma_pin(dq);
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                stage_dq((uint8_t *)sm.dq[half], dq + 32 * half, warp, lane);
+                warp_arrive(&sm.dq_full[half], kept_lane);
+            }
         }
+#pragma unroll
+        for (int i = 0; i < D / 2; i++) dv[i] *= per_scale;
         const BwdItem item = sm.item; /* read again, to save registers */
-        warp_arrive(&sm.kv_empty);
-        store_dkv<D>(dk, dv, item, p, wg * 64 + warp * 16 + lane / 4);
+        warp_arrive(&sm.kv_empty, kept_lane);
+        store_dkv<D>(dk, dv, item, p, wg * 64 + warp * 16 + lane_id() / 4);
     }
-    /* Only after this warpgroup's last dq was added: add_dq() must see every phase of dq_full. */
+    /* Only after the last dq was added: add_dq() must see every phase of dq_full. */
     mbar_wait(&sm.dq_empty[wg], (steps & 1) ^ 1);
     warp_arrive(&sm.dq_full[wg]);
 }
@@ -253,10 +315,14 @@ __global__ void __launch_bounds__(THREADS, 1)
         prefetch_map(&map_dq);
         mbar_init(&sm.kv_full, 1);
         mbar_init(&sm.kv_empty, WARPS);
-        for (int i = 0; i < STAGES; i++) {
-            mbar_init(&sm.step_full[i], 1);
-            mbar_init(&sm.full[i], 2); /* q and dO; lse and delta */
-            mbar_init(&sm.empty[i], WARPS);
+        for (int i = 0; i < RECORDS; i++) mbar_init(&sm.step_full[i], 1);
+        for (int i = 0; i < Q_STAGES; i++) {
+            mbar_init(&sm.q_full[i], 2); /* q; lse and delta */
+            mbar_init(&sm.q_empty[i], WARPS);
+        }
+        for (int i = 0; i < DO_STAGES; i++) {
+            mbar_init(&sm.do_full[i], 1);
+            mbar_init(&sm.do_empty[i], WARPS);
         }
         for (int i = 0; i < 2; i++) {
             mbar_init(&sm.dq_full[i], 4);
@@ -264,9 +330,12 @@ __global__ void __launch_bounds__(THREADS, 1)
         }
         mbar_init_fence();
     }
+    for (int i = threadIdx.x; i < Q_STAGES * Bwd<D>::ROWS; i += THREADS)
+        sm.offsets[i / Bwd<D>::ROWS][1][i % Bwd<D>::ROWS] = make_uint4(0, 0, 0, 0);
+    fence_async_proxy();
     __syncthreads();
     if (wg == 0) {
-        registers_shrink<24>();
+        registers_shrink<40>();
         if (threadIdx.x == 0)
             produce<D>(sm, keys, p);
         else if (warp == 3)
@@ -274,7 +343,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         else if (warp > 0 && threadIdx.x % 32 == 0)
             add_dq<D>(sm, &map_dq, p, warp - 1);
     } else {
-        registers_grow<240>();
+        registers_grow<232>();
         consume<D>(sm, p, wg - 1);
     }
 }

@@ -41,9 +41,12 @@ static __device__ __forceinline__ void mbar_arrive_expect(uint64_t *bar, uint32_
                  : "memory");
 }
 /* Arrives once for the whole warp, after its earlier accesses to shared memory. */
-static __device__ __forceinline__ void warp_arrive(uint64_t *bar) {
+static __device__ __forceinline__ void warp_arrive(uint64_t *bar, int lane) {
     __syncwarp();
-    if (threadIdx.x % 32 == 0) mbar_arrive(bar);
+    if (lane == 0) mbar_arrive(bar);
+}
+static __device__ __forceinline__ void warp_arrive(uint64_t *bar) {
+    warp_arrive(bar, threadIdx.x % 32);
 }
 /* Returns once the phase of that parity is over; a fresh barrier passes parity 1. */
 static __device__ __forceinline__ void mbar_wait(uint64_t *bar, int parity) {
@@ -58,6 +61,15 @@ static __device__ __forceinline__ void mbar_wait(uint64_t *bar, int parity) {
 }
 static __device__ __forceinline__ void named_barrier(int id, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+static __device__ __forceinline__ void named_barrier_arrive(int id, int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+/* An int of shared memory, read where the program says so, not where the int is used. */
+static __device__ __forceinline__ int load_now(const int *from) {
+    int x;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(smem_addr(from)) : "memory");
+    return x;
 }
 /* Orders this thread's ordinary shared-memory accesses before later ones of wgmma and TMA. */
 static __device__ __forceinline__ void fence_async_proxy() {
@@ -93,7 +105,7 @@ static __device__ __forceinline__ void tma_reduce_add(const CUtensorMap *map, in
 static __device__ __forceinline__ void bulk_commit() {
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
-static __device__ __forceinline__ void bulk_wait_read() { /* remote may be overwritten */
+static __device__ __forceinline__ void bulk_wait_read() { /* shared memory may be overwritten */
     asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
 }
 static __device__ __forceinline__ void bulk_wait() { /* results are in global memory */
@@ -168,6 +180,12 @@ template <int R> __device__ __forceinline__ void wgmma_pin(float (&d)[R]) {
 static __device__ __forceinline__ uint64_t desc_tile(uint32_t addr, int panel_rows = 0) {
     uint32_t lo = ((addr & 0x3FFFF) >> 4) | (uint32_t)(panel_rows * 8) << 16;
     return (uint64_t)(64u | 1u << 30) << 32 | lo;
+}
+
+/* Of a K-major operand without a swizzle: columns 0 to 7 of `rows` rows lie one after the other, 16
+ * bytes each, then columns 8 to 15. */
+static __device__ __forceinline__ uint64_t desc_rows(uint32_t addr, int rows) {
+    return 8ull << 32 | (uint32_t)rows << 16 | (addr & 0x3FFFF) >> 4;
 }
 
 /* The descriptor `by` 16-byte units further on, inside shared memory: no carry into the upper half.
