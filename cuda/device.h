@@ -49,7 +49,8 @@ Status cuda_upload_open(const Ops *ops);
 void cuda_upload(void *dst, const void *src, int64_t bytes, Stream *stream);
 
 int cuda_sm_count(void);
-/* A function of the driver, which is not linked, as of a version such as 12000; NULL: it has none. */
+/* A function of the driver, which is not linked, as of a version such as 12000; NULL: it has none.
+ */
 void *cuda_driver_entry(const char *name, unsigned version);
 
 /* Makes `local_rank`'s GPU the current one (ERR_ENV with what to do when there is none that can run

@@ -83,7 +83,8 @@ static Status parse_option(int argc, char **argv, int *i, const Option *o) {
         *o->value = given[n] == '=' ? given + n + 1 : argv[++*i];
         return OK;
     }
-    return status_fail(ERR_USER, "unknown option %s; cria without arguments prints the usage", given);
+    return status_fail(ERR_USER, "unknown option %s; cria without arguments prints the usage",
+                       given);
 }
 
 static Status parse_arguments(int argc, char **argv, Arguments *a) {
@@ -97,8 +98,10 @@ static Status parse_arguments(int argc, char **argv, Arguments *a) {
         } else if (a->config == NULL) {
             a->config = argv[i];
         } else {
-            return status_fail(ERR_USER, "two arguments that could be the configuration: %s and %s "
-                                         "(overrides have the form key=value)", a->config, argv[i]);
+            return status_fail(ERR_USER,
+                               "two arguments that could be the configuration: %s and %s "
+                               "(overrides have the form key=value)",
+                               a->config, argv[i]);
         }
     }
     if (a->config == NULL)
@@ -329,15 +332,10 @@ static Status command_version(int argc, char **argv) {
 static const struct {
     const char *name;
     Status (*run)(int argc, char **argv);
-} commands[] = {{"train", command_train},
-                {"plan", command_plan},
-                {"check", command_check},
-                {"export", command_export},
-                {"import", command_import},
-                {"data", command_data},
-                {"bench", bench_command},
-                {"config", command_config},
-                {"version", command_version}};
+} commands[] = {
+    {"train", command_train},   {"plan", command_plan},     {"check", command_check},
+    {"export", command_export}, {"import", command_import}, {"data", command_data},
+    {"bench", bench_command},   {"config", command_config}, {"version", command_version}};
 
 /* Every way out of main. Collective commands agree on a failure, and one rank reports it. */
 static int finish(Status st) {
@@ -356,12 +354,14 @@ static int finish(Status st) {
     return status_exit_code(st);
 }
 
-/* Before the constructors of libraries: UCX's print to stdout where /proc is missing, and take SIGHUP. */
+/* Before the constructors of libraries: UCX's print to stdout where /proc is missing, and take
+ * SIGHUP. */
 static void before_libraries(void) {
     output_open();
     stop_remember_hangup();
 }
-__attribute__((section(".preinit_array"), used)) static void (*const call_it)(void) = before_libraries;
+__attribute__((section(".preinit_array"),
+               used)) static void (*const call_it)(void) = before_libraries;
 
 int main(int argc, char **argv) {
     signal(SIGXFSZ, SIG_IGN); /* a file-size limit is then an error of the write that meets it */
@@ -372,6 +372,6 @@ int main(int argc, char **argv) {
     size_t i = 0, n = sizeof commands / sizeof *commands;
     while (i < n && strcmp(commands[i].name, argv[1]) != 0) i++;
     if (i < n) return finish(commands[i].run(argc - 2, argv + 2));
-    return finish(status_fail(ERR_USER, "unknown command %s; cria without arguments prints the usage",
-                              argv[1]));
+    return finish(status_fail(
+        ERR_USER, "unknown command %s; cria without arguments prints the usage", argv[1]));
 }

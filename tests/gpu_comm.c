@@ -157,8 +157,8 @@ static void test_trace(Comm *c, int64_t n) {
     gpu->mem_free(in);
 }
 
-/* Groups in two messages that begin with a count in device memory, and raise flags as these arrive. In
- * the pool: what is sent, what is received, {count, two flags}. */
+/* Groups in two messages that begin with a count in device memory, and raise flags as these arrive.
+ * In the pool: what is sent, what is received, {count, two flags}. */
 static void test_flags(Comm *c, int64_t n) {
     enum { ROUNDS = 3 };
     if (!c->signals) return;
@@ -197,7 +197,8 @@ static void test_flags(Comm *c, int64_t n) {
 /* cuda/comm_ipc.cu */
 extern int peers_test_damaged;
 
-/* Exposing memory leaves its bytes as they were; where a copy arrives damaged, all ranks use NCCL instead.
+/* Exposing memory leaves its bytes as they were; where a copy arrives damaged, all ranks use NCCL
+ * instead.
  */
 static void test_damaged_copies(Comm *c) {
     enum { WORDS = 8192 };

@@ -39,7 +39,7 @@ static void expect_named(Session *s, const TrainState *state, int bad, void *at,
 static void weights_are_compared(const char *zero) {
     Config config = {0};
     Session s;
-    char *overrides[] = {(char *)(uintptr_t)zero, (char *)(uintptr_t)"batch.global=24"};
+    char *overrides[] = {(char *)(uintptr_t)zero, (char *)(uintptr_t) "batch.global=24"};
     EXPECT_OK(config_load(&config, "tests/e2e/micro.yaml", 2, overrides));
     EXPECT_OK(session_open(&s, &config, NULL));
     EXPECT_OK(session_start(&s));

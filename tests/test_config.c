@@ -177,8 +177,9 @@ static void json_nests_as_the_sections_do(void **state) {
     StrBuf json = {0};
     assert_status_ok(parse(&c, LEAST));
     config_print_json(&c, &json);
-    assert_non_null(strstr(
-        json.text, "\"allow_data_change\": false}, \"device\": \"auto\", \"model\": {\"layers\": 2,"));
+    assert_non_null(
+        strstr(json.text,
+               "\"allow_data_change\": false}, \"device\": \"auto\", \"model\": {\"layers\": 2,"));
     assert_non_null(strstr(json.text, "\"rope_scaling\": {\"factor\": 1, \"low\": 1, \"high\": 4, "
                                       "\"original\": 8192}}, \"data\": {\"train\": [\"a.bin\"], "
                                       "\"val\": []"));

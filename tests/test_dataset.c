@@ -136,8 +136,9 @@ static void blends_keep_their_shares_in_every_prefix(void **state) {
         for (int f = 0; f < cases[c].n; f++) {
             char name[32];
             snprintf(name, sizeof name, "blend%d.bin", f);
-            sources[f] = (DataSource){(char *)write_counting(name, f * 9000 + 128, 3 * T + 1 + f * 16),
-                                      cases[c].weights[f]};
+            sources[f] =
+                (DataSource){(char *)write_counting(name, f * 9000 + 128, 3 * T + 1 + f * 16),
+                             cases[c].weights[f]};
             sum += cases[c].weights[f];
         }
         Dataset *d = open_all(cases[c].n, sources, true, 5);

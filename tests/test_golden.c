@@ -1,5 +1,5 @@
-/* 20 steps of training against an independent implementation (tests/golden/README.md): loss, gradient
- * norm and learning rate of every step, first gradients, final weights. */
+/* 20 steps of training against an independent implementation (tests/golden/README.md): loss,
+ * gradient norm and learning rate of every step, first gradients, final weights. */
 #include "test.h"
 
 #include <math.h>

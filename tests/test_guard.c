@@ -28,9 +28,9 @@ static void what_is_printed_is_read_back_to_the_bit(void **state) {
 
 static void anything_else_is_refused(void **state) {
     (void)state;
-    static const char *const texts[] = {"",       "1",        "1 2",      "1 2 x",   "1 2 1",
-                                        "1 2 -1", "0 0 1 2 3 4", "0 0 1 2 x", "0 0 1 2 -3",
-                                        "0 0 2 1.5", "0 0 2 1 2 3", "0 0 0 ?", "-1 0 0"};
+    static const char *const texts[] = {
+        "",          "1",          "1 2",       "1 2 x",       "1 2 1",   "1 2 -1", "0 0 1 2 3 4",
+        "0 0 1 2 x", "0 0 1 2 -3", "0 0 2 1.5", "0 0 2 1 2 3", "0 0 0 ?", "-1 0 0"};
     for (int i = 0; i < 13; i++) {
         GuardState g;
         assert_status_fails(guard_parse(&g, texts[i]), ERR_USER, "expected three counts");

@@ -237,7 +237,8 @@ static void the_model_is_printed_as_a_section_to_paste(void **state) {
     char *ckpt2 = mem_printf("%s/again", dir);
     expect_output(1, "\nmodel:\n  layers: 2\n  hidden: 40\n  heads: 4\n  kv_heads: 2\n",
                   assert_status_ok(hf_import("tests/golden/hf_untied", ckpt)));
-    expect_output(1, "    factor: 8\n    low: 1\n    high: 4\n    original: 64\n# Set data.eod: 72,",
+    expect_output(1,
+                  "    factor: 8\n    low: 1\n    high: 4\n    original: 64\n# Set data.eod: 72,",
                   assert_status_ok(hf_import("tests/golden/hf_untied", ckpt2)));
     free(ckpt2);
 }

@@ -50,7 +50,8 @@ static bool is_one_sentence(const char *path) {
 
 /* Exit status 0: as it should be. */
 static int judge(const char *name, const char *path, const char *says) {
-    struct rlimit cpu = {CPU_SECONDS_MAX, CPU_SECONDS_MAX}; /* of this process: however busy the machine */
+    struct rlimit cpu = {CPU_SECONDS_MAX,
+                         CPU_SECONDS_MAX}; /* of this process: however busy the machine */
     if (setrlimit(RLIMIT_CPU, &cpu) != 0) return 1;
     int64_t before = peak_memory();
     Status st = read_all(path);

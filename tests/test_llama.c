@@ -12,8 +12,8 @@ static ModelConfig small(void) {
     return m;
 }
 
-/* g . d against (8 (L(e) - L(-e)) - (L(2e) - L(-2e))) / 12e along random directions d, one tensor at a
- * time, so that no tensor's error hides behind another's. */
+/* g . d against (8 (L(e) - L(-e)) - (L(2e) - L(-2e))) / 12e along random directions d, one tensor
+ * at a time, so that no tensor's error hides behind another's. */
 static void gradients_match(bool tied, Recompute recompute, int64_t head_chunk) {
     Rig r = {.model = small()};
     r.model.tie_embeddings = tied;

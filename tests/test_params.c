@@ -19,8 +19,15 @@ static const ModelConfig example_1b = {.layers = 16,
                                        .rope_theta = 500000,
                                        .rope_scaling = {8, 1, 4, 8192}};
 
-static const ModelConfig odd = {.layers = 3, .hidden = 36, .heads = 6, .kv_heads = 2, .head_dim = 6,
-                                .ffn = 50, .vocab = 131, .seq_len = 8, .init_std = 0.02};
+static const ModelConfig odd = {.layers = 3,
+                                .hidden = 36,
+                                .heads = 6,
+                                .kv_heads = 2,
+                                .head_dim = 6,
+                                .ffn = 50,
+                                .vocab = 131,
+                                .seq_len = 8,
+                                .init_std = 0.02};
 
 static void the_published_shapes_have_the_published_sizes(void **state) {
     (void)state;
@@ -124,15 +131,32 @@ static void rope_frequencies_are_those_of_llama_3(void **state) {
     static const struct {
         int dim;
         double factor;
-        struct { int at; double value; } expected[5];
+        struct {
+            int at;
+            double value;
+        } expected[5];
         double sum;
     } cases[] = {
-        {64, 8, {{1, 6.636012377e-01}, {15, 1.371893568e-03}, {16, 5.248461610e-04},
-                 {17, 1.785078128e-04}, {31, 3.767322690e-07}}, 2.968633359},
-        {64, 32, {{0, 1}, {15, 1.290547928e-03}, {16, 4.295567966e-04}, {17, 9.708287803e-05},
-                  {31, 9.418306725e-08}}, 2.968202298},
-        {128, 32, {{0, 1}, {29, 2.118406997e-03}, {34, 9.708287803e-05}, {63, 7.672314972e-08},
-                   {0, 1}}, 5.385182234},
+        {64,
+         8,
+         {{1, 6.636012377e-01},
+          {15, 1.371893568e-03},
+          {16, 5.248461610e-04},
+          {17, 1.785078128e-04},
+          {31, 3.767322690e-07}},
+         2.968633359},
+        {64,
+         32,
+         {{0, 1},
+          {15, 1.290547928e-03},
+          {16, 4.295567966e-04},
+          {17, 9.708287803e-05},
+          {31, 9.418306725e-08}},
+         2.968202298},
+        {128,
+         32,
+         {{0, 1}, {29, 2.118406997e-03}, {34, 9.708287803e-05}, {63, 7.672314972e-08}, {0, 1}},
+         5.385182234},
     };
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         ModelConfig m = example_1b;

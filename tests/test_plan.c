@@ -436,15 +436,18 @@ static void impossible_plans_are_refused(void **state) {
     mask_free(&m);
 }
 
-/* Chunks of one to three tokens: as many as there are rows. 65,528 = 8 x 8,191, a prime number: no zigzag
- * of whole pieces, and no blocks that fill every rank. */
+/* Chunks of one to three tokens: as many as there are rows. 65,528 = 8 x 8,191, a prime number: no
+ * zigzag of whole pieces, and no blocks that fill every rank. */
 static void planning_tiny_chunks_takes_no_longer_than_coarse_ones(void **state) {
     (void)state;
     static const struct {
         int64_t S, docs, chunk;
         int ranks_per_node;
-    } cases[] = {{65528, 1, 1, 0}, {65528, 16, 1, 0}, {65536, 64, 1, 0},
-                 {65536, 16, 2, 4}, {65521, 16, 3, 0}};
+    } cases[] = {{65528, 1, 1, 0},
+                 {65528, 16, 1, 0},
+                 {65536, 64, 1, 0},
+                 {65536, 16, 2, 4},
+                 {65521, 16, 3, 0}};
     enum { P = 8, CPU_SECONDS = 10 };
     int64_t *begin = NEW(int64_t, 65536);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

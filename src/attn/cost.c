@@ -33,7 +33,8 @@ static double call_seconds(const CostModel *m, const CostStage *s, bool backward
 }
 
 static double transfer_seconds(const CostModel *m, int64_t bytes, double far) {
-    double inside = (1 - far) * (double)bytes / m->link_bw, across = far * (double)bytes / m->node_bw;
+    double inside = (1 - far) * (double)bytes / m->link_bw,
+           across = far * (double)bytes / m->node_bw;
     return bytes == 0 ? 0 : m->message_s + (inside > across ? inside : across);
 }
 
@@ -75,7 +76,9 @@ CostTimeline cost_forward(const CostModel *m, const CostStage *stages, int n, bo
 }
 
 /* Stage computed at place `k` of the backward. */
-static int backward_stage(int k, int n) { return k == 0 ? n - 1 : k == n - 1 ? 0 : k; }
+static int backward_stage(int k, int n) {
+    return k == 0 ? n - 1 : k == n - 1 ? 0 : k;
+}
 
 static double backward_input(const CostModel *m, const CostStage *stages, int k, int n) {
     const CostStage *s = &stages[backward_stage(k, n)];

@@ -12,7 +12,7 @@
 #define TRIALS_PER_CHUNK        4   /* with many (measured) */
 #define MAX_TRIALS              (1 << 18)
 #define MAX_COST                (1 << 24) /* see assignment_cost: half a second, 8 M bands a rank */
-#define TILE                    128 /* rows of a kernel's q tile */
+#define TILE                    128       /* rows of a kernel's q tile */
 
 const char *const dispatch_kind_names[DISPATCH_KINDS] = {
 #define X(name, text) text,
@@ -84,7 +84,8 @@ static void assign_contiguous(Dispatch *d) {
     for (int32_t i = 0; i < d->n_chunks; i++) d->owner[i] = i / d->chunks_per_rank;
 }
 
-/* Chunks of a piece: of 2P pieces of each sequence, or of the stream. 0: neither can be cut like that. */
+/* Chunks of a piece: of 2P pieces of each sequence, or of the stream. 0: neither can be cut like
+ * that. */
 static int64_t zigzag_run(const Dispatch *d, int64_t T) {
     int32_t pieces = 2 * d->P;
     if (T > 0 && d->S % T == 0 && d->padded == d->S && T % ((int64_t)pieces * d->chunk) == 0)
@@ -242,8 +243,8 @@ static DispatchKind choose_kind(Dispatch *d, const Mask *mask, const Survey *s,
 
 /* ---- more chunks than can be assigned one by one ------------------------------------------- */
 
-/* Trials of the local search times the chunks that each looks at. Where the chunks of a rank lie scattered,
- * a rank has up to half as many bands under a causal mask. */
+/* Trials of the local search times the chunks that each looks at. Where the chunks of a rank lie
+ * scattered, a rank has up to half as many bands under a causal mask. */
 static int64_t assignment_cost(int64_t n_chunks, int64_t chunks_per_rank) {
     return i64_min(n_chunks, MAX_TRIALS / TRIALS_PER_CHUNK) * chunks_per_rank;
 }
@@ -260,8 +261,8 @@ static int32_t chunks_of_block(const Dispatch *d, const DispatchOptions *o) {
     return fewest;
 }
 
-/* The blocks as chunks of a grid of their own. What does not fill a block for every rank is the end of
- * the stream, which every rank holds an equal part of. */
+/* The blocks as chunks of a grid of their own. What does not fill a block for every rank is the end
+ * of the stream, which every rank holds an equal part of. */
 static void assign_blocks(Dispatch *d, const Mask *mask, const DispatchOptions *o, int32_t block) {
     int32_t blocks = d->chunks_per_rank / block, rest = d->chunks_per_rank % block;
     Dispatch coarse = {.P = d->P,

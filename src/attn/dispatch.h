@@ -7,8 +7,8 @@
  * The grid (chunk, n_chunks, rows) depends on sizes and options alone, never on the mask: buffers
  * keep their shape when documents change from step to step.
  *
- * A chunk size of a few tokens on a long stream gives more chunks than can be tried one by one: then
- * blocks of neighbouring chunks are assigned. */
+ * A chunk size of a few tokens on a long stream gives more chunks than can be tried one by one:
+ * then blocks of neighbouring chunks are assigned. */
 #ifndef CRIA_ATTN_DISPATCH_H
 #define CRIA_ATTN_DISPATCH_H
 

@@ -112,8 +112,12 @@ static void apply_backend(AttnPlan *p) {
     }
 }
 
-static int64_t kv_bytes(const CostModel *m) { return 2LL * m->K * m->D * m->act_bytes; }
-static int64_t dkv_bytes(const CostModel *m) { return 2LL * m->K * m->D * m->dkv_bytes; }
+static int64_t kv_bytes(const CostModel *m) {
+    return 2LL * m->K * m->D * m->act_bytes;
+}
+static int64_t dkv_bytes(const CostModel *m) {
+    return 2LL * m->K * m->D * m->dkv_bytes;
+}
 
 static bool other_node(const AttnPlan *p, int a, int b) {
     return a / p->ranks_per_node != b / p->ranks_per_node;
@@ -166,9 +170,11 @@ static int choose_degree(const AttnPlan *p, const CostModel *given) {
 Status plan_build(AttnPlan *out, const Mask *mask, const PlanOptions *o) {
     *out = (AttnPlan){0};
     if (o->backend == BACKEND_NONE && o->dispatch.P != 1)
-        return status_fail(ERR_USER,
-                           "parallel.backend: none works on one rank, not on %d; set parallel.cp to "
-                           "1 or choose ring, magi, allgather or ulysses", o->dispatch.P);
+        return status_fail(
+            ERR_USER,
+            "parallel.backend: none works on one rank, not on %d; set parallel.cp to "
+            "1 or choose ring, magi, allgather or ulysses",
+            o->dispatch.P);
     if (o->degree < -1 || o->degree > OVERLAP_DEGREE_MAX)
         return status_fail(ERR_USER, "parallel.overlap_degree: %d; -1 (chosen) to %d are possible",
                            o->degree, OVERLAP_DEGREE_MAX);
@@ -272,8 +278,9 @@ void plan_cost_equal(const AttnPlan *p, int rank, const CostModel *m, CostStage 
 uint64_t plan_hash(const AttnPlan *p) {
     uint64_t mask = mask_hash(&p->mask);
     const Dispatch *d = &p->dispatch;
-    const int32_t words[] = {(int32_t)mask, (int32_t)(mask >> 32), (int32_t)p->backend, p->P,
-                             p->degree,     d->chunk,              d->n_chunks};
+    const int32_t words[] = {
+        (int32_t)mask, (int32_t)(mask >> 32), (int32_t)p->backend, p->P, p->degree, d->chunk,
+        d->n_chunks};
     return hash_words(hash_words(0, words, 7), d->owner, d->n_chunks);
 }
 
@@ -283,8 +290,10 @@ static void print_rank(const AttnPlan *p, int r, StrBuf *out) {
     RangeList runs = {0};
     plan_rank(p, r, &rp);
     dispatch_runs(&p->dispatch, r, &runs);
-    strbuf_printf(out, "rank %d: area %" PRId64 " (%.0f %% local), receives %" PRId64
-                       " rows, sends %" PRId64 ", tokens", r, rank->area,
+    strbuf_printf(out,
+                  "rank %d: area %" PRId64 " (%.0f %% local), receives %" PRId64
+                  " rows, sends %" PRId64 ", tokens",
+                  r, rank->area,
                   rank->area ? 100.0 * (double)rank->local_area / (double)rank->area : 100.0,
                   rank->recv_rows, rank->send_rows);
     for (int64_t i = 0; i < runs.n; i++)
@@ -294,9 +303,11 @@ static void print_rank(const AttnPlan *p, int r, StrBuf *out) {
         const PlanStage *s = &rp.stages[i];
         int64_t area = 0;
         for (int b = 0; b < s->n_bands; b++) area += band_area(s->bands[b]);
-        strbuf_printf(out, "  stage %d: %d bands, area %" PRId64 ", kv rows %d, recv %d rows in %d, "
-                           "send %d rows in %d\n", i, s->n_bands, area, s->kv_rows, s->recv_rows,
-                      s->n_recv, s->send_rows, s->n_send);
+        strbuf_printf(out,
+                      "  stage %d: %d bands, area %" PRId64 ", kv rows %d, recv %d rows in %d, "
+                      "send %d rows in %d\n",
+                      i, s->n_bands, area, s->kv_rows, s->recv_rows, s->n_recv, s->send_rows,
+                      s->n_send);
     }
     range_list_free(&runs);
     rank_plan_free(&rp);
@@ -305,16 +316,19 @@ static void print_rank(const AttnPlan *p, int r, StrBuf *out) {
 void plan_print(const AttnPlan *p, bool detail, StrBuf *out) {
     const Dispatch *d = &p->dispatch;
     PlanSummary s = plan_summary(p);
-    strbuf_printf(out, "%s over %d ranks: %" PRId64 " tokens (%" PRId64 " with padding) in %d chunks "
-                       "of %d, dispatch %s, %d rows a rank, ",
+    strbuf_printf(out,
+                  "%s over %d ranks: %" PRId64 " tokens (%" PRId64 " with padding) in %d chunks "
+                  "of %d, dispatch %s, %d rows a rank, ",
                   config_enum_name((int)p->backend, "parallel.backend"), p->P, d->S, d->padded,
                   d->n_chunks, d->chunk, dispatch_kind_names[d->kind], d->rows);
     if (p->backend == BACKEND_MAGI) strbuf_printf(out, "degree %d, ", p->degree);
     strbuf_printf(out, "hash %016" PRIx64 "\n", plan_hash(p));
     double fraction = s.ring_rows > 0 ? (double)s.recv_rows / (double)s.ring_rows : 0;
-    strbuf_printf(out, "area %" PRId64 ", imbalance %.2f %%; rows received per layer forward %" PRId64
-                       " (ring %" PRId64 ": %.1f %%), most by a rank %" PRId64 ", most sent %" PRId64
-                       "\n", s.area, 100 * s.imbalance, s.recv_rows, s.ring_rows, 100 * fraction,
+    strbuf_printf(out,
+                  "area %" PRId64 ", imbalance %.2f %%; rows received per layer forward %" PRId64
+                  " (ring %" PRId64 ": %.1f %%), most by a rank %" PRId64 ", most sent %" PRId64
+                  "\n",
+                  s.area, 100 * s.imbalance, s.recv_rows, s.ring_rows, 100 * fraction,
                   s.max_recv_rows, s.max_send_rows);
     for (int r = 0; detail && r < p->P; r++) print_rank(p, r, out);
 }

@@ -3,18 +3,19 @@
  * plan_rank() writes the full tables of one rank.
  *
  * A rank's attention is a sequence of stages. Stage i is one attention call over `bands`, in
- * coordinates (own q row, row of that stage's KV buffer), after the rows in `recv` have arrived; the
- * calls continue each other (o, lse). Taken over ranks and stages every allowed pair occurs exactly
- * once. The backward runs the same bands, and moves partial dKV rows along the same segments in the
- * other direction: back to their owner, who adds them in the order of its `send` list.
+ * coordinates (own q row, row of that stage's KV buffer), after the rows in `recv` have arrived;
+ * the calls continue each other (o, lse). Taken over ranks and stages every allowed pair occurs
+ * exactly once. The backward runs the same bands, and moves partial dKV rows along the same
+ * segments in the other direction: back to their owner, who adds them in the order of its `send`
+ * list.
  *
  *   backend    stages       KV buffer of a stage                              transfers
  *   none       1            own shard                                         -
- *   ring       P            shard of rank (r - i) mod P                       r - 1 -> r, whole shards
- *   magi, D=0  1            [own shard | needed remote rows, by position]     owner -> r
- *   magi, D>0  1 + D        0: own shard; else a part of the needed rows      owner -> r
- *   allgather  1            shard of rank 0 | 1 | ... | P - 1                 owner -> r
- *   ulysses    1            as allgather, but with K / P heads; so is q       owner -> r
+ *   ring       P            shard of rank (r - i) mod P                       r - 1 -> r, whole
+ * shards magi, D=0  1            [own shard | needed remote rows, by position]     owner -> r magi,
+ * D>0  1 + D        0: own shard; else a part of the needed rows      owner -> r allgather  1 shard
+ * of rank 0 | 1 | ... | P - 1                 owner -> r ulysses    1            as allgather, but
+ * with K / P heads; so is q       owner -> r
  */
 #ifndef CRIA_ATTN_PLAN_H
 #define CRIA_ATTN_PLAN_H
@@ -35,39 +36,40 @@ typedef struct {
 /* A rank in brief. Rows are KV rows per layer forward; the backward receives them again and returns
  * as many dKV rows. */
 typedef struct {
-    int64_t area;            /* pairs this rank computes (ulysses: for its share of the heads) */
-    int64_t local_area;      /* of these, with keys of its own shard */
+    int64_t area;       /* pairs this rank computes (ulysses: for its share of the heads) */
+    int64_t local_area; /* of these, with keys of its own shard */
     int64_t tile_area, local_tile_area; /* the same in whole 128 x 128 tiles, as kernels work */
-    int64_t needed_rows;     /* remote rows that its pairs touch */
-    int64_t recv_rows, send_rows; /* rows that the backend moves */
+    int64_t needed_rows;                /* remote rows that its pairs touch */
+    int64_t recv_rows, send_rows;       /* rows that the backend moves */
 } PlanRank;
 
 typedef struct {
     CpBackend backend;
-    int P, degree;       /* degree: 0 except for magi */
+    int P, degree; /* degree: 0 except for magi */
     int ranks_per_node;
-    int n_stages;        /* the same for every rank; a stage may be empty on some */
+    int n_stages; /* the same for every rank; a stage may be empty on some */
     Mask mask;
     Dispatch dispatch;
-    PlanRank *ranks;     /* [P] */
-    Range *need; /* remote keys that rank r's pairs touch: need[need_begin[r] .. need_begin[r + 1]) */
+    PlanRank *ranks; /* [P] */
+    Range
+        *need; /* remote keys that rank r's pairs touch: need[need_begin[r] .. need_begin[r + 1]) */
     int64_t *need_begin; /* [P + 1] */
 } AttnPlan;
 
 /* Rows that travel between this rank and a peer. */
 typedef struct {
     int32_t peer, rows;
-    int32_t row;      /* recv: first row in this stage's KV buffer. send: first row of own shard (ring:
-                         of the KV buffer of the stage before) */
+    int32_t row; /* recv: first row in this stage's KV buffer. send: first row of own shard (ring:
+                    of the KV buffer of the stage before) */
     int32_t peer_row; /* the other end's `row` */
-    int32_t packed;   /* first row in a buffer that holds all segments of the list one after another:
-                         where dKV partials land at the owner before they are added */
+    int32_t packed; /* first row in a buffer that holds all segments of the list one after another:
+                       where dKV partials land at the owner before they are added */
 } PlanSegment;
 
 typedef struct {
-    int32_t kv_rows;  /* rows of this stage's KV buffer */
-    int32_t own_row;  /* own shard sits there, not in recv; -1: it is not in this buffer */
-    int32_t source;   /* ring: the rank whose shard this is; else -1 */
+    int32_t kv_rows; /* rows of this stage's KV buffer */
+    int32_t own_row; /* own shard sits there, not in recv; -1: it is not in this buffer */
+    int32_t source;  /* ring: the rank whose shard this is; else -1 */
     int32_t recv_rows, send_rows;
     int n_bands, n_recv, n_send;
     const Band *bands;
@@ -100,8 +102,8 @@ typedef struct {
 } PlanSummary;
 PlanSummary plan_summary(const AttnPlan *p);
 
-/* Bytes that the backend moves per layer, summed over ranks: whole numbers, of which the greatest that keys
- * allow, 2^70, do not fit in 64 bits. */
+/* Bytes that the backend moves per layer, summed over ranks: whole numbers, of which the greatest
+ * that keys allow, 2^70, do not fit in 64 bits. */
 typedef struct {
     double forward, backward;
 } PlanBytes;

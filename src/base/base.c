@@ -15,7 +15,8 @@ static _Thread_local bool message_agreed;
 int status_exit_code(Status s) {
     switch (s) {
 #define X(name, exit_code, text)                                                                   \
-    case name: return exit_code;
+    case name:                                                                                     \
+        return exit_code;
         STATUS_LIST(X)
 #undef X
     }
@@ -62,7 +63,9 @@ void status_suffix(const char *fmt, ...) {
     set_message(&b);
 }
 
-const char *status_message(void) { return message; }
+const char *status_message(void) {
+    return message;
+}
 void status_clear(void) {
     message[0] = '\0';
     message_agreed = false;
@@ -73,8 +76,12 @@ Status status_ignore(Status st) {
     return OK;
 }
 
-void status_set_agreed(bool agreed) { message_agreed = agreed; }
-bool status_is_agreed(void) { return message_agreed; }
+void status_set_agreed(bool agreed) {
+    message_agreed = agreed;
+}
+bool status_is_agreed(void) {
+    return message_agreed;
+}
 
 void base_bug(const char *file, int line, const char *what) {
     fprintf(stderr, "cria: bug at %s:%d: %s does not hold\n", file, line, what);
@@ -97,8 +104,8 @@ void *mem_new(int64_t n, size_t size) {
 void *mem_grow(void *ptr, int64_t n, size_t size) {
     size_t bytes;
     REQUIRE(n >= 0);
-    void *p = __builtin_mul_overflow((size_t)n, size, &bytes) ? NULL
-                                                               : realloc(ptr, bytes ? bytes : 1);
+    void *p =
+        __builtin_mul_overflow((size_t)n, size, &bytes) ? NULL : realloc(ptr, bytes ? bytes : 1);
     if (p == NULL) out_of_memory(n, size);
     return p;
 }
@@ -178,7 +185,9 @@ void strbuf_json_string(StrBuf *b, const char *s) {
     strbuf_append(b, "\"", 1);
 }
 
-const char *strbuf_text(const StrBuf *b) { return b->text != NULL ? b->text : ""; }
+const char *strbuf_text(const StrBuf *b) {
+    return b->text != NULL ? b->text : "";
+}
 
 void strbuf_free(StrBuf *b) {
     free(b->text);

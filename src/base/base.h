@@ -40,17 +40,17 @@ void status_suffix(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *status_message(void); /* "" when nothing is recorded; valid until the next call */
 void status_clear(void);
 
-/* For a failure that the caller recovers from: forgets its sentence, which would otherwise appear under
- * the next failure, and returns OK. Does nothing when `st` is OK. */
+/* For a failure that the caller recovers from: forgets its sentence, which would otherwise appear
+ * under the next failure, and returns OK. Does nothing when `st` is OK. */
 Status status_ignore(Status st);
 
-/* Whether every rank has the recorded failure, as comm_agree() sees to. Belongs to the recorded sentence:
- * the next failure, or clearing, makes it false. */
+/* Whether every rank has the recorded failure, as comm_agree() sees to. Belongs to the recorded
+ * sentence: the next failure, or clearing, makes it false. */
 void status_set_agreed(bool agreed);
 bool status_is_agreed(void);
 
-/* For structs of functions: gcc warns when one is initialized by position, because two neighbours of one
- * type could then be swapped unnoticed. */
+/* For structs of functions: gcc warns when one is initialized by position, because two neighbours
+ * of one type could then be swapped unnoticed. */
 #if defined(__GNUC__) && !defined(__clang__) && !defined(__cplusplus)
 #define FIELDS_BY_NAME __attribute__((designated_init))
 #else
@@ -77,10 +77,18 @@ bool status_is_agreed(void);
 _Noreturn void base_bug(const char *file, int line, const char *what);
 
 /* ---- arithmetic -------------------------------------------------------------------------- */
-static inline int64_t i64_min(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t i64_max(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+static inline int64_t i64_min(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+static inline int64_t i64_max(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+static inline int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+static inline int64_t round_up(int64_t a, int64_t b) {
+    return ceil_div(a, b) * b;
+}
 
 /* a * b for non-negative operands; false (and *out untouched) when it does not fit. */
 static inline bool checked_mul(int64_t a, int64_t b, int64_t *out) {
@@ -88,8 +96,8 @@ static inline bool checked_mul(int64_t a, int64_t b, int64_t *out) {
 }
 
 /* ---- element types ----------------------------------------------------------------------- */
-/* F16 and OTHER (any type that is not in this list, 0 bytes) occur in files only: nothing is computed
- * or communicated in them. */
+/* F16 and OTHER (any type that is not in this list, 0 bytes) occur in files only: nothing is
+ * computed or communicated in them. */
 typedef enum { DT_F32, DT_BF16, DT_F64, DT_I64, DT_I32, DT_U8, DT_F16, DT_OTHER } Dtype;
 static inline int dtype_bytes(Dtype t) {
     static const int bytes[] = {4, 2, 8, 8, 4, 1, 2, 0};
@@ -97,7 +105,7 @@ static inline int dtype_bytes(Dtype t) {
 }
 
 /* ---- host memory: never returns NULL; out of memory prints what was asked for and exits 3 -- */
-void *mem_new(int64_t n, size_t size); /* zeroed; n * size is checked */
+void *mem_new(int64_t n, size_t size);             /* zeroed; n * size is checked */
 void *mem_grow(void *ptr, int64_t n, size_t size); /* realloc; new part is not zeroed */
 char *mem_strdup(const char *s);
 char *mem_printable(const char *s); /* a copy on one line, safe to print on a terminal */
@@ -115,7 +123,7 @@ void strbuf_vprintf(StrBuf *b, const char *fmt, va_list ap);
 void strbuf_append(StrBuf *b, const char *text, size_t len);
 /* Quoted, control characters escaped, what is not UTF-8 as U+FFFD: JSON whatever the bytes are. */
 void strbuf_json_string(StrBuf *b, const char *s);
-const char *strbuf_text(const StrBuf *b);          /* "" when empty */
+const char *strbuf_text(const StrBuf *b); /* "" when empty */
 void strbuf_free(StrBuf *b);
 
 /* ---- time -------------------------------------------------------------------------------- */

@@ -47,8 +47,8 @@ Status file_open(const char *path, int *fd) {
 }
 
 Status file_create_status(int error) {
-    bool mistake = error == ENOENT || error == ENOTDIR || error == ENAMETOOLONG ||
-                   error == ELOOP || error == EISDIR;
+    bool mistake = error == ENOENT || error == ENOTDIR || error == ENAMETOOLONG || error == ELOOP ||
+                   error == EISDIR;
     return mistake ? ERR_USER : ERR_ENV;
 }
 

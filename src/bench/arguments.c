@@ -9,7 +9,8 @@
 
 /* ---- one value ----------------------------------------------------------------------------- */
 
-/* A whole number from 0 on, k for 1,024 and m for 1,048,576; false when it is not one, or is too large. */
+/* A whole number from 0 on, k for 1,024 and m for 1,048,576; false when it is not one, or is too
+ * large. */
 static bool read_count(const char *text, const char **end, int64_t *out) {
     char *stop;
     errno = 0;

@@ -286,8 +286,8 @@ static Status measure_layer(CpBench *x, CpBackend backend, int64_t degree, int64
     CHECK_GOTO(start(&l), done);
     CHECK_GOTO(measure(&l, forward, &f), done);
     CHECK_GOTO(measure(&l, backward, &b), done);
-    print_row(x, name, l.options.size, cp_stages(l.rt),
-              plan_summary(&l.batch->plan).imbalance, f, b, "");
+    print_row(x, name, l.options.size, cp_stages(l.rt), plan_summary(&l.batch->plan).imbalance, f,
+              b, "");
     if (x->svg != NULL) CHECK_GOTO(draw(&l), done);
 done:
     if (fits && l.arena.base != NULL && st == OK) st = comm_expose(x->comm.cp, NULL, 0);

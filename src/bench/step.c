@@ -131,8 +131,8 @@ static Status time_steps(StepBench *x, int64_t n) {
 
 /* What queueing costs the host. Drivers hold a host back that is some 1000 launches ahead, so in a
  * whole step host_ms follows the device. A micro-batch queued after a synchronisation has hardly
- * more of them: the host waits for none but other ranks' hosts. Of a deeper model it may wait at the
- * end: then this is an upper bound. */
+ * more of them: the host waits for none but other ranks' hosts. Of a deeper model it may wait at
+ * the end: then this is an upper bound. */
 static Status time_micro_batches(StepBench *x, int64_t n) {
     Session *s = &x->s;
     llama_zero_gradients(s->llama, s->stream);
@@ -186,8 +186,8 @@ static Status gather(StepBench *x) {
     x->ms = slowest[0], x->host_ms = slowest[1];
     x->micro_host_ms = slowest[2], x->micro_ms = slowest[3];
     CHECK(comm_all_reduce(host, &x->metered_ms, 1, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
-    CHECK(comm_all_reduce(host, x->class_ms, METER_CLASSES, DT_F64, COMM_SUM, COMM_KIND_OTHER,
-                          NULL));
+    CHECK(
+        comm_all_reduce(host, x->class_ms, METER_CLASSES, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
     x->metered_ms /= host->size;
     for (int c = 0; c < METER_CLASSES; c++) x->class_ms[c] /= host->size;
     return OK;

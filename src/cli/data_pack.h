@@ -1,5 +1,5 @@
-/* data_pack.h: cria data pack: token files of any format into one format, in shards, compressed, with a
- * part of the documents held out. */
+/* data_pack.h: cria data pack: token files of any format into one format, in shards, compressed,
+ * with a part of the documents held out. */
 #ifndef CRIA_DATA_PACK_H
 #define CRIA_DATA_PACK_H
 

@@ -12,8 +12,8 @@ Status agree_text(Comm *host, const char *what, const char *mine);
  * name for example; the sentence names the rank and both. Collective over `host`. */
 Status agree_device(Comm *host, const Ops *ops);
 
-/* *text (NULL: none) becomes, on every rank, that of the lowest rank that has one, with "rank N: " before
- * it in a larger world. Collective over `host`; the caller frees it. */
+/* *text (NULL: none) becomes, on every rank, that of the lowest rank that has one, with "rank N: "
+ * before it in a larger world. Collective over `host`; the caller frees it. */
 Status agree_first(Comm *host, char **text);
 
 #endif

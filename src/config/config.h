@@ -1,5 +1,6 @@
-/* config.h: the configuration of a run. One static table of keys (name, type, default, bounds, help)
- * drives parsing (libyaml events), key=value overrides, printing, `cria config` and the docs. */
+/* config.h: the configuration of a run. One static table of keys (name, type, default, bounds,
+ * help) drives parsing (libyaml events), key=value overrides, printing, `cria config` and the docs.
+ */
 #ifndef CRIA_CONFIG_H
 #define CRIA_CONFIG_H
 
@@ -10,8 +11,13 @@ typedef enum { FORMAT_AUTO, FORMAT_NANOGPT, FORMAT_MEGATRON, FORMAT_LLMC } DataF
 typedef enum { ORDER_CRIA, ORDER_MEGATRON } DataOrder;
 typedef enum { MASK_CAUSAL, MASK_DOCUMENT, MASK_FULL } MaskKind;
 typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD } ScheduleKind;
-typedef enum { BACKEND_NONE, BACKEND_RING, BACKEND_MAGI, BACKEND_ALLGATHER, BACKEND_ULYSSES }
-    CpBackend;
+typedef enum {
+    BACKEND_NONE,
+    BACKEND_RING,
+    BACKEND_MAGI,
+    BACKEND_ALLGATHER,
+    BACKEND_ULYSSES
+} CpBackend;
 /* parallel.overlap_degree: the most stages that magi's remote part is cut into. */
 enum { OVERLAP_DEGREE_MAX = 8 };
 typedef enum { ACCUM_FP32, ACCUM_BF16 } RingAccum;
@@ -41,7 +47,8 @@ typedef struct {
 typedef struct {
     double lr, min_lr;
     ScheduleKind schedule;
-    int schedule_start; /* step of the schedule that the first update has: 1, or 0 as in Megatron-LM */
+    int schedule_start; /* step of the schedule that the first update has: 1, or 0 as in Megatron-LM
+                         */
     int64_t warmup_steps;
     /* Step at which the decay ends, 0 = run.steps; for wsd: length of the final decay, 0 = a tenth
      * of run.steps. Both are resolved by config_load. */
@@ -83,8 +90,8 @@ typedef struct {
     struct {
         int cp;
         CpBackend backend;
-        int64_t chunk_size;  /* tokens; 0 = chosen by the planner */
-        int overlap_degree;  /* -1 = auto */
+        int64_t chunk_size; /* tokens; 0 = chosen by the planner */
+        int overlap_degree; /* -1 = auto */
         RingAccum ring_accum;
         Transport transport;
         int zero; /* 0 | 1 */
@@ -141,6 +148,7 @@ typedef enum {
  * their number. Keys that change no result (ranks, backends, logging, saving) are of no kind. */
 int config_differences(const Config *was, const Config *is, ConfigDifference kind, StrBuf *out);
 
-const char *config_enum_name(int value, const char *key); /* e.g. (BACKEND_MAGI, "parallel.backend") */
+const char *config_enum_name(int value,
+                             const char *key); /* e.g. (BACKEND_MAGI, "parallel.backend") */
 
 #endif

@@ -30,8 +30,7 @@ static const char *const accum_names[] = {[ACCUM_FP32] = "fp32", [ACCUM_BF16] = 
 static const char *const transport_names[] = {
     [TRANSPORT_AUTO] = "auto", [TRANSPORT_NCCL] = "nccl", NULL};
 /* After a loss that is not finite there is nothing to go on with: no warn. */
-static const char *const nonfinite_names[] = {
-    [GUARD_STOP] = "stop", [GUARD_SKIP] = "skip", NULL};
+static const char *const nonfinite_names[] = {[GUARD_STOP] = "stop", [GUARD_SKIP] = "skip", NULL};
 static const char *const spike_names[] = {
     [GUARD_STOP] = "stop", [GUARD_SKIP] = "skip", [GUARD_WARN] = "warn", NULL};
 static const char *const recompute_names[] = {

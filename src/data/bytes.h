@@ -31,7 +31,8 @@ Status bytes_read(const ByteFile *file, int64_t offset, int64_t n, void *out);
  */
 uint32_t bytes_fingerprint(const ByteFile *file);
 int64_t bytes_on_disk(const ByteFile *file);
-/* Has the file been modified since it was opened, by its size and time? False if nobody can tell. */
+/* Has the file been modified since it was opened, by its size and time? False if nobody can tell.
+ */
 bool bytes_modified(const ByteFile *file);
 /* Appends what tells these contents from any others on this node: the file's device, number, size,
  * time of change and fingerprint. */

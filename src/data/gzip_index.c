@@ -279,7 +279,8 @@ int gzip_index_save(const GzipIndex *x, const char *index_path, int64_t bytes,
                 .crc = (uint32_t)crc32_z(0, (const Bytef *)x->points, (size_t)rest)};
     memcpy(h.magic, magic, sizeof magic);
     char *temporary = mem_printf("%s.%lld.tmp", index_path, (long long)getpid());
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644), error = 0;
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644),
+        error = 0;
     if (fd < 0) error = errno;
     if (error == 0) error = file_write_at(fd, &h, sizeof h, 0);
     if (error == 0) error = file_write_at(fd, x->points, rest, sizeof h);

@@ -99,8 +99,7 @@ static Status fill(void *ctx, void *data) {
     int64_t tokens = 0;
     for (int64_t p = 0; p < x->positions; p++) {
         if (p % MARK == 0) marks[p / MARK] = tokens;
-        if (p + 16 < x->positions)
-            __builtin_prefetch(o->index->starts + sequences[p + 16]);
+        if (p + 16 < x->positions) __builtin_prefetch(o->index->starts + sequences[p + 16]);
         tokens += length(x, sequences[p]);
     }
     REQUIRE(tokens == x->epochs * x->epoch_tokens);

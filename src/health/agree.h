@@ -9,9 +9,9 @@
 Status agree_start(const Config *c, const char *resume, bool dry_run);
 
 /* Compares checksums of everything that all ranks hold alike: the weights, without ZeRO also master
- * weights and moments, and the state. ERR_ENV on every rank names the first tensor that differs and the
- * ranks that are in the minority. Collective; reads the weights once. What only one
- * rank holds, such as its share of the master weights under ZeRO, has nothing to be compared with. */
+ * weights and moments, and the state. ERR_ENV on every rank names the first tensor that differs and
+ * the ranks that are in the minority. Collective; reads the weights once. What only one rank holds,
+ * such as its share of the master weights under ZeRO, has nothing to be compared with. */
 Status agree_weights(Session *s, const TrainState *state);
 
 #endif

@@ -18,8 +18,8 @@ static void learn(GuardState *g, const StepNumbers *n) {
     g->in_a_row = 0;
 }
 
-/* Standard deviations of `loss` above the mean. The deviation counts as at least 1e-3 of the mean, so
- * that a difference of a thousandth is no spike where losses hardly vary. */
+/* Standard deviations of `loss` above the mean. The deviation counts as at least 1e-3 of the mean,
+ * so that a difference of a thousandth is no spike where losses hardly vary. */
 static double deviations_above(const GuardState *g, double loss, double *mean) {
     int64_t n = guard_steps_kept(g);
     double sum = 0, squares = 0;
@@ -47,7 +47,9 @@ static double norm_ratio(const GuardState *g, double norm, double *mean) {
 
 /* ---- the second run ------------------------------------------------------------------------- */
 
-static bool is_finite(const StepNumbers *n) { return isfinite(n->loss) && isfinite(n->grad_norm); }
+static bool is_finite(const StepNumbers *n) {
+    return isfinite(n->loss) && isfinite(n->grad_norm);
+}
 
 static bool is_loss_spike(const GuardState *g, const Config *c, double loss) {
     double mean;

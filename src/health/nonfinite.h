@@ -1,5 +1,5 @@
-/* nonfinite.h: who made the NaN. Both are collective, and set *found on every rank to what the lowest
- * rank that found something has to say, which the caller frees, or NULL. */
+/* nonfinite.h: who made the NaN. Both are collective, and set *found on every rank to what the
+ * lowest rank that found something has to say, which the caller frees, or NULL. */
 #ifndef CRIA_TRAIN_NONFINITE_H
 #define CRIA_TRAIN_NONFINITE_H
 
@@ -8,8 +8,9 @@
 /* Are there weights that are not finite? */
 Status nonfinite_weights(Session *s, char **found);
 
-/* Runs the step's micro-batches again one by one, each rank looking at its own numbers: rank, layer,
- * tensor and samples of the first number that is not finite. Never NULL. Gradients are lost. */
+/* Runs the step's micro-batches again one by one, each rank looking at its own numbers: rank,
+ * layer, tensor and samples of the first number that is not finite. Never NULL. Gradients are lost.
+ */
 Status nonfinite_locate(Session *s, int64_t step, char **found);
 
 /* The numbers of a micro-batch's samples: "12, 13". */

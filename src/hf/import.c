@@ -202,7 +202,8 @@ static Status fill_scratch(Import *m, float *block) {
     return OK;
 }
 
-/* The tensors and entries that session/train_state.c writes and reads, less what only a run knows. */
+/* The tensors and entries that session/train_state.c writes and reads, less what only a run knows.
+ */
 static Status save(const Import *m, int64_t *bytes) {
     static const char *const prefix[STATES] = {"", "optim.m.", "optim.v."};
     const ParamTable *t = m->table;

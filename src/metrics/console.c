@@ -22,7 +22,8 @@ static const char *clear_bar(ConsoleSink *c) {
 
 enum { BAR_WIDTH = 40 };
 
-/* "[####----]  50%" behind a line, where the next one replaces it; "" where there is no terminal. */
+/* "[####----]  50%" behind a line, where the next one replaces it; "" where there is no terminal.
+ */
 static void format_bar(ConsoleSink *c, char *out, size_t size, const StepRecord *r) {
     int64_t steps = i64_max(r->steps, 1);
     int full = (int)(BAR_WIDTH * r->step / steps);
@@ -66,8 +67,8 @@ static void console_eval(Sink *s, const EvalRecord *r) {
 }
 
 static void console_snapshot(Sink *s, const SaveRecord *r) {
-    output_print("%ssnapshot of step %lld | training waited %.3f s\n",
-                 clear_bar((ConsoleSink *)s), (long long)r->step, r->snapshot_seconds);
+    output_print("%ssnapshot of step %lld | training waited %.3f s\n", clear_bar((ConsoleSink *)s),
+                 (long long)r->step, r->snapshot_seconds);
 }
 
 static void console_save(Sink *s, const SaveRecord *r) {

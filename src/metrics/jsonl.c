@@ -1,5 +1,5 @@
-/* log.jsonl: one object a line, appended at once. After a resume a step may appear twice; readers let the
- * later line win. */
+/* log.jsonl: one object a line, appended at once. After a resume a step may appear twice; readers
+ * let the later line win. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,8 +79,9 @@ static void jsonl_save(Sink *s, const SaveRecord *r) {
     StrBuf b = {0};
     strbuf_printf(&b, "{\"kind\":\"save\",\"step\":%lld,\"path\":", (long long)r->step);
     strbuf_json_string(&b, r->path);
-    strbuf_printf(&b, ",\"bytes\":%lld,\"seconds\":%.3f,\"snapshot_seconds\":%.3f,"
-                      "\"weights_crc\":\"%08x\"}",
+    strbuf_printf(&b,
+                  ",\"bytes\":%lld,\"seconds\":%.3f,\"snapshot_seconds\":%.3f,"
+                  "\"weights_crc\":\"%08x\"}",
                   (long long)r->bytes, r->seconds, r->snapshot_seconds, r->weights_crc);
     put(s, &b);
 }

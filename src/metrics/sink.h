@@ -1,19 +1,19 @@
-/* sink.h: seam 4, where the numbers of a run go. Rows: console (a line a step), jsonl (log.jsonl, for
- * programs), tensorboard (event files). Only rank 0 has sinks. */
+/* sink.h: seam 4, where the numbers of a run go. Rows: console (a line a step), jsonl (log.jsonl,
+ * for programs), tensorboard (event files). Only rank 0 has sinks. */
 #ifndef CRIA_TRAIN_SINK_H
 #define CRIA_TRAIN_SINK_H
 
 #include "comm/comm.h"
 
 typedef struct {
-    int64_t step, steps;   /* updates done, updates of the run */
+    int64_t step, steps; /* updates done, updates of the run */
     double loss, grad_norm, lr;
-    double tokens;         /* seen by the run so far */
-    double ms;             /* per step, mean since the last record */
+    double tokens; /* seen by the run so far */
+    double ms;     /* per step, mean since the last record */
     double tok_s, tok_s_gpu, tflops_gpu;
-    double mfu;            /* 0: the device's peak is not known */
-    double mem_gib;        /* peak device memory of rank 0 */
-    double data_ms;        /* per step, waited for the loader */
+    double mfu;     /* 0: the device's peak is not known */
+    double mem_gib; /* peak device memory of rank 0 */
+    double data_ms; /* per step, waited for the loader */
     double eta_seconds;
     const int64_t *comm_bytes; /* [COMM_KINDS] sent by rank 0 per step */
     bool has_crc;
@@ -36,21 +36,22 @@ typedef struct {
 
 /* A step that the guard did not let pass (guard.h). */
 typedef struct {
-    const char *kind;  /* "spike", "redo", "skip", "stop"; NULL: none */
-    char *sentence;    /* what was found and done */
-    int64_t step;      /* as in StepRecord */
+    const char *kind; /* "spike", "redo", "skip", "stop"; NULL: none */
+    char *sentence;   /* what was found and done */
+    int64_t step;     /* as in StepRecord */
     double loss, grad_norm;
-    double z, mean;    /* of the loss: standard deviations above the mean of the last steps */
-    double norm_ratio, norm_mean;   /* of the gradient norm: times that mean */
-    double again_loss, again_norm;  /* of the second run; NAN: none */
-    int64_t first_sample, samples;  /* of the global batch */
+    double z, mean; /* of the loss: standard deviations above the mean of the last steps */
+    double norm_ratio, norm_mean;  /* of the gradient norm: times that mean */
+    double again_loss, again_norm; /* of the second run; NAN: none */
+    int64_t first_sample, samples; /* of the global batch */
 } GuardRecord;
 
 typedef struct Sink Sink;
 struct FIELDS_BY_NAME Sink {
     void (*step)(Sink *s, const StepRecord *r);
     void (*eval)(Sink *s, const EvalRecord *r);
-    /* The state of a step is copied and training goes on: what follows from the copy is not known. */
+    /* The state of a step is copied and training goes on: what follows from the copy is not known.
+     */
     void (*snapshot)(Sink *s, const SaveRecord *r);
     void (*save)(Sink *s, const SaveRecord *r);
     void (*guard)(Sink *s, const GuardRecord *r);

@@ -1,7 +1,7 @@
-/* TensorBoard event files without its library: records framed as TFRecord (length, masked CRC-32C of
- * the length, data, masked CRC-32C of the data), each holding one protobuf Event:
- *   Event   { 1: double wall_time, 2: int64 step, 3: string file_version, 5: Summary }
- *   Summary { 1: repeated Value }    Value { 1: string tag, 2: float simple_value } */
+/* TensorBoard event files without its library: records framed as TFRecord (length, masked CRC-32C
+ * of the length, data, masked CRC-32C of the data), each holding one protobuf Event: Event   { 1:
+ * double wall_time, 2: int64 step, 3: string file_version, 5: Summary } Summary { 1: repeated Value
+ * }    Value { 1: string tag, 2: float simple_value } */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -97,9 +97,13 @@ static void tensorboard_eval(Sink *s, const EvalRecord *r) {
     put_summary(s, r->step, &b);
 }
 
-static void tensorboard_no_save(Sink *s, const SaveRecord *r) { (void)s, (void)r; }
+static void tensorboard_no_save(Sink *s, const SaveRecord *r) {
+    (void)s, (void)r;
+}
 
-static void tensorboard_guard(Sink *s, const GuardRecord *r) { (void)s, (void)r; }
+static void tensorboard_guard(Sink *s, const GuardRecord *r) {
+    (void)s, (void)r;
+}
 
 static void tensorboard_free(Sink *s) {
     log_file_close(&((TensorboardSink *)s)->file);

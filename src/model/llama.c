@@ -1,9 +1,9 @@
 /* One layer, rows of S tokens:
  *   n1 = rmsnorm(x)     q, kv = rope(split(n1 Wqkv^T))     o = attention(q, kv)     y = x + o Wo^T
  *   n2 = rmsnorm(y)     gu = n2 Wgu^T     h = swiglu(gu)     next x = y + h Wdown^T
- * Kept for the backward: x, q, kv, o, lse, y, gu and the norms' rstd. n1, n2 and h are cheap and are
- * made again from them. With recompute = layer only x is kept, and the rest of a layer is run again
- * by the same code from the same inputs, so it is the same to the bit. */
+ * Kept for the backward: x, q, kv, o, lse, y, gu and the norms' rstd. n1, n2 and h are cheap and
+ * are made again from them. With recompute = layer only x is kept, and the rest of a layer is run
+ * again by the same code from the same inputs, so it is the same to the bit. */
 #include "model/llama.h"
 
 #include <stdio.h>
@@ -60,8 +60,8 @@ Llama *llama_create(const LlamaOptions *options, Arena *arena) {
     m->V = c->vocab, m->Vp = options->table->vocab_padded, m->L = c->layers;
     int64_t S = options->S, act = options->ops->act_bytes, f32 = sizeof(float);
     int64_t qkv_width = (int64_t)(m->H + 2 * m->K) * m->D;
-    /* Logits as large as one layer's gate_up do not set the peak; fewer than 2048 rows at a time would
-     * read and write the head's gradient too often. */
+    /* Logits as large as one layer's gate_up do not set the peak; fewer than 2048 rows at a time
+     * would read and write the head's gradient too often. */
     m->chunk = options->lm_head_chunk > 0
                    ? options->lm_head_chunk
                    : i64_max(round_up(ceil_div(S * 2 * m->F, m->Vp), 128), 2048);
@@ -113,8 +113,12 @@ void llama_free(Llama *m) {
     free(m);
 }
 
-void *llama_weights(Llama *m) { return m->weights; }
-float *llama_gradients(Llama *m) { return m->grads; }
+void *llama_weights(Llama *m) {
+    return m->weights;
+}
+float *llama_gradients(Llama *m) {
+    return m->grads;
+}
 
 Status llama_start(Llama *m, Stream *stream) {
     for (int l = 1; l < m->L && m->opt.recompute == RECOMPUTE_LAYER; l++) {

@@ -1,5 +1,5 @@
-/* llama.h: LLaMA as a list of ops, exactly as Hugging Face's LlamaForCausalLM computes it, forward and
- * backward over one micro-batch of this rank's tokens. */
+/* llama.h: LLaMA as a list of ops, exactly as Hugging Face's LlamaForCausalLM computes it, forward
+ * and backward over one micro-batch of this rank's tokens. */
 #ifndef CRIA_MODEL_LLAMA_H
 #define CRIA_MODEL_LLAMA_H
 
@@ -22,12 +22,12 @@ typedef struct Llama Llama;
 /* Called during the last backward of a step, when every gradient of a bucket is final. */
 typedef Status (*LlamaBucketReady)(void *ctx, int bucket);
 
-/* Reserves weights (region "weights"), gradients and activations; usable after arena_commit. Options
- * are copied, what they point to is borrowed. */
+/* Reserves weights (region "weights"), gradients and activations; usable after arena_commit.
+ * Options are copied, what they point to is borrowed. */
 Llama *llama_create(const LlamaOptions *options, Arena *arena);
 void llama_free(Llama *m);
 
-void *llama_weights(Llama *m);   /* flat, activation type, ParamTable order */
+void *llama_weights(Llama *m);    /* flat, activation type, ParamTable order */
 float *llama_gradients(Llama *m); /* flat, fp32 */
 
 /* Uploads the constants; after arena_commit. */
@@ -35,13 +35,13 @@ Status llama_start(Llama *m, Stream *stream);
 void llama_zero_gradients(Llama *m, Stream *stream);
 
 /* Adds sum(ce * w) over the batch's tokens to *loss (device memory). With `train` the gradients of
- * that sum are added to llama_gradients; `ready` (may be NULL) is then told of each bucket in backward
- * order. cp_begin must have been called with the same batch. */
+ * that sum are added to llama_gradients; `ready` (may be NULL) is then told of each bucket in
+ * backward order. cp_begin must have been called with the same batch. */
 Status llama_run(Llama *m, const CpBatch *batch, bool train, double *loss, LlamaBucketReady ready,
                  void *ready_ctx, Stream *stream);
 
-/* After llama_run: the first layer whose input holds a NaN or infinity, L for the final norm's input;
- * *layer -1 when there is none. Slow: for finding faults. */
+/* After llama_run: the first layer whose input holds a NaN or infinity, L for the final norm's
+ * input; *layer -1 when there is none. Slow: for finding faults. */
 Status llama_first_nonfinite(Llama *m, int64_t S, Stream *stream, int *layer);
 
 #endif

@@ -29,13 +29,15 @@ static Param *add(ParamTable *t, int layer, int64_t rows, int64_t cols, int64_t 
     return p;
 }
 
-static void align(ParamTable *t) { t->total = round_up(t->total, PARAM_ALIGN); }
+static void align(ParamTable *t) {
+    t->total = round_up(t->total, PARAM_ALIGN);
+}
 
 static void end_bucket(ParamTable *t) {
     ParamBucket *b = &t->buckets[t->n_buckets];
-    b->offset = t->n_buckets > 0 ? t->buckets[t->n_buckets - 1].offset +
-                                       t->buckets[t->n_buckets - 1].count
-                                 : 0;
+    b->offset = t->n_buckets > 0
+                    ? t->buckets[t->n_buckets - 1].offset + t->buckets[t->n_buckets - 1].count
+                    : 0;
     b->count = round_up(t->total - b->offset, (int64_t)t->world * PARAM_ALIGN);
     t->total = b->offset + b->count;
     t->n_buckets++;

@@ -1,27 +1,28 @@
 /* params.h: the parameter table of a LLaMA: one list of tensors with their Hugging Face names, its
- * order in one flat buffer, and the buckets in which gradients are reduced and weights gathered. The
- * table drives initialisation, the optimizer, checkpoints and export. No memory of its own tensors.
+ * order in one flat buffer, and the buckets in which gradients are reduced and weights gathered.
+ * The table drives initialisation, the optimizer, checkpoints and export. No memory of its own
+ * tensors.
  *
  * Tensors that are used as one matrix are neighbours: q_proj, k_proj, v_proj form [(H+2K)*D, C] and
- * gate_proj, up_proj form [2F, C]. Buckets in forward order: embedding; one per layer; final norm and
- * head. Each is padded so that world ranks own equal, aligned parts of it. */
+ * gate_proj, up_proj form [2F, C]. Buckets in forward order: embedding; one per layer; final norm
+ * and head. Each is padded so that world ranks own equal, aligned parts of it. */
 #ifndef CRIA_MODEL_PARAMS_H
 #define CRIA_MODEL_PARAMS_H
 
 #include "config/config.h"
 
-#define PARAM_ALIGN 64      /* elements; the start of every tensor and shard */
-#define VOCAB_MULTIPLE 128  /* model.vocab is padded to this in memory, never in files */
+#define PARAM_ALIGN    64  /* elements; the start of every tensor and shard */
+#define VOCAB_MULTIPLE 128 /* model.vocab is padded to this in memory, never in files */
 
 typedef struct {
-    char name[80]; /* as in Hugging Face's LlamaForCausalLM */
-    int ndim;      /* 1 or 2 */
-    int64_t rows, cols;   /* shape in files; cols = 1 when ndim = 1 */
-    int64_t count;        /* elements in memory: rows * cols, or more for a padded vocabulary */
-    int64_t offset;       /* first element in the flat buffer */
-    int bucket, layer;    /* layer -1: not in a layer */
-    bool decay;           /* weight decay applies (matrices; not norms) */
-    double init_std;      /* matrices: normal(0, init_std); norms start as ones */
+    char name[80];      /* as in Hugging Face's LlamaForCausalLM */
+    int ndim;           /* 1 or 2 */
+    int64_t rows, cols; /* shape in files; cols = 1 when ndim = 1 */
+    int64_t count;      /* elements in memory: rows * cols, or more for a padded vocabulary */
+    int64_t offset;     /* first element in the flat buffer */
+    int bucket, layer;  /* layer -1: not in a layer */
+    bool decay;         /* weight decay applies (matrices; not norms) */
+    double init_std;    /* matrices: normal(0, init_std); norms start as ones */
 } Param;
 
 typedef struct {
@@ -38,13 +39,23 @@ typedef struct {
     int world;
     int vocab_padded;
     /* indices into params */
-    int embed, final_norm, head; /* head == embed when tied */
+    int embed, final_norm, head;   /* head == embed when tied */
     int layer_first, layer_stride; /* layer l's first tensor: layer_first + l * layer_stride */
 } ParamTable;
 
 /* Order of the tensors inside a layer. */
-enum { PARAM_INPUT_NORM, PARAM_Q, PARAM_K, PARAM_V, PARAM_O, PARAM_POST_NORM, PARAM_GATE, PARAM_UP,
-       PARAM_DOWN, PARAMS_PER_LAYER };
+enum {
+    PARAM_INPUT_NORM,
+    PARAM_Q,
+    PARAM_K,
+    PARAM_V,
+    PARAM_O,
+    PARAM_POST_NORM,
+    PARAM_GATE,
+    PARAM_UP,
+    PARAM_DOWN,
+    PARAMS_PER_LAYER
+};
 
 ParamTable *param_table_create(const ModelConfig *m, int world);
 void param_table_free(ParamTable *t);

@@ -4,9 +4,9 @@
 
 #include "config/config.h"
 
-/* inv_freq[head_dim / 2] = theta^(-2i/D), in fp32 as Hugging Face computes them. With a factor above
- * 1, wavelengths over original/low are stretched by it, those under original/high are kept, and those
- * between are blended (Llama 3.1's "llama3" rope type). */
+/* inv_freq[head_dim / 2] = theta^(-2i/D), in fp32 as Hugging Face computes them. With a factor
+ * above 1, wavelengths over original/low are stretched by it, those under original/high are kept,
+ * and those between are blended (Llama 3.1's "llama3" rope type). */
 void rope_inv_freq(float *inv_freq, const ModelConfig *m);
 
 #endif

@@ -85,8 +85,8 @@ void arena_print(const Arena *a, StrBuf *out) {
             }
         }
         strbuf_printf(out, "  %-12s %10.1f   %3d buffer%s, largest: %s %.1f\n", region,
-                      (double)arena_region_bytes(a, region) / MIB, count, count == 1 ? " " : "s", name,
-                      (double)largest / MIB);
+                      (double)arena_region_bytes(a, region) / MIB, count, count == 1 ? " " : "s",
+                      name, (double)largest / MIB);
     }
     strbuf_printf(out, "  %-12s %10.1f\n", "total", (double)a->bytes / MIB);
 }

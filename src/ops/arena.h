@@ -1,6 +1,7 @@
 /* arena.h: one device allocation for a run, made in two passes. First every module reserves its
- * buffers by region and name (nothing is allocated: --dry-run stops here and prints the table); then
- * arena_commit makes one allocation and fills in the pointers. Buffers are 256-byte aligned. */
+ * buffers by region and name (nothing is allocated: --dry-run stops here and prints the table);
+ * then arena_commit makes one allocation and fills in the pointers. Buffers are 256-byte aligned.
+ */
 #ifndef CRIA_ARENA_H
 #define CRIA_ARENA_H
 

@@ -17,9 +17,9 @@ struct Optimizer {
     float *grads;
     float *master; /* NULL: the weights themselves */
     float *m, *v;
-    double *sums; /* [world] partial sums of squares, device */
+    double *sums;        /* [world] partial sums of squares, device */
     uint64_t *checksums; /* [OPTIM_REPLICAS][n_params], device */
-    Stream *side; /* reductions run here */
+    Stream *side;        /* reductions run here */
     Event *ready, *reduced;
 };
 
@@ -31,8 +31,11 @@ Optimizer *optimizer_create(const OptimConfig *config, int zero, const ParamTabl
                             const Ops *ops, Comm *comm, Arena *arena) {
     REQUIRE(table->world == comm->size);
     Optimizer *o = NEW(Optimizer, 1);
-    *o = (Optimizer){.config = *config, .sharded = zero > 0 && comm->size > 1, .table = table,
-                     .ops = ops, .comm = comm};
+    *o = (Optimizer){.config = *config,
+                     .sharded = zero > 0 && comm->size > 1,
+                     .table = table,
+                     .ops = ops,
+                     .comm = comm};
     o->n_own = param_table_pieces(table, comm->rank, &o->own);
     int64_t n = o->sharded ? table->total / comm->size : table->total;
     int64_t bytes = n * (int64_t)sizeof(float);
@@ -131,8 +134,7 @@ Status optimizer_reduce_bucket(Optimizer *o, int bucket, Stream *stream) {
     int64_t block = b->count / o->table->world;
     CHECK(comm_reduce_scatter(o->comm, grads, block, DT_F32, COMM_KIND_GRAD, o->side));
     /* Not an all-reduce, which NCCL may add in another order: the same bits as with ZeRO. */
-    if (!o->sharded)
-        CHECK(comm_all_gather(o->comm, grads, block, DT_F32, COMM_KIND_GRAD, o->side));
+    if (!o->sharded) CHECK(comm_all_gather(o->comm, grads, block, DT_F32, COMM_KIND_GRAD, o->side));
     o->ops->event_record(o->reduced, o->side);
     return OK;
 }
@@ -176,8 +178,8 @@ static void update(Optimizer *o, const ParamPiece *pieces, int n, AdamwStep step
     }
 }
 
-/* x^n for n >= 0 by products alone: ranks on different types of CPU get the same bits, for which libm's
- * pow() has different code. */
+/* x^n for n >= 0 by products alone: ranks on different types of CPU get the same bits, for which
+ * libm's pow() has different code. */
 static double power(double x, int64_t n) {
     double result = 1;
     for (; n > 0; n >>= 1, x *= x)

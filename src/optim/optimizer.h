@@ -1,7 +1,7 @@
 /* optimizer.h: AdamW with ZeRO-1 (Rajbhandari et al., 2020): gradients are reduced bucket by bucket
- * to their owners, every rank updates its own part of master weights and moments, and the new weights
- * are gathered. With zero = 0 every rank keeps and updates everything; the numbers are the same to
- * the bit, because gradients are reduced by the same calls and then gathered. */
+ * to their owners, every rank updates its own part of master weights and moments, and the new
+ * weights are gathered. With zero = 0 every rank keeps and updates everything; the numbers are the
+ * same to the bit, because gradients are reduced by the same calls and then gathered. */
 #ifndef CRIA_OPTIM_OPTIMIZER_H
 #define CRIA_OPTIM_OPTIMIZER_H
 
@@ -25,8 +25,8 @@ Status optimizer_init(Optimizer *o, uint64_t seed, Stream *stream);
 /* Makes the weights of every rank from the master weights of their owners. */
 Status optimizer_publish(Optimizer *o, Stream *stream);
 
-/* Reduces one bucket's gradients over all ranks (collective), beside `stream`: the backward of earlier
- * layers goes on meanwhile. optimizer_grad_norm waits for all of them. */
+/* Reduces one bucket's gradients over all ranks (collective), beside `stream`: the backward of
+ * earlier layers goes on meanwhile. optimizer_grad_norm waits for all of them. */
 Status optimizer_reduce_bucket(Optimizer *o, int bucket, Stream *stream);
 
 /* L2 norm over all reduced gradients, unscaled. The same double on every rank. */
@@ -40,8 +40,8 @@ enum { OPTIM_WEIGHT, OPTIM_M, OPTIM_V, OPTIM_STATES };
 float *optimizer_state(Optimizer *o, int which, const ParamPiece *piece);
 
 /* A checksum of each tensor that every rank holds whole: sums[which * n_params + i]
- * is of tensor i's weights (which = 0) and of its master weights and moments (1 + OPTIM_WEIGHT, ...),
- * which are 0 where ranks hold only their own. sums is host memory; waits for the stream. */
+ * is of tensor i's weights (which = 0) and of its master weights and moments (1 + OPTIM_WEIGHT,
+ * ...), which are 0 where ranks hold only their own. sums is host memory; waits for the stream. */
 enum { OPTIM_REPLICAS = 1 + OPTIM_STATES };
 Status optimizer_checksums(Optimizer *o, uint64_t *sums, Stream *stream);
 

@@ -5,7 +5,8 @@
 double schedule_lr(const OptimConfig *o, int64_t steps, int64_t t) {
     double lr = o->lr, min = o->min_lr;
     t += o->schedule_start - 1;
-    if (o->warmup_steps > 0 && t <= o->warmup_steps) return lr * (double)t / (double)o->warmup_steps;
+    if (o->warmup_steps > 0 && t <= o->warmup_steps)
+        return lr * (double)t / (double)o->warmup_steps;
     int64_t begin = o->warmup_steps, end = o->decay_steps > 0 ? o->decay_steps : steps;
     if (o->schedule == SCHEDULE_WSD) {
         int64_t length = o->decay_steps > 0 ? o->decay_steps : ceil_div(steps, 10);

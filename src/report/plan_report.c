@@ -116,8 +116,9 @@ static void backend_row(const AttnPlan *p, const CostModel *m, const RankTimes *
     double exposed = t->forward.exposed + t->backward.exposed;
     strbuf_printf(out, "%c %-10s%7d%8.2f %%%14.1f%14.1f%9.1f %%%12.1f%12.1f%9.1f %%\n",
                   chosen ? '>' : ' ', backend_name(p), p->n_stages, 100 * plan_summary(p).imbalance,
-                  bytes.forward / MIB, bytes.backward / MIB, dense > 0 ? 100 * moved / dense : 0.0, MICRO * t->forward.seconds,
-                  MICRO * t->backward.seconds, seconds(t) > 0 ? 100 * exposed / seconds(t) : 0.0);
+                  bytes.forward / MIB, bytes.backward / MIB, dense > 0 ? 100 * moved / dense : 0.0,
+                  MICRO * t->forward.seconds, MICRO * t->backward.seconds,
+                  seconds(t) > 0 ? 100 * exposed / seconds(t) : 0.0);
 }
 
 static void backend_table(const PlanReport *r, const RankTimes *slowest, StrBuf *out) {

@@ -29,6 +29,8 @@ Status guard_parse(GuardState *g, const char *text) {
         good = end != at && g->norms[i] >= 0;
     }
     if (good && *at == '\0') return OK;
-    return status_fail(ERR_USER, "cria.guard is '%.60s', expected three counts and the losses and "
-                                 "gradient norms of the last steps", text);
+    return status_fail(ERR_USER,
+                       "cria.guard is '%.60s', expected three counts and the losses and "
+                       "gradient norms of the last steps",
+                       text);
 }

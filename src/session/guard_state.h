@@ -1,4 +1,5 @@
-/* guard_state.h: what the guard against bad steps remembers of earlier ones, as checkpoints keep it. */
+/* guard_state.h: what the guard against bad steps remembers of earlier ones, as checkpoints keep
+ * it. */
 #ifndef CRIA_SESSION_GUARD_STATE_H
 #define CRIA_SESSION_GUARD_STATE_H
 

@@ -10,7 +10,9 @@
 #include "session/device.h"
 
 /* The loader's thread turns a micro-batch into this rank's part of it. */
-static void *prepare(void *ctx, const MicroBatch *mb) { return cp_batch_create(ctx, mb); }
+static void *prepare(void *ctx, const MicroBatch *mb) {
+    return cp_batch_create(ctx, mb);
+}
 static void release(void *ctx, void *prepared) {
     (void)ctx;
     cp_batch_free(prepared);
@@ -36,7 +38,8 @@ static bool splits_validation(const Config *c) {
     return second != NULL && strtod(second + 1, NULL) > 0;
 }
 
-/* As Megatron counts them: its order of the validation part depends on how many the run asks for. */
+/* As Megatron counts them: its order of the validation part depends on how many the run asks for.
+ */
 static int64_t validation_samples(const Config *c) {
     int64_t times = c->run.steps / c->run.eval_every + 1;
     return times * round_up(c->run.eval_sequences, c->batch.global);
@@ -173,13 +176,14 @@ static Status reserve(Session *s) {
                       .recompute = c->memory.recompute,
                       .lm_head_chunk = c->memory.lm_head_chunk};
     s->llama = llama_create(&o, &s->arena);
-    s->optimizer = optimizer_create(&c->optim, c->parallel.zero, s->table, s->ops, s->comm.world,
-                                    &s->arena);
+    s->optimizer =
+        optimizer_create(&c->optim, c->parallel.zero, s->table, s->ops, s->comm.world, &s->arena);
     arena_reserve(&s->arena, "activations", "loss", sizeof(double), (void **)&s->loss);
     return arena_check(&s->arena);
 }
 
-/* A group that spans nodes, all alike and filled in the order of ranks, is planned in two levels. */
+/* A group that spans nodes, all alike and filled in the order of ranks, is planned in two levels.
+ */
 static Status find_nodes(Session *s) {
     int64_t local = comm_local_size(), cp = s->config->parallel.cp;
     int64_t greatest[] = {local, -local, comm_local_rank() != s->rank % local};

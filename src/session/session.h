@@ -1,5 +1,6 @@
-/* session.h: everything a run consists of, opened from a Config in one place: backend, communicators,
- * data, parameter table, model, runtime, optimizer. Used by training, --dry-run and benchmarks. */
+/* session.h: everything a run consists of, opened from a Config in one place: backend,
+ * communicators, data, parameter table, model, runtime, optimizer. Used by training, --dry-run and
+ * benchmarks. */
 #ifndef CRIA_TRAIN_SESSION_H
 #define CRIA_TRAIN_SESSION_H
 
@@ -15,8 +16,8 @@ typedef struct {
     const Ops *ops;
     CommSet comm;
     int world, rank, dp, dp_rank;
-    int64_t micro_steps;  /* micro-batches a rank runs per step */
-    double step_tokens;   /* tokens of a global batch */
+    int64_t micro_steps; /* micro-batches a rank runs per step */
+    double step_tokens;  /* tokens of a global batch */
     Stream *stream;
     ParamTable *table;
     Arena arena;
@@ -24,7 +25,7 @@ typedef struct {
     CpRuntime *cp;
     Llama *llama;
     Optimizer *optimizer;
-    double *loss; /* device accumulator */
+    double *loss;                   /* device accumulator */
     Dataset *train_data, *val_data; /* val_data NULL: no evaluation */
     LoaderOptions loader;
     char *hf; /* HF_ENTRY (ckpt/hf.h) of the checkpoint resumed from, for those saved; NULL: none */

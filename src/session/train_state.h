@@ -1,5 +1,5 @@
-/* train_state.h: all of a run that is not a tensor, and how it and the tensors go into a checkpoint and come
- * back, whatever the number of ranks. */
+/* train_state.h: all of a run that is not a tensor, and how it and the tensors go into a checkpoint
+ * and come back, whatever the number of ranks. */
 #ifndef CRIA_TRAIN_STATE_H
 #define CRIA_TRAIN_STATE_H
 
@@ -24,8 +24,8 @@ CkptPiece *state_pieces(Session *s, int64_t most, int *n);
 /* A checkpoint's name for the weights (which = OPTIM_WEIGHT) or moments of a parameter; free it. */
 char *state_tensor_name(int which, const Param *p);
 
-/* The state as a checkpoint's entries cria.step, cria.tokens and cria.guard (NULL: it has none) tell
- * it. ERR_USER when they do not or contradict each other. */
+/* The state as a checkpoint's entries cria.step, cria.tokens and cria.guard (NULL: it has none)
+ * tell it. ERR_USER when they do not or contradict each other. */
 Status state_parse(TrainState *state, const char *step, const char *tokens, const char *guard);
 /* Loads weights and moments from an open checkpoint that has the right tensors (collective), and
  * compares the CRC-32 of every byte that a rank has read with those in the file. ERR_USER: the file

@@ -161,8 +161,7 @@ static Status wait_for_lock(int fd, const char *dir, double seconds, int *error)
         bool known = read_holder(fd, &h, &runs);
         double waited = time_now() - begin;
         if (runs) return lock_fail(ERR_USER, dir, waited, &h, true);
-        if (waited >= seconds)
-            return lock_fail(ERR_ENV, dir, waited, &h, known);
+        if (waited >= seconds) return lock_fail(ERR_ENV, dir, waited, &h, known);
         if (!told && waited >= 1)
             log_warn("run.dir %s is locked: waiting up to %.0f s", dir, seconds);
         told |= waited >= 1;
@@ -205,8 +204,10 @@ Status rundir_open(RunDir *d, const Config *config, const char *resume) {
     CHECK(lock(d, dir, seconds));
     if (resume == NULL) CHECK(holds_run(dir, &used));
     if (used)
-        return status_fail(ERR_USER, "%s already holds a run; --resume auto continues it, another "
-                                     "run.dir starts a new one", dir);
+        return status_fail(ERR_USER,
+                           "%s already holds a run; --resume auto continues it, another "
+                           "run.dir starts a new one",
+                           dir);
     return OK;
 }
 

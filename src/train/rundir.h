@@ -1,4 +1,5 @@
-/* rundir.h: the folder of a run: made if missing, locked against a second job, config.yaml written. */
+/* rundir.h: the folder of a run: made if missing, locked against a second job, config.yaml written.
+ */
 #ifndef CRIA_TRAIN_RUNDIR_H
 #define CRIA_TRAIN_RUNDIR_H
 

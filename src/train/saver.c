@@ -59,7 +59,8 @@ struct Saver {
 /* ---- the copy -------------------------------------------------------------------------------- */
 
 /* Asking for more than the host can give, page-locked at that, would not fail but have the kernel
- * end this job or another. A quarter stays for the page cache that checkpoints are written through. */
+ * end this job or another. A quarter stays for the page cache that checkpoints are written through.
+ */
 static Status check_memory(const Saver *v) {
     int64_t wanted = v->bytes * comm_local_size(), have = host_memory_available("") / 4 * 3;
     if (wanted <= have) return OK;

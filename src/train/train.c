@@ -79,7 +79,8 @@ static Status step(Train *t, StepResult *r) {
     sums[STOP] = stop_requested() || stop_time_is_up();
     sums[SAVE] = stop_take_save_request();
     sums[WRITTEN] = saver_ready(t->saver);
-    /* rank 0's, to the last bit: cos() of another CPU type may differ there, and so would the weights */
+    /* rank 0's, to the last bit: cos() of another CPU type may differ there, and so would the
+     * weights */
     if (s->rank == 0) sums[LR] = schedule_lr(&c->optim, c->run.steps, t->state.step + 1);
     CHECK(comm_all_reduce(s->comm.host, sums, SUMS, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
     double norm;
@@ -127,7 +128,8 @@ static Status report_step(Train *t, const StepResult *r) {
         bytes[k] = (s->comm.world->bytes_sent[k] + s->comm.cp->bytes_sent[k] - t->since_bytes[k]) /
                    (int64_t)n;
     double tok_s = s->step_tokens * n / seconds;
-    double flops = flops_train(&c->model, s->table, s->step_tokens * n, t->area) / seconds / s->world;
+    double flops =
+        flops_train(&c->model, s->table, s->step_tokens * n, t->area) / seconds / s->world;
     StepRecord record = {.step = t->state.step,
                          .steps = c->run.steps,
                          .loss = r->loss,
@@ -155,8 +157,9 @@ static Status evaluate(Train *t) {
     CHECK(eval_run(&t->s, t->state.step, &record.loss, &record.tokens));
     if (record.tokens == 0) {
         if (!t->warned_of_eval)
-            log_warn_once("the evaluation data have no target: data.eod_mask_loss leaves out the token "
-                          "after each data.eod, and they hold nothing else; there is no evaluation");
+            log_warn_once(
+                "the evaluation data have no target: data.eod_mask_loss leaves out the token "
+                "after each data.eod, and they hold nothing else; there is no evaluation");
         t->warned_of_eval = true;
         return OK;
     }
@@ -171,7 +174,9 @@ static Status save(Train *t, bool wait) {
 }
 
 /* True when `step` is a multiple of `every`; 0 means never. */
-static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+static bool due(int64_t step, int64_t every) {
+    return every > 0 && step % every == 0;
+}
 
 static Status loop(Train *t) {
     const Config *c = t->s.config;
@@ -203,8 +208,10 @@ static Status loop(Train *t) {
         }
         if (pause) reset_meter(t);
         if (r.stop && !last)
-            return status_fail(ERR_STOPPED, "stopped after step %lld as asked (%s); --resume auto "
-                                            "continues", (long long)t->state.step,
+            return status_fail(ERR_STOPPED,
+                               "stopped after step %lld as asked (%s); --resume auto "
+                               "continues",
+                               (long long)t->state.step,
                                stop_time_is_up() ? "run.time_limit_minutes" : "signal");
     }
     return OK;

@@ -1,5 +1,5 @@
-/* Preloaded by one_failing_rank_ends_the_job.sh, by way of MPI's profiling interface: on the rank that
- * BROKEN_RANK names, sends fail from the BROKEN_AFTER-th on, as a lost network does. */
+/* Preloaded by one_failing_rank_ends_the_job.sh, by way of MPI's profiling interface: on the rank
+ * that BROKEN_RANK names, sends fail from the BROKEN_AFTER-th on, as a lost network does. */
 #include <mpi.h>
 #include <stdlib.h>
 

@@ -1,6 +1,6 @@
 /* Preloaded by bad_batches_are_left_out.sh, by way of MPI's profiling interface: of the messages of
- * CORRUPT_BYTES bytes that rank 1 sends, those from number CORRUPT_FIRST to CORRUPT_LAST arrive with
- * CORRUPT_TO as their first float, as over a faulty network. */
+ * CORRUPT_BYTES bytes that rank 1 sends, those from number CORRUPT_FIRST to CORRUPT_LAST arrive
+ * with CORRUPT_TO as their first float, as over a faulty network. */
 #include <mpi.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Preloaded by clock_jumps_do_no_harm.sh: the time of day is another day at every look, as when a clock
- * is set, or a virtual machine wakes up elsewhere. CLOCK_MONOTONIC stays. */
+/* Preloaded by clock_jumps_do_no_harm.sh: the time of day is another day at every look, as when a
+ * clock is set, or a virtual machine wakes up elsewhere. CLOCK_MONOTONIC stays. */
 #include <stddef.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
