@@ -38,6 +38,7 @@ typedef struct {
 typedef struct {
     double loss, grad_norm, lr;
     bool stop, save; /* asked for by any rank */
+    bool time_is_up; /* and stop for this reason: a rank's clock may be ahead of another's */
     bool written;    /* every rank's saver has something done */
 } StepResult;
 
@@ -71,12 +72,13 @@ static Status guard(Train *t, StepNumbers *n, bool *update) {
 static Status step(Train *t, StepResult *r) {
     Session *s = &t->s;
     const Config *c = s->config;
-    enum { LOSS, COUNT, STOP, SAVE, WRITTEN, LR, SUMS };
+    enum { LOSS, COUNT, STOP, TIME_IS_UP, SAVE, WRITTEN, LR, SUMS };
     double sums[SUMS] = {0};
     CHECK(run_micro_batches(t, &sums[COUNT]));
     watchdog_beat(t->state.step + 1, "gradient norm");
     CHECK(session_take_loss(s, &sums[LOSS]));
-    sums[STOP] = stop_requested() || stop_time_is_up();
+    sums[STOP] = stop_requested();
+    sums[TIME_IS_UP] = stop_time_is_up();
     sums[SAVE] = stop_take_save_request();
     sums[WRITTEN] = saver_ready(t->saver);
     /* rank 0's, to the last bit: cos() of another CPU type may differ there, and so would the
@@ -94,7 +96,8 @@ static Status step(Train *t, StepResult *r) {
     *r = (StepResult){.loss = n.loss,
                       .grad_norm = n.grad_norm,
                       .lr = sums[LR],
-                      .stop = sums[STOP] > 0,
+                      .stop = sums[STOP] + sums[TIME_IS_UP] > 0,
+                      .time_is_up = sums[TIME_IS_UP] > 0,
                       .save = sums[SAVE] > 0,
                       .written = sums[WRITTEN] == s->world};
     double scale = 1 / n.count;
@@ -212,7 +215,7 @@ static Status loop(Train *t) {
                                "stopped after step %lld as asked (%s); --resume auto "
                                "continues",
                                (long long)t->state.step,
-                               stop_time_is_up() ? "run.time_limit_minutes" : "signal");
+                               r.time_is_up ? "run.time_limit_minutes" : "signal");
     }
     return OK;
 }
