@@ -1,14 +1,17 @@
 /* What all ranks must hold alike: mpirun -n {1,2,3,4} mpi_agree
  * ranks: 1 2 3 4
  * Weights, moments or state that differ by one bit on one rank are found and named, on every rank;
- * ZeRO changes no bit.
+ * ZeRO changes no bit. What one rank works at for long is progress of all.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "base/progress.h"
 #include "base/rng.h"
 #include "comm/agree.h"
+#include "comm/work.h"
 #include "health/agree.h"
 #include "check.h"
 
@@ -149,8 +152,34 @@ static void zero_changes_no_bit(void) {
     EXPECT(on == train_without_all_reduce("parallel.zero=0"));
 }
 
+/* On the last rank it takes a while, in small parts, and fails. */
+static Status work_slowly(void *size) {
+    enum { PARTS = 8, PART_NS = 30 * 1000 * 1000 };
+    if (comm_world_rank() + 1 < *(int *)size) return OK;
+    for (int i = 0; i < PARTS; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = PART_NS}, NULL);
+        progress_note();
+    }
+    return status_fail(ERR_USER, "the last rank's work fails");
+}
+
+/* Every rank sees the progress of the one that works, and its failure. */
+static void work_is_agreed_on(void) {
+    Comm *host;
+    EXPECT_OK(comm_mpi_create(&host));
+    int size = comm_world_size(), larger = size + 1;
+    int64_t before = progress_read().beats;
+    expect_fails(comm_agree_on_work(host, "working", work_slowly, &size), ERR_USER,
+                 size > 1 ? ": the last rank's work fails" : "the last rank's work fails");
+    EXPECT(progress_read().beats >= before + 3);
+    EXPECT(strcmp(progress_read().phase, "working") == 0);
+    EXPECT_OK(comm_agree_on_work(host, "working", work_slowly, &larger));
+    comm_free(host);
+}
+
 int main(void) {
     comm_start();
+    work_is_agreed_on();
     texts_are_compared();
     devices_are_compared();
     weights_are_compared("parallel.zero=1");

@@ -9,6 +9,8 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "base/progress.h"
+
 /* One read or write is at most this long: it is still in cache when its CRC is computed. */
 enum { BLOCK = 4 << 20 };
 
@@ -128,6 +130,7 @@ int file_read_at(int fd, void *dst, int64_t n, int64_t offset) {
         if (got == 0) return FILE_ENDS;
         if (got < 0 && errno != EINTR) return errno;
         if (got > 0) done += got;
+        progress_note();
     }
     return 0;
 }

@@ -11,6 +11,7 @@
 
 #include "data/gzip.h"
 #include "base/file.h"
+#include "base/progress.h"
 
 struct ByteFile {
     char *path;
@@ -54,6 +55,7 @@ static Status open_file(ByteFile *f) {
 static Status read_file(const ByteFile *f, int64_t offset, int64_t n, void *out) {
     for (int64_t done = 0; done < n;) {
         ssize_t got = pread(f->fd, (char *)out + done, (size_t)(n - done), (off_t)(offset + done));
+        progress_note();
         if (got < 0 && errno != EINTR)
             return status_fail(ERR_ENV, "cannot read %s at byte %lld: %s", f->path,
                                (long long)(offset + done), strerror(errno));

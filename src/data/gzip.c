@@ -10,6 +10,7 @@
 
 #include "data/gzip_index.h"
 #include "base/log.h"
+#include "base/progress.h"
 
 enum { CHUNK = 1 << 16 };
 
@@ -110,6 +111,7 @@ static Status refill(Gzip *g) {
     while (got < 0 && errno == EINTR);
     if (got < 0) return status_fail(ERR_ENV, "cannot read %s: %s", g->path, strerror(errno));
     if (got == 0) return damaged(g, "it ends early");
+    progress_note();
     g->read_to += got;
     g->stream.next_in = g->in;
     g->stream.avail_in = (uInt)got;

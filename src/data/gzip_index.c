@@ -11,6 +11,7 @@
 #include <zlib.h>
 
 #include "base/file.h"
+#include "base/progress.h"
 
 _Static_assert(sizeof(GzipPoint) == 32, "a point is written as it is");
 _Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "token files and indices are little-endian");
@@ -122,6 +123,7 @@ static Status scan(Builder *b, z_stream *z, int fd, const char *path, int64_t by
                 if (inside || read_to < bytes) st = damaged(path, read_to, "it ends early");
                 break;
             }
+            progress_note();
             read_to += got;
             z->next_in = in;
             z->avail_in = (uInt)got;

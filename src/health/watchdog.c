@@ -1,13 +1,13 @@
 #include "health/watchdog.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <time.h>
 
 #include "base/base.h"
 #include "comm/comm.h"
 #include "base/log.h"
+#include "base/progress.h"
 
 enum {
     SUSPENDED_SECONDS = 5
@@ -20,8 +20,6 @@ static struct {
     pthread_cond_t wake;
     bool running, stop;
     double limit;
-    atomic_llong beats, step;
-    _Atomic(const char *) phase;
 } watchdog = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 /* "cria: error (rank 1): " as log.c has it; this must not wait for memory or for the log. */
@@ -32,13 +30,13 @@ static int format_label(char *out, size_t size) {
 
 static void end_stuck_job(double seconds) {
     char text[512], step[32] = "";
-    long long n = atomic_load(&watchdog.step);
-    if (n > 0) snprintf(step, sizeof step, " of step %lld", n);
+    Progress at = progress_read();
+    if (at.step > 0) snprintf(step, sizeof step, " of step %lld", (long long)at.step);
     int label = format_label(text, sizeof text);
     snprintf(text + label, sizeof text - (size_t)label,
              "no progress for %.0f s in phase '%s'%s: a rank is dead or stuck; ending the job "
              "(run.watchdog_seconds). --resume auto continues from the last checkpoint\n",
-             seconds, atomic_load(&watchdog.phase), step);
+             seconds, at.phase, step);
     comm_last_words(text);
     comm_abort(status_exit_code(ERR_ENV));
 }
@@ -55,11 +53,11 @@ static void end_orphan(void) {
 
 static void *watch(void *unused) {
     (void)unused;
-    long long seen = -1;
+    int64_t seen = -1;
     double idle = 0, last = time_now();
     pthread_mutex_lock(&watchdog.mutex);
     while (!watchdog.stop) {
-        long long beats = atomic_load(&watchdog.beats);
+        int64_t beats = progress_read().beats;
         double now = time_now(), passed = now - last;
         last = now;
         /* After a job was suspended its ranks wake one after the other, and count anew. */
@@ -97,9 +95,7 @@ void watchdog_set_limit(double seconds) {
 }
 
 void watchdog_beat(int64_t step, const char *phase) {
-    atomic_store(&watchdog.step, step);
-    atomic_store(&watchdog.phase, phase);
-    atomic_fetch_add(&watchdog.beats, 1);
+    progress_beat(step, phase);
 }
 
 void watchdog_stop(void) {

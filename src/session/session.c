@@ -7,6 +7,7 @@
 #include "data/share.h"
 #include "base/log.h"
 #include "comm/agree.h"
+#include "comm/work.h"
 #include "session/device.h"
 
 /* The loader's thread turns a micro-batch into this rank's part of it. */
@@ -114,11 +115,15 @@ static Status open_device(Session *s, char **why_cpu) {
     return device_check_model(c, s->ops->gpu);
 }
 
+static Status open_data(void *session) {
+    Session *s = session;
+    return session_open_data(s->config, &s->train_data, &s->val_data);
+}
+
 /* What one rank alone can find wrong. */
-static Status open_alone(Session *s, bool data, char **why_cpu) {
+static Status open_alone(Session *s, char **why_cpu) {
     CHECK(config_check_world(s->config, comm_world_size()));
-    CHECK(open_device(s, why_cpu));
-    return data ? session_open_data(s->config, &s->train_data, &s->val_data) : OK;
+    return open_device(s, why_cpu);
 }
 
 /* One warning, of the first rank that computes on a CPU unasked. */
@@ -139,7 +144,9 @@ static DatasetUse data_use(const Config *c, const char *name) {
 }
 
 /* All ranks have the same data: one looks into them. */
-static Status check_data(const Session *s) {
+static Status check_data(void *session) {
+    const Session *s = session;
+    if (comm_world_rank() != 0) return OK;
     DatasetUse train = data_use(s->config, "data.train"), val = data_use(s->config, "data.val");
     train.epochs = (double)s->config->run.steps * (double)s->config->batch.global /
                    (double)dataset_epoch_samples(s->train_data);
@@ -150,13 +157,15 @@ static Status check_data(const Session *s) {
 
 static Status open_alike(Session *s, Comm *host, bool data) {
     char *why_cpu = NULL;
-    Status st = comm_agree(host, open_alone(s, data, &why_cpu));
+    Status st = comm_agree(host, open_alone(s, &why_cpu));
     if (st == OK) st = warn_of_cpu(host, why_cpu);
     if (st == OK) st = agree_device(host, s->ops);
+    /* A compressed file may have to be read to its end once. */
+    if (st == OK && data) st = comm_agree_on_work(host, "opening data", open_data, s);
     if (st == OK && data) st = agree_data(s, host);
     if (st == OK && data) {
         share_unlink_all(); /* every rank has them open */
-        st = comm_agree(host, host->rank == 0 ? check_data(s) : OK);
+        st = comm_agree_on_work(host, "looking into the data", check_data, s);
     }
     free(why_cpu);
     return st;

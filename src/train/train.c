@@ -363,7 +363,7 @@ Status train_run(const Config *config, const TrainOptions *options) {
     Status st;
     watchdog_beat(0, "comparing how ranks were started");
     CHECK_GOTO(agree_start(config, options->resume, options->dry_run), done);
-    watchdog_beat(0, "opening data and devices");
+    watchdog_beat(0, "opening devices");
     CHECK_GOTO(session_open(&t.s, config, NULL), done);
     StrBuf text = {0};
     session_describe(&t.s, &text);
