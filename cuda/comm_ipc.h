@@ -1,6 +1,6 @@
 /* comm_ipc.h: grouped transfers between GPUs of one machine, without NCCL. Private to cuda/. */
-#ifndef CRIA_CUDA_COMM_PEER_H
-#define CRIA_CUDA_COMM_PEER_H
+#ifndef CRIA_CUDA_COMM_IPC_H
+#define CRIA_CUDA_COMM_IPC_H
 
 #include "device.h"
 

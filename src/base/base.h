@@ -1,7 +1,7 @@
 /* base.h: what every module may use: Status with its error trail, always-on checks, checked
  * arithmetic, accounted allocation, and a growable string. Depends on libc and text.h alone. */
-#ifndef CRIA_BASE_H
-#define CRIA_BASE_H
+#ifndef CRIA_BASE_BASE_H
+#define CRIA_BASE_BASE_H
 
 #include <stdarg.h>
 #include <stdbool.h>

@@ -1,8 +1,8 @@
 /* file.h: what several modules need of files: opening for reading, whole transfers at byte offsets
  * with the CRC-32 of what was moved, and files that are replaced whole. Transfers return 0, an
  * errno value, or FILE_ENDS, so that threads can use them; the caller words the message. */
-#ifndef CRIA_FILE_H
-#define CRIA_FILE_H
+#ifndef CRIA_BASE_FILE_H
+#define CRIA_BASE_FILE_H
 
 #include "base/base.h"
 

@@ -8,8 +8,8 @@
  *     while (json_object_next(&j, &key)) { ...read or skip exactly one value...; free(key); }
  *
  * The first problem sticks in `error`; from then on every call returns false, 0 or NULL. */
-#ifndef CRIA_JSON_H
-#define CRIA_JSON_H
+#ifndef CRIA_BASE_JSON_H
+#define CRIA_BASE_JSON_H
 
 #include "base/base.h"
 

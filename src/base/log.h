@@ -1,7 +1,7 @@
 /* log.h: words for people. info goes to stdout from rank 0 only; warnings and errors go to stderr
  * with a rank prefix. Numbers for machines go through sinks (metrics/sink.h). */
-#ifndef CRIA_LOG_H
-#define CRIA_LOG_H
+#ifndef CRIA_BASE_LOG_H
+#define CRIA_BASE_LOG_H
 
 void log_init(int rank, int world);
 void log_info(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* rank 0 */

@@ -5,8 +5,8 @@
  *
  * By default a write waits for its reader, and a failure is remembered for output_finish(). During
  * training nothing may wait for a reader: a line that cannot be written at once is left out. */
-#ifndef CRIA_OUTPUT_H
-#define CRIA_OUTPUT_H
+#ifndef CRIA_BASE_OUTPUT_H
+#define CRIA_BASE_OUTPUT_H
 
 #include "base/base.h"
 

@@ -1,8 +1,8 @@
 /* rng.h: counter-based random numbers (Philox4x32-10; Salmon et al., "Parallel random numbers: as
  * easy as 1, 2, 3", SC 2011). No hidden state: a draw is a pure function of (seed, stream, index),
  * so any rank can compute any draw, and restarts need nothing saved. */
-#ifndef CRIA_RNG_H
-#define CRIA_RNG_H
+#ifndef CRIA_BASE_RNG_H
+#define CRIA_BASE_RNG_H
 
 #include <stdint.h>
 

@@ -1,6 +1,6 @@
 /* text.h: UTF-8, and text that is safe to print on a terminal. Depends on libc alone. */
-#ifndef CRIA_TEXT_H
-#define CRIA_TEXT_H
+#ifndef CRIA_BASE_TEXT_H
+#define CRIA_BASE_TEXT_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 /* data_inspect.h: cria data inspect. */
-#ifndef CRIA_DATA_INSPECT_H
-#define CRIA_DATA_INSPECT_H
+#ifndef CRIA_CLI_DATA_INSPECT_H
+#define CRIA_CLI_DATA_INSPECT_H
 
 #include "base/base.h"
 

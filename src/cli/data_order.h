@@ -1,7 +1,7 @@
 /* data_order.h: `cria data order`: which samples a step of a configuration trains on, and where
  * their tokens are. Needs the token files, no MPI and no device. */
-#ifndef CRIA_TRAIN_ORDER_COMMAND_H
-#define CRIA_TRAIN_ORDER_COMMAND_H
+#ifndef CRIA_CLI_DATA_ORDER_H
+#define CRIA_CLI_DATA_ORDER_H
 
 #include "config/config.h"
 

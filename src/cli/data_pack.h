@@ -1,7 +1,7 @@
 /* data_pack.h: cria data pack: token files of any format into one format, in shards, compressed,
  * with a part of the documents held out. */
-#ifndef CRIA_DATA_PACK_H
-#define CRIA_DATA_PACK_H
+#ifndef CRIA_CLI_DATA_PACK_H
+#define CRIA_CLI_DATA_PACK_H
 
 #include "base/base.h"
 

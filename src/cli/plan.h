@@ -1,7 +1,7 @@
 /* plan.h: `cria plan`: what a configuration amounts to on any number of ranks, computed on
  * one machine without MPI, devices or data. */
-#ifndef CRIA_TRAIN_PLAN_COMMAND_H
-#define CRIA_TRAIN_PLAN_COMMAND_H
+#ifndef CRIA_CLI_PLAN_H
+#define CRIA_CLI_PLAN_H
 
 #include "config/config.h"
 

@@ -8,8 +8,8 @@
  * Counts are elements of the given type. Buffers are memory of the communicator's side. A group's
  * messages from one rank to another match in the order they were added; a rank may send to itself.
  * A communicator serves one calling thread at a time. */
-#ifndef CRIA_COMM_H
-#define CRIA_COMM_H
+#ifndef CRIA_COMM_COMM_H
+#define CRIA_COMM_COMM_H
 
 #include "base/base.h"
 #include "ops/ops.h"

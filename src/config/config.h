@@ -1,8 +1,8 @@
 /* config.h: the configuration of a run. One static table of keys (name, type, default, bounds,
  * help) drives parsing (libyaml events), key=value overrides, printing, `cria config` and the docs.
  */
-#ifndef CRIA_CONFIG_H
-#define CRIA_CONFIG_H
+#ifndef CRIA_CONFIG_CONFIG_H
+#define CRIA_CONFIG_CONFIG_H
 
 #include "base/base.h"
 

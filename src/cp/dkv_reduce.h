@@ -1,7 +1,7 @@
 /* dkv_reduce.h: the owner's reduction of partial dKV rows that other ranks send back, in either
  * form of magi. Private to src/cp. */
-#ifndef CRIA_CP_MAGI_SUM_H
-#define CRIA_CP_MAGI_SUM_H
+#ifndef CRIA_CP_DKV_REDUCE_H
+#define CRIA_CP_DKV_REDUCE_H
 
 #include "cp/runtime.h"
 

@@ -1,6 +1,6 @@
 /* magi_fused.h: magi as one fused attention call per direction. Private to src/cp. */
-#ifndef CRIA_CP_MAGI_WHOLE_H
-#define CRIA_CP_MAGI_WHOLE_H
+#ifndef CRIA_CP_MAGI_FUSED_H
+#define CRIA_CP_MAGI_FUSED_H
 
 #include "cp/runtime.h"
 

@@ -1,7 +1,7 @@
 /* nonfinite.h: who made the NaN. Both are collective, and set *found on every rank to what the
  * lowest rank that found something has to say, which the caller frees, or NULL. */
-#ifndef CRIA_TRAIN_NONFINITE_H
-#define CRIA_TRAIN_NONFINITE_H
+#ifndef CRIA_HEALTH_NONFINITE_H
+#define CRIA_HEALTH_NONFINITE_H
 
 #include "session/session.h"
 

@@ -1,7 +1,7 @@
 /* watchdog.h: a thread that ends the job when this rank makes no progress, which is what every rank
  * sees when one of them is dead or stuck, and when the process that started this rank is dead. */
-#ifndef CRIA_TRAIN_WATCHDOG_H
-#define CRIA_TRAIN_WATCHDOG_H
+#ifndef CRIA_HEALTH_WATCHDOG_H
+#define CRIA_HEALTH_WATCHDOG_H
 
 #include <stdint.h>
 

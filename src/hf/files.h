@@ -1,7 +1,7 @@
 /* files.h: reading a Hugging Face directory: its small text files, and all its weight files as
  * one list of tensors. */
-#ifndef CRIA_CKPT_HF_FILES_H
-#define CRIA_CKPT_HF_FILES_H
+#ifndef CRIA_HF_FILES_H
+#define CRIA_HF_FILES_H
 
 #include "ckpt/checkpoint.h"
 #include "hf/hf.h"

@@ -8,8 +8,8 @@
  * training as HfExtra; of generation_config.json only what config.json has, too, is kept.
  *
  * No more than a few MiB of weights are in memory at a time, whatever the size of the model. */
-#ifndef CRIA_CKPT_HF_H
-#define CRIA_CKPT_HF_H
+#ifndef CRIA_HF_HF_H
+#define CRIA_HF_HF_H
 
 #include "ckpt/safetensors.h"
 #include "config/config.h"

@@ -1,6 +1,6 @@
 /* shards.h: which file of an export each tensor goes to, as transformers 4 fills them. */
-#ifndef CRIA_CKPT_HF_SHARDS_H
-#define CRIA_CKPT_HF_SHARDS_H
+#ifndef CRIA_HF_SHARDS_H
+#define CRIA_HF_SHARDS_H
 
 #include "model/params.h"
 

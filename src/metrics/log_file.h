@@ -1,8 +1,8 @@
 /* log_file.h: a file to which whole records are appended. A record that does not fit, as on a full
  * disk, leaves nothing behind: the records after it can be read. A log that cannot be written is no
  * reason to stop a run. */
-#ifndef CRIA_TRAIN_LOG_FILE_H
-#define CRIA_TRAIN_LOG_FILE_H
+#ifndef CRIA_METRICS_LOG_FILE_H
+#define CRIA_METRICS_LOG_FILE_H
 
 #include <sys/types.h>
 

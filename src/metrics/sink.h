@@ -1,7 +1,7 @@
 /* sink.h: seam 4, where the numbers of a run go. Rows: console (a line a step), jsonl (log.jsonl,
  * for programs), tensorboard (event files). Only rank 0 has sinks. */
-#ifndef CRIA_TRAIN_SINK_H
-#define CRIA_TRAIN_SINK_H
+#ifndef CRIA_METRICS_SINK_H
+#define CRIA_METRICS_SINK_H
 
 #include "comm/comm.h"
 

@@ -2,8 +2,8 @@
  * buffers by region and name (nothing is allocated: --dry-run stops here and prints the table);
  * then arena_commit makes one allocation and fills in the pointers. Buffers are 256-byte aligned.
  */
-#ifndef CRIA_ARENA_H
-#define CRIA_ARENA_H
+#ifndef CRIA_OPS_ARENA_H
+#define CRIA_OPS_ARENA_H
 
 #include "ops/ops.h"
 

@@ -12,8 +12,8 @@
  * next stream_sync(). CPU streams are synchronous: the work is done when the call returns. With
  * set_deterministic(true) every op gives the same bits for the same inputs, in every run and with
  * any number of host threads. */
-#ifndef CRIA_OPS_H
-#define CRIA_OPS_H
+#ifndef CRIA_OPS_OPS_H
+#define CRIA_OPS_OPS_H
 
 #include "attn/tiles.h"
 #include "base/base.h"

@@ -1,7 +1,7 @@
 /* plan_report.h: what a plan amounts to, for people and for programs: who computes and moves how
  * much, and the times that the cost model predicts. */
-#ifndef CRIA_ATTN_PLAN_REPORT_H
-#define CRIA_ATTN_PLAN_REPORT_H
+#ifndef CRIA_REPORT_PLAN_REPORT_H
+#define CRIA_REPORT_PLAN_REPORT_H
 
 #include "attn/plan.h"
 

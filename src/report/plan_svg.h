@@ -1,8 +1,8 @@
 /* plan_svg.h: a picture of a plan. The mask, queries down and keys across: a pair has the colour of
  * the rank that computes it, lighter the later the stage in which the key's rows arrive. Beside it
  * what every rank computes and receives, below the predicted timeline of each rank. */
-#ifndef CRIA_ATTN_PLAN_SVG_H
-#define CRIA_ATTN_PLAN_SVG_H
+#ifndef CRIA_REPORT_PLAN_SVG_H
+#define CRIA_REPORT_PLAN_SVG_H
 
 #include "attn/plan.h"
 

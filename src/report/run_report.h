@@ -1,7 +1,7 @@
 /* run_report.h: what a run amounts to before it starts: parameters, world map, batch arithmetic,
  * FLOPs, memory. For --dry-run, the banner and `cria plan`. */
-#ifndef CRIA_TRAIN_DESCRIBE_H
-#define CRIA_TRAIN_DESCRIBE_H
+#ifndef CRIA_REPORT_RUN_REPORT_H
+#define CRIA_REPORT_RUN_REPORT_H
 
 #include "session/session.h"
 

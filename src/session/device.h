@@ -1,6 +1,6 @@
 /* device.h: which backend a process computes on, and whether it can run the model. */
-#ifndef CRIA_TRAIN_DEVICE_H
-#define CRIA_TRAIN_DEVICE_H
+#ifndef CRIA_SESSION_DEVICE_H
+#define CRIA_SESSION_DEVICE_H
 
 #include "config/config.h"
 #include "ops/ops.h"

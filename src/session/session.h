@@ -1,8 +1,8 @@
 /* session.h: everything a run consists of, opened from a Config in one place: backend,
  * communicators, data, parameter table, model, runtime, optimizer. Used by training, --dry-run and
  * benchmarks. */
-#ifndef CRIA_TRAIN_SESSION_H
-#define CRIA_TRAIN_SESSION_H
+#ifndef CRIA_SESSION_SESSION_H
+#define CRIA_SESSION_SESSION_H
 
 #include "comm/comm.h"
 #include "config/config.h"

@@ -1,7 +1,7 @@
 /* train_state.h: all of a run that is not a tensor, and how it and the tensors go into a checkpoint
  * and come back, whatever the number of ranks. */
-#ifndef CRIA_TRAIN_STATE_H
-#define CRIA_TRAIN_STATE_H
+#ifndef CRIA_SESSION_TRAIN_STATE_H
+#define CRIA_SESSION_TRAIN_STATE_H
 
 #include "ckpt/checkpoint.h"
 #include "session/guard_state.h"

@@ -79,10 +79,10 @@ if [ "${DEVICE:-cpu}" = cuda ]; then
 fi
 
 # ---- what keeps models from each kernel and each REQUIRE -------------------------------------------
-# A kernel that is not listed is one whose limits nobody has compared with ops_limits.c; then
+# A kernel that is not listed is one whose limits nobody has compared with ops/limits.c; then
 # tests/test_ops_limits.c, which repeats the conditions, and this list need a line.
 #   limit   gpu_model_problems() refuses what it cannot run
-#   any     runs every size that the bounds of the keys in config_keys.c and the memory of a GPU allow
+#   any     runs every size that the bounds of the keys in config/keys.c and the memory of a GPU allow
 #   bug     only a mistake in cria can reach it
 
 cat >"$work/expected" <<'LIST'
