@@ -50,5 +50,5 @@ void cuda_adamw(float *master, float *m, float *v, void *param, const float *gra
         adamw_kernel<W><<<(unsigned)ceil_div(threads, THREADS), THREADS, 0, stream->s>>>(
             master, m, v, (bf16 *)param, grad, *step, 1 / step->bias1, 1 / step->bias2, n);
     });
-    CUDA_LAUNCHED("adamw");
+    CUDA_CHECK_LAUNCH("adamw");
 }

@@ -29,5 +29,5 @@ extern "C" void cuda_attention_delta(float *delta, const void *d_o, const void *
     dim3 grid((unsigned)ceil_div(S, 16), (unsigned)H);
     delta_kernel<<<grid, 256, 0, stream->s>>>(delta, (const __nv_bfloat16 *)d_o,
                                               (const __nv_bfloat16 *)o, S, H, D);
-    CUDA_LAUNCHED("attention_delta");
+    CUDA_CHECK_LAUNCH("attention_delta");
 }

@@ -123,7 +123,7 @@ extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, 
         work->dq_order = (int32_t *)(base + zero_bytes);
         int64_t used = list_place(&work->by_q, &by_q, image, base + list_at);
         list_place(&work->by_k, &by_k, image + used, base + list_at + used);
-        CUDA_NOTE(cudaMemsetAsync(base, 0, (size_t)zero_bytes, stream->s));
+        CUDA_CHECK_DEFERRED(cudaMemsetAsync(base, 0, (size_t)zero_bytes, stream->s));
         cuda_upload(base + list_at, image, bytes, stream);
         free(image);
         *out = work;
@@ -141,7 +141,7 @@ extern "C" Status cuda_attn_work_create(AttnWork **work, const Band *bands, int6
 
 extern "C" void cuda_attn_work_free(AttnWork *work) {
     if (work == NULL) return;
-    CUDA_NOTE(cudaFreeAsync(work->memory, work->stream));
+    CUDA_CHECK_DEFERRED(cudaFreeAsync(work->memory, work->stream));
     free(work);
 }
 
@@ -158,7 +158,7 @@ extern "C" void cuda_attention_fwd(void *o, float *o_acc, float *lse, const void
     if (work->shape.Sq == 0) return;
     REQUIRE(work->remote.n == 0 || (!resume && o != NULL && o_acc != NULL));
     (work->sm90 ? attn_sm90_fwd : attn_portable_fwd)(o, o_acc, lse, q, kv, work, resume, stream->s);
-    CUDA_LAUNCHED("attention_fwd");
+    CUDA_CHECK_LAUNCH("attention_fwd");
 }
 
 extern "C" void cuda_attention_bwd(float *dq, float *dkv, const void *d_o, const void *q,
@@ -172,5 +172,5 @@ extern "C" void cuda_attention_bwd(float *dq, float *dkv, const void *d_o, const
     else
         attn_portable_bwd(dq, dkv, d_o, q, kv, lse, delta, work, accumulate_dq, accumulate_dkv,
                           stream->s);
-    CUDA_LAUNCHED("attention_bwd");
+    CUDA_CHECK_LAUNCH("attention_bwd");
 }

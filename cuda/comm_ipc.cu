@@ -161,7 +161,8 @@ static void copy(Peers *p, int64_t n, cudaStream_t stream) {
     if (n == 0) return;
     how.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
     how.flags = cudaMemcpyFlagPreferOverlapWithCompute;
-    CUDA_NOTE(cudaMemcpyBatchAsync(p->to, p->from, p->sizes, (size_t)n, &how, &first, 1, stream));
+    CUDA_CHECK_DEFERRED(
+        cudaMemcpyBatchAsync(p->to, p->from, p->sizes, (size_t)n, &how, &first, 1, stream));
 }
 
 /* Waits for flags, and raises them, by the stream itself: a kernel might find no room beside the
@@ -192,11 +193,11 @@ Status peers_begin(Peers *p, int64_t number, const Group *group, cudaStream_t af
     if (group->gate.flag != NULL) {
         CHECK(pass_gate(group->gate, p->posts));
     } else {
-        CUDA_NOTE(cudaEventRecord(p->handed, after));
-        CUDA_NOTE(cudaStreamWaitEvent(p->posts, p->handed, 0));
+        CUDA_CHECK_DEFERRED(cudaEventRecord(p->handed, after));
+        CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(p->posts, p->handed, 0));
     }
-    CUDA_NOTE(cudaEventRecord(ready, p->posts));
-    CUDA_NOTE(cudaStreamWaitEvent(joined, ready, 0)); /* destinations are free, too */
+    CUDA_CHECK_DEFERRED(cudaEventRecord(ready, p->posts));
+    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(joined, ready, 0)); /* destinations are free, too */
     return post(p, number, group);
 }
 
@@ -209,7 +210,7 @@ static bool receives_from(const Group *group, int r) {
 /* Makes `stream` wait until what r sends is there. */
 static void wait_for_peer(Peers *p, int64_t number, int r, cudaStream_t stream) {
     wait_for(&p->boards[r].posted, number);
-    CUDA_NOTE(cudaStreamWaitEvent(stream, p->peers[r].ready[number % RING], 0));
+    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(stream, p->peers[r].ready[number % RING], 0));
 }
 
 /* All that this rank receives comes from r (-1: nothing does): on one stream, signals in between.
@@ -232,11 +233,12 @@ static Status pull_all(Peers *p, int64_t number, const Group *group, cudaStream_
         Peer *peer = &p->peers[r];
         int64_t at = 0;
         if (!peer->reached || !receives_from(group, r)) continue;
-        CUDA_NOTE(cudaStreamWaitEvent(peer->copies, p->peers[p->rank].ready[number % RING], 0));
+        CUDA_CHECK_DEFERRED(
+            cudaStreamWaitEvent(peer->copies, p->peers[p->rank].ready[number % RING], 0));
         wait_for_peer(p, number, r, peer->copies);
         copy(p, match(p, number, r, group, 0, group->n, &at), peer->copies);
-        CUDA_NOTE(cudaEventRecord(peer->copied, peer->copies));
-        CUDA_NOTE(cudaStreamWaitEvent(joined, peer->copied, 0));
+        CUDA_CHECK_DEFERRED(cudaEventRecord(peer->copied, peer->copies));
+        CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(joined, peer->copied, 0));
     }
     for (int i = 0; i < group->n_signals; i++) CHECK(raise(group->signals[i].flag, joined));
     return OK;
@@ -251,9 +253,9 @@ Status peers_pull(Peers *p, int64_t number, const Group *group, cudaStream_t joi
     }
     CHECK(sources <= 1 ? pull_one(p, number, group, source, joined)
                        : pull_all(p, number, group, joined));
-    CUDA_NOTE(cudaEventRecord(p->peers[p->rank].pulled[number % RING], joined));
+    CUDA_CHECK_DEFERRED(cudaEventRecord(p->peers[p->rank].pulled[number % RING], joined));
     publish(&p->boards[p->rank].pulled, number);
-    return cuda_fault();
+    return cuda_deferred_error();
 }
 
 void peers_wait(Peers *p, int64_t number, cudaStream_t stream) {
@@ -263,7 +265,7 @@ void peers_wait(Peers *p, int64_t number, cudaStream_t stream) {
         const Peer *peer = &p->peers[r];
         if (r == p->rank || !(known ? peer->sent[slot] : peer->reached)) continue;
         wait_for(&p->boards[r].pulled, number);
-        CUDA_NOTE(cudaStreamWaitEvent(stream, peer->pulled[slot], 0));
+        CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(stream, peer->pulled[slot], 0));
     }
 }
 
@@ -271,8 +273,8 @@ void peers_wait(Peers *p, int64_t number, cudaStream_t stream) {
 
 static bool make_own(Peers *p, Handles *h) {
     Peer *own = &p->peers[p->rank];
-    bool ok = CUDA_NOTE(cudaStreamCreateWithFlags(&p->posts, cudaStreamNonBlocking)) &&
-              CUDA_NOTE(cudaEventCreateWithFlags(&p->handed, cudaEventDisableTiming)) &&
+    bool ok = CUDA_CHECK_DEFERRED(cudaStreamCreateWithFlags(&p->posts, cudaStreamNonBlocking)) &&
+              CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&p->handed, cudaEventDisableTiming)) &&
               cudaIpcGetMemHandle(&h->memory, p->base) == cudaSuccess;
     for (int i = 0; i < RING && ok; i++) {
         const unsigned flags = cudaEventDisableTiming | cudaEventInterprocess;
@@ -288,8 +290,9 @@ static bool make_own(Peers *p, Handles *h) {
 static bool open_peer(Peers *p, int r, const Handles *h) {
     Peer *peer = &p->peers[r];
     void *base = p->base;
-    bool ok = CUDA_NOTE(cudaStreamCreateWithFlags(&peer->copies, cudaStreamNonBlocking)) &&
-              CUDA_NOTE(cudaEventCreateWithFlags(&peer->copied, cudaEventDisableTiming));
+    bool ok =
+        CUDA_CHECK_DEFERRED(cudaStreamCreateWithFlags(&peer->copies, cudaStreamNonBlocking)) &&
+        CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&peer->copied, cudaEventDisableTiming));
     if (r != p->rank) {
         ok = ok &&
              cudaIpcOpenMemHandle(&base, h->memory, cudaIpcMemLazyEnablePeerAccess) == cudaSuccess;
@@ -316,14 +319,14 @@ static bool arrives(Peers *p, int r, char *to, int64_t n) {
     int64_t bytes = n * (int64_t)sizeof(uint64_t);
     uint64_t *expected = NEW(uint64_t, n), *found = NEW(uint64_t, n);
     make_pattern(expected, n, r);
-    CUDA_NOTE(cudaMemsetAsync(to, 0, (size_t)bytes, p->posts));
+    CUDA_CHECK_DEFERRED(cudaMemsetAsync(to, 0, (size_t)bytes, p->posts));
     grow(p, 1);
     p->to[0] = to;
     p->from[0] = p->peers[r].base;
     p->sizes[0] = (size_t)bytes;
     copy(p, 1, p->posts);
-    CUDA_NOTE(cudaMemcpyAsync(found, to, (size_t)bytes, cudaMemcpyDefault, p->posts));
-    CUDA_NOTE(cudaStreamSynchronize(p->posts));
+    CUDA_CHECK_DEFERRED(cudaMemcpyAsync(found, to, (size_t)bytes, cudaMemcpyDefault, p->posts));
+    CUDA_CHECK_DEFERRED(cudaStreamSynchronize(p->posts));
     if (r == peers_test_damaged) found[n / 2] ^= 1;
     bool same = memcmp(found, expected, (size_t)bytes) == 0;
     free(expected);
@@ -341,12 +344,12 @@ static Status probe(Peers *p, Reach *reach, Comm *host) {
     if (n == 0) return OK;
     uint64_t *pattern = NEW(uint64_t, n);
     make_pattern(pattern, n, p->rank);
-    CUDA_NOTE(cudaDeviceSynchronize()); /* whatever still writes there */
+    CUDA_CHECK_DEFERRED(cudaDeviceSynchronize()); /* whatever still writes there */
     char *kept = (char *)cuda_scratch_new(2 * bytes, "copies between GPUs", p->posts);
     auto move = [&](void *to, const void *from) {
         if (kept == NULL) return;
-        CUDA_NOTE(cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDefault, p->posts));
-        CUDA_NOTE(cudaStreamSynchronize(p->posts));
+        CUDA_CHECK_DEFERRED(cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDefault, p->posts));
+        CUDA_CHECK_DEFERRED(cudaStreamSynchronize(p->posts));
     };
     move(kept, p->base);
     move(p->base, pattern);
@@ -418,7 +421,7 @@ Status peers_open(Peers **out, void *base, int64_t bytes, Comm *host) {
             reach[r] = REACHED;
     if (st == OK) st = probe(p, reach, host);
     if (st == OK) st = agree(p, reach, host);
-    if (st == OK) st = cuda_fault();
+    if (st == OK) st = cuda_deferred_error();
     if (st == OK && reaches_any(p))
         *out = p;
     else

@@ -59,15 +59,15 @@ static Status check_late(const Nccl *x, const char *what) {
 }
 
 static void enter(Nccl *x, Stream *stream) {
-    CUDA_NOTE(cudaEventRecord(x->handed, stream->s));
-    CUDA_NOTE(cudaStreamWaitEvent(x->stream, x->handed, 0));
+    CUDA_CHECK_DEFERRED(cudaEventRecord(x->handed, stream->s));
+    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(x->stream, x->handed, 0));
 }
 
 /* After a collective was queued. */
 static Status leave(Nccl *x, ncclResult_t result, const char *what, Stream *stream) {
     CHECK(check(x, result, what));
-    CUDA_NOTE(cudaEventRecord(x->done, x->stream));
-    CUDA_NOTE(cudaStreamWaitEvent(stream->s, x->done, 0));
+    CUDA_CHECK_DEFERRED(cudaEventRecord(x->done, x->stream));
+    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(stream->s, x->done, 0));
     return check_late(x, what);
 }
 
@@ -107,9 +107,9 @@ static Status nccl_barrier(Comm *c) {
     Nccl *x = nccl_of(c);
     CHECK(check(x, ncclAllReduce(x->word, x->word, 1, ncclInt32, ncclMax, x->comm, x->stream),
                 "barrier"));
-    CUDA_NOTE(cudaStreamSynchronize(x->stream));
+    CUDA_CHECK_DEFERRED(cudaStreamSynchronize(x->stream));
     CHECK(check_late(x, "barrier"));
-    return cuda_fault();
+    return cuda_deferred_error();
 }
 
 /* ---- groups: kept until the end, so that no NCCL group is open across calls --------------------
@@ -184,19 +184,19 @@ static Status nccl_group_end(Comm *c, Stream *stream, CommTicket *ticket) {
     for (int64_t i = 0; i < x->group.n; i++) direct += goes_direct(x, &x->group.transfers[i]);
     if (direct < x->group.n) enter(x, stream);
     if (x->peers != NULL) CHECK(peers_begin(x->peers, ticket->id, &x->group, stream->s, x->stream));
-    if (x->trace[0] != NULL) CUDA_NOTE(cudaEventRecord(x->trace[0]->e, x->stream));
+    if (x->trace[0] != NULL) CUDA_CHECK_DEFERRED(cudaEventRecord(x->trace[0]->e, x->stream));
     if (direct < x->group.n) CHECK(check(x, run_transfers(x), "send and receive"));
     if (x->peers != NULL) CHECK(peers_pull(x->peers, ticket->id, &x->group, x->stream));
-    if (x->trace[1] != NULL) CUDA_NOTE(cudaEventRecord(x->trace[1]->e, x->stream));
+    if (x->trace[1] != NULL) CUDA_CHECK_DEFERRED(cudaEventRecord(x->trace[1]->e, x->stream));
     x->trace[0] = x->trace[1] = NULL;
-    CUDA_NOTE(cudaEventRecord(x->ended[ticket->id % TICKETS], x->stream));
+    CUDA_CHECK_DEFERRED(cudaEventRecord(x->ended[ticket->id % TICKETS], x->stream));
     return OK;
 }
 
 static Status nccl_wait(Comm *c, CommTicket ticket, Stream *stream) {
     Nccl *x = nccl_of(c);
     REQUIRE(ticket.id > 0 && ticket.id <= x->groups);
-    CUDA_NOTE(cudaStreamWaitEvent(stream->s, x->ended[ticket.id % TICKETS], 0));
+    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(stream->s, x->ended[ticket.id % TICKETS], 0));
     if (x->peers != NULL) peers_wait(x->peers, ticket.id, stream->s);
     return check_late(x, "send and receive");
 }
@@ -247,15 +247,15 @@ static void nccl_free(Comm *c) {
 
 static Status make_streams(Nccl *x) {
     int least = 0, most = 0;
-    CUDA_NOTE(cudaDeviceGetStreamPriorityRange(&least, &most));
-    CUDA_NOTE(cudaStreamCreateWithPriority(&x->stream, cudaStreamNonBlocking, most));
-    CUDA_NOTE(cudaEventCreateWithFlags(&x->handed, cudaEventDisableTiming));
-    CUDA_NOTE(cudaEventCreateWithFlags(&x->done, cudaEventDisableTiming));
+    CUDA_CHECK_DEFERRED(cudaDeviceGetStreamPriorityRange(&least, &most));
+    CUDA_CHECK_DEFERRED(cudaStreamCreateWithPriority(&x->stream, cudaStreamNonBlocking, most));
+    CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&x->handed, cudaEventDisableTiming));
+    CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&x->done, cudaEventDisableTiming));
     for (int i = 0; i < TICKETS; i++)
-        CUDA_NOTE(cudaEventCreateWithFlags(&x->ended[i], cudaEventDisableTiming));
-    CUDA_NOTE(cudaMalloc((void **)&x->word, sizeof *x->word));
-    CUDA_NOTE(cudaMemset(x->word, 0, sizeof *x->word));
-    return cuda_fault();
+        CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&x->ended[i], cudaEventDisableTiming));
+    CUDA_CHECK_DEFERRED(cudaMalloc((void **)&x->word, sizeof *x->word));
+    CUDA_CHECK_DEFERRED(cudaMemset(x->word, 0, sizeof *x->word));
+    return cuda_deferred_error();
 }
 
 static Status join(Comm *c) {

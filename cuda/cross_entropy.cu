@@ -91,5 +91,5 @@ void cuda_cross_entropy(float *loss, void *logits, const int32_t *labels, const 
               : cross_entropy_kernel<W, false>)<<<(unsigned)S, THREADS, 0, stream->s>>>(
             loss, (bf16 *)logits, labels, weights, V, Vp);
     });
-    CUDA_LAUNCHED("cross_entropy");
+    CUDA_CHECK_LAUNCH("cross_entropy");
 }

@@ -7,32 +7,32 @@
 
 /* ---- errors --------------------------------------------------------------------------------- */
 
-/* One GPU and one first failure per process, whoever notes it. */
+/* One GPU and one first error per process, whichever thread records it. */
 static struct {
-    std::atomic<bool> taken, written;
+    std::atomic<bool> claimed, written;
     const char *op, *reason, *file;
     int line;
-} fault;
+} first_error;
 
-void cuda_note_text(const char *op, const char *reason, const char *file, int line) {
-    if (fault.taken.exchange(true)) return;
-    fault.op = op;
-    fault.reason = reason;
-    fault.file = file;
-    fault.line = line;
-    fault.written.store(true, std::memory_order_release);
+void cuda_record_error(const char *op, const char *reason, const char *file, int line) {
+    if (first_error.claimed.exchange(true)) return;
+    first_error.op = op;
+    first_error.reason = reason;
+    first_error.file = file;
+    first_error.line = line;
+    first_error.written.store(true, std::memory_order_release);
 }
 
-bool cuda_note(cudaError_t error, const char *op, const char *file, int line) {
+bool cuda_check_deferred(cudaError_t error, const char *op, const char *file, int line) {
     if (error == cudaSuccess) return true;
-    cuda_note_text(op, cudaGetErrorString(error), file, line);
+    cuda_record_error(op, cudaGetErrorString(error), file, line);
     return false;
 }
 
-Status cuda_fault(void) {
-    if (!fault.written.load(std::memory_order_acquire)) return OK;
-    return status_fail(ERR_ENV, "the GPU failed in %s: %s (%s:%d)", fault.op, fault.reason,
-                       fault.file, fault.line);
+Status cuda_deferred_error(void) {
+    if (!first_error.written.load(std::memory_order_acquire)) return OK;
+    return status_fail(ERR_ENV, "the GPU failed in %s: %s (%s:%d)", first_error.op,
+                       first_error.reason, first_error.file, first_error.line);
 }
 
 /* ---- memory --------------------------------------------------------------------------------- */
@@ -75,7 +75,7 @@ static Status mem_alloc(void **ptr, int64_t bytes, const char *what) {
 
 static void mem_free(void *ptr) {
     if (ptr == NULL) return;
-    CUDA_NOTE(cudaFree(ptr));
+    CUDA_CHECK_DEFERRED(cudaFree(ptr));
     std::lock_guard<std::mutex> guard(memory.lock);
     Allocation **link = &memory.first;
     while ((*link)->ptr != ptr) link = &(*link)->next;
@@ -88,14 +88,15 @@ static void mem_free(void *ptr) {
 static cudaMemPool_t scratch_pool(void) {
     int device = 0;
     cudaMemPool_t pool = NULL;
-    CUDA_NOTE(cudaGetDevice(&device));
-    CUDA_NOTE(cudaDeviceGetDefaultMemPool(&pool, device));
+    CUDA_CHECK_DEFERRED(cudaGetDevice(&device));
+    CUDA_CHECK_DEFERRED(cudaDeviceGetDefaultMemPool(&pool, device));
     return pool;
 }
 
 static int64_t mem_peak(void) {
     uint64_t scratch = 0;
-    CUDA_NOTE(cudaMemPoolGetAttribute(scratch_pool(), cudaMemPoolAttrUsedMemHigh, &scratch));
+    CUDA_CHECK_DEFERRED(
+        cudaMemPoolGetAttribute(scratch_pool(), cudaMemPoolAttrUsedMemHigh, &scratch));
     std::lock_guard<std::mutex> guard(memory.lock);
     return memory.peak + (int64_t)scratch;
 }
@@ -103,11 +104,11 @@ static int64_t mem_peak(void) {
 void *cuda_scratch_new(int64_t bytes, const char *op, cudaStream_t stream) {
     void *p = NULL;
     cudaError_t error = cudaMallocAsync(&p, (size_t)i64_max(bytes, 1), stream);
-    return cuda_note(error, op, __FILE__, __LINE__) ? p : NULL;
+    return cuda_check_deferred(error, op, __FILE__, __LINE__) ? p : NULL;
 }
 
 void cuda_scratch_free(void *scratch, cudaStream_t stream) {
-    CUDA_NOTE(cudaFreeAsync(scratch, stream));
+    CUDA_CHECK_DEFERRED(cudaFreeAsync(scratch, stream));
 }
 
 static Status host_alloc(void **ptr, int64_t bytes, const char *what) {
@@ -122,64 +123,64 @@ static Status host_alloc(void **ptr, int64_t bytes, const char *what) {
 }
 
 static void host_free(void *ptr) {
-    if (ptr != NULL) CUDA_NOTE(cudaFreeHost(ptr));
+    if (ptr != NULL) CUDA_CHECK_DEFERRED(cudaFreeHost(ptr));
 }
 
 static void mem_zero(void *ptr, int64_t bytes, Stream *stream) {
-    if (bytes > 0) CUDA_NOTE(cudaMemsetAsync(ptr, 0, (size_t)bytes, stream->s));
+    if (bytes > 0) CUDA_CHECK_DEFERRED(cudaMemsetAsync(ptr, 0, (size_t)bytes, stream->s));
 }
 
 static void mem_copy(void *dst, const void *src, int64_t bytes, Stream *stream) {
     if (bytes > 0)
-        CUDA_NOTE(cudaMemcpyAsync(dst, src, (size_t)bytes, cudaMemcpyDefault, stream->s));
+        CUDA_CHECK_DEFERRED(cudaMemcpyAsync(dst, src, (size_t)bytes, cudaMemcpyDefault, stream->s));
 }
 
 /* ---- streams and events --------------------------------------------------------------------- */
 
 static Status stream_create(Stream **stream) {
     *stream = NEW(Stream, 1);
-    CUDA_NOTE(cudaStreamCreateWithFlags(&(*stream)->s, cudaStreamNonBlocking));
-    return cuda_fault();
+    CUDA_CHECK_DEFERRED(cudaStreamCreateWithFlags(&(*stream)->s, cudaStreamNonBlocking));
+    return cuda_deferred_error();
 }
 
 static void stream_free(Stream *stream) {
     if (stream == NULL) return;
     if (stream->workspace != NULL) cuda_scratch_free(stream->workspace, stream->s);
-    CUDA_NOTE(cudaStreamSynchronize(stream->s));
-    CUDA_NOTE(cudaStreamDestroy(stream->s));
+    CUDA_CHECK_DEFERRED(cudaStreamSynchronize(stream->s));
+    CUDA_CHECK_DEFERRED(cudaStreamDestroy(stream->s));
     free(stream);
 }
 
 static Status stream_sync(Stream *stream) {
-    CUDA_LAUNCHED("a launch before stream_sync");
-    cuda_note(cudaStreamSynchronize(stream->s), "work queued before stream_sync", __FILE__,
-              __LINE__);
-    return cuda_fault();
+    CUDA_CHECK_LAUNCH("a launch before stream_sync");
+    cuda_check_deferred(cudaStreamSynchronize(stream->s), "work queued before stream_sync",
+                        __FILE__, __LINE__);
+    return cuda_deferred_error();
 }
 
 static Status event_create(Event **event) {
     *event = NEW(Event, 1);
-    CUDA_NOTE(cudaEventCreate(&(*event)->e));
-    return cuda_fault();
+    CUDA_CHECK_DEFERRED(cudaEventCreate(&(*event)->e));
+    return cuda_deferred_error();
 }
 
 static void event_free(Event *event) {
     if (event == NULL) return;
-    CUDA_NOTE(cudaEventDestroy(event->e));
+    CUDA_CHECK_DEFERRED(cudaEventDestroy(event->e));
     free(event);
 }
 
 static void event_record(Event *event, Stream *stream) {
-    CUDA_NOTE(cudaEventRecord(event->e, stream->s));
+    CUDA_CHECK_DEFERRED(cudaEventRecord(event->e, stream->s));
 }
 
 static void event_wait(Event *event, Stream *stream) {
-    CUDA_NOTE(cudaStreamWaitEvent(stream->s, event->e, 0));
+    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(stream->s, event->e, 0));
 }
 
 static double event_ms(Event *begin, Event *end) {
     float ms = 0;
-    CUDA_NOTE(cudaEventElapsedTime(&ms, begin->e, end->e));
+    CUDA_CHECK_DEFERRED(cudaEventElapsedTime(&ms, begin->e, end->e));
     return (double)ms;
 }
 
@@ -197,8 +198,8 @@ void *cuda_driver_entry(const char *name, unsigned version) {
 
 int cuda_sm_count(void) {
     int device = 0, count = 1;
-    CUDA_NOTE(cudaGetDevice(&device));
-    CUDA_NOTE(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+    CUDA_CHECK_DEFERRED(cudaGetDevice(&device));
+    CUDA_CHECK_DEFERRED(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
     return count;
 }
 
@@ -263,7 +264,8 @@ Status cuda_device_open(Ops *ops, int local_rank) {
     }
     /* Scratch of one call serves the next: never hand it back to the driver. */
     uint64_t keep = UINT64_MAX;
-    CUDA_NOTE(cudaMemPoolSetAttribute(scratch_pool(), cudaMemPoolAttrReleaseThreshold, &keep));
+    CUDA_CHECK_DEFERRED(
+        cudaMemPoolSetAttribute(scratch_pool(), cudaMemPoolAttrReleaseThreshold, &keep));
 
     ops->device_name = properties.name;
     ops->gpu = &gpu;
@@ -284,5 +286,5 @@ Status cuda_device_open(Ops *ops, int local_rank) {
     ops->event_wait = event_wait;
     ops->event_ms = event_ms;
     CHECK(cuda_upload_open(ops));
-    return cuda_fault();
+    return cuda_deferred_error();
 }

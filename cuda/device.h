@@ -1,8 +1,8 @@
 /* device.h: what every file of cuda/ shares: the seams of src/ with C linkage, the device side of
- * the opaque types that ops.h only names, and the trail of errors.
+ * the opaque types that ops.h only names, and deferred errors.
  *
- * Ops return nothing, so a failed call is noted here: the first one stays, with its place, and
- * comes out of the next stream_sync() as ERR_ENV. */
+ * Ops return nothing, so the first CUDA error of the process is recorded with its place; the next
+ * stream_sync() returns it as ERR_ENV. */
 #ifndef CRIA_CUDA_DEVICE_H
 #define CRIA_CUDA_DEVICE_H
 
@@ -29,37 +29,38 @@ struct Event {
     cudaEvent_t e;
 };
 
-/* Notes a failure; true when there is none. `op` says what was being done. */
-bool cuda_note(cudaError_t error, const char *op, const char *file, int line);
-#define CUDA_NOTE(call) cuda_note((call), #call, __FILE__, __LINE__)
-/* After a kernel launch. */
-#define CUDA_LAUNCHED(op) cuda_note(cudaGetLastError(), (op), __FILE__, __LINE__)
-/* A failure of a library, in its own words (literals). */
-void cuda_note_text(const char *op, const char *reason, const char *file, int line);
-/* OK, or ERR_ENV with the first failure noted so far. */
-Status cuda_fault(void);
+/* Records the first CUDA error; returns true on success. `op` names the call in the message. */
+bool cuda_check_deferred(cudaError_t error, const char *op, const char *file, int line);
+#define CUDA_CHECK_DEFERRED(call) cuda_check_deferred((call), #call, __FILE__, __LINE__)
+/* After a kernel launch. `op` names the kernel. */
+#define CUDA_CHECK_LAUNCH(op) cuda_check_deferred(cudaGetLastError(), (op), __FILE__, __LINE__)
+/* Records an error of a library. The texts must be literals: they are not copied. */
+void cuda_record_error(const char *op, const char *reason, const char *file, int line);
+/* OK, or ERR_ENV with the first recorded error. */
+Status cuda_deferred_error(void);
 
-/* Memory that lives from here to cuda_scratch_free() in the order of the stream; NULL, noted, when
- * there is none. */
+/* Stream-ordered device memory, valid until cuda_scratch_free(). On failure records the error and
+ * returns NULL. */
 void *cuda_scratch_new(int64_t bytes, const char *op, cudaStream_t stream);
 void cuda_scratch_free(void *scratch, cudaStream_t stream);
 
-/* upload.cu: mem_upload of the Ops table, and its start, which needs host_alloc (ERR_ENV). */
+/* upload.cu: mem_upload of the Ops table. Call cuda_upload_open() first; it needs ops->host_alloc
+ * (ERR_ENV: no page-locked memory). */
 Status cuda_upload_open(const Ops *ops);
 void cuda_upload(void *dst, const void *src, int64_t bytes, Stream *stream);
 
 int cuda_sm_count(void);
-/* A function of the driver, which is not linked, as of a version such as 12000; NULL: it has none.
- */
+/* The entry point of a driver function (libcuda is not linked) in the version given, such as 12000;
+ * NULL when the driver lacks it. */
 void *cuda_driver_entry(const char *name, unsigned version);
 
-/* Makes `local_rank`'s GPU the current one (ERR_ENV with what to do when there is none that can run
- * this binary) and fills in the rows of the table that deal with memory, streams and events. */
+/* Makes `local_rank`'s GPU the current one and sets the functions of the table that deal with
+ * memory, streams and events. ERR_ENV when no GPU can run this binary. */
 Status cuda_device_open(Ops *ops, int local_rank);
 
-/* gemm.cu. Start; and whether the algorithm of each new shape is chosen by timing (which makes runs
- * differ in their last bits) or is cuBLASLt's first suggestion, the default. The setting forgets
- * what was chosen before. */
+/* gemm.cu. With autotune the algorithm of each new shape is chosen by timing, which makes runs
+ * differ in their last bits; without, the default, it is cuBLASLt's first suggestion. Changing the
+ * setting forgets the choices made so far. */
 Status cuda_gemm_open(void);
 void cuda_gemm_autotune(bool on);
 

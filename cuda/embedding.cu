@@ -63,7 +63,7 @@ void cuda_embedding_fwd(void *x, const int32_t *tokens, const void *table, int64
         embedding_fwd_kernel<W><<<(unsigned)S, row_threads(C / W), 0, stream->s>>>(
             (bf16 *)x, tokens, (const bf16 *)table, C);
     });
-    CUDA_LAUNCHED("embedding_fwd");
+    CUDA_CHECK_LAUNCH("embedding_fwd");
 }
 
 void cuda_embedding_bwd(float *dtable, const void *dx, const int32_t *tokens, int64_t S, int C,
@@ -81,14 +81,14 @@ void cuda_embedding_bwd(float *dtable, const void *dx, const int32_t *tokens, in
     if (scratch == NULL) return;
     int32_t *numbers = (int32_t *)scratch, *sorted = numbers + list, *rows = sorted + list;
     row_numbers_kernel<<<(unsigned)ceil_div(S, THREADS), THREADS, 0, stream->s>>>(numbers, S);
-    CUDA_NOTE(cub::DeviceRadixSort::SortPairs(rows + list, sort_bytes, tokens, sorted, numbers,
-                                              rows, (int)S, 0, bits, stream->s));
+    CUDA_CHECK_DEFERRED(cub::DeviceRadixSort::SortPairs(rows + list, sort_bytes, tokens, sorted,
+                                                        numbers, rows, (int)S, 0, bits, stream->s));
     with_width(C % 8 == 0 && aligned16({dtable, dx}), [&](auto width) {
         constexpr int W = decltype(width)::value;
         dim3 grid((unsigned)S, (unsigned)ceil_div(C, THREADS * W));
         embedding_bwd_kernel<W>
             <<<grid, THREADS, 0, stream->s>>>(dtable, (const bf16 *)dx, sorted, rows, S, C);
     });
-    CUDA_LAUNCHED(op);
+    CUDA_CHECK_LAUNCH(op);
     cuda_scratch_free(scratch, stream->s);
 }

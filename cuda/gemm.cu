@@ -46,16 +46,17 @@ static struct {
     bool autotune;
 } gemms;
 
-static bool note(cublasStatus_t status, const char *op, int line) {
+static bool check_deferred(cublasStatus_t status, const char *op, int line) {
     if (status == CUBLAS_STATUS_SUCCESS) return true;
-    cuda_note_text(op, cublasLtGetStatusString(status), __FILE__, line);
+    cuda_record_error(op, cublasLtGetStatusString(status), __FILE__, line);
     return false;
 }
-#define NOTE(op, call) note((call), (op), __LINE__)
+#define CUBLAS_CHECK_DEFERRED(op, call) check_deferred((call), (op), __LINE__)
 
 Status cuda_gemm_open(void) {
-    if (gemms.handle == NULL) NOTE("cublasLtCreate", cublasLtCreate(&gemms.handle));
-    return cuda_fault();
+    if (gemms.handle == NULL)
+        CUBLAS_CHECK_DEFERRED("cublasLtCreate", cublasLtCreate(&gemms.handle));
+    return cuda_deferred_error();
 }
 
 void cuda_gemm_autotune(bool on) {
@@ -90,7 +91,7 @@ static float time_one(const Plan *p, const cublasLtMatmulAlgo_t *algorithm, Oper
         cudaEventRecord(event[0], stream->s);
         if (multiply(p, algorithm, o, stream) != CUBLAS_STATUS_SUCCESS) return never;
         cudaEventRecord(event[1], stream->s);
-        if (!CUDA_NOTE(cudaEventSynchronize(event[1]))) return never;
+        if (!CUDA_CHECK_DEFERRED(cudaEventSynchronize(event[1]))) return never;
         cudaEventElapsedTime(&ms, event[0], event[1]);
         if (i > 0 && ms < best) best = ms;
     }
@@ -109,27 +110,28 @@ static int fastest(const Plan *p, const cublasLtMatmulHeuristicResult_t *found, 
             cudaGetLastError();
             return 0;
         }
-        CUDA_NOTE(cudaMemsetAsync(scratch, 0, (size_t)bytes, stream->s));
+        CUDA_CHECK_DEFERRED(cudaMemsetAsync(scratch, 0, (size_t)bytes, stream->s));
         o.c = o.d = scratch;
     }
-    CUDA_NOTE(cudaEventCreate(&event[0]));
-    CUDA_NOTE(cudaEventCreate(&event[1]));
+    CUDA_CHECK_DEFERRED(cudaEventCreate(&event[0]));
+    CUDA_CHECK_DEFERRED(cudaEventCreate(&event[1]));
     int best = 0;
     float least = time_one(p, &found[0].algo, o, stream, event);
     for (int i = 1; i < n; i++) {
         float ms = time_one(p, &found[i].algo, o, stream, event);
         if (ms < (1 - GEMM_MIN_GAIN) * least) best = i, least = ms;
     }
-    CUDA_NOTE(cudaEventDestroy(event[0]));
-    CUDA_NOTE(cudaEventDestroy(event[1]));
-    CUDA_NOTE(cudaFree(scratch));
+    CUDA_CHECK_DEFERRED(cudaEventDestroy(event[0]));
+    CUDA_CHECK_DEFERRED(cudaEventDestroy(event[1]));
+    CUDA_CHECK_DEFERRED(cudaFree(scratch));
     return best;
 }
 
 template <class T>
 static bool prefer(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t what,
                    T value, const char *op) {
-    return NOTE(op, cublasLtMatmulPreferenceSetAttribute(preference, what, &value, sizeof value));
+    return CUBLAS_CHECK_DEFERRED(
+        op, cublasLtMatmulPreferenceSetAttribute(preference, what, &value, sizeof value));
 }
 
 static bool choose_algorithm(Plan *p, Operands o, const char *op, Stream *stream) {
@@ -137,7 +139,7 @@ static bool choose_algorithm(Plan *p, Operands o, const char *op, Stream *stream
     cublasLtMatmulHeuristicResult_t found[GEMM_CANDIDATES];
     const Shape *s = &p->shape;
     int n = 0;
-    if (!NOTE(op, cublasLtMatmulPreferenceCreate(&preference))) return false;
+    if (!CUBLAS_CHECK_DEFERRED(op, cublasLtMatmulPreferenceCreate(&preference))) return false;
     bool good =
         prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (uint64_t)GEMM_WORKSPACE,
                op) &&
@@ -147,12 +149,13 @@ static bool choose_algorithm(Plan *p, Operands o, const char *op, Stream *stream
         prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, (uint32_t)s->align_b, op) &&
         prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, (uint32_t)s->align_c, op) &&
         prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, (uint32_t)s->align_d, op) &&
-        NOTE(op, cublasLtMatmulAlgoGetHeuristic(gemms.handle, p->product, p->a, p->b, p->d, p->d,
-                                                preference, GEMM_CANDIDATES, found, &n));
+        CUBLAS_CHECK_DEFERRED(op, cublasLtMatmulAlgoGetHeuristic(gemms.handle, p->product, p->a,
+                                                                 p->b, p->d, p->d, preference,
+                                                                 GEMM_CANDIDATES, found, &n));
     cublasLtMatmulPreferenceDestroy(preference);
     if (!good) return false;
     if (n == 0) {
-        cuda_note_text(op, "cuBLASLt has no algorithm for this shape", __FILE__, __LINE__);
+        cuda_record_error(op, "cuBLASLt has no algorithm for this shape", __FILE__, __LINE__);
         return false;
     }
     bool tune = gemms.autotune && n > 1;
@@ -164,8 +167,8 @@ static bool choose_algorithm(Plan *p, Operands o, const char *op, Stream *stream
 
 static bool make_layout(cublasLtMatrixLayout_t *layout, cudaDataType_t type, int64_t rows,
                         int64_t columns, const char *op) {
-    return NOTE(op,
-                cublasLtMatrixLayoutCreate(layout, type, (uint64_t)rows, (uint64_t)columns, rows));
+    return CUBLAS_CHECK_DEFERRED(
+        op, cublasLtMatrixLayoutCreate(layout, type, (uint64_t)rows, (uint64_t)columns, rows));
 }
 
 static bool describe(Plan *p, const char *op) {
@@ -173,11 +176,14 @@ static bool describe(Plan *p, const char *op) {
     cublasOperation_t ta = s->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasOperation_t tb = s->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
     int64_t m = s->m, n = s->n, k = s->k;
-    return NOTE(op, cublasLtMatmulDescCreate(&p->product, CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
-           NOTE(op, cublasLtMatmulDescSetAttribute(p->product, CUBLASLT_MATMUL_DESC_TRANSA, &ta,
-                                                   sizeof ta)) &&
-           NOTE(op, cublasLtMatmulDescSetAttribute(p->product, CUBLASLT_MATMUL_DESC_TRANSB, &tb,
-                                                   sizeof tb)) &&
+    return CUBLAS_CHECK_DEFERRED(
+               op, cublasLtMatmulDescCreate(&p->product, CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
+           CUBLAS_CHECK_DEFERRED(op, cublasLtMatmulDescSetAttribute(p->product,
+                                                                    CUBLASLT_MATMUL_DESC_TRANSA,
+                                                                    &ta, sizeof ta)) &&
+           CUBLAS_CHECK_DEFERRED(op, cublasLtMatmulDescSetAttribute(p->product,
+                                                                    CUBLASLT_MATMUL_DESC_TRANSB,
+                                                                    &tb, sizeof tb)) &&
            make_layout(&p->a, CUDA_R_16BF, s->transpose_a ? k : m, s->transpose_a ? m : k, op) &&
            make_layout(&p->b, CUDA_R_16BF, s->transpose_b ? n : k, s->transpose_b ? k : n, op) &&
            make_layout(&p->d, s->f32 ? CUDA_R_32F : CUDA_R_16BF, m, n, op);
@@ -214,7 +220,7 @@ static void gemm(Shape shape, Operands o, const char *op, Stream *stream) {
     shape.align_c = o.c != NULL ? alignment(o.c) : shape.align_d;
     if (workspace_of(stream) == NULL) return;
     const Plan *p = plan_for(&shape, o, op, stream);
-    if (p != NULL) NOTE(op, multiply(p, &p->algorithm, o, stream));
+    if (p != NULL) CUBLAS_CHECK_DEFERRED(op, multiply(p, &p->algorithm, o, stream));
 }
 
 void cuda_linear_fwd(void *y, const void *x, const void *w, const void *residual, int64_t S,

@@ -43,7 +43,7 @@ static void add_sum(double *out, const float *x, int64_t n, const char *op, cuda
         aligned16({x}) ? part_sums_kernel<true, SQUARES> : part_sums_kernel<false, SQUARES>;
     kernel<<<blocks, THREADS, 0, stream>>>(parts, x, n);
     add_parts_kernel<<<1, PARTS, 0, stream>>>(out, parts, blocks);
-    CUDA_LAUNCHED(op);
+    CUDA_CHECK_LAUNCH(op);
     cuda_scratch_free(parts, stream);
 }
 
@@ -87,7 +87,7 @@ void cuda_checksum(uint64_t *out, const void *x, int64_t bytes, Stream *stream) 
     auto kernel = aligned16({x}) ? checksum_kernel<true> : checksum_kernel<false>;
     kernel<<<blocks, THREADS, 0, stream->s>>>((unsigned long long *)out, (const unsigned char *)x,
                                               bytes);
-    CUDA_LAUNCHED("checksum");
+    CUDA_CHECK_LAUNCH("checksum");
 }
 
 /* W elements a thread; what is left of n, one each */
@@ -122,15 +122,15 @@ static void map(T *dst, const U *src, int64_t n, cudaStream_t stream) {
 
 void cuda_cast_f32(void *dst, const float *src, int64_t n, Stream *stream) {
     map<false>((bf16 *)dst, src, n, stream->s);
-    CUDA_LAUNCHED("cast_f32");
+    CUDA_CHECK_LAUNCH("cast_f32");
 }
 
 void cuda_add_f32(float *dst, const float *src, int64_t n, Stream *stream) {
     map<true>(dst, src, n, stream->s);
-    CUDA_LAUNCHED("add_f32");
+    CUDA_CHECK_LAUNCH("add_f32");
 }
 
 void cuda_widen(float *dst, const void *src, bool add, int64_t n, Stream *stream) {
     (add ? map<true, float, bf16> : map<false, float, bf16>)(dst, (const bf16 *)src, n, stream->s);
-    CUDA_LAUNCHED("widen");
+    CUDA_CHECK_LAUNCH("widen");
 }

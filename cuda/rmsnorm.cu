@@ -106,7 +106,7 @@ void cuda_rmsnorm_fwd(void *y, float *rstd, const void *x, const void *w, int64_
         rmsnorm_fwd_kernel<W><<<(unsigned)S, row_threads(C / W), 0, stream->s>>>(
             (bf16 *)y, rstd, (const bf16 *)x, (const bf16 *)w, C, eps);
     });
-    CUDA_LAUNCHED("rmsnorm_fwd");
+    CUDA_CHECK_LAUNCH("rmsnorm_fwd");
 }
 
 void cuda_rmsnorm_bwd(void *dx, float *dw, void *y, const void *dy, const void *x, const void *w,
@@ -121,13 +121,13 @@ void cuda_rmsnorm_bwd(void *dx, float *dw, void *y, const void *dy, const void *
         float *parts = (float *)cuda_scratch_new((int64_t)blocks * shared, op, stream->s);
         if (parts == NULL) return;
         /* Static shared memory counts towards the 48 KiB that need no attribute, too. */
-        CUDA_NOTE(cudaFuncSetAttribute(rmsnorm_bwd_kernel<W>,
-                                       cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
+        CUDA_CHECK_DEFERRED(cudaFuncSetAttribute(
+            rmsnorm_bwd_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
         rmsnorm_bwd_kernel<W><<<(unsigned)blocks, threads, shared, stream->s>>>(
             (bf16 *)dx, parts, (bf16 *)y, (const bf16 *)dy, (const bf16 *)x, (const bf16 *)w, rstd,
             (const bf16 *)dres, S, C);
         add_parts_kernel<<<(unsigned)ceil_div(C, 32), 1024, 0, stream->s>>>(dw, parts, blocks, C);
         cuda_scratch_free(parts, stream->s);
     });
-    CUDA_LAUNCHED(op);
+    CUDA_CHECK_LAUNCH(op);
 }

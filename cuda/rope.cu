@@ -68,12 +68,12 @@ static void launch(bf16 *joined, T *q, T *kv, const int32_t *positions, const fl
 void cuda_rope_split_fwd(void *q, void *kv, const void *qkv, const int32_t *positions,
                          const float *inv_freq, int64_t S, int H, int K, int D, Stream *stream) {
     launch<false>((bf16 *)qkv, (bf16 *)q, (bf16 *)kv, positions, inv_freq, S, H, K, D, stream->s);
-    CUDA_LAUNCHED("rope_split_fwd");
+    CUDA_CHECK_LAUNCH("rope_split_fwd");
 }
 
 void cuda_rope_split_bwd(void *dqkv, const float *dq, const float *dkv, const int32_t *positions,
                          const float *inv_freq, int64_t S, int H, int K, int D, Stream *stream) {
     launch<true>((bf16 *)dqkv, (float *)dq, (float *)dkv, positions, inv_freq, S, H, K, D,
                  stream->s);
-    CUDA_LAUNCHED("rope_split_bwd");
+    CUDA_CHECK_LAUNCH("rope_split_bwd");
 }

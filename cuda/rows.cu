@@ -56,13 +56,13 @@ static void move_rows(void *dst, const void *src, const int32_t *index, int64_t 
 void cuda_gather_rows(void *dst, const void *src, const int32_t *index, int64_t n,
                       int64_t row_bytes, Stream *stream) {
     move_rows<true>(dst, src, index, n, row_bytes, stream->s);
-    CUDA_LAUNCHED("gather_rows");
+    CUDA_CHECK_LAUNCH("gather_rows");
 }
 
 void cuda_scatter_rows(void *dst, const void *src, const int32_t *index, int64_t n,
                        int64_t row_bytes, Stream *stream) {
     move_rows<false>(dst, src, index, n, row_bytes, stream->s);
-    CUDA_LAUNCHED("scatter_rows");
+    CUDA_CHECK_LAUNCH("scatter_rows");
 }
 
 void cuda_sum_rows(float *dst, const float *base, const float *src, const int32_t *begin,
@@ -73,5 +73,5 @@ void cuda_sum_rows(float *dst, const float *base, const float *src, const int32_
         sum_rows_kernel<W>
             <<<blocks_for(n), THREADS, 0, stream->s>>>(dst, base, src, begin, from, n, row_floats);
     });
-    CUDA_LAUNCHED("sum_rows");
+    CUDA_CHECK_LAUNCH("sum_rows");
 }

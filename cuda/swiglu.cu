@@ -56,7 +56,7 @@ void cuda_swiglu_fwd(void *h, const void *gate_up, int64_t S, int F, Stream *str
         swiglu_fwd_kernel<W><<<(unsigned)(S * stripes), THREADS, 0, stream->s>>>(
             (bf16 *)h, (const bf16 *)gate_up, F, stripes);
     });
-    CUDA_LAUNCHED("swiglu_fwd");
+    CUDA_CHECK_LAUNCH("swiglu_fwd");
 }
 
 void cuda_swiglu_bwd(void *dgate_up, void *h, const void *dh, const void *gate_up, int64_t S, int F,
@@ -68,5 +68,5 @@ void cuda_swiglu_bwd(void *dgate_up, void *h, const void *dh, const void *gate_u
         swiglu_bwd_kernel<W><<<(unsigned)(S * stripes), THREADS, 0, stream->s>>>(
             (bf16 *)dgate_up, (bf16 *)h, (const bf16 *)dh, (const bf16 *)gate_up, F, stripes);
     });
-    CUDA_LAUNCHED("swiglu_bwd");
+    CUDA_CHECK_LAUNCH("swiglu_bwd");
 }

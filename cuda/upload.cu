@@ -20,7 +20,7 @@ static struct {
 Status cuda_upload_open(const Ops *ops) {
     if (ring.pieces != NULL) return OK;
     for (int i = 0; i < PIECES; i++)
-        CUDA_NOTE(cudaEventCreateWithFlags(&ring.taken[i], cudaEventDisableTiming));
+        CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&ring.taken[i], cudaEventDisableTiming));
     return ops->host_alloc((void **)&ring.pieces, PIECES * PIECE_BYTES, "uploads");
 }
 
@@ -30,9 +30,11 @@ void cuda_upload(void *dst, const void *src, int64_t bytes, Stream *stream) {
         uint64_t i = ring.next++ % PIECES;
         size_t n = (size_t)i64_min(PIECE_BYTES, bytes - at);
         char *piece = ring.pieces + i * PIECE_BYTES;
-        CUDA_NOTE(cudaEventSynchronize(ring.taken[i])); /* at once where it was never recorded */
+        CUDA_CHECK_DEFERRED(
+            cudaEventSynchronize(ring.taken[i])); /* at once where it was never recorded */
         memcpy(piece, (const char *)src + at, n);
-        CUDA_NOTE(cudaMemcpyAsync((char *)dst + at, piece, n, cudaMemcpyHostToDevice, stream->s));
-        CUDA_NOTE(cudaEventRecord(ring.taken[i], stream->s));
+        CUDA_CHECK_DEFERRED(
+            cudaMemcpyAsync((char *)dst + at, piece, n, cudaMemcpyHostToDevice, stream->s));
+        CUDA_CHECK_DEFERRED(cudaEventRecord(ring.taken[i], stream->s));
     }
 }
