@@ -403,11 +403,11 @@ static void checkpoints_are_listed_by_their_steps(void **state) {
     assert_false(checkpoint_path_step("step_00000007.safetensors.tmp", &step));
 }
 
-/* Whether checkpoint_open_good() takes the file, or why it is passed over. */
+/* Whether checkpoint_open_valid() takes the file, or why it is passed over. */
 static void assert_passed_over(const char *file, const char *why) {
     Checkpoint *ck;
     StrBuf skipped = {0};
-    assert_status_ok(checkpoint_open_good(&ck, file, &skipped));
+    assert_status_ok(checkpoint_open_valid(&ck, file, &skipped));
     assert_int_equal(ck == NULL, why != NULL);
     if (strstr(strbuf_text(&skipped), why != NULL ? why : "") == NULL)
         fail_msg("\"%s\" should contain \"%s\"", strbuf_text(&skipped), why);

@@ -1,4 +1,4 @@
-/* test_config.c: reading, printing, hashing, and the presets in configs/. Run it from the
+/* test_config.c: reading, printing, hashing, and the files in configs/. Run it from the
  * repository root. */
 #include "test.h"
 
@@ -342,7 +342,7 @@ static void a_file_that_cannot_be_read_is_named(void **state) {
     config_free(&c);
 }
 
-static void every_preset_is_a_config(void **state) {
+static void every_file_of_configs_is_valid(void **state) {
     (void)state;
     glob_t files;
     assert_int_equal(glob("configs/*.yaml", 0, NULL, &files), 0);
@@ -359,7 +359,7 @@ static void every_preset_is_a_config(void **state) {
 
 /* Removing a key's line from llama-1b.yaml must be noticed: the same key twice is an error, so a
  * key is in the file if and only if setting it once more is refused. */
-static void the_documented_preset_sets_every_key(void **state) {
+static void the_documented_file_sets_every_key(void **state) {
     (void)state;
     FILE *f = fopen("configs/llama-1b.yaml", "rb");
     assert_non_null(f);
@@ -408,8 +408,8 @@ int main(void) {
         cmocka_unit_test(printed_configurations_of_other_versions_are_read),
         cmocka_unit_test(the_world_must_fit),
         cmocka_unit_test(a_file_that_cannot_be_read_is_named),
-        cmocka_unit_test(every_preset_is_a_config),
-        cmocka_unit_test(the_documented_preset_sets_every_key),
+        cmocka_unit_test(every_file_of_configs_is_valid),
+        cmocka_unit_test(the_documented_file_sets_every_key),
         cmocka_unit_test(help_names_every_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -123,7 +123,7 @@ uint64_t plan_hash(const AttnPlan *p);
 void plan_print(const AttnPlan *p, bool detail, StrBuf *out);
 /* Verifies against a dense mask that every allowed pair is computed exactly once, sends match
  * receives, magi receives the rows that its bands touch and no others, own rows are equal. O(S^2)
- * bytes and time; ERR_USER above 4,096 tokens; a violation is ERR_USER with a sentence. */
+ * bytes and time; ERR_USER above 4,096 tokens; a violation is ERR_USER with a message. */
 Status plan_check(const AttnPlan *p);
 
 #endif

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 /* ---- Status ------------------------------------------------------------------------------
- * Every function that can fail returns a Status. The first failure records one sentence (what,
+ * Every function that can fail returns a Status. The first failure records one message (what,
  * where, found, expected, what to do); callers pass the code up unchanged. The code decides the
  * exit status of the process. */
 #define STATUS_LIST(X)                                                                             \
@@ -26,26 +26,26 @@ typedef enum {
 
 int status_exit_code(Status s);
 
-/* Records the sentence for this thread and returns `code`. Later calls before status_clear()
- * replace the sentence only if none is recorded: the first error wins. */
+/* Records the message for this thread and returns `code`. Later calls before status_clear()
+ * replace the message only if none is recorded: the first error wins. */
 Status status_fail(Status code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 #ifdef __clang_analyzer__ /* which cannot look inside: a failure is not OK */
 #define status_fail(code, ...) ((void)status_fail(code, __VA_ARGS__), code)
 #endif
 
-/* Context that only a caller knows: "PREFIX: " before the recorded sentence, or text behind it. */
+/* Context that only a caller knows: "PREFIX: " before the recorded message, or text behind it. */
 void status_prefix(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void status_suffix(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 const char *status_message(void); /* "" when nothing is recorded; valid until the next call */
 void status_clear(void);
 
-/* For a failure that the caller recovers from: forgets its sentence, which would otherwise appear
+/* For a failure that the caller recovers from: forgets its message, which would otherwise appear
  * under the next failure, and returns OK. Does nothing when `st` is OK. */
 Status status_ignore(Status st);
 
 /* Whether every rank has the recorded failure, as comm_agree() sees to. Belongs to the recorded
- * sentence: the next failure, or clearing, makes it false. */
+ * message: the next failure, or clearing, makes it false. */
 void status_set_agreed(bool agreed);
 bool status_is_agreed(void);
 

@@ -42,9 +42,9 @@ void text_make_printable(char *text, bool keep_lines) {
     size_t left = strlen(text);
     for (size_t n; left > 0; text += n, left -= n) {
         n = utf8_length(text, left);
-        bool good = n > 0 && utf8_is_printable(utf8_decode(text, n));
+        bool valid = n > 0 && utf8_is_printable(utf8_decode(text, n));
         if (n == 0) n = 1;
-        if (good || (keep_lines && *text == '\n')) {
+        if (valid || (keep_lines && *text == '\n')) {
             memmove(out, text, n);
             out += n;
         } else {

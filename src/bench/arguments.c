@@ -203,8 +203,8 @@ Status bench_arguments_parse(BenchArguments *a, const char *what, int takes, Set
 
 void bench_settings_fill(Setting *settings, bool gpu) {
     for (Setting *s = settings; s->key != NULL; s++) {
-        const char *preset = gpu ? s->gpu : s->cpu;
-        if (!s->given && preset != NULL) REQUIRE(set_values(s, preset) == OK);
+        const char *default_value = gpu ? s->gpu : s->cpu;
+        if (!s->given && default_value != NULL) REQUIRE(set_values(s, default_value) == OK);
     }
 }
 

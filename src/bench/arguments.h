@@ -52,7 +52,7 @@ typedef struct {
 /* Which of the optional parts a benchmark takes. */
 typedef enum { BENCH_CONFIG = 1, BENCH_TIMELINE = 2 } BenchTakes;
 
-/* ERR_USER with a sentence that says what would do. `settings` ends with a NULL key; those that are
+/* ERR_USER with a message that says what would do. `settings` ends with a NULL key; those that are
  * not given stay empty. */
 Status bench_arguments_parse(BenchArguments *a, const char *what, int takes, Setting *settings,
                              int argc, char **argv);

@@ -94,7 +94,7 @@ Status checkpoint_list(const char *dir, int64_t **steps, int64_t *n);
 /* Opens one of several checkpoints. *ck NULL with OK: it is damaged or is no checkpoint, as a line
  * that is added to `skipped` says. A failure says nothing about the file: ERR_ENV the machine
  * failed, ERR_USER this user may not read it. Looks at the header, not at the tensors' bytes. */
-Status checkpoint_open_good(Checkpoint **ck, const char *path, StrBuf *skipped);
+Status checkpoint_open_valid(Checkpoint **ck, const char *path, StrBuf *skipped);
 /* Renames the checkpoints of later steps than `step` to NAME.abandoned (.abandoned.2, ...), which
  * nothing here reads, counts or deletes; `names` gets a line with each new name. A crash on the way
  * leaves them abandoned: once the file DIR/abandon_after is there, they are not listed. */

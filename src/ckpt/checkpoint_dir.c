@@ -204,7 +204,7 @@ static Status open_verified(Checkpoint **ck, const char *path) {
     return st;
 }
 
-Status checkpoint_open_good(Checkpoint **ck, const char *path, StrBuf *skipped) {
+Status checkpoint_open_valid(Checkpoint **ck, const char *path, StrBuf *skipped) {
     *ck = NULL;
     if (access(path, R_OK) != 0 && errno == EACCES)
         return status_fail(

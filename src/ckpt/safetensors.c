@@ -54,7 +54,7 @@ int64_t safetensors_count(const SafeTensor *t) {
 
 typedef struct {
     SafeFile *f;
-    const char *name; /* of the file, for sentences */
+    const char *name; /* of the file, for messages */
     int64_t tensors_cap, entries_cap;
     Json j;
 } Parser;

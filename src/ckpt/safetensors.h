@@ -38,7 +38,7 @@ typedef struct {
 } SafeFile;
 
 /* Parses a header of `len` JSON bytes that a file of file_size bytes starts with (after the 8-byte
- * length). ERR_USER with one sentence naming `name` and what is wrong: not JSON, duplicate names,
+ * length). ERR_USER with one message naming `name` and what is wrong: not JSON, duplicate names,
  * shape and range disagree, overlap, hole, past the end, more than anyone needs. A type that the
  * format does not have yet is accepted, as the tensor may be one that nobody reads; shape and range
  * are then not compared. */

@@ -19,10 +19,10 @@ static bool parse_step(const char *text, const char **end, int64_t *step) {
 static Status parse_range(const char *text, int64_t least, int64_t most, int64_t *first,
                           int64_t *last) {
     const char *end = text;
-    bool good = parse_step(text, &end, first);
+    bool valid = parse_step(text, &end, first);
     *last = *first;
-    if (good && *end == ':') good = parse_step(end + 1, &end, last);
-    if (!good || *end != '\0')
+    if (valid && *end == ':') valid = parse_step(end + 1, &end, last);
+    if (!valid || *end != '\0')
         return status_fail(ERR_USER, "--step %s: expected a step N or steps N:M", text);
     if (*first < least || *last > most || *first > *last)
         return status_fail(ERR_USER, "--step %s: expected steps from %lld to run.steps %lld", text,

@@ -31,13 +31,13 @@ static Status check(const Arguments *a) {
                                           [FORMAT_MEGATRON] =
                                               "uint8, int8, int16, uint16, int32 or int64",
                                           [FORMAT_LLMC] = "uint16 or uint32"};
-    bool good = a->ids == 0 || (a->to == FORMAT_NANOGPT && a->ids == ID_U16) ||
-                (a->to == FORMAT_MEGATRON && a->ids != ID_U32) ||
-                (a->to == FORMAT_LLMC && (a->ids == ID_U16 || a->ids == ID_U32));
-    return good ? OK
-                : status_fail(ERR_USER, "--ids: found %s, expected %s with --to %s",
-                              id_type_name(a->ids), allowed[a->to],
-                              config_enum_name((int)a->to, "data.format"));
+    bool valid = a->ids == 0 || (a->to == FORMAT_NANOGPT && a->ids == ID_U16) ||
+                 (a->to == FORMAT_MEGATRON && a->ids != ID_U32) ||
+                 (a->to == FORMAT_LLMC && (a->ids == ID_U16 || a->ids == ID_U32));
+    return valid ? OK
+                 : status_fail(ERR_USER, "--ids: found %s, expected %s with --to %s",
+                               id_type_name(a->ids), allowed[a->to],
+                               config_enum_name((int)a->to, "data.format"));
 }
 
 /* As Megatron chooses, where the vocabulary is known; else the inputs' width is kept. */

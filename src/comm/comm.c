@@ -151,7 +151,7 @@ Status comm_agree(Comm *host, Status mine) {
         int32_t status, length;
     } Report;
     Report *reports = NEW(Report, host->size);
-    char *sentence = NULL;
+    char *message = NULL;
     status_set_agreed(false); /* until every rank is known to have the failure */
     reports[host->rank] = (Report){(int32_t)mine, (int32_t)strlen(status_message())};
     Status st = comm_all_gather(host, reports, 2, DT_I32, COMM_KIND_OTHER, NULL);
@@ -165,16 +165,16 @@ Status comm_agree(Comm *host, Status mine) {
     }
     if (failed == 0) goto done;
 
-    sentence = NEW(char, reports[speaker].length + 1);
-    if (speaker == host->rank) memcpy(sentence, status_message(), (size_t)reports[speaker].length);
-    CHECK_GOTO(comm_broadcast(host, sentence, reports[speaker].length, DT_U8, speaker, NULL), done);
+    message = NEW(char, reports[speaker].length + 1);
+    if (speaker == host->rank) memcpy(message, status_message(), (size_t)reports[speaker].length);
+    CHECK_GOTO(comm_broadcast(host, message, reports[speaker].length, DT_U8, speaker, NULL), done);
     status_clear();
-    st = status_fail((Status)reports[speaker].status, "%s", sentence);
+    st = status_fail((Status)reports[speaker].status, "%s", message);
     if (failed < host->size) status_prefix("rank %d", speaker);
     status_set_agreed(true);
 done:
     free(reports);
-    free(sentence);
+    free(message);
     return st;
 }
 

@@ -75,7 +75,7 @@ typedef struct {
 
 /* Finds out who has started this process and starts MPI (MPI_THREAD_MULTIPLE). Without mpirun or
  * srun the world has one rank, and there is no MPI. Call once. When MPI cannot start, or does not
- * see the ranks that its launcher has started, this ends the job with a sentence and ERR_ENV's
+ * see the ranks that its launcher has started, this ends the job with a message and ERR_ENV's
  * status. */
 void comm_start(void);
 bool comm_has_mpi(void);
@@ -142,7 +142,7 @@ Status comm_wait(Comm *c, CommTicket ticket, Stream *stream);
 Status comm_expose(Comm *c, void *base, int64_t bytes);
 
 /* Host-side agreement: every rank passes its own Status; all get the worst (ERR_ENV, ERR_USER,
- * ERR_STOPPED, OK) and, as their status_message, the sentence of the lowest rank that has it, with
+ * ERR_STOPPED, OK) and, as their status_message, the message of the lowest rank that has it, with
  * "rank N: " before it when others have not failed. */
 Status comm_agree(Comm *host, Status mine);
 /* Is the failure that this thread has recorded one that comm_agree or comm_agree_equal gave to

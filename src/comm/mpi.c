@@ -41,7 +41,7 @@ typedef struct Batch {
     MPI_Status *statuses;
     int count, capacity;
     bool done;
-    char *failure; /* the sentence, when done and failed: found by one thread, told by another */
+    char *failure; /* the message, when done and failed: found by one thread, told by another */
     int64_t id;
     struct Batch *next;
 } Batch;

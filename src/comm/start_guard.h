@@ -4,7 +4,7 @@
 #ifndef CRIA_COMM_START_GUARD_H
 #define CRIA_COMM_START_GUARD_H
 
-/* Until start_guard_end() the process, if it ends, ends with one sentence and the exit status of
+/* Until start_guard_end() the process, if it ends, ends with one message and the exit status of
  * ERR_ENV, and so does the job. */
 void start_guard_begin(void);
 void start_guard_end(void);

@@ -8,8 +8,8 @@
 /* Tokens of a micro-batch that attention can address (BAND_MAX_TOKENS of attn/band.h). */
 #define STREAM_MAX (1LL << 29)
 
-/* Is every one of these keys (space-separated) good? */
-static bool good(const ConfigReader *r, const char *keys) {
+/* Is every one of these keys (space-separated) valid? */
+static bool valid(const ConfigReader *r, const char *keys) {
     char name[64];
     while (*keys != '\0') {
         size_t n = strcspn(keys, " ");
@@ -18,7 +18,7 @@ static bool good(const ConfigReader *r, const char *keys) {
         name[n] = '\0';
         const ConfigKey *k = config_key_find(name);
         REQUIRE(k != NULL);
-        if (!r->origin[k - config_keys].good) return false;
+        if (!r->origin[k - config_keys].valid) return false;
         keys += n + (keys[n] == ' ');
     }
     return true;
@@ -30,10 +30,10 @@ static long long ll(int64_t v) {
 
 static void check_model(ConfigReader *r) {
     ModelConfig *m = &r->config->model;
-    if (good(r, "model.heads model.kv_heads") && m->heads % m->kv_heads != 0)
+    if (valid(r, "model.heads model.kv_heads") && m->heads % m->kv_heads != 0)
         config_problem_at(r, "model.kv_heads", "found %d, expected a divisor of model.heads %d",
                           m->kv_heads, m->heads);
-    if (good(r, "model.hidden model.heads model.head_dim")) {
+    if (valid(r, "model.hidden model.heads model.head_dim")) {
         if (m->head_dim == 0 && m->hidden % m->heads != 0) {
             config_problem_at(r, "model.hidden",
                               "found %d, expected a multiple of model.heads %d, or model.head_dim "
@@ -51,7 +51,7 @@ static void check_model(ConfigReader *r) {
                               "found %d, expected an even number, which RoPE needs", m->head_dim);
         }
     }
-    if (good(r, "model.rope_scaling.factor model.rope_scaling.low model.rope_scaling.high") &&
+    if (valid(r, "model.rope_scaling.factor model.rope_scaling.low model.rope_scaling.high") &&
         m->rope_scaling.factor != 1 && m->rope_scaling.low >= m->rope_scaling.high)
         config_problem_at(r, "model.rope_scaling.low",
                           "found %g, expected less than model.rope_scaling.high %g",
@@ -84,49 +84,49 @@ static void check_weights(ConfigReader *r, const char *key, const DataSource *so
 
 static void check_data(ConfigReader *r) {
     Config *c = r->config;
-    if (good(r, "data.train")) {
+    if (valid(r, "data.train")) {
         if (c->data.n_train == 0)
             config_problem_at(r, "data.train", "found an empty list, expected a token file");
         check_weights(r, "data.train", c->data.train, c->data.n_train);
     }
-    if (good(r, "data.val")) check_weights(r, "data.val", c->data.val, c->data.n_val);
-    if (good(r, "data.split") && c->data.split[0] != '\0') {
+    if (valid(r, "data.val")) check_weights(r, "data.val", c->data.val, c->data.n_val);
+    if (valid(r, "data.split") && c->data.split[0] != '\0') {
         if (!is_split(c->data.split))
             config_problem_at(r, "data.split",
                               "found '%s', expected shares for training, evaluation and test as in "
                               "94,5,1, the first above 0",
                               c->data.split);
-        if (good(r, "data.val") && c->data.n_val > 0)
+        if (valid(r, "data.val") && c->data.n_val > 0)
             config_problem_at(r, "data.split",
                               "found '%s' beside data.val, expected one of the two: the split "
                               "takes the evaluation data from data.train",
                               c->data.split);
     }
-    if (good(r, "data.order run.seed") && c->data.order == ORDER_MEGATRON &&
+    if (valid(r, "data.order run.seed") && c->data.order == ORDER_MEGATRON &&
         c->run.seed > UINT32_MAX)
         config_problem_at(r, "run.seed", "found %lld with data.order megatron, expected below 2^32",
                           ll(c->run.seed));
-    if (good(r, "data.order data.format") && c->data.order == ORDER_MEGATRON &&
+    if (valid(r, "data.order data.format") && c->data.order == ORDER_MEGATRON &&
         (c->data.format == FORMAT_NANOGPT || c->data.format == FORMAT_LLMC))
         config_problem_at(r, "data.order",
                           "found megatron with data.format %s, expected data.format megatron: the "
                           "order needs its document index",
                           config_enum_name((int)c->data.format, "data.format"));
-    if (good(r, "data.eod model.vocab") && c->data.eod >= c->model.vocab)
+    if (valid(r, "data.eod model.vocab") && c->data.eod >= c->model.vocab)
         config_problem_at(r, "data.eod", "found %lld, expected an id below model.vocab %d",
                           ll(c->data.eod), c->model.vocab);
-    if (good(r, "data.eod data.format") && c->data.eod < 0 && c->data.format != FORMAT_MEGATRON) {
+    if (valid(r, "data.eod data.format") && c->data.eod < 0 && c->data.format != FORMAT_MEGATRON) {
         const char *remedy = "expected data.eod to be set (only data.format megatron stores where "
                              "documents end)";
-        if (good(r, "data.mask") && c->data.mask == MASK_DOCUMENT)
+        if (valid(r, "data.mask") && c->data.mask == MASK_DOCUMENT)
             config_problem_at(r, "data.mask", "found document without data.eod, %s", remedy);
-        if (good(r, "data.reset_positions") && c->data.reset_positions)
+        if (valid(r, "data.reset_positions") && c->data.reset_positions)
             config_problem_at(r, "data.reset_positions", "found true without data.eod, %s", remedy);
     }
-    if (good(r, "data.eod data.eod_mask_loss") && c->data.eod < 0 && c->data.eod_mask_loss)
+    if (valid(r, "data.eod data.eod_mask_loss") && c->data.eod < 0 && c->data.eod_mask_loss)
         config_problem_at(r, "data.eod_mask_loss",
                           "found true without data.eod, expected data.eod to be set");
-    if (good(r, "data.mask data.window") && c->data.mask == MASK_FULL && c->data.window > 0)
+    if (valid(r, "data.mask data.window") && c->data.mask == MASK_FULL && c->data.window > 0)
         config_problem_at(r, "data.window",
                           "found %lld with data.mask full, expected 0: a window looks back only",
                           ll(c->data.window));
@@ -136,11 +136,11 @@ static void check_data(ConfigReader *r) {
 static void check_counts(ConfigReader *r) {
     const Config *c = r->config;
     double steps = (double)c->run.steps, global = (double)c->batch.global;
-    if (good(r, "run.steps batch.global") && steps * global > CONFIG_EXACT_MAX)
+    if (valid(r, "run.steps batch.global") && steps * global > CONFIG_EXACT_MAX)
         config_problem_at(r, "run.steps",
                           "found %lld x batch.global %lld = %.3g sequences, expected at most %.0f",
                           ll(c->run.steps), ll(c->batch.global), steps * global, CONFIG_EXACT_MAX);
-    if (!good(r, "run.steps run.eval_every run.eval_sequences") || c->run.eval_every == 0) return;
+    if (!valid(r, "run.steps run.eval_every run.eval_sequences") || c->run.eval_every == 0) return;
     double evaluations = floor(steps / (double)c->run.eval_every) + 1;
     double all = evaluations * ((double)c->run.eval_sequences + global);
     if (all > CONFIG_EXACT_MAX)
@@ -152,15 +152,15 @@ static void check_counts(ConfigReader *r) {
 
 static void check_batch(ConfigReader *r) {
     const Config *c = r->config;
-    if (good(r, "batch.global batch.micro") && c->batch.global % c->batch.micro != 0)
+    if (valid(r, "batch.global batch.micro") && c->batch.global % c->batch.micro != 0)
         config_problem_at(r, "batch.micro", "found %lld, expected a divisor of batch.global %lld",
                           ll(c->batch.micro), ll(c->batch.global));
-    if (good(r, "batch.micro model.seq_len") && c->batch.micro * c->model.seq_len > STREAM_MAX)
+    if (valid(r, "batch.micro model.seq_len") && c->batch.micro * c->model.seq_len > STREAM_MAX)
         config_problem_at(r, "batch.micro",
                           "found %lld x model.seq_len %lld = %lld tokens, expected at most %lld",
                           ll(c->batch.micro), ll(c->model.seq_len),
                           ll(c->batch.micro * c->model.seq_len), STREAM_MAX);
-    if (good(r, "parallel.cp parallel.backend") && c->parallel.cp > 1 &&
+    if (valid(r, "parallel.cp parallel.backend") && c->parallel.cp > 1 &&
         c->parallel.backend == BACKEND_NONE)
         config_problem_at(r, "parallel.backend",
                           "found none with parallel.cp %d, expected ring, magi, allgather or "
@@ -171,10 +171,10 @@ static void check_batch(ConfigReader *r) {
 static void check_optim(ConfigReader *r) {
     const Config *c = r->config;
     OptimConfig *o = &r->config->optim;
-    if (good(r, "optim.lr optim.min_lr") && o->min_lr > o->lr)
+    if (valid(r, "optim.lr optim.min_lr") && o->min_lr > o->lr)
         config_problem_at(r, "optim.min_lr", "found %g, expected at most optim.lr %g", o->min_lr,
                           o->lr);
-    if (!good(r, "run.steps optim.schedule optim.warmup_steps optim.decay_steps")) return;
+    if (!valid(r, "run.steps optim.schedule optim.warmup_steps optim.decay_steps")) return;
     switch (o->schedule) {
     case SCHEDULE_CONSTANT:
         break;

@@ -10,18 +10,18 @@
 static void set_defaults(ConfigReader *r) {
     for (int i = 0; i < config_n_keys; i++) {
         const ConfigKey *k = &config_keys[i];
-        bool good = k->preset != NULL &&
-                    (k->type == KEY_SOURCES ||
-                     config_value_set(k, r->config, k->preset, strlen(k->preset), false));
-        REQUIRE(good || k->preset == NULL);
-        r->origin[i].good = good;
+        bool valid = k->default_value != NULL &&
+                     (k->type == KEY_SOURCES || config_value_set(k, r->config, k->default_value,
+                                                                 strlen(k->default_value), false));
+        REQUIRE(valid || k->default_value == NULL);
+        r->origin[i].valid = valid;
     }
 }
 
 static void report_missing(ConfigReader *r) {
     for (int i = 0; i < config_n_keys; i++) {
         const KeyOrigin *o = &r->origin[i];
-        if (o->good || o->line > 0 || o->override != NULL) continue;
+        if (o->valid || o->line > 0 || o->override != NULL) continue;
         StrBuf expected = {0};
         config_key_expects(&config_keys[i], &expected);
         config_problem(r, "%s: %s: missing, expected %s", r->name, config_keys[i].name,
@@ -50,11 +50,12 @@ Status config_parse_printed(Config *out, const char *text) {
     ConfigReader r = {.config = out, .name = "cria.config"};
     *out = (Config){0};
     set_defaults(&r);
-    bool good = config_read_file(&r, text, strlen(text));
-    for (int i = 0; i < config_n_keys; i++) good &= r.origin[i].good;
-    if (good) config_check_keys(&r);
+    bool valid = config_read_file(&r, text, strlen(text));
+    for (int i = 0; i < config_n_keys; i++) valid &= r.origin[i].valid;
+    if (valid) config_check_keys(&r);
     status_ignore(config_problems_status(&r)); /* of keys that this version does not know */
-    return good ? OK : status_fail(ERR_USER, "cria.config is not a configuration that cria prints");
+    return valid ? OK
+                 : status_fail(ERR_USER, "cria.config is not a configuration that cria prints");
 }
 
 Status config_load(Config *out, const char *path, int n_overrides, char *const *overrides) {

@@ -106,7 +106,7 @@ typedef struct {
 } Config;
 
 /* Reads the file, then the overrides ("section.key=value"), checks everything that needs no world
- * size, and resolves what is 0 = derived. On ERR_USER the sentence lists ALL problems, one a line,
+ * size, and resolves what is 0 = derived. On ERR_USER the message lists ALL problems, one a line,
  * each with file:line or the override. *out must be freed in either case. */
 Status config_load(Config *out, const char *path, int n_overrides, char *const *overrides);
 /* The same from text in memory, named `name` in messages (tests, fuzzing, checkpoints). */

@@ -48,18 +48,20 @@ _Static_assert(sizeof(DeviceKind) == sizeof(int), "enums are read and written as
         char *: KEY_STRING,                                                                        \
         DataSource *: KEY_SOURCES,                                                                 \
         default: KEY_ENUM)
-#define ROW(field, preset_, min_, max_, names_, count_, unit_, help_)                              \
+#define ROW(field, default_, min_, max_, names_, count_, unit_, help_)                             \
     {                                                                                              \
         .name = #field, .type = TYPE_OF(field), .offset = offsetof(Config, field),                 \
-        .count_offset = count_, .preset = preset_, .min = min_, .max = max_, .names = names_,      \
-        .unit = unit_, .help = help_                                                               \
+        .count_offset = count_, .default_value = default_, .min = min_, .max = max_,               \
+        .names = names_, .unit = unit_, .help = help_                                              \
     }
-#define NUM(field, preset, min, max, unit, help) ROW(field, preset, min, max, NULL, 0, unit, help)
-#define NAMED(field, preset, names, help)        ROW(field, preset, 0, 0, names, 0, "", help)
-#define FLAG(field, preset, help)                ROW(field, preset, 0, 1, NULL, 0, "", help)
-#define TEXT(field, preset, min, max, help)      ROW(field, preset, min, max, NULL, 0, "", help)
-#define FILES(field, n, preset, help)                                                              \
-    ROW(field, preset, 1, 4096, NULL, offsetof(Config, n), "", help)
+#define NUM(field, default_value, min, max, unit, help)                                            \
+    ROW(field, default_value, min, max, NULL, 0, unit, help)
+#define NAMED(field, default_value, names, help) ROW(field, default_value, 0, 0, names, 0, "", help)
+#define FLAG(field, default_value, help)         ROW(field, default_value, 0, 1, NULL, 0, "", help)
+#define TEXT(field, default_value, min, max, help)                                                 \
+    ROW(field, default_value, min, max, NULL, 0, "", help)
+#define FILES(field, n, default_value, help)                                                       \
+    ROW(field, default_value, 1, 4096, NULL, offsetof(Config, n), "", help)
 
 const ConfigKey config_keys[] = {
     TEXT(run.dir, "runs/default", 1, 4096, "Directory for config.yaml, log.jsonl and checkpoints."),
@@ -256,7 +258,7 @@ void config_key_expects(const ConfigKey *k, StrBuf *out) {
         break;
     case KEY_SOURCES:
         strbuf_printf(out, "a path, a list of paths, or a list of {path, weight}%s",
-                      k->preset != NULL ? "; [] = none" : "");
+                      k->default_value != NULL ? "; [] = none" : "");
     }
 }
 

@@ -18,10 +18,10 @@ typedef enum {
 typedef struct {
     const char *name; /* in full: "model.rope_scaling.factor" */
     KeyType type;
-    size_t offset;       /* of the field in Config */
-    size_t count_offset; /* KEY_SOURCES: of the int that counts them */
-    const char *preset;  /* the default, as one would write it; NULL: the key is required */
-    double min, max;     /* numbers: inclusive bounds; strings: of the length in bytes */
+    size_t offset;             /* of the field in Config */
+    size_t count_offset;       /* KEY_SOURCES: of the int that counts them */
+    const char *default_value; /* the default, as one would write it; NULL: the key is required */
+    double min, max;           /* numbers: inclusive bounds; strings: of the length in bytes */
     const char *const
         *names; /* enum: a name per value, then NULL; int: the name of -1, then NULL */
     const char *unit, *help;
@@ -64,7 +64,7 @@ void config_quote(StrBuf *out, const char *text, size_t len);
 typedef struct {
     int line;             /* in the file; 0: not there */
     const char *override; /* or the override that set it */
-    bool good;            /* has a value that the table allows */
+    bool valid;           /* has a value that the table allows */
 } KeyOrigin;
 
 typedef struct {
@@ -92,7 +92,7 @@ bool config_read_file(ConfigReader *r, const char *text, size_t len);
 void config_read_override(ConfigReader *r, const char *override);
 
 /* Resolves what is 0 = derived, then checks keys against each other. A check whose keys are not all
- * good is skipped: the cause has been reported already. */
+ * valid is skipped: the cause has been reported already. */
 void config_check_keys(ConfigReader *r);
 
 #endif

@@ -90,12 +90,12 @@ void config_print_help(StrBuf *out) {
         strbuf_printf(out, "  %s: ", k->name);
         config_key_expects(k, out);
         if (k->unit[0] != '\0') strbuf_printf(out, " (%s)", k->unit);
-        if (k->preset == NULL)
+        if (k->default_value == NULL)
             strbuf_printf(out, "; required\n");
-        else if (k->preset[0] == '\0')
+        else if (k->default_value[0] == '\0')
             strbuf_printf(out, "; default empty\n");
         else
-            strbuf_printf(out, "; default %s\n", k->preset);
+            strbuf_printf(out, "; default %s\n", k->default_value);
         strbuf_printf(out, "      %s\n", k->help);
         previous = k->name;
     }

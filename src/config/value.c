@@ -43,13 +43,13 @@ void config_quote(StrBuf *out, const char *text, size_t len) {
     strbuf_append(out, "'", 1);
     for (size_t i = 0, n; i < len; i += n) {
         n = utf8_length(text + i, len - i);
-        bool good = n > 0 && utf8_is_printable(utf8_decode(text + i, n));
+        bool valid = n > 0 && utf8_is_printable(utf8_decode(text + i, n));
         if (n == 0) n = 1;
         if (i + n > LONGEST) {
             strbuf_printf(out, "...");
             break;
         }
-        strbuf_append(out, good ? text + i : "?", good ? n : 1);
+        strbuf_append(out, valid ? text + i : "?", valid ? n : 1);
     }
     strbuf_append(out, "'", 1);
 }

@@ -188,7 +188,7 @@ static bool read_weight(Source *s, const ConfigKey *k, DataSource *source) {
 
 /* {path: P, weight: W} */
 static bool read_weighted(Source *s, const ConfigKey *k, DataSource *source) {
-    bool good = true, has_path = false, has_weight = false;
+    bool valid = true, has_path = false, has_weight = false;
     int line = event_line(s);
     for (advance(s); !s->broken && !is(s, YAML_MAPPING_END_EVENT);) {
         const char *word = is(s, YAML_SCALAR_EVENT) ? scalar_name(s) : "";
@@ -196,20 +196,20 @@ static bool read_weighted(Source *s, const ConfigKey *k, DataSource *source) {
         if ((!path && !weight) || (path && has_path) || (weight && has_weight)) {
             refuse_value(s, event_line(s), k->name, "path and weight, once each");
             skip(s);
-            good = false;
+            valid = false;
             continue;
         }
         has_path |= path;
         has_weight |= weight;
         advance(s);
-        good &= path ? read_path(s, k, source) : read_weight(s, k, source);
+        valid &= path ? read_path(s, k, source) : read_weight(s, k, source);
     }
-    if (good && !has_path && !s->broken) {
+    if (valid && !has_path && !s->broken) {
         problem_in(s, line, "%s: found a file without a path, expected {path, weight}", k->name);
-        good = false;
+        valid = false;
     }
     advance(s);
-    return good && !s->broken;
+    return valid && !s->broken;
 }
 
 /* A path, or a list of paths and {path, weight}. */
@@ -221,15 +221,15 @@ static bool read_sources(Source *s, const ConfigKey *k, Config *c) {
         add_source(list, count);
         return read_path(s, k, &(*list)[0]);
     }
-    bool good = true;
+    bool valid = true;
     for (advance(s); !s->broken && !is(s, YAML_SEQUENCE_END_EVENT);) {
         add_source(list, count);
         DataSource *source = &(*list)[*count - 1];
-        good &=
+        valid &=
             is(s, YAML_MAPPING_START_EVENT) ? read_weighted(s, k, source) : read_path(s, k, source);
     }
     advance(s);
-    return good && !s->broken;
+    return valid && !s->broken;
 }
 
 /* The value of a key, at the current event. */
@@ -241,16 +241,16 @@ static void read_value(Source *s, const ConfigKey *k, int line) {
     config_key_expects(k, &expected);
     origin->line = s->override == NULL ? line : 0;
     origin->override = s->override;
-    origin->good = false;
-    if (k->type == KEY_SOURCES && k->preset != NULL && is_empty(s)) {
+    origin->valid = false;
+    if (k->type == KEY_SOURCES && k->default_value != NULL && is_empty(s)) {
         config_value_free(k, c); /* none */
-        origin->good = true;
+        origin->valid = true;
         skip(s);
     } else if (k->type == KEY_SOURCES && !mapping && !is_null(s)) {
-        origin->good = read_sources(s, k, c);
+        origin->valid = read_sources(s, k, c);
     } else if (is(s, YAML_SCALAR_EVENT) && k->type != KEY_SOURCES && !is_null(s) &&
                config_value_set(k, c, scalar_text(s), scalar_length(s), scalar_is_quoted(s))) {
-        origin->good = true;
+        origin->valid = true;
         advance(s);
     } else {
         refuse_value(s, line, k->name, expected.text);

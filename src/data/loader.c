@@ -151,7 +151,7 @@ static void *fill_ring(void *arg) {
             l->made++;
         } else {
             l->failure = st;
-            l->message = mem_strdup(status_message()); /* the sentence is this thread's own */
+            l->message = mem_strdup(status_message()); /* the message is this thread's own */
         }
         pthread_cond_signal(&l->changed);
     }

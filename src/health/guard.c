@@ -160,14 +160,14 @@ static void describe_end(const GuardRecord *r, const GuardState *g, const Config
 }
 
 static Status react(GuardState *g, Session *s, StepNumbers *n, bool skips, bool *update,
-                    GuardRecord *r, StrBuf *sentence) {
+                    GuardRecord *r, StrBuf *message) {
     const Config *c = s->config;
     char *found = NULL;
     if (!is_finite(n)) { /* weights that are lost make every step wrong */
         CHECK(nonfinite_weights(s, &found));
         if (found != NULL) {
             r->kind = "stop";
-            strbuf_printf(sentence, "; nothing was written: %s", found);
+            strbuf_printf(message, "; nothing was written: %s", found);
             free(found);
             return OK;
         }
@@ -187,7 +187,7 @@ static Status react(GuardState *g, Session *s, StepNumbers *n, bool skips, bool 
     } else {
         r->kind = "stop";
     }
-    describe_end(r, g, c, found, sentence);
+    describe_end(r, g, c, found, message);
     free(found);
     return OK;
 }
@@ -215,15 +215,15 @@ Status guard_step(GuardState *g, Session *s, int64_t step, StepNumbers *n, bool 
     if (spike) record->z = deviations_above(g, n->loss, &record->mean);
     if (spike) record->norm_ratio = norm_ratio(g, n->grad_norm, &record->norm_mean);
     GuardAction action = spike ? c->run.on_spike : c->run.on_nonfinite;
-    StrBuf sentence = {0};
-    describe(record, spike, spike && is_loss_spike(g, c, n->loss), &sentence);
+    StrBuf message = {0};
+    describe(record, spike, spike && is_loss_spike(g, c, n->loss), &message);
     Status st = OK;
     if (action == GUARD_WARN)
         learn(g, n);
     else
-        st = react(g, s, n, action == GUARD_SKIP, update, record, &sentence);
-    record->sentence = sentence.text;
+        st = react(g, s, n, action == GUARD_SKIP, update, record, &message);
+    record->message = message.text;
     CHECK(st);
-    if (strcmp(record->kind, "stop") == 0) st = status_fail(ERR_ENV, "%s", record->sentence);
+    if (strcmp(record->kind, "stop") == 0) st = status_fail(ERR_ENV, "%s", record->message);
     return comm_agree(s->comm.host, st);
 }

@@ -18,8 +18,8 @@ typedef struct {
  * holds. Nothing to find fault with: *update is true and record->kind NULL. Else run.on_nonfinite
  * or run.on_spike say what to do, and the record what was done: "spike"  only told "redo"   the
  * step was run again and the second time was right: *n and the gradients are those now "skip"   it
- * was wrong again: *update is false "stop"   ERR_ENV, agreed, with the sentence Collective; free
- * the record's sentence. */
+ * was wrong again: *update is false "stop"   ERR_ENV, agreed, with the message Collective; free
+ * the record's message. */
 Status guard_step(GuardState *g, Session *s, int64_t step, StepNumbers *n, bool *update,
                   GuardRecord *record);
 

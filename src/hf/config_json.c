@@ -43,7 +43,7 @@ static const struct {
 enum { MODEL_TYPE, PARTIAL_ROTARY, N_FIXED = sizeof fixed / sizeof *fixed };
 
 typedef struct {
-    const char *name; /* of the file, for sentences */
+    const char *name; /* of the file, for messages */
     Json j;
     char *values[N_FIELDS]; /* as in the text; NULL: missing or null */
     char *rope_type;

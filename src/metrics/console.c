@@ -79,7 +79,7 @@ static void console_save(Sink *s, const SaveRecord *r) {
 /* "stop" is reported by the caller. */
 static void console_guard(Sink *s, const GuardRecord *r) {
     output_print("%s", clear_bar((ConsoleSink *)s));
-    if (strcmp(r->kind, "stop") != 0) log_warn("%s", r->sentence);
+    if (strcmp(r->kind, "stop") != 0) log_warn("%s", r->message);
 }
 
 static void console_free(Sink *s) {

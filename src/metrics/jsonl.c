@@ -99,7 +99,7 @@ static void jsonl_guard(Sink *s, const GuardRecord *r) {
     for (int64_t i = 0; i < r->samples; i++)
         strbuf_printf(&b, "%s%lld", i > 0 ? "," : "", (long long)(r->first_sample + i));
     strbuf_printf(&b, "],\"found\":");
-    strbuf_json_string(&b, r->sentence);
+    strbuf_json_string(&b, r->message);
     strbuf_printf(&b, "}");
     put(s, &b);
 }

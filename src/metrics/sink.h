@@ -37,7 +37,7 @@ typedef struct {
 /* A step that the guard did not let pass (guard.h). */
 typedef struct {
     const char *kind; /* "spike", "redo", "skip", "stop"; NULL: none */
-    char *sentence;   /* what was found and done */
+    char *message;    /* what was found and done */
     int64_t step;     /* as in StepRecord */
     double loss, grad_norm;
     double z, mean; /* of the loss: standard deviations above the mean of the last steps */

@@ -26,7 +26,7 @@ typedef struct {
 void arena_reserve(Arena *a, const char *region, const char *name, int64_t bytes, void **slot);
 /* ERR_USER when what is reserved cannot be counted, let alone allocated. */
 Status arena_check(const Arena *a);
-/* ERR_ENV when the device lacks the memory: the sentence ends with the table's largest regions. */
+/* ERR_ENV when the device lacks the memory: the message ends with the table's largest regions. */
 Status arena_commit(Arena *a, const Ops *ops);
 void arena_free(Arena *a);
 int64_t arena_region_bytes(const Arena *a, const char *region);

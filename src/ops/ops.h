@@ -44,7 +44,7 @@ typedef struct FIELDS_BY_NAME Ops {
     const GpuProperties *gpu; /* what limits the models it can run; NULL: nothing does */
 
     /* ---- memory, streams, events --------------------------------------------------------- */
-    /* Bytes are uninitialised; `what` names the allocation in the error sentence (ERR_ENV). */
+    /* Bytes are uninitialised; `what` names the allocation in the error message (ERR_ENV). */
     Status (*mem_alloc)(void **ptr, int64_t bytes, const char *what);
     void (*mem_free)(void *ptr);
     Status (*host_alloc)(void **ptr, int64_t bytes, const char *what); /* page-locked host memory */
@@ -193,7 +193,7 @@ __host__ __device__
 
 const Ops *cpu_ops(void);
 
-/* The GPU backend on the local_rank-th visible GPU. ERR_ENV with a sentence when this binary holds
+/* The GPU backend on the local_rank-th visible GPU. ERR_ENV with a message when this binary holds
  * none or no usable GPU is there, ERR_USER when the GPU is too old. */
 Status cuda_ops_open(const Ops **ops, int local_rank);
 extern const bool cuda_built; /* does this binary hold the GPU backend? */

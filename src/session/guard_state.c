@@ -13,22 +13,22 @@ Status guard_parse(GuardState *g, const char *text) {
     int64_t *const counts[] = {&g->skipped, &g->in_a_row, &g->seen};
     const char *at = text;
     char *end = NULL;
-    bool good = true;
+    bool valid = true;
     *g = (GuardState){0};
-    for (int i = 0; i < 3 && good; i++, at = end) {
+    for (int i = 0; i < 3 && valid; i++, at = end) {
         *counts[i] = strtoll(at, &end, 10);
-        good = end != at && *counts[i] >= 0;
+        valid = end != at && *counts[i] >= 0;
     }
-    for (int64_t i = 0; i < guard_steps_kept(g) && good; i++, at = end) {
+    for (int64_t i = 0; i < guard_steps_kept(g) && valid; i++, at = end) {
         g->losses[i] = strtod(at, &end);
-        good = end != at;
+        valid = end != at;
     }
-    bool older = good && *at == '\0'; /* without norms */
-    for (int64_t i = 0; i < guard_steps_kept(g) && good && !older; i++, at = end) {
+    bool older = valid && *at == '\0'; /* without norms */
+    for (int64_t i = 0; i < guard_steps_kept(g) && valid && !older; i++, at = end) {
         g->norms[i] = strtod(at, &end);
-        good = end != at && g->norms[i] >= 0;
+        valid = end != at && g->norms[i] >= 0;
     }
-    if (good && *at == '\0') return OK;
+    if (valid && *at == '\0') return OK;
     return status_fail(ERR_USER,
                        "cria.guard is '%.60s', expected three counts and the losses and "
                        "gradient norms of the last steps",

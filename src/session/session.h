@@ -41,7 +41,7 @@ typedef struct {
 } SessionOptions;
 
 /* Opens backend, communicators and data, and reserves (not yet allocates) all memory. Collective:
- * every rank gets the same Status, rank 0 the sentence. options NULL: none. */
+ * every rank gets the same Status, rank 0 the message. options NULL: none. */
 Status session_open(Session *s, const Config *config, const SessionOptions *options);
 /* Opens data.train, and data.val or the second share of data.split (*val stays NULL: there is
  * none). The part of session_open that needs no MPI and no device. */

@@ -172,7 +172,7 @@ static Status next_candidate(Candidates *a, char **path, Checkpoint **ck) {
     while (a->next < a->n && *ck == NULL) {
         free(*path);
         *path = checkpoint_path(a->dir, a->steps[a->next++]);
-        CHECK(checkpoint_open_good(ck, *path, &a->skipped));
+        CHECK(checkpoint_open_valid(ck, *path, &a->skipped));
     }
     if (*ck != NULL) return OK;
     free(*path);

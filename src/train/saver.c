@@ -53,7 +53,7 @@ struct Saver {
     atomic_llong written; /* bytes, of all checkpoints: a sign of life */
     Status status;        /* of what it did */
     bool prune_failed;
-    char *sentence;
+    char *message;
 };
 
 /* ---- the copy -------------------------------------------------------------------------------- */
@@ -150,7 +150,7 @@ static void *work(void *arg) {
     Saver *v = arg;
     omp_set_num_threads(v->threads);
     v->status = v->phase == WRITING ? write_pieces(v) : publish(v);
-    if (v->status != OK) v->sentence = mem_strdup(status_message());
+    if (v->status != OK) v->message = mem_strdup(status_message());
     atomic_store(&v->done, true);
     return NULL;
 }
@@ -161,8 +161,7 @@ static void start_thread(Saver *v) {
     v->running = error == 0;
     if (v->running) return;
     v->status = ERR_ENV;
-    v->sentence =
-        mem_printf("cannot start the thread that writes %s: %s", v->path, strerror(error));
+    v->message = mem_printf("cannot start the thread that writes %s: %s", v->path, strerror(error));
     atomic_store(&v->done, true);
 }
 
@@ -170,9 +169,9 @@ static Status take_result(Saver *v) {
     if (v->running) pthread_join(v->thread, NULL);
     v->running = false;
     Status st = v->status;
-    if (st != OK) status_fail(st, "%s", v->sentence);
-    free(v->sentence);
-    v->sentence = NULL;
+    if (st != OK) status_fail(st, "%s", v->message);
+    free(v->message);
+    v->message = NULL;
     v->status = OK;
     return st;
 }

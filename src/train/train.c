@@ -64,7 +64,7 @@ static Status guard(Train *t, StepNumbers *n, bool *update) {
     Status st = guard_step(&t->state.guard, &t->s, t->state.step, n, update, &record);
     for (int i = 0; i < t->n_sinks && record.kind != NULL; i++)
         t->sinks[i]->guard(t->sinks[i], &record);
-    free(record.sentence);
+    free(record.message);
     return st;
 }
 
@@ -347,14 +347,14 @@ static void abort_alone(Status st) {
 
 /* A run that fails on every rank still completes the checkpoint that it is writing. */
 static void join_saver(Train *t, Status failure) {
-    char *sentence = mem_strdup(status_message());
+    char *message = mem_strdup(status_message());
     status_clear();
     Status st = saver_join(t->saver);
     abort_alone(st);
     if (st != OK && t->s.rank == 0) log_warn("%s", status_message());
     status_ignore(st);
-    status_fail(failure, "%s", sentence);
-    free(sentence);
+    status_fail(failure, "%s", message);
+    free(message);
 }
 
 Status train_run(const Config *config, const TrainOptions *options) {

@@ -10,7 +10,7 @@ typedef struct {
 } TrainOptions;
 
 /* Runs to run.steps and returns OK, or ERR_STOPPED after a save that a signal or the time limit
- * asked for. Collective: the Status is the same on every rank; rank 0 has the sentence. */
+ * asked for. Collective: the Status is the same on every rank; rank 0 has the message. */
 Status train_run(const Config *config, const TrainOptions *options);
 
 #endif
