@@ -212,7 +212,8 @@ static inline void dense_run(Side *side, const Problem *p, CpBackend backend, in
     CpBatch *between = p->between ? cp_batch_from_mask(&o, p->between, &mb) : NULL;
     int64_t S = batch->S, q_width = p->H * p->D, kv_width = 2 * p->K * p->D;
     int64_t *token = NEW(int64_t, S);
-    dispatch_tokens(&batch->plan.dispatch, side->comm->rank, token);
+    for (int32_t r = 0; r < S; r++)
+        token[r] = dispatch_token_of(&batch->plan.dispatch, side->comm->rank, r);
 
     const Ops *ops = side->ops;
     int act = ops->act_bytes;

@@ -60,13 +60,11 @@ static void every_rank_holds_the_same_number_of_rows_once(void **state) {
         assert_true(d.padded >= S);
         if (o.chunk > 0 && o.P > 1) assert_int_equal(d.chunk, o.chunk);
         bool *seen = NEW(bool, d.padded);
-        int64_t *tokens = NEW(int64_t, d.rows);
         for (int r = 0; r < d.P; r++) {
-            dispatch_tokens(&d, r, tokens);
             for (int32_t row = 0; row < d.rows; row++) {
-                int64_t t = tokens[row];
+                int64_t t = dispatch_token_of(&d, r, row);
                 assert_true(t >= 0 && t < d.padded && !seen[t]);
-                assert_true(row == 0 || t > tokens[row - 1]);
+                assert_true(row == 0 || t > dispatch_token_of(&d, r, row - 1));
                 assert_int_equal(dispatch_rank_of(&d, t), r);
                 assert_int_equal(dispatch_row_of(&d, t), row);
                 seen[t] = true;
@@ -78,7 +76,6 @@ static void every_rank_holds_the_same_number_of_rows_once(void **state) {
             range_list_free(&runs);
         }
         free(seen);
-        free(tokens);
         dispatch_free(&d);
         mask_free(&m);
     }

@@ -332,10 +332,6 @@ void dispatch_free(Dispatch *d) {
     *d = (Dispatch){0};
 }
 
-void dispatch_tokens(const Dispatch *d, int rank, int64_t *tokens) {
-    for (int32_t row = 0; row < d->rows; row++) tokens[row] = dispatch_token_of(d, rank, row);
-}
-
 void dispatch_runs(const Dispatch *d, int rank, RangeList *out) {
     const int32_t *chunks = d->chunks + (int64_t)rank * d->chunks_per_rank;
     for (int32_t k = 0; k < d->chunks_per_rank; k++) {

@@ -73,9 +73,6 @@ static inline int64_t dispatch_token_of(const Dispatch *d, int rank, int32_t row
     int64_t chunk = d->chunks[(int64_t)rank * d->chunks_per_rank + row / d->chunk];
     return chunk * d->chunk + row % d->chunk;
 }
-/* tokens[rows]: the stream position of every row of a rank; positions >= S are padding. */
-void dispatch_tokens(const Dispatch *d, int rank, int64_t *tokens);
-
 /* The tokens of a rank as a normal list (neighbouring chunks joined, padding included). */
 void dispatch_runs(const Dispatch *d, int rank, RangeList *out);
 

@@ -126,8 +126,8 @@ bug comm_nccl.cu REQUIRE(x->open);
 bug comm_ipc.cu REQUIRE(*at < board->n[slot] &&
 bug comm_ipc.cu REQUIRE(offset >= 0 && offset + bytes <= p->bytes);
 bug cp.c REQUIRE(batch->S == rt->S && !rt->prefetched);
-bug cp.c REQUIRE(cp_mask(&mask, o, mb->doc_begin, mb->n_docs) == OK);
-bug cp.c REQUIRE(cp_plan(&b->plan, o, mask) == OK);
+bug batch.c REQUIRE(cp_mask(&mask, o, mb->doc_begin, mb->n_docs) == OK);
+bug batch.c REQUIRE(cp_plan(&b->plan, o, mask) == OK);
 bug magi.c REQUIRE(n <= MAX_STAGES);
 bug magi_fused.c REQUIRE(rt->plan->stages[s].own_row <= 0);
 LIST
