@@ -134,7 +134,8 @@ static uint32_t train_without_all_reduce(const char *zero) {
         float *grads = llama_gradients(s.llama);
         for (int64_t i = 0; i < s.table->total; i++)
             grads[i] = (float)rng_normal((uint64_t)step, (uint64_t)s.rank, (uint64_t)i);
-        for (int b = 0; b < s.table->n_buckets; b++) EXPECT_OK(session_reduce_bucket(&s, b));
+        for (int b = 0; b < s.table->n_buckets; b++)
+            EXPECT_OK(optimizer_reduce_bucket(s.optimizer, b, s.stream));
         double norm;
         EXPECT_OK(optimizer_grad_norm(s.optimizer, &norm, s.stream));
         EXPECT_OK(optimizer_step(s.optimizer, step, 1e-3, 1 / norm, s.stream));

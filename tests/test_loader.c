@@ -252,46 +252,61 @@ static void a_micro_batch_too_large_for_its_index_is_refused(void **state) {
     dataset_close(d);
 }
 
-typedef struct {
-    int made, released; /* by both threads, but never at once: read after loader_free */
-} Plans;
+/* The loader takes these as they are. */
+struct CpBatch {
+    int64_t plan;
+};
+static int made, released; /* by both threads, but never at once: read after loader_free */
 
-static void *prepare_plan(void *ctx, const MicroBatch *mb) {
-    int64_t *plan = NEW(int64_t, 1);
-    *plan = mb->samples[0] * 1000 + mb->n_docs;
-    ((Plans *)ctx)->made++;
-    return plan;
+static CpBatch *prepare_plan(void *ctx, const MicroBatch *mb) {
+    CpBatch *batch = NEW(CpBatch, 1);
+    batch->plan = mb->samples[0] * 1000 + mb->n_docs;
+    (*(int *)ctx)++;
+    return batch;
 }
 
-static void release_plan(void *ctx, void *prepared) {
-    ((Plans *)ctx)->released++;
-    free(prepared);
+static void release_plan(CpBatch *batch) {
+    released++;
+    free(batch);
 }
 
 static void what_is_prepared_stays_with_its_batch_and_is_released_once(void **state) {
     (void)state;
     Dataset *d = open_random(40);
-    Plans plans = {0};
     LoaderOptions o = options(4, 2, 0, 1);
     o.prepare = prepare_plan;
     o.release = release_plan;
-    o.ctx = &plans;
+    o.ctx = &made;
     Loader *l;
     assert_status_ok(loader_create(&l, d, &o, 0));
     for (int n = 0; n < 40; n++) {
         const MicroBatch *mb;
         assert_status_ok(loader_next(l, &mb, NULL));
         if (n % 8 == 0) nap(200);
-        assert_int_equal(*(int64_t *)mb->prepared, mb->samples[0] * 1000 + mb->n_docs);
+        assert_int_equal(mb->cp_batch->plan, mb->samples[0] * 1000 + mb->n_docs);
     }
     loader_free(l);
-    assert_true(plans.made >= 40);
-    assert_int_equal(plans.released, plans.made);
+    assert_true(made >= 40);
+    assert_int_equal(released, made);
     MicroBatch mb;
     assert_status_ok(loader_batch(&mb, d, &o, 5, 1));
-    assert_int_equal(*(int64_t *)mb.prepared, mb.samples[0] * 1000 + mb.n_docs);
+    assert_int_equal(mb.cp_batch->plan, mb.samples[0] * 1000 + mb.n_docs);
     loader_batch_free(&mb, &o);
-    assert_int_equal(plans.released, plans.made);
+    assert_int_equal(released, made);
+    dataset_close(d);
+}
+
+static void samples_past_the_end_have_no_weight(void **state) {
+    (void)state;
+    Dataset *d = open_random(40);
+    LoaderOptions o = options(4, 4, 0, 1);
+    o.samples_end = 6;
+    MicroBatch mb;
+    assert_status_ok(loader_batch(&mb, d, &o, 1, 0));
+    for (int64_t i = 0; i < mb.B * mb.T; i++)
+        assert_true(mb.weights[i] == (mb.samples[i / mb.T] < 6 ? 1.0f : 0.0f));
+    assert_int_equal(mb.samples[0], 4);
+    loader_batch_free(&mb, &o);
     dataset_close(d);
 }
 
@@ -306,6 +321,7 @@ int main(void) {
         cmocka_unit_test(an_error_arrives_after_the_good_batches_with_its_sentence),
         cmocka_unit_test(a_micro_batch_too_large_for_its_index_is_refused),
         cmocka_unit_test(what_is_prepared_stays_with_its_batch_and_is_released_once),
+        cmocka_unit_test(samples_past_the_end_have_no_weight),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

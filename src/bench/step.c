@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "model/flops.h"
 #include "base/rng.h"
-#include "session/session.h"
+#include "session/step.h"
 
 enum { STEPS, MICRO_STEPS, SETTINGS };
 enum { WARM_STEPS = 2, MAX_OPS = 40, MICRO_STEPS_MAX = 1 << 16 };
@@ -24,8 +24,8 @@ typedef struct {
 typedef struct {
     Session s;
     Meter *meter;
-    MicroBatch *batches;     /* [s.micro_steps] */
-    double weight_sum, area; /* of a global batch */
+    MicroBatch *batches; /* [s.micro_steps] */
+    double area;         /* of a global batch */
     int64_t updates;
     double queued_ms; /* until the host had queued the micro-batches of the last step */
     /* results; those of the meter are means over ranks, the others of the slowest rank */
@@ -61,11 +61,11 @@ static void make_batch(StepBench *x, MicroBatch *mb, uint64_t which) {
         for (int64_t i = 0; i < n; i++) begin[i] += (int32_t)(b * T);
         mb->n_docs += (int32_t)n;
     }
-    mb->prepared = cp_batch_create(&x->s.cp_options, mb);
+    mb->cp_batch = cp_batch_create(&x->s.cp_options, mb);
 }
 
 static void free_batch(MicroBatch *mb) {
-    cp_batch_free(mb->prepared);
+    cp_batch_free(mb->cp_batch);
     free(mb->tokens);
     free(mb->labels);
     free(mb->positions);
@@ -75,44 +75,42 @@ static void free_batch(MicroBatch *mb) {
 
 static Status make_batches(StepBench *x) {
     Session *s = &x->s;
-    double sums[2] = {0};
     x->batches = NEW(MicroBatch, s->micro_steps);
     for (int64_t j = 0; j < s->micro_steps; j++) {
         make_batch(x, &x->batches[j], (uint64_t)(j * s->dp + s->dp_rank));
-        const CpBatch *batch = x->batches[j].prepared;
-        sums[0] += batch->weight_sum;
-        sums[1] += batch->area / s->config->parallel.cp;
+        x->area += x->batches[j].cp_batch->area / s->config->parallel.cp;
     }
-    CHECK(comm_all_reduce(s->comm.host, sums, 2, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
-    x->weight_sum = sums[0];
-    x->area = sums[1];
+    return comm_all_reduce(s->comm.host, &x->area, 1, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL);
+}
+
+static Status give_batch(void *bench, int64_t j, const MicroBatch **mb) {
+    *mb = &((StepBench *)bench)->batches[j];
     return OK;
 }
 
 /* ---- steps --------------------------------------------------------------------------------- */
 
-static Status reduce_bucket(void *ctx, int bucket) {
-    Session *s = ctx;
-    return optimizer_reduce_bucket(s->optimizer, bucket, s->stream);
-}
-
-/* As training does it, but for reading data and writing logs. */
+/* A step of training, but for reading data, the guard and writing logs. */
 static Status run_step(StepBench *x) {
     Session *s = &x->s;
-    double begin = time_now(), loss, norm;
+    const MicroBatches all = {.n = s->micro_steps,
+                              .train = true,
+                              .reduce = true,
+                              .step = x->updates + 1,
+                              .phase = "forward and backward",
+                              .read = give_batch,
+                              .reader = x};
+    double begin = time_now(), sums[SUM_OWN] = {0};
+    StepNumbers n;
     llama_zero_gradients(s->llama, s->stream);
-    for (int64_t j = 0; j < s->micro_steps; j++)
-        CHECK(session_run_micro(s, &x->batches[j], true,
-                                j + 1 == s->micro_steps ? reduce_bucket : NULL, s));
+    CHECK(session_accumulate(s, &all, &sums[SUM_COUNT]));
     x->queued_ms = 1e3 * (time_now() - begin);
-    CHECK(session_take_loss(s, &loss));
-    CHECK(optimizer_grad_norm(s->optimizer, &norm, s->stream));
-    if (!isfinite(loss) || !isfinite(norm))
+    CHECK(session_sum(s, sums, SUM_OWN, &n));
+    CHECK(session_grad_norm(s, &n));
+    if (!isfinite(n.loss) || !isfinite(n.grad_norm))
         return status_fail(ERR_ENV, "step %d: the loss is %g and the norm of the gradient %g",
-                           (int)x->updates + 1, loss, norm);
-    double scale = 1 / x->weight_sum, clip = s->config->optim.clip;
-    if (clip > 0) scale *= fmin(1, clip / (norm * scale + 1e-6));
-    return optimizer_step(s->optimizer, ++x->updates, s->config->optim.lr, scale, s->stream);
+                           (int)x->updates + 1, n.loss, n.grad_norm);
+    return session_update(s, ++x->updates, s->config->optim.lr, &n);
 }
 
 static Status time_steps(StepBench *x, int64_t n) {
@@ -135,13 +133,16 @@ static Status time_steps(StepBench *x, int64_t n) {
  * the end: then this is an upper bound. */
 static Status time_micro_batches(StepBench *x, int64_t n) {
     Session *s = &x->s;
+    MicroBatches one = {
+        .n = 1, .train = true, .phase = "one micro-batch", .read = give_batch, .reader = x};
     llama_zero_gradients(s->llama, s->stream);
     for (int64_t i = 0; i < n; i++) {
-        double loss;
+        double loss, count;
+        one.first = i % s->micro_steps;
         CHECK(s->ops->stream_sync(s->stream));
         CHECK(comm_barrier(s->comm.host));
         double begin = time_now();
-        CHECK(session_run_micro(s, &x->batches[i % s->micro_steps], true, NULL, NULL));
+        CHECK(session_accumulate(s, &one, &count));
         x->micro_host_ms += 1e3 * (time_now() - begin) / (double)n;
         CHECK(session_take_loss(s, &loss));
         x->micro_ms += 1e3 * (time_now() - begin) / (double)n;

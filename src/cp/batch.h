@@ -21,7 +21,7 @@ typedef struct {
 } CpOptions;
 
 /* One rank's part of a micro-batch, in host memory: what the loader's thread prepares. */
-typedef struct CpBatch {
+struct CpBatch {
     AttnPlan plan;
     RankPlan mine; /* this rank's tables */
     uint64_t hash; /* of the plan: equal hashes, equal work */
@@ -30,7 +30,7 @@ typedef struct CpBatch {
     float *weights;                       /* [S]; 0 on padding */
     double weight_sum;                    /* over this rank's tokens */
     double area;                          /* allowed pairs of the whole micro-batch */
-} CpBatch;
+};
 
 /* Pure host work: mask from the micro-batch's documents, plan, dispatch. The options must have
  * passed cp_create or cp_tokens. */

@@ -56,8 +56,8 @@ static void batch_create(MicroBatch *mb, const LoaderOptions *o) {
 }
 
 static void batch_release(MicroBatch *mb, const LoaderOptions *o) {
-    if (mb->prepared != NULL && o->release != NULL) o->release(o->ctx, mb->prepared);
-    mb->prepared = NULL;
+    if (mb->cp_batch != NULL) o->release(mb->cp_batch);
+    mb->cp_batch = NULL;
 }
 
 /* begins [n]: where documents begin in sequence b. Plain loops over documents vectorize. */
@@ -67,13 +67,14 @@ static void describe_sequence(MicroBatch *mb, const LoaderOptions *o, int64_t b,
     float *weights = mb->weights + b * mb->T;
     const int32_t *tokens = mb->tokens + b * mb->T, T = (int32_t)mb->T;
     const int32_t masked = o->eod_mask_loss ? (int32_t)o->eod : -1;
+    const float counts = o->samples_end > 0 && mb->samples[b] >= o->samples_end ? 0.0f : 1.0f;
     for (int32_t d = 0; d < n; d++) {
         int32_t begin = begins[d], end = d + 1 < n ? begins[d + 1] : T;
         if (d == 0 || o->documents) mb->doc_begin[mb->n_docs++] = (int32_t)(b * mb->T) + begin;
         int32_t zero = o->reset_positions ? begin : 0;
         for (int32_t s = begin; s < end; s++) positions[s] = s - zero;
     }
-    for (int32_t s = 0; s < T; s++) weights[s] = tokens[s] == masked ? 0.0f : 1.0f;
+    for (int32_t s = 0; s < T; s++) weights[s] = tokens[s] == masked ? 0.0f : counts;
 }
 
 static Status batch_fill(MicroBatch *mb, Dataset *data, const LoaderOptions *o, int64_t step,
@@ -97,7 +98,7 @@ static Status batch_fill(MicroBatch *mb, Dataset *data, const LoaderOptions *o, 
         memcpy(mb->labels + b * mb->T, tokens + 1, (size_t)mb->T * sizeof *tokens);
         describe_sequence(mb, o, b, mb->begins, n);
     }
-    if (o->prepare != NULL) mb->prepared = o->prepare(o->ctx, mb);
+    if (o->prepare != NULL) mb->cp_batch = o->prepare(o->ctx, mb);
     return OK;
 }
 

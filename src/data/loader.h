@@ -6,6 +6,9 @@
 
 #include "data/dataset.h"
 
+/* One rank's part of a micro-batch: cp/cp.h. */
+typedef struct CpBatch CpBatch;
+
 /* B sequences of T tokens as one stream of B*T tokens. Host memory, owned by the loader. */
 typedef struct {
     int64_t step, micro; /* which micro-batch of which step (0-based) */
@@ -17,8 +20,8 @@ typedef struct {
      * document every document */
     int32_t *doc_begin;
     int32_t n_docs;
-    int32_t *begins; /* [T] scratch: where documents begin in one sequence */
-    void *prepared;  /* what LoaderOptions.prepare returned for it */
+    int32_t *begins;   /* [T] scratch: where documents begin in one sequence */
+    CpBatch *cp_batch; /* what LoaderOptions.prepare made of it; NULL: nothing did */
 } MicroBatch;
 
 typedef struct {
@@ -26,15 +29,16 @@ typedef struct {
     /* Step i takes the samples from sample_shift + i * global on. Not 0 after a resume with another
      * batch.global, which goes on where the samples were. */
     int64_t sample_shift;
+    int64_t samples_end; /* samples from this number on count with weight 0; 0: all count */
     int dp_rank, dp_size;
     int64_t seq_len, eod; /* eod -1: none */
     bool documents;       /* break attention blocks at documents */
     bool reset_positions, eod_mask_loss;
     int depth; /* micro-batches prepared ahead; 0 = 4 */
-    /* Runs on the loader's thread for each micro-batch, e.g. to build the attention plan. */
-    void *(*prepare)(void *ctx, const MicroBatch *mb);
-    void (*release)(void *ctx, void *prepared); /* on either thread, never both at once */
-    void *ctx;
+    /* Runs on the loader's thread for each micro-batch: attention's plan and this rank's tokens. */
+    CpBatch *(*prepare)(void *ctx, const MicroBatch *mb);
+    void (*release)(CpBatch *batch); /* on either thread, never both at once */
+    void *ctx;                       /* of prepare */
 } LoaderOptions;
 
 typedef struct Loader Loader;

@@ -6,7 +6,6 @@
 
 #include "comm/agree.h"
 #include "health/nonfinite.h"
-#include "health/watchdog.h"
 
 enum { FEWEST = 20 }; /* steps before anything is a spike */
 
@@ -64,17 +63,20 @@ static bool is_spike(const GuardState *g, const Config *c, const StepNumbers *n)
 
 /* This rank's micro-batch with the highest mean loss. */
 typedef struct {
+    Session *s;
+    double sum; /* of the losses so far */
     double loss;
     StrBuf samples;
 } Worst;
 
-static Status run_micro_again(Session *s, const MicroBatch *mb, bool last, double *sum, Worst *w) {
-    double before = *sum;
-    CHECK(session_run_micro(s, mb, true, last ? session_reduce_bucket : NULL, s));
+static Status note_worst(void *worst, const MicroBatch *mb) {
+    Worst *w = worst;
+    const Session *s = w->s;
+    double before = w->sum;
     /* Looked at without being taken: a sum is the same to the bit only in one go. */
-    s->ops->mem_copy(sum, s->loss, sizeof *sum, s->stream);
+    s->ops->mem_copy(&w->sum, s->loss, sizeof w->sum, s->stream);
     CHECK(s->ops->stream_sync(s->stream));
-    double loss = (*sum - before) / fmax(((const CpBatch *)mb->prepared)->weight_sum, 1);
+    double loss = (w->sum - before) / fmax(mb->cp_batch->weight_sum, 1);
     if (!(loss > w->loss)) return OK;
     w->loss = loss;
     strbuf_free(&w->samples);
@@ -84,36 +86,34 @@ static Status run_micro_again(Session *s, const MicroBatch *mb, bool last, doubl
 
 /* All of the step's micro-batches, as at the first time and in the same order. */
 static Status run_again(Session *s, int64_t step, StepNumbers *n, Worst *w) {
-    double sums[2] = {0}, sum = 0; /* loss, count */
+    BatchReader reader = {.data = s->train_data, .options = &s->loader, .step = step};
+    const MicroBatches batches = {.n = s->micro_steps,
+                                  .train = true,
+                                  .reduce = true,
+                                  .step = step + 1,
+                                  .phase = "forward and backward again",
+                                  .read = batch_reader_read,
+                                  .reader = &reader,
+                                  .inspect = note_worst,
+                                  .inspector = w};
+    double sums[SUM_OWN] = {0};
     llama_zero_gradients(s->llama, s->stream);
-    for (int64_t j = 0; j < s->micro_steps; j++) {
-        watchdog_beat(step + 1, "forward and backward again");
-        MicroBatch mb;
-        Status st = comm_agree(s->comm.host, loader_batch(&mb, s->train_data, &s->loader, step, j));
-        if (st == OK) {
-            sums[1] += ((const CpBatch *)mb.prepared)->weight_sum;
-            st = run_micro_again(s, &mb, j + 1 == s->micro_steps, &sum, w);
-        }
-        loader_batch_free(&mb, &s->loader);
-        CHECK(st);
-    }
-    CHECK(session_take_loss(s, &sums[0]));
-    CHECK(comm_all_reduce(s->comm.host, sums, 2, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
-    CHECK(optimizer_grad_norm(s->optimizer, &n->grad_norm, s->stream));
-    n->count = fmax(sums[1], 1);
-    n->loss = sums[0] / n->count;
-    n->grad_norm /= n->count;
-    return OK;
+    Status st = session_accumulate(s, &batches, &sums[SUM_COUNT]);
+    loader_batch_free(&reader.mb, &s->loader);
+    CHECK(st);
+    CHECK(session_sum(s, sums, SUM_OWN, n));
+    return session_grad_norm(s, n);
 }
 
 /* Of all ranks' worst micro-batches the worst. */
-static Status share_worst(Session *s, const Worst *w, char **found) {
+static Status share_worst(const Worst *w, char **found) {
+    Comm *host = w->s->comm.host;
     double highest = w->loss;
-    CHECK(comm_all_reduce(s->comm.host, &highest, 1, DT_F64, COMM_MAX, COMM_KIND_OTHER, NULL));
+    CHECK(comm_all_reduce(host, &highest, 1, DT_F64, COMM_MAX, COMM_KIND_OTHER, NULL));
     if (w->loss == highest)
         *found =
             mem_printf("highest in samples %s, %g on average", strbuf_text(&w->samples), w->loss);
-    return agree_first(s->comm.host, found);
+    return agree_first(host, found);
 }
 
 /* ---- the decision --------------------------------------------------------------------------- */
@@ -121,12 +121,12 @@ static Status share_worst(Session *s, const Worst *w, char **found) {
 /* Runs the step again; *found says what is wrong with it, NULL: nothing any more. */
 static Status examine(const GuardState *g, Session *s, int64_t step, StepNumbers *again,
                       char **found) {
-    Worst worst = {.loss = -INFINITY};
+    Worst worst = {.s = s, .loss = -INFINITY};
     Status st = run_again(s, step, again, &worst);
     if (st == OK && !is_finite(again))
         st = nonfinite_locate(s, step, found);
     else if (st == OK && is_spike(g, s->config, again))
-        st = share_worst(s, &worst, found);
+        st = share_worst(&worst, found);
     strbuf_free(&worst.samples);
     return st;
 }

@@ -6,13 +6,7 @@
 
 #include "metrics/sink.h"
 #include "session/guard_state.h"
-#include "session/session.h"
-
-/* Of the global batch of a step. */
-typedef struct {
-    double loss, grad_norm, count; /* count: weights of the tokens, that the gradient is still to be
-                                      divided by */
-} StepNumbers;
+#include "session/step.h"
 
 /* For step number `step` (updates and skips before it), whose reduced gradients the optimizer
  * holds. Nothing to find fault with: *update is true and record->kind NULL. Else run.on_nonfinite

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "comm/agree.h"
-#include "health/watchdog.h"
+#include "session/step.h"
 
 static Status sum_of_squares(Session *s, const float *x, int64_t n, double *sum) {
     CHECK(session_take_loss(s, sum)); /* the accumulator is free between micro-batches */
@@ -43,7 +43,7 @@ static Status check_gradients(Session *s, const char *samples, char **found) {
 static Status check_activations(Session *s, const MicroBatch *mb, const char *samples,
                                 char **found) {
     int layer = -1;
-    CHECK(llama_first_nonfinite(s->llama, ((const CpBatch *)mb->prepared)->S, s->stream, &layer));
+    CHECK(llama_first_nonfinite(s->llama, mb->cp_batch->S, s->stream, &layer));
     if (layer == 0)
         *found = mem_printf("the embedding's output is not finite, samples %s", samples);
     else if (layer > 0)
@@ -62,13 +62,12 @@ void print_samples(const MicroBatch *mb, StrBuf *out) {
         strbuf_printf(out, "%s%lld", b > 0 ? ", " : "", (long long)mb->samples[b]);
 }
 
+/* Of the micro-batch that was just run. */
 static Status check_micro(Session *s, const MicroBatch *mb, char **found) {
     StrBuf samples = {0};
     print_samples(mb, &samples);
-    llama_zero_gradients(s->llama, s->stream);
     double loss;
-    Status st = session_run_micro(s, mb, true, NULL, NULL);
-    if (st == OK) st = session_take_loss(s, &loss);
+    Status st = session_take_loss(s, &loss);
     if (st == OK && !isfinite(loss)) st = check_activations(s, mb, strbuf_text(&samples), found);
     if (st == OK) st = check_gradients(s, strbuf_text(&samples), found);
     strbuf_free(&samples);
@@ -82,19 +81,27 @@ Status nonfinite_weights(Session *s, char **found) {
 }
 
 Status nonfinite_locate(Session *s, int64_t step, char **found) {
+    BatchReader reader = {.data = s->train_data, .options = &s->loader, .step = step};
+    MicroBatches one = {.n = 1,
+                        .train = true,
+                        .step = step + 1,
+                        .phase = "search for a number that is not finite",
+                        .read = batch_reader_read,
+                        .reader = &reader};
+    Status st = OK;
     *found = NULL;
-    for (int64_t j = 0; j < s->micro_steps && *found == NULL; j++) {
-        watchdog_beat(step + 1, "search for a number that is not finite");
-        MicroBatch mb;
-        Status st = loader_batch(&mb, s->train_data, &s->loader, step, j);
-        if (st == OK) st = check_micro(s, &mb, found);
-        loader_batch_free(&mb, &s->loader);
-        CHECK(comm_agree(s->comm.host, st));
-        CHECK(agree_first(s->comm.host, found));
+    for (; one.first < s->micro_steps && st == OK && *found == NULL; one.first++) {
+        double count;
+        llama_zero_gradients(s->llama, s->stream);
+        st = session_accumulate(s, &one, &count);
+        if (st == OK) st = check_micro(s, &reader.mb, found);
+        st = comm_agree(s->comm.host, st);
+        if (st == OK) st = agree_first(s->comm.host, found);
     }
-    if (*found == NULL)
+    loader_batch_free(&reader.mb, &s->loader);
+    if (st == OK && *found == NULL)
         *found =
             mem_strdup("its micro-batches one by one gave finite numbers: their sum overflows, "
                        "or what sums it up fails");
-    return OK;
+    return st;
 }

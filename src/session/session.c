@@ -11,12 +11,8 @@
 #include "session/device.h"
 
 /* The loader's thread turns a micro-batch into this rank's part of it. */
-static void *prepare(void *ctx, const MicroBatch *mb) {
-    return cp_batch_create(ctx, mb);
-}
-static void release(void *ctx, void *prepared) {
-    (void)ctx;
-    cp_batch_free(prepared);
+static CpBatch *prepare(void *options, const MicroBatch *mb) {
+    return cp_batch_create(options, mb);
 }
 
 static DatasetOptions train_options(const Config *c) {
@@ -93,7 +89,7 @@ static void set_options(Session *s, int rank, int world) {
                                 .reset_positions = c->data.reset_positions,
                                 .eod_mask_loss = c->data.eod_mask_loss,
                                 .prepare = prepare,
-                                .release = release,
+                                .release = cp_batch_free,
                                 .ctx = &s->cp_options};
 }
 
@@ -280,23 +276,4 @@ void session_close(Session *s) {
     free(s->planned);
     free(s->hf);
     *s = (Session){0};
-}
-
-Status session_run_micro(Session *s, const MicroBatch *mb, bool train, LlamaBucketReady ready,
-                         void *ctx) {
-    const CpBatch *batch = mb->prepared;
-    CHECK(cp_begin(s->cp, batch, s->stream));
-    return llama_run(s->llama, batch, train, s->loss, ready, ctx, s->stream);
-}
-
-Status session_reduce_bucket(void *session, int bucket) {
-    Session *s = session;
-    return optimizer_reduce_bucket(s->optimizer, bucket, s->stream);
-}
-
-Status session_take_loss(Session *s, double *sum) {
-    s->ops->mem_copy(sum, s->loss, sizeof *sum, s->stream);
-    CHECK(s->ops->stream_sync(s->stream));
-    s->ops->mem_zero(s->loss, sizeof *sum, s->stream);
-    return OK;
 }

@@ -56,12 +56,4 @@ void session_close(Session *s);
  * its kernels cannot run (ERR_USER; with auto a warning). */
 Status session_plan(Session *s, const Config *config, int world, char **no_data);
 
-/* Runs one micro-batch (loss is added to s->loss). */
-Status session_run_micro(Session *s, const MicroBatch *mb, bool train, LlamaBucketReady ready,
-                         void *ctx);
-/* The LlamaBucketReady of training: reduces the bucket's gradients. ctx is the Session. */
-Status session_reduce_bucket(void *session, int bucket);
-/* Reads s->loss into *sum and sets it to zero. Waits for the stream. */
-Status session_take_loss(Session *s, double *sum);
-
 #endif

@@ -1,6 +1,6 @@
 #include "train/eval.h"
 
-#include "health/watchdog.h"
+#include "session/step.h"
 
 bool eval_due(const Config *c, int64_t step) {
     return c->run.eval_every > 0 && (step % c->run.eval_every == 0 || step == c->run.steps);
@@ -26,29 +26,20 @@ Status eval_run(Session *s, int64_t step, double *loss, double *tokens) {
     LoaderOptions o = s->loader;
     o.global = round_up(s->config->run.eval_sequences, s->config->batch.global);
     o.sample_shift = 0;
-    double sums[2] = {0, 0};
-    for (int64_t j = 0; j < ceil_div(n, o.micro * s->dp); j++) {
-        watchdog_beat(step, "evaluation");
-        MicroBatch mb;
-        Status st = loader_batch(&mb, s->val_data, &o, begin / o.global, j);
-        CHECK(comm_agree(s->comm.host, st));
-        CpBatch *batch = mb.prepared;
-        /* The last micro-batches may reach past the n sequences: those take part with weight 0. */
-        int64_t first = (j * s->dp + s->dp_rank) * o.micro, T = o.seq_len;
-        for (int64_t b = 0; b < o.micro; b++)
-            for (int64_t k = 0; k < T && first + b >= n; k++) mb.weights[b * T + k] = 0;
-        if (first + o.micro > n) {
-            cp_batch_free(batch);
-            mb.prepared = batch = cp_batch_create(&s->cp_options, &mb);
-        }
-        st = session_run_micro(s, &mb, false, NULL, NULL);
-        sums[1] += batch->weight_sum;
-        loader_batch_free(&mb, &o);
-        CHECK(st);
-    }
-    CHECK(session_take_loss(s, &sums[0]));
-    CHECK(comm_all_reduce(s->comm.host, sums, 2, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
-    *loss = sums[1] > 0 ? sums[0] / sums[1] : 0;
-    *tokens = sums[1];
+    o.samples_end = begin + n; /* the last micro-batches may reach past it */
+    BatchReader reader = {.data = s->val_data, .options = &o, .step = begin / o.global};
+    const MicroBatches batches = {.n = ceil_div(n, o.micro * s->dp),
+                                  .step = step,
+                                  .phase = "evaluation",
+                                  .read = batch_reader_read,
+                                  .reader = &reader};
+    double sums[SUM_OWN] = {0};
+    Status st = session_accumulate(s, &batches, &sums[SUM_COUNT]);
+    loader_batch_free(&reader.mb, &o);
+    CHECK(st);
+    StepNumbers numbers;
+    CHECK(session_sum(s, sums, SUM_OWN, &numbers));
+    *loss = numbers.loss;
+    *tokens = sums[SUM_COUNT];
     return OK;
 }

@@ -1,6 +1,5 @@
 #include "train/train.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,20 +41,11 @@ typedef struct {
     bool written;    /* every rank's saver has something done */
 } StepResult;
 
-static Status run_micro_batches(Train *t, double *count) {
-    Session *s = &t->s;
-    llama_zero_gradients(s->llama, s->stream);
-    for (int64_t j = 0; j < s->micro_steps; j++) {
-        watchdog_beat(t->state.step + 1, "data");
-        const MicroBatch *mb = NULL;
-        CHECK(comm_agree(s->comm.host, loader_next(t->loader, &mb, &t->waited)));
-        const CpBatch *batch = mb->prepared;
-        *count += batch->weight_sum;
-        t->area += batch->area * s->dp;
-        watchdog_beat(t->state.step + 1, "forward and backward");
-        bool last = j + 1 == s->micro_steps;
-        CHECK(session_run_micro(s, mb, true, last ? session_reduce_bucket : NULL, s));
-    }
+static Status next_batch(void *train, int64_t j, const MicroBatch **mb) {
+    (void)j; /* the loader goes on where it is */
+    Train *t = train;
+    CHECK(loader_next(t->loader, mb, &t->waited));
+    t->area += (*mb)->cp_batch->area * t->s.dp;
     return OK;
 }
 
@@ -68,31 +58,53 @@ static Status guard(Train *t, StepNumbers *n, bool *update) {
     return st;
 }
 
-/* One update. Loss and gradient are sums over the whole global batch divided by its token count. */
-static Status step(Train *t, StepResult *r) {
-    Session *s = &t->s;
-    const Config *c = s->config;
-    enum { LOSS, COUNT, STOP, TIME_IS_UP, SAVE, WRITTEN, LR, SUMS };
-    double sums[SUMS] = {0};
-    CHECK(run_micro_batches(t, &sums[COUNT]));
-    watchdog_beat(t->state.step + 1, "gradient norm");
-    CHECK(session_take_loss(s, &sums[LOSS]));
+/* What ranks tell each other in every step, beside loss and count. */
+enum { STOP = SUM_OWN, TIME_IS_UP, SAVE, WRITTEN, LR, SUMS };
+
+static void set_own_sums(const Train *t, double *sums) {
+    const Config *c = t->s.config;
     sums[STOP] = stop_requested();
     sums[TIME_IS_UP] = stop_time_is_up();
     sums[SAVE] = stop_take_save_request();
     sums[WRITTEN] = saver_ready(t->saver);
     /* rank 0's, to the last bit: cos() of another CPU type may differ there, and so would the
      * weights */
-    if (s->rank == 0) sums[LR] = schedule_lr(&c->optim, c->run.steps, t->state.step + 1);
-    CHECK(comm_all_reduce(s->comm.host, sums, SUMS, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
-    double norm;
-    CHECK(optimizer_grad_norm(s->optimizer, &norm, s->stream));
-    /* A batch whose labels are all ignored has loss and gradient 0; AdamW still decays weights and
-     * moments. */
-    double count = sums[COUNT] > 0 ? sums[COUNT] : 1;
-    StepNumbers n = {.loss = sums[LOSS] / count, .grad_norm = norm / count, .count = count};
+    if (t->s.rank == 0) sums[LR] = schedule_lr(&c->optim, c->run.steps, t->state.step + 1);
+}
+
+/* One update of the weights, unless the guard leaves it out. */
+static Status step(Train *t, StepResult *r) {
+    Session *s = &t->s;
+    const int64_t number = t->state.step + 1;
+    double sums[SUMS] = {0};
+    StepNumbers n;
     bool update;
+
+    /* accumulate loss and gradients over the micro-batches; the last one reduces the gradients */
+    const MicroBatches batches = {.n = s->micro_steps,
+                                  .train = true,
+                                  .reduce = true,
+                                  .step = number,
+                                  .phase = "forward and backward",
+                                  .read = next_batch,
+                                  .reader = t};
+    llama_zero_gradients(s->llama, s->stream);
+    CHECK(session_accumulate(s, &batches, &sums[SUM_COUNT]));
+
+    /* sum loss, count and what ranks ask for over the ranks; take the norm of the gradient */
+    watchdog_beat(number, "gradient norm");
+    set_own_sums(t, sums);
+    CHECK(session_sum(s, sums, SUMS, &n));
+    CHECK(session_grad_norm(s, &n));
+
+    /* check the numbers: a bad step is run again, and left out or the end if it stays bad */
     CHECK(guard(t, &n, &update));
+
+    /* clip the gradients and update the weights, once a save has its copy of the old ones */
+    CHECK(saver_release(t->saver));
+    watchdog_beat(number, "optimizer");
+    if (update) CHECK(session_update(s, number - t->state.guard.skipped, sums[LR], &n));
+
     *r = (StepResult){.loss = n.loss,
                       .grad_norm = n.grad_norm,
                       .lr = sums[LR],
@@ -100,15 +112,8 @@ static Status step(Train *t, StepResult *r) {
                       .time_is_up = sums[TIME_IS_UP] > 0,
                       .save = sums[SAVE] > 0,
                       .written = sums[WRITTEN] == s->world};
-    double scale = 1 / n.count;
-    /* 1e-6 as in PyTorch's clip_grad_norm_ */
-    if (c->optim.clip > 0) scale *= fmin(1, c->optim.clip / (r->grad_norm + 1e-6));
-    CHECK(saver_release(t->saver));
-    watchdog_beat(t->state.step + 1, "optimizer");
-    int64_t updates = t->state.step - t->state.guard.skipped;
-    if (update) CHECK(optimizer_step(s->optimizer, updates + 1, r->lr, scale, s->stream));
-    t->state.step++;
-    t->state.samples += c->batch.global;
+    t->state.step = number;
+    t->state.samples += s->config->batch.global;
     t->state.tokens += s->step_tokens;
     return OK;
 }

@@ -1,0 +1,67 @@
+#include "session/step.h"
+
+#include <math.h>
+
+#include "base/progress.h"
+
+static Status reduce_bucket(void *session, int bucket) {
+    Session *s = session;
+    return optimizer_reduce_bucket(s->optimizer, bucket, s->stream);
+}
+
+Status session_accumulate(Session *s, const MicroBatches *b, double *count) {
+    *count = 0;
+    for (int64_t j = b->first; j < b->first + b->n; j++) {
+        /* fetch the next micro-batch */
+        progress_beat(b->step, "data");
+        const MicroBatch *mb = NULL;
+        CHECK(comm_agree(s->comm.host, b->read(b->reader, j, &mb)));
+        *count += mb->cp_batch->weight_sum;
+
+        /* forward, and backward: the last one reduces each bucket as soon as it is final */
+        progress_beat(b->step, b->phase);
+        bool reduce = b->reduce && j + 1 == b->first + b->n;
+        CHECK(cp_begin(s->cp, mb->cp_batch, s->stream));
+        CHECK(llama_run(s->llama, mb->cp_batch, b->train, s->loss, reduce ? reduce_bucket : NULL, s,
+                        s->stream));
+        if (b->inspect != NULL) CHECK(b->inspect(b->inspector, mb));
+    }
+    return OK;
+}
+
+Status session_take_loss(Session *s, double *sum) {
+    s->ops->mem_copy(sum, s->loss, sizeof *sum, s->stream);
+    CHECK(s->ops->stream_sync(s->stream));
+    s->ops->mem_zero(s->loss, sizeof *sum, s->stream);
+    return OK;
+}
+
+Status session_sum(Session *s, double *sums, int n, StepNumbers *numbers) {
+    CHECK(session_take_loss(s, &sums[SUM_LOSS]));
+    CHECK(comm_all_reduce(s->comm.host, sums, n, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
+    /* A batch whose labels are all ignored has loss and gradient 0; AdamW still decays weights and
+     * moments. */
+    double count = sums[SUM_COUNT] > 0 ? sums[SUM_COUNT] : 1;
+    *numbers = (StepNumbers){.loss = sums[SUM_LOSS] / count, .count = count};
+    return OK;
+}
+
+Status session_grad_norm(Session *s, StepNumbers *n) {
+    CHECK(optimizer_grad_norm(s->optimizer, &n->grad_norm, s->stream));
+    n->grad_norm /= n->count;
+    return OK;
+}
+
+Status session_update(Session *s, int64_t update, double lr, const StepNumbers *n) {
+    double scale = 1 / n->count, clip = s->config->optim.clip;
+    /* 1e-6 as in PyTorch's clip_grad_norm_ */
+    if (clip > 0) scale *= fmin(1, clip / (n->grad_norm + 1e-6));
+    return optimizer_step(s->optimizer, update, lr, scale, s->stream);
+}
+
+Status batch_reader_read(void *reader, int64_t j, const MicroBatch **mb) {
+    BatchReader *r = reader;
+    loader_batch_free(&r->mb, r->options);
+    *mb = &r->mb;
+    return loader_batch(&r->mb, r->data, r->options, r->step, j);
+}
