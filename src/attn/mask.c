@@ -217,7 +217,7 @@ Status mask_parse(Mask *out, const char *name, const char *text, size_t len, int
     if (len > 0) memcpy(copy, text, len);
     Band *bands = NULL;
     int *lines = NULL;
-    int64_t n = 0, cap = 0, last = 0, first, second;
+    int64_t n = 0, cap = 0, lines_cap = 0, last = 0, first, second;
     Status st = OK;
     int line_no = 0;
     for (char *line = copy, *next; line; line = next) {
@@ -225,11 +225,8 @@ Status mask_parse(Mask *out, const char *name, const char *text, size_t len, int
         if (next) *next++ = '\0';
         line[strcspn(line, "#")] = '\0';
         line_no++;
-        if (n == cap) {
-            cap = i64_max(64, 2 * cap);
-            bands = mem_grow(bands, cap, sizeof(Band));
-            lines = mem_grow(lines, cap, sizeof(int));
-        }
+        GROW(bands, n, cap);
+        GROW(lines, n, lines_cap);
         bool found;
         int64_t end = 0;
         CHECK_GOTO(parse_line(line, name, line_no, &found, &bands[n], &end), done);

@@ -27,10 +27,7 @@ static void map_add(Map *map, Range tokens, int32_t row) {
         last->tokens.end = tokens.end;
         return;
     }
-    if (map->n == map->cap) {
-        map->cap = i64_max(16, 2 * map->cap);
-        map->pieces = mem_grow(map->pieces, map->cap, sizeof(MapPiece));
-    }
+    GROW(map->pieces, map->n, map->cap);
     map->pieces[map->n++] = (MapPiece){tokens, row};
 }
 
@@ -85,10 +82,7 @@ typedef struct {
 } NeedList;
 
 static void need_add(NeedList *list, Need need) {
-    if (list->n == list->cap) {
-        list->cap = i64_max(16, 2 * list->cap);
-        list->needs = mem_grow(list->needs, list->cap, sizeof(Need));
-    }
+    GROW(list->needs, list->n, list->cap);
     list->needs[list->n++] = need;
 }
 
@@ -191,10 +185,7 @@ typedef struct {
 } SegmentList;
 
 static void segment_add(SegmentList *list, int stage, PlanSegment segment) {
-    if (list->n == list->cap) {
-        list->cap = i64_max(16, 2 * list->cap);
-        list->items = mem_grow(list->items, list->cap, sizeof(StageSegment));
-    }
+    GROW(list->items, list->n, list->cap);
     list->items[list->n++] = (StageSegment){segment, stage};
 }
 
@@ -213,10 +204,7 @@ typedef struct {
 } Builder;
 
 static void band_add(Builder *b, Band band) {
-    if (b->n_bands == b->cap_bands) {
-        b->cap_bands = i64_max(64, 2 * b->cap_bands);
-        b->rp->bands = mem_grow(b->rp->bands, b->cap_bands, sizeof(Band));
-    }
+    GROW(b->rp->bands, b->n_bands, b->cap_bands);
     b->rp->bands[b->n_bands++] = band;
 }
 

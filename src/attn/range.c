@@ -6,10 +6,7 @@
 
 void range_list_add(RangeList *list, int32_t begin, int32_t end) {
     if (begin >= end) return;
-    if (list->n == list->cap) {
-        list->cap = i64_max(16, 2 * list->cap);
-        list->ranges = mem_grow(list->ranges, list->cap, sizeof(Range));
-    }
+    GROW(list->ranges, list->n, list->cap);
     list->ranges[list->n++] = (Range){begin, end};
 }
 

@@ -134,10 +134,7 @@ static AttnRun make_run(const TileBand *seen, int64_t first, int64_t n_steps, in
 }
 
 static void add_run(AttnTiles *list, AttnRun run) {
-    if (list->n_runs == list->runs_capacity) {
-        list->runs_capacity = 2 * list->runs_capacity + 64;
-        list->runs = mem_grow(list->runs, list->runs_capacity, sizeof *list->runs);
-    }
+    GROW(list->runs, list->n_runs, list->runs_capacity);
     list->runs[list->n_runs++] = run;
 }
 

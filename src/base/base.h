@@ -111,6 +111,14 @@ char *mem_strdup(const char *s);
 char *mem_printable(const char *s); /* a copy on one line, safe to print on a terminal */
 char *mem_printf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 #define NEW(type, n) ((type *)mem_new((n), sizeof(type)))
+/* Makes room for one more element in a growable array that holds n; all three are variables. The
+ * new part is not zeroed. */
+#define GROW(array, n, cap)                                                                        \
+    do {                                                                                           \
+        if ((n) < (cap)) break;                                                                    \
+        (cap) = (cap) > 0 ? 2 * (cap) : 16;                                                        \
+        (array) = mem_grow((array), (cap), sizeof *(array));                                       \
+    } while (0)
 
 /* ---- StrBuf: a growable, always terminated string ----------------------------------------- */
 typedef struct {

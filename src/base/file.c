@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -123,14 +124,18 @@ Status file_lfs_fail(const char *path) {
 
 /* ---- transfers ------------------------------------------------------------------------------- */
 
+int64_t file_read_some(int fd, void *dst, int64_t n, int64_t offset) {
+    ssize_t got;
+    do got = pread(fd, dst, (size_t)i64_min(n, BLOCK), (off_t)offset);
+    while (got < 0 && errno == EINTR);
+    progress_note();
+    return got;
+}
+
 int file_read_at(int fd, void *dst, int64_t n, int64_t offset) {
-    for (int64_t done = 0; done < n;) {
-        ssize_t got =
-            pread(fd, (char *)dst + done, (size_t)i64_min(n - done, BLOCK), (off_t)(offset + done));
-        if (got == 0) return FILE_ENDS;
-        if (got < 0 && errno != EINTR) return errno;
-        if (got > 0) done += got;
-        progress_note();
+    for (int64_t done = 0, got; done < n; done += got) {
+        got = file_read_some(fd, (char *)dst + done, n - done, offset + done);
+        if (got <= 0) return got == 0 ? FILE_ENDS : errno;
     }
     return 0;
 }
@@ -188,17 +193,36 @@ int file_write_crc(int fd, const void *src, int64_t n, int64_t offset, uint32_t 
 int file_write_atomic(const char *path, const void *bytes, int64_t n) {
     char *tmp = mem_printf("%s.tmp", path);
     int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
-    int error = fd < 0 ? errno : file_write_at(fd, bytes, n, 0);
-    if (error == 0 && fsync(fd) != 0) error = errno;
-    if (fd >= 0 && close(fd) != 0 && error == 0) error = errno;
-    if (error == 0 && rename(tmp, path) != 0) error = errno;
-    if (error != 0 && fd >= 0) unlink(tmp);
+    int error = fd < 0 ? errno : file_commit(fd, tmp, path, file_write_at(fd, bytes, n, 0));
     free(tmp);
-    return error != 0 ? error : file_sync_parent(path);
+    return error;
+}
+
+int file_commit(int fd, const char *tmp, const char *path, int error) {
+    if (error == 0 && fsync(fd) != 0) error = errno;
+    if (close(fd) != 0 && error == 0) error = errno;
+    if (error == 0 && rename(tmp, path) != 0) error = errno;
+    if (error == 0) return file_sync_parent(path);
+    unlink(tmp);
+    return error;
+}
+
+Status file_write_text(const char *path, const StrBuf *text, const char *what) {
+    FILE *f = fopen(path, "w");
+    Status failure = f == NULL ? file_create_status(errno) : ERR_ENV;
+    bool written = f != NULL && fwrite(strbuf_text(text), 1, text->len, f) == text->len;
+    if (f != NULL) written = fclose(f) == 0 && written;
+    if (written) return OK;
+    return status_fail(failure, "cannot write %s %s: %s", what, path, strerror(errno));
 }
 
 const char *file_error(int error) {
     return error == FILE_ENDS ? "the file ends early" : strerror(error);
+}
+
+const char *file_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
 }
 
 char *file_parent(const char *path) {
@@ -214,4 +238,22 @@ int file_sync_parent(const char *path) {
     if (fd >= 0) close(fd);
     free(dir);
     return error == EINVAL ? 0 : error; /* a file system whose directories cannot be synced */
+}
+
+/* ---- shared memory --------------------------------------------------------------------------- */
+
+int file_map_shared(int fd, int64_t bytes, bool reserve, void **memory) {
+    int error = reserve ? posix_fallocate(fd, 0, (off_t)bytes) : 0;
+    if (error != 0) return error;
+    void *map = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) return errno;
+    *memory = map;
+    return 0;
+}
+
+void file_boot_id(char id[BOOT_ID_SIZE]) {
+    memset(id, 0, BOOT_ID_SIZE);
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && read(fd, id, BOOT_ID_SIZE - 1) != BOOT_ID_SIZE - 1) id[0] = '\0';
+    if (fd >= 0) close(fd);
 }

@@ -1,6 +1,7 @@
 /* file.h: what several modules need of files: opening for reading, whole transfers at byte offsets
- * with the CRC-32 of what was moved, and files that are replaced whole. Transfers return 0, an
- * errno value, or FILE_ENDS, so that threads can use them; the caller words the message. */
+ * with the CRC-32 of what was moved, files that are replaced whole, and shared memory. Transfers
+ * return 0, an errno value, or FILE_ENDS, so that threads can use them; the caller words the
+ * message. */
 #ifndef CRIA_BASE_FILE_H
 #define CRIA_BASE_FILE_H
 
@@ -28,6 +29,8 @@ Status file_read_all(StrBuf *text, const char *path, const char *what, int64_t l
 bool file_is_lfs_pointer(const char *bytes, int64_t n);
 Status file_lfs_fail(const char *path);
 
+/* One read: up to n bytes, 0 at the end of the file, -1 with errno. */
+int64_t file_read_some(int fd, void *dst, int64_t n, int64_t offset);
 int file_read_at(int fd, void *dst, int64_t n, int64_t offset);
 int file_write_at(int fd, const void *src, int64_t n, int64_t offset);
 
@@ -40,9 +43,26 @@ int file_write_crc(int fd, const void *src, int64_t n, int64_t offset, uint32_t 
  * follow where it is a link, and renames it: a crash or a full disk leaves the earlier file.
  * Returns 0 or errno. */
 int file_write_atomic(const char *path, const void *bytes, int64_t n);
+/* The end of such a write, where the caller has written `tmp` through fd: syncs and closes it, and
+ * gives it its name. Where `error` is not 0, or something fails, deletes it. Returns 0 or errno. */
+int file_commit(int fd, const char *tmp, const char *path, int error);
+
+/* Writes a text to any path, /dev/stdout included. `what` names it in messages. ERR_USER when the
+ * path is wrong. */
+Status file_write_text(const char *path, const StrBuf *text, const char *what);
 
 const char *file_error(int error);
-char *file_parent(const char *path);    /* its directory; "." when it names none */
-int file_sync_parent(const char *path); /* makes a rename or unlink in that directory durable */
+const char *file_name(const char *path); /* behind its last '/' */
+char *file_parent(const char *path);     /* its directory; "." when it names none */
+int file_sync_parent(const char *path);  /* makes a rename or unlink in that directory durable */
+
+/* Memory of a file that all processes that map it have in common. `reserve`: takes its blocks
+ * first, so that a full disk is an error here and not a signal at a later write. Returns 0 or
+ * errno. */
+int file_map_shared(int fd, int64_t bytes, bool reserve, void **memory);
+
+/* What tells this start of the machine from any other; "" where the kernel does not say. */
+enum { BOOT_ID_SIZE = 37 };
+void file_boot_id(char id[BOOT_ID_SIZE]);
 
 #endif

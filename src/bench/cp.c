@@ -334,13 +334,9 @@ static Status write_picture(const CpBench *x) {
     if (x->comm.host->rank != 0) return OK;
     StrBuf svg = {0};
     timeline_svg(x->timelines, x->n_timelines, &svg);
-    FILE *f = fopen(x->svg, "w");
-    bool written = f != NULL && fwrite(svg.text, 1, svg.len, f) == svg.len;
-    if (f != NULL) written = fclose(f) == 0 && written;
+    Status st = file_write_text(x->svg, &svg, "the picture");
     strbuf_free(&svg);
-    return written
-               ? OK
-               : status_fail(ERR_ENV, "cannot write the picture %s: %s", x->svg, strerror(errno));
+    return st;
 }
 
 static Status measure_all(CpBench *x, const Setting *s) {

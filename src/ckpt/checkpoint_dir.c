@@ -37,9 +37,8 @@ static bool parse_name(const char *name, Found *found) {
 }
 
 bool checkpoint_path_step(const char *path, int64_t *step) {
-    const char *slash = strrchr(path, '/');
     Found f;
-    if (!parse_name(slash != NULL ? slash + 1 : path, &f) || f.tmp) return false;
+    if (!parse_name(file_name(path), &f) || f.tmp) return false;
     *step = f.step;
     return true;
 }
@@ -62,7 +61,7 @@ static Status list(const char *dir, Found **found, int64_t *n) {
     while (errno = 0, (e = readdir(d)) != NULL) { /* errno tells the end from a failure */
         Found f;
         if (!parse_name(e->d_name, &f)) continue;
-        if (*n == cap) *found = mem_grow(*found, cap = 2 * cap + 16, sizeof **found);
+        GROW(*found, *n, cap);
         (*found)[(*n)++] = f;
     }
     int error = errno;
@@ -129,11 +128,6 @@ static Status delete_marker(const char *dir) {
     return st;
 }
 
-static const char *base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash != NULL ? slash + 1 : path;
-}
-
 /* To NAME.abandoned or, where that is taken, NAME.abandoned.2 and so on. */
 static Status abandon(const char *path, StrBuf *names) {
     struct stat info;
@@ -144,10 +138,10 @@ static Status abandon(const char *path, StrBuf *names) {
     }
     Status st = OK;
     if (rename(path, to) != 0)
-        st = status_fail(ERR_ENV, "cannot rename %s to %s: %s", path, base_name(to),
+        st = status_fail(ERR_ENV, "cannot rename %s to %s: %s", path, file_name(to),
                          strerror(errno));
     else
-        strbuf_printf(names, "%s\n", base_name(to));
+        strbuf_printf(names, "%s\n", file_name(to));
     free(to);
     return st;
 }
@@ -248,7 +242,7 @@ Status checkpoint_prune(const char *dir, int64_t keep, const char *current) {
         } else if (keep > 0 && kept < keep) {
             kept += looks_valid(path);
         } else if (keep > 0 &&
-                   (current == NULL || strcmp(base_name(path), base_name(current)) != 0)) {
+                   (current == NULL || strcmp(file_name(path), file_name(current)) != 0)) {
             deleted = delete_file(path);
         }
         if (st == OK) st = deleted;

@@ -206,10 +206,7 @@ Status checkpoint_write(CkptSave *s, const CkptPiece *p) {
     s->unsynced += bytes;
     if (error == 0 && s->unsynced >= UNSYNCED_BYTES) error = sync_data(s);
     if (error != 0) return write_fail(s, "writing", error);
-    if (s->n_written == s->cap_written) {
-        s->cap_written = 2 * s->cap_written + 16;
-        s->written = mem_grow(s->written, s->cap_written, sizeof *s->written);
-    }
+    GROW(s->written, s->n_written, s->cap_written);
     s->written[s->n_written++] =
         (CkptPart){.tensor = p->tensor, .begin = p->begin, .count = p->count, .crc = crc};
     return OK;

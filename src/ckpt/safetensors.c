@@ -161,18 +161,12 @@ static Status check_room(const Parser *p, int n, const char *what, char *key) {
                        what);
 }
 
-static void *room(void *list, int64_t n, int64_t *cap, size_t size) {
-    if (n < *cap) return list;
-    *cap = i64_max(16, 2 * *cap);
-    return mem_grow(list, *cap, size);
-}
-
 static Status parse_metadata(Parser *p) {
     SafeFile *f = p->f;
     char *key;
     for (json_object(&p->j); json_object_next(&p->j, &key);) {
         CHECK(check_room(p, f->n_entries, "metadata keys", key));
-        f->entries = room(f->entries, f->n_entries, &p->entries_cap, sizeof *f->entries);
+        GROW(f->entries, f->n_entries, p->entries_cap);
         SafeEntry *e = &f->entries[f->n_entries++];
         *e = (SafeEntry){.key = key, .value = json_string(&p->j)};
         if (e->value == NULL) break;
@@ -255,7 +249,7 @@ static Status parse(Parser *p, int64_t len, int64_t file_size) {
             continue;
         }
         CHECK(check_room(p, f->n_tensors, "tensors", key));
-        f->tensors = room(f->tensors, f->n_tensors, &p->tensors_cap, sizeof *f->tensors);
+        GROW(f->tensors, f->n_tensors, p->tensors_cap);
         SafeTensor *t = &f->tensors[f->n_tensors++];
         *t = (SafeTensor){.name = key};
         if (!printable(key))

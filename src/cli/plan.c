@@ -1,6 +1,5 @@
 #include "cli/plan.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -159,13 +158,9 @@ static void print_json(const Planning *p, const PlanReport *report, StrBuf *out)
 static Status write_svg(const Planning *p, const char *path) {
     StrBuf svg = {0};
     plan_svg(&p->plan, &p->cost, &svg);
-    FILE *f = fopen(path, "w");
-    bool written = f != NULL && fwrite(svg.text, 1, svg.len, f) == svg.len;
-    Status failure = f == NULL ? file_create_status(errno) : ERR_ENV;
-    if (f != NULL) written = fclose(f) == 0 && written;
+    Status st = file_write_text(path, &svg, "the picture");
     strbuf_free(&svg);
-    if (written) return OK;
-    return status_fail(failure, "cannot write the picture %s: %s", path, strerror(errno));
+    return st;
 }
 
 Status plan_command_run(const Config *config, const PlanCommandOptions *options, StrBuf *out) {

@@ -19,10 +19,7 @@ typedef struct {
 
 static Copy *copy_at(Self *self, int64_t i) {
     REQUIRE(self->open);
-    if (i == self->capacity) {
-        self->capacity = i64_max(8, 2 * i);
-        self->copies = mem_grow(self->copies, self->capacity, sizeof(Copy));
-    }
+    GROW(self->copies, i, self->capacity);
     return &self->copies[i];
 }
 

@@ -8,6 +8,8 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 enum { MACHINE = 128 };
 
 typedef struct {
@@ -17,14 +19,9 @@ typedef struct {
 } Card;
 
 static void describe_machine(char out[MACHINE]) {
-    char boot[40] = "";
+    char boot[BOOT_ID_SIZE];
     struct utsname name = {0};
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    if (fd >= 0) {
-        ssize_t n = read(fd, boot, 36);
-        boot[n > 0 ? n : 0] = '\0';
-        close(fd);
-    }
+    file_boot_id(boot);
     uname(&name);
     snprintf(out, MACHINE, "%s %.64s", boot, name.nodename);
 }
@@ -39,13 +36,11 @@ static void object_name(char out[64], const Card *leader) {
 static void *attach(const char *name, int64_t bytes, bool create) {
     int fd = shm_open(name, O_RDWR | (create ? O_CREAT | O_EXCL : 0), 0600);
     if (fd < 0) return NULL;
-    void *memory = MAP_FAILED;
-    if (!create || posix_fallocate(fd, 0, (off_t)bytes) == 0)
-        memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *memory = NULL;
+    int error = file_map_shared(fd, bytes, create, &memory);
     close(fd);
-    if (memory != MAP_FAILED) return memory;
-    if (create) shm_unlink(name);
-    return NULL;
+    if (error != 0 && create) shm_unlink(name);
+    return memory;
 }
 
 Status comm_shared_open(void **memory, int64_t bytes, bool *here, Comm *host) {

@@ -4,6 +4,8 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "base/file.h"
+
 /* Bytes of "a.b." in "a.b.c". */
 static size_t section_length(const char *name) {
     const char *dot = strrchr(name, '.');
@@ -120,9 +122,7 @@ uint32_t config_hash(const Config *c) {
         if (k->type == KEY_SOURCES) {
             const DataSource *sources = *(DataSource *const *)config_key_field(k, c);
             for (int j = 0; j < *config_key_count(k, c); j++) {
-                const char *slash = strrchr(sources[j].path, '/');
-                strbuf_printf(&b, " %s %.17g", slash != NULL ? slash + 1 : sources[j].path,
-                              sources[j].weight);
+                strbuf_printf(&b, " %s %.17g", file_name(sources[j].path), sources[j].weight);
             }
         } else {
             strbuf_printf(&b, " ");

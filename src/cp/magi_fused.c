@@ -135,10 +135,7 @@ static void add_bands(Bands *bands, const PlanStage *stage, Range rows, int32_t 
     for (int j = 0; j < stage->n_bands; j++) {
         Band band = band_cut_k(stage->bands[j], rows);
         if (band_is_empty(band)) continue;
-        if (bands->n == bands->capacity) {
-            bands->capacity = 2 * bands->capacity + 64;
-            bands->list = mem_grow(bands->list, bands->capacity, sizeof *bands->list);
-        }
+        GROW(bands->list, bands->n, bands->capacity);
         bands->list[bands->n++] = band_shift(band, 0, at - rows.begin);
     }
 }

@@ -11,7 +11,6 @@
 
 #include "data/gzip.h"
 #include "base/file.h"
-#include "base/progress.h"
 
 struct ByteFile {
     char *path;
@@ -53,29 +52,23 @@ static Status open_file(ByteFile *f) {
 }
 
 static Status read_file(const ByteFile *f, int64_t offset, int64_t n, void *out) {
-    for (int64_t done = 0; done < n;) {
-        ssize_t got = pread(f->fd, (char *)out + done, (size_t)(n - done), (off_t)(offset + done));
-        progress_note();
-        if (got < 0 && errno != EINTR)
-            return status_fail(ERR_ENV, "cannot read %s at byte %lld: %s", f->path,
-                               (long long)(offset + done), strerror(errno));
-        if (got == 0) {
-            struct stat info = {0};
-            fstat(f->fd, &info);
-            return status_fail(ERR_ENV,
-                               "token file %s shrank from %lld to %lld bytes while in use; restore "
-                               "it and resume",
-                               f->path, (long long)f->disk, (long long)info.st_size);
-        }
-        if (got > 0) done += got;
-    }
-    return OK;
+    int error = file_read_at(f->fd, out, n, offset);
+    if (error == 0) return OK;
+    if (error != FILE_ENDS)
+        return status_fail(ERR_ENV, "cannot read %s at byte %lld: %s", f->path, (long long)offset,
+                           strerror(error));
+    struct stat info = {0};
+    fstat(f->fd, &info);
+    return status_fail(ERR_ENV,
+                       "token file %s shrank from %lld to %lld bytes while in use; restore it and "
+                       "resume",
+                       f->path, (long long)f->disk, (long long)info.st_size);
 }
 
 /* Both ends, where preparation scripts differ first, and blocks spread over the rest. */
 static Status sample_contents(ByteFile *f) {
     enum { END = 65536, BLOCK = 4096, BLOCKS = 16 };
-    const char *slash = strrchr(f->path, '/'), *base = slash != NULL ? slash + 1 : f->path;
+    const char *base = file_name(f->path);
     uLong crc = crc32(0, (const Bytef *)base, (uInt)strlen(base));
     crc = crc32(crc, (const Bytef *)&f->disk, sizeof f->disk);
     int64_t end = i64_min(END, f->disk), block = i64_min(BLOCK, f->disk);

@@ -12,6 +12,7 @@
 
 #include "data/megatron_dataset.h"
 #include "data/source.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/rng.h"
 
@@ -166,9 +167,8 @@ uint32_t dataset_fingerprint(const Dataset *d) {
 }
 
 static void describe_file(const TokenFile *f, StrBuf *out) {
-    const char *path = tokens_path(f), *slash = strrchr(path, '/');
-    strbuf_printf(out, "%s %lld %08x\n", slash != NULL ? slash + 1 : path,
-                  (long long)tokens_bytes(f), tokens_fingerprint(f));
+    strbuf_printf(out, "%s %lld %08x\n", file_name(tokens_path(f)), (long long)tokens_bytes(f),
+                  tokens_fingerprint(f));
 }
 
 void dataset_describe(const Dataset *d, StrBuf *out) {

@@ -10,7 +10,7 @@
 
 #include "data/gzip_index.h"
 #include "base/log.h"
-#include "base/progress.h"
+#include "base/file.h"
 
 enum { CHUNK = 1 << 16 };
 
@@ -106,12 +106,9 @@ static Status damaged(const Gzip *g, const char *what) {
 }
 
 static Status refill(Gzip *g) {
-    ssize_t got;
-    do got = pread(g->fd, g->in, CHUNK, (off_t)g->read_to);
-    while (got < 0 && errno == EINTR);
+    int64_t got = file_read_some(g->fd, g->in, CHUNK, g->read_to);
     if (got < 0) return status_fail(ERR_ENV, "cannot read %s: %s", g->path, strerror(errno));
     if (got == 0) return damaged(g, "it ends early");
-    progress_note();
     g->read_to += got;
     g->stream.next_in = g->in;
     g->stream.avail_in = (uInt)got;

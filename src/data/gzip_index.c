@@ -11,7 +11,6 @@
 #include <zlib.h>
 
 #include "base/file.h"
-#include "base/progress.h"
 
 _Static_assert(sizeof(GzipPoint) == 32, "a point is written as it is");
 _Static_assert(__BYTE_ORDER == __LITTLE_ENDIAN, "token files and indices are little-endian");
@@ -37,15 +36,12 @@ typedef struct {
 
 typedef struct {
     NewPoint *points;
-    int64_t n, room, n_windows;
+    int64_t n, cap, n_windows;
     int64_t span; /* least distance between points that need a window */
 } Builder;
 
 static void add_point(Builder *b, NewPoint p) {
-    if (b->n == b->room) {
-        b->room = b->room > 0 ? 2 * b->room : 64;
-        b->points = mem_grow(b->points, b->room, sizeof *b->points);
-    }
+    GROW(b->points, b->n, b->cap);
     b->points[b->n++] = p;
     b->n_windows += p.window != NULL;
 }
@@ -94,11 +90,10 @@ static Status damaged(const char *path, int64_t at, const char *what) {
 static Status skip_zeros(int fd, const char *path, int64_t bytes, int64_t *at) {
     unsigned char block[65536];
     while (*at < bytes) {
-        ssize_t n = pread(fd, block, sizeof block, (off_t)*at);
-        if (n < 0 && errno == EINTR) continue;
+        int64_t n = file_read_some(fd, block, sizeof block, *at);
         if (n < 0) return status_fail(ERR_ENV, "cannot read %s: %s", path, strerror(errno));
         if (n == 0) return OK;
-        for (ssize_t i = 0; i < n; i++, (*at)++)
+        for (int64_t i = 0; i < n; i++, (*at)++)
             if (block[i] != 0) return OK;
     }
     return OK;
@@ -113,8 +108,7 @@ static Status scan(Builder *b, z_stream *z, int fd, const char *path, int64_t by
     z->avail_out = 0;
     for (;;) {
         if (z->avail_in == 0) {
-            ssize_t got = pread(fd, in, CHUNK, (off_t)read_to);
-            if (got < 0 && errno == EINTR) continue;
+            int64_t got = file_read_some(fd, in, CHUNK, read_to);
             if (got < 0) {
                 st = status_fail(ERR_ENV, "cannot read %s: %s", path, strerror(errno));
                 break;
@@ -123,7 +117,6 @@ static Status scan(Builder *b, z_stream *z, int fd, const char *path, int64_t by
                 if (inside || read_to < bytes) st = damaged(path, read_to, "it ends early");
                 break;
             }
-            progress_note();
             read_to += got;
             z->next_in = in;
             z->avail_in = (uInt)got;
@@ -281,15 +274,10 @@ int gzip_index_save(const GzipIndex *x, const char *index_path, int64_t bytes,
                 .crc = (uint32_t)crc32_z(0, (const Bytef *)x->points, (size_t)rest)};
     memcpy(h.magic, magic, sizeof magic);
     char *temporary = mem_printf("%s.%lld.tmp", index_path, (long long)getpid());
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644),
-        error = 0;
-    if (fd < 0) error = errno;
-    if (error == 0) error = file_write_at(fd, &h, sizeof h, 0);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
+    int error = fd < 0 ? errno : file_write_at(fd, &h, sizeof h, 0);
     if (error == 0) error = file_write_at(fd, x->points, rest, sizeof h);
-    if (error == 0 && fsync(fd) != 0) error = errno;
-    if (fd >= 0 && close(fd) != 0 && error == 0) error = errno;
-    if (error == 0 && rename(temporary, index_path) != 0) error = errno;
-    if (error != 0 && fd >= 0) unlink(temporary);
+    if (fd >= 0) error = file_commit(fd, temporary, index_path, error);
     free(temporary);
     return error;
 }

@@ -19,8 +19,8 @@ struct OutFile {
     char *path, *temporary;
     int fd;
     bool gzip, committed;
-    int64_t header;
-    unsigned char *buf; /* [blocks * BLOCK] */
+    int64_t header, size; /* bytes; of the file so far */
+    unsigned char *buf;   /* [blocks * BLOCK] */
     int64_t blocks, filled;
     unsigned char **packed; /* [blocks], gzip: a compressed block each */
     int64_t *packed_bytes;
@@ -31,12 +31,14 @@ static Status failed(const OutFile *f, const char *what, int error) {
                        error == ENOSPC ? "; make room and run the command again" : "");
 }
 
-static Status write_all(const OutFile *f, const void *data, int64_t n) {
-    for (int64_t done = 0; done < n;) {
-        ssize_t put = write(f->fd, (const char *)data + done, (size_t)(n - done));
-        if (put < 0 && errno != EINTR) return failed(f, "write", errno);
-        if (put > 0) done += put;
-    }
+static Status write_at(const OutFile *f, const void *data, int64_t n, int64_t offset) {
+    int error = file_write_at(f->fd, data, n, offset);
+    return error == 0 ? OK : failed(f, "write", error);
+}
+
+static Status append(OutFile *f, const void *data, int64_t n) {
+    CHECK(write_at(f, data, n, f->size));
+    f->size += n;
     return OK;
 }
 
@@ -56,12 +58,12 @@ static int64_t pack(const void *data, int64_t n, int level, unsigned char **out)
     return bytes;
 }
 
-static Status write_header(const OutFile *f, const void *data) {
-    if (!f->gzip) return write_all(f, data, f->header);
+Status outfile_header(OutFile *f, const void *data) {
     unsigned char *member = NULL;
-    int64_t n = pack(data, f->header, 0, &member);
-    Status st = write_all(f, member, n);
+    int64_t n = f->gzip ? pack(data, f->header, 0, &member) : f->header;
+    Status st = write_at(f, f->gzip ? member : data, n, 0);
     free(member);
+    f->size = i64_max(f->size, n);
     return st;
 }
 
@@ -84,7 +86,7 @@ static Status open_temporary(OutFile *f, bool replace) {
     if (ftruncate(f->fd, 0) != 0) return failed(f, "write", errno);
     if (f->header == 0) return OK;
     char *zeros = NEW(char, f->header);
-    Status st = write_header(f, zeros);
+    Status st = outfile_header(f, zeros);
     free(zeros);
     return st;
 }
@@ -112,13 +114,13 @@ Status outfile_open(OutFile **out, const char *path, int64_t header, bool gzip, 
 static Status flush(OutFile *f) {
     int64_t n = ceil_div(f->filled, BLOCK);
     if (!f->gzip) {
-        CHECK(write_all(f, f->buf, f->filled));
+        CHECK(append(f, f->buf, f->filled));
     } else {
 #pragma omp parallel for schedule(dynamic, 1)
         for (int64_t b = 0; b < n; b++)
             f->packed_bytes[b] =
                 pack(f->buf + b * BLOCK, i64_min(BLOCK, f->filled - b * BLOCK), 6, &f->packed[b]);
-        for (int64_t b = 0; b < n; b++) CHECK(write_all(f, f->packed[b], f->packed_bytes[b]));
+        for (int64_t b = 0; b < n; b++) CHECK(append(f, f->packed[b], f->packed_bytes[b]));
     }
     f->filled = 0;
     return OK;
@@ -134,13 +136,6 @@ Status outfile_write(OutFile *f, const void *data, int64_t n) {
         if (f->filled == f->blocks * BLOCK) CHECK(flush(f));
     }
     return OK;
-}
-
-Status outfile_header(OutFile *f, const void *data) {
-    off_t end = lseek(f->fd, 0, SEEK_CUR);
-    if (end < 0 || lseek(f->fd, 0, SEEK_SET) != 0) return failed(f, "seek in", errno);
-    CHECK(write_header(f, data));
-    return lseek(f->fd, end, SEEK_SET) == end ? OK : failed(f, "seek in", errno);
 }
 
 Status outfile_finish(OutFile *f) {

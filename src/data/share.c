@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/log.h"
 
 enum {
@@ -47,10 +48,9 @@ static uint64_t hash(const char *text) { /* FNV-1a */
 /* After a crash of the machine a file may claim to be complete and not be: it then has another
  * boot's name. */
 static void append_boot(StrBuf *name) {
-    char id[64] = {0};
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    if (fd >= 0 && read(fd, id, 36) == 36) strbuf_printf(name, " boot %s", id);
-    if (fd >= 0) close(fd);
+    char id[BOOT_ID_SIZE];
+    file_boot_id(id);
+    strbuf_printf(name, " boot %s", id);
 }
 
 static int lock(int fd, int how) {
@@ -104,14 +104,12 @@ static void delete_abandoned(void) {
 static int map_file(Share *s) {
     struct stat info;
     int64_t total = HEADER + s->bytes;
+    void *map;
     if (fstat(s->fd, &info) != 0) return errno;
-    if (info.st_size != total) { /* new, or left by a process that died here */
-        if (ftruncate(s->fd, 0) != 0) return errno;
-        int error = posix_fallocate(s->fd, 0, (off_t)total); /* no SIGBUS on a full disk later */
-        if (error != 0) return error;
-    }
-    void *map = mmap(NULL, (size_t)total, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
-    if (map == MAP_FAILED) return errno;
+    bool create = info.st_size != total; /* new, or left by a process that died here */
+    if (create && ftruncate(s->fd, 0) != 0) return errno;
+    int error = file_map_shared(s->fd, total, create, &map);
+    if (error != 0) return error;
     s->map = map;
     s->data = s->map + HEADER;
     return 0;

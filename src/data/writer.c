@@ -22,7 +22,7 @@ struct Writer {
     bool in_document; /* something of it has been written */
     int64_t begin;    /* tokens of the shard before this document */
     int32_t *lengths; /* Megatron: of this shard's documents */
-    int64_t lengths_room;
+    int64_t lengths_cap;
     int64_t tokens, documents;
 };
 
@@ -150,11 +150,10 @@ Status writer_end_document(Writer *w) {
     if (w->o.format != FORMAT_LLMC) CHECK(write_eod(w));
     w->in_document = false;
     Shard *s = &w->shards[w->n_shards - 1];
-    if (s->index != NULL && s->documents == w->lengths_room) {
-        w->lengths_room = i64_max(1024, 2 * w->lengths_room);
-        w->lengths = mem_grow(w->lengths, w->lengths_room, sizeof *w->lengths);
+    if (s->index != NULL) {
+        GROW(w->lengths, s->documents, w->lengths_cap);
+        w->lengths[s->documents] = (int32_t)(s->tokens - w->begin);
     }
-    if (s->index != NULL) w->lengths[s->documents] = (int32_t)(s->tokens - w->begin);
     s->documents++;
     w->documents++;
     return OK;

@@ -298,8 +298,7 @@ static Status write_tokenizer_config(const Export *e, const char *folder, const 
 }
 
 static Status copy_tokenizer(const Export *e) {
-    const char *path = e->o->tokenizer, *slash = strrchr(path, '/');
-    const char *base = slash != NULL ? slash + 1 : path;
+    const char *path = e->o->tokenizer;
     struct stat info;
     if (stat(path, &info) != 0)
         return status_fail(file_open_status(errno), "cannot find the tokenizer %s: %s", path,
@@ -310,7 +309,7 @@ static Status copy_tokenizer(const Export *e) {
     for (int i = N_TOKENIZER_FILES - 1; i >= 0 && st == OK; i--) {
         const char *name = tokenizer_files[i];
         char *from = mem_printf("%s/%s", folder, name);
-        bool given = is_folder || strcmp(base, name) == 0;
+        bool given = is_folder || strcmp(file_name(path), name) == 0;
         if ((given || (found && i < SETTINGS)) && access(from, F_OK) == 0) {
             st = copy_file(e, from, name);
             copied[i] = found = true;

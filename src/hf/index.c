@@ -23,8 +23,7 @@ static Status read_places(HfIndex *index, Json *j, const char *name) {
     int64_t cap = index->n_places;
     char *key;
     for (json_object(j); json_object_next(j, &key);) {
-        if (index->n_places == cap)
-            index->places = mem_grow(index->places, cap = 2 * cap + 16, sizeof *index->places);
+        GROW(index->places, index->n_places, cap);
         SafeEntry *e = &index->places[index->n_places++];
         *e = (SafeEntry){.key = key, .value = json_string(j)};
         if (e->value != NULL && !is_file_name(e->value))

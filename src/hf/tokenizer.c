@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "hf/files.h"
+#include "base/file.h"
 #include "base/log.h"
 
 enum {
@@ -211,7 +212,7 @@ static void warn_of_ids(const Tokenizer *t, int vocab) {
 
 /* The class that reads the file as it is; NULL after a warning. */
 static const char *read_file(Tokenizer *t, const char *text, int64_t len) {
-    const char *slash = strrchr(t->path, '/'), *name = slash != NULL ? slash + 1 : t->path;
+    const char *name = file_name(t->path);
     int64_t lines;
     Json j;
     json_start(&j, text, len);

@@ -13,10 +13,7 @@ static int64_t add(int64_t a, int64_t b) {
 
 void arena_reserve(Arena *a, const char *region, const char *name, int64_t bytes, void **slot) {
     REQUIRE(a->base == NULL && bytes >= 0);
-    if (a->n == a->cap) {
-        a->cap = a->cap > 0 ? 2 * a->cap : 64;
-        a->buffers = mem_grow(a->buffers, a->cap, sizeof *a->buffers);
-    }
+    GROW(a->buffers, a->n, a->cap);
     *slot = NULL;
     a->buffers[a->n++] = (ArenaBuffer){region, mem_strdup(name), bytes, slot};
     a->bytes = add(a->bytes, round_up(bytes, ARENA_ALIGN));

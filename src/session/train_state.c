@@ -39,7 +39,7 @@ CkptPiece *state_pieces(Session *s, int64_t most, int *n) {
         for (int i = 0; i < n_own; i++) {
             const float *data = optimizer_state(s->optimizer, which, &own[i]);
             for (int64_t at = 0; at < own[i].count; at += most) {
-                if (*n == cap) pieces = mem_grow(pieces, cap = 2 * cap + 64, sizeof *pieces);
+                GROW(pieces, *n, cap);
                 pieces[(*n)++] = (CkptPiece){.tensor = which * s->table->n_params + own[i].param,
                                              .begin = own[i].begin + at,
                                              .count = i64_min(most, own[i].count - at),
