@@ -11,7 +11,7 @@ cc=${CC:-gcc}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-has_header() { printf '#include <%s>\n' "$1" | "$cc" -E - >/dev/null 2>&1; }
+has_header() { printf '#include <%s>\n' "$1" | "$cc" -DPCRE2_CODE_UNIT_WIDTH=8 -E - >/dev/null 2>&1; }
 
 # A start of two ranks that find each other. To have mpicc and mpirun is not enough: they may belong
 # to different MPIs, and the MPICH of Ubuntu 24.04 starts two worlds of one (Launchpad bug 2072338).
@@ -54,6 +54,7 @@ look() {
     has_header stdlib.h || lack 'the C library headers' libc6-dev
     has_header yaml.h || lack libyaml libyaml-dev
     has_header zlib.h || lack zlib zlib1g-dev
+    has_header pcre2.h || lack pcre2 libpcre2-dev
     has_header cmocka.h || lack cmocka libcmocka-dev
     has_mpi || lack 'a working MPI (mpicc, mpirun)' "$(mpi_packages)"
     has_matplotlib || lack 'Python 3 with matplotlib' 'python3 python3-matplotlib'

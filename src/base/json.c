@@ -237,3 +237,19 @@ void json_end(Json *j) {
     json_peek(j);
     if (j->pos < j->len) fail(j, "expected the end of the text");
 }
+
+void json_members(Json *j, int n, const char *const *names, Json *values) {
+    char *key;
+    memset(values, 0, (size_t)n * sizeof *values);
+    for (json_object(j); json_object_next(j, &key); free(key)) {
+        bool null = json_peek(j) == 'n';
+        for (int i = 0; i < n; i++)
+            if (!null && strcmp(key, names[i]) == 0) values[i] = *j;
+        json_skip(j);
+    }
+}
+
+Status json_status(const Json *j) {
+    if (j->error == NULL) return OK;
+    return status_fail(ERR_USER, "%s at byte %lld", j->error, (long long)j->pos);
+}

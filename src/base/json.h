@@ -38,4 +38,10 @@ bool json_bool(Json *j);
 void json_skip(Json *j); /* any value, at most 64 levels deep */
 void json_end(Json *j);  /* an error unless only white space is left */
 
+/* Skips an object and notes in values[n] where its members of these names begin, for reading them
+ * in another order than they come in: text NULL where one is absent or null. */
+void json_members(Json *j, int n, const char *const *names, Json *values);
+/* OK, or ERR_USER with the error and its place. */
+Status json_status(const Json *j);
+
 #endif

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Dependencies point one way: a file of src/ includes only rooms of its own level or below, and rooms
-# of one level do not include each other in a circle. No CUDA header in src/, MPI and libyaml in one
+# of one level do not include each other in a circle. No CUDA header in src/, MPI, libyaml and PCRE2 in one
 # file each, every op of the Ops table has its reference in src/cpu/, and structs of functions are
 # initialized by name.
 set -u
@@ -24,7 +24,7 @@ level() {
         config) echo 1 ;;
         attn) echo 2 ;;
         ops) echo 3 ;;
-        comm | cpu | data) echo 4 ;;
+        comm | cpu | data | text) echo 4 ;;
         cp) echo 5 ;;
         model | optim | ckpt | hf) echo 6 ;;
         session) echo 7 ;;
@@ -75,6 +75,8 @@ mpi=$(grep -lE '# *include <mpi.h>' src/*.[ch] src/*/*.[ch])
 [ "$mpi" = src/comm/mpi_world.h ] || problem "mpi.h: found in '$mpi', expected in src/comm/mpi_world.h"
 yaml=$(grep -lE '# *include <yaml.h>' src/*.[ch] src/*/*.[ch])
 [ "$yaml" = src/config/yaml.c ] || problem "yaml.h: found in '$yaml', expected in src/config/yaml.c"
+pcre2=$(grep -lE '# *include <pcre2.h>' src/*.[ch] src/*/*.[ch])
+[ "$pcre2" = src/text/split.c ] || problem "pcre2.h: found in '$pcre2', expected in src/text/split.c"
 # base.c's is for memory that has run out
 exits=$(grep -lE '(^|[^_a-z])exit\(' src/*.c src/*/*.c | tr '\n' ' ')
 [ "$exits" = 'src/base/base.c ' ] || problem "exit(): found in '$exits', expected in src/base/base.c"
