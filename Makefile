@@ -106,7 +106,7 @@ $(LIB): $(filter-out $(BUILD)/src/main.o,$(OBJ))
 $(BUILD)/src/base/version.o: ALL += -DCRIA_COMMIT='"$(COMMIT)"'
 $(BUILD)/src/base/version.o: $(BUILD)/commit
 
-$(BUILD)/src/comm/mpi.o $(BUILD)/src/comm/mpi_world.o: $(BUILD)/src/comm/%.o: src/comm/%.c $(STAMP)
+$(BUILD)/src/comm/%.o: src/comm/%.c $(STAMP)
 	@echo "  cc    $<"
 	@mkdir -p $(@D)
 	@$(MPICC) $(ALL) $(WARN) -MMD -MP -c -o $@ $<

@@ -1,205 +1,144 @@
-/* comm_ipc.cu: the receiver pulls. Every rank's memory is mapped into its peers through CUDA IPC;
- * a group's messages are copied by the copy engines from the sender's buffer to the receiver's,
- * without packing, without a kernel that takes multiprocessors from the attention, and without
- * NCCL.
+/* comm_ipc.cu: send and receive through CUDA IPC. Every rank's registered buffer is mapped into its
+ * peers, and the receiver copies each message from the sender's buffer to its own with the GPU's
+ * copy engines (CE memcpy, as in NCCL's p2p transport).
  *
- * What a rank sends in a group it posts on a board in shared host memory: where each message lies.
- * GPUs order themselves by interprocess events, two of each rank for each of the last RING groups:
- *   ready   what this rank sends is there (recorded after the work of the caller's stream)
- *   pulled  this rank has received everything
- * A wait for such an event means its latest record at the time of the call, so hosts follow each
- * other through the board: a receiver enqueues its wait after the sender's post, a sender its own
- * after the receiver has enqueued its copies. Later records of an event come later in the same
- * stream, which makes them safe to wait for too. Hosts run ahead of their GPUs by much more than
- * they wait here for each other. */
-#include "comm_ipc.h"
+ * Why beside NCCL: NCCL's send and receive are kernels, which need multiprocessors; an attention
+ * kernel that fills the GPU would delay them until it ends. Copies need none, so they overlap with
+ * it, and the fused magi call can wait inside its kernel for KV that is still arriving. Measured on
+ * two H200s (tests/results/2026-11-22-h200.md), CUDA IPC against NCCL: one ring step of 64 MiB 201
+ * to 254 us, of 4 MiB 33 to 29 us; forward of magi in stages, causal, D = 64, 8k tokens, 0.355 to
+ * 0.387 ms; training with cp 2 65,200 to 64,600 tokens/s a GPU.
+ *
+ * Each rank publishes the messages that it sends in a descriptor ring in shared host memory. GPUs
+ * are ordered by interprocess events, two of each rank for each of the latest RING_SLOTS groups:
+ *   ready     send buffers are written and receive buffers are free
+ *   received  this rank has received everything
+ * cudaStreamWaitEvent waits for the latest record at the time of the call. Therefore hosts follow
+ * each other through the ring: a receiver enqueues its wait after the sender has published, a
+ * sender its own after the receiver has enqueued its copies. A later record of the same event is
+ * later in the same stream, so waiting for it is safe, too. Hosts run further ahead of their GPUs
+ * than they wait here for each other. */
+#include "comm_ipc_private.h"
 
 #include <cuda.h>
 #include <cudaTypedefs.h>
-#include <sched.h>
-#include <stdlib.h>
-#include <string.h>
 
-extern "C" {
-#include "comm/shared.h"
-#include "base/log.h"
+bool ipc_reaches(const IpcTransport *t, int rank) {
+    return t->peers[rank].reached;
 }
 
-enum { RING = 16, POSTS = 8192, PROBE_BYTES = 16 << 10 };
-/* Of another rank's memory. DAMAGED: copies from it arrive as other bytes. */
-typedef enum : uint8_t { UNREACHED, REACHED, DAMAGED } Reach;
-
-typedef struct {
-    int64_t offset, bytes;
-    int64_t to;
-} Post;
-
-typedef struct {                /* written by its rank, read by the others */
-    alignas(64) int64_t posted; /* groups whose posts can be read */
-    alignas(64) int64_t pulled; /* groups whose copies and `pulled` events are enqueued */
-    alignas(64) int64_t closed;
-    int64_t n[RING];
-    Post posts[RING][POSTS];
-} Board;
-
-typedef struct { /* of another rank, as seen from here */
-    bool reached;
-    char *base; /* its memory */
-    cudaEvent_t ready[RING], pulled[RING];
-    cudaStream_t copies;
-    cudaEvent_t copied;
-    bool sent[RING]; /* did this rank send to it? */
-} Peer;
-
-struct Peers {
-    int rank, size;
-    Board *boards; /* [size] */
-    int64_t board_bytes;
-    char *base;
-    int64_t bytes, latest; /* group */
-    Peer *peers;           /* [size] */
-    bool all;              /* every rank reaches every rank */
-    cudaStream_t posts;
-    cudaEvent_t handed; /* the caller's stream has come this far */
-    /* of the batch of copies from one peer */
-    void **to;
-    const void **from;
-    size_t *sizes;
-    int64_t room;
-};
-
-typedef struct { /* what ranks tell each other to begin with */
-    cudaIpcMemHandle_t memory;
-    cudaIpcEventHandle_t ready[RING], pulled[RING];
-    int64_t sound;
-} Handles;
-
-/* ---- hosts ---------------------------------------------------------------------------------- */
-
-static void publish(int64_t *counter, int64_t value) {
-    __atomic_store_n(counter, value, __ATOMIC_RELEASE);
+bool ipc_reaches_all(const IpcTransport *t) {
+    return t->reaches_all;
 }
 
-/* A rank that is gone is the watchdog's business. */
-static void wait_for(const int64_t *counter, int64_t value) {
-    for (int64_t spins = 0; __atomic_load_n(counter, __ATOMIC_ACQUIRE) < value; spins++)
-        if (spins > 1000) sched_yield();
-}
+/* ---- copies --------------------------------------------------------------------------------- */
 
-/* ---- groups --------------------------------------------------------------------------------- */
-
-bool peers_reach(const Peers *p, int rank) {
-    return p->peers[rank].reached;
-}
-
-bool peers_reach_all(const Peers *p) {
-    return p->all;
-}
-
-/* Until the others have read what this rank posted RING groups ago. */
-static void wait_for_slot(Peers *p, int64_t number) {
-    for (int r = 0; r < p->size; r++)
-        if (p->peers[r].reached) wait_for(&p->boards[r].pulled, number - RING);
-}
-
-static Status post(Peers *p, int64_t number, const Group *group) {
-    int slot = (int)(number % RING);
-    Board *mine = &p->boards[p->rank];
-    int64_t used = 0;
-    for (int r = 0; r < p->size; r++) p->peers[r].sent[slot] = false;
-    for (int64_t i = 0; i < group->n; i++) {
-        const Transfer *t = &group->transfers[i];
-        if (!t->send || !p->peers[t->peer].reached) continue;
-        int64_t offset = (char *)t->buf - p->base, bytes = t->n * dtype_bytes(t->type);
-        REQUIRE(offset >= 0 && offset + bytes <= p->bytes);
-        if (used == POSTS)
-            return status_fail(ERR_USER,
-                               "parallel.chunk_size: a rank sends more than %d pieces at once, "
-                               "which needs larger chunks or parallel.transport: nccl",
-                               (int)POSTS);
-        mine->posts[slot][used++] = Post{offset, bytes, t->peer};
-        p->peers[t->peer].sent[slot] = true;
+void ipc_add_copy(IpcTransport *t, void *to, const void *from, int64_t bytes) {
+    if (t->n_copies == t->capacity) {
+        t->capacity = i64_max(64, 2 * t->capacity);
+        t->to = (void **)mem_grow(t->to, t->capacity, sizeof *t->to);
+        t->from = (const void **)mem_grow(t->from, t->capacity, sizeof *t->from);
+        t->sizes = (size_t *)mem_grow(t->sizes, t->capacity, sizeof *t->sizes);
     }
-    mine->n[slot] = used;
-    publish(&mine->posted, number);
-    return OK;
-}
-
-static void grow(Peers *p, int64_t n) {
-    if (n <= p->room) return;
-    p->room = i64_max(64, 2 * n);
-    p->to = (void **)mem_grow(p->to, p->room, sizeof *p->to);
-    p->from = (const void **)mem_grow(p->from, p->room, sizeof *p->from);
-    p->sizes = (size_t *)mem_grow(p->sizes, p->room, sizeof *p->sizes);
-}
-
-/* Collects what transfers [begin, end) receive from r, whose i-th message to this rank is the i-th
- * here; *at: how far its posts have been read. */
-static int64_t match(Peers *p, int64_t number, int r, const Group *group, int64_t begin,
-                     int64_t end, int64_t *at) {
-    int slot = (int)(number % RING);
-    const Board *board = &p->boards[r];
-    int64_t found = 0;
-    for (int64_t i = begin; i < end; i++) {
-        const Transfer *t = &group->transfers[i];
-        if (t->send || t->peer != r) continue;
-        while (*at < board->n[slot] && board->posts[slot][*at].to != p->rank) ++*at;
-        REQUIRE(*at < board->n[slot] &&
-                board->posts[slot][*at].bytes == t->n * dtype_bytes(t->type));
-        grow(p, found + 1);
-        p->to[found] = t->buf;
-        p->from[found] = p->peers[r].base + board->posts[slot][*at].offset;
-        p->sizes[found++] = (size_t)board->posts[slot][(*at)++].bytes;
-    }
-    return found;
+    t->to[t->n_copies] = to;
+    t->from[t->n_copies] = from;
+    t->sizes[t->n_copies++] = (size_t)bytes;
 }
 
 /* By copy engines, also where ranks share a GPU. */
-static void copy(Peers *p, int64_t n, cudaStream_t stream) {
-    cudaMemcpyAttributes how = {};
+void ipc_enqueue_copies(IpcTransport *t, cudaStream_t stream) {
+    cudaMemcpyAttributes attributes = {};
     size_t first = 0;
-    if (n == 0) return;
-    how.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
-    how.flags = cudaMemcpyFlagPreferOverlapWithCompute;
-    CUDA_CHECK_DEFERRED(
-        cudaMemcpyBatchAsync(p->to, p->from, p->sizes, (size_t)n, &how, &first, 1, stream));
+    if (t->n_copies == 0) return;
+    attributes.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
+    attributes.flags = cudaMemcpyFlagPreferOverlapWithCompute;
+    CUDA_CHECK_DEFERRED(cudaMemcpyBatchAsync(t->to, t->from, t->sizes, (size_t)t->n_copies,
+                                             &attributes, &first, 1, stream));
+    t->n_copies = 0;
 }
 
-/* Waits for flags, and raises them, by the stream itself: a kernel might find no room beside the
- * one that counts or waits. */
-static Status pass_gate(Gate gate, cudaStream_t stream) {
-    static const auto wait =
+/* ---- flags: read and written by the stream itself, since a kernel might find no free
+ * multiprocessor beside the one that counts the flag up or waits for it -------------------------
+ */
+
+static Status stream_wait_value(WaitValue wait, cudaStream_t stream) {
+    static const auto wait_value =
         (PFN_cuStreamWaitValue32_v11070)cuda_driver_entry("cuStreamWaitValue32", 11070);
-    if (wait != NULL &&
-        wait(stream, (CUdeviceptr)gate.flag, gate.value, CU_STREAM_WAIT_VALUE_GEQ) == CUDA_SUCCESS)
+    if (wait_value != NULL && wait_value(stream, (CUdeviceptr)wait.flag, wait.value,
+                                         CU_STREAM_WAIT_VALUE_GEQ) == CUDA_SUCCESS)
         return OK;
     return status_fail(ERR_ENV, "the driver cannot wait for a flag in a stream: set "
                                 "parallel.transport: nccl");
 }
 
-static Status raise(uint32_t *flag, cudaStream_t stream) {
-    static const auto write =
+static Status stream_write_value(uint32_t *flag, cudaStream_t stream) {
+    static const auto write_value =
         (PFN_cuStreamWriteValue32_v11070)cuda_driver_entry("cuStreamWriteValue32", 11070);
-    if (write != NULL && write(stream, (CUdeviceptr)flag, 1, 0) == CUDA_SUCCESS) return OK;
+    if (write_value != NULL && write_value(stream, (CUdeviceptr)flag, 1, 0) == CUDA_SUCCESS)
+        return OK;
     return status_fail(ERR_ENV, "the driver cannot write a flag from a stream: set "
                                 "parallel.transport: nccl");
 }
 
-Status peers_begin(Peers *p, int64_t number, const Group *group, cudaStream_t after,
-                   cudaStream_t joined) {
-    cudaEvent_t ready = p->peers[p->rank].ready[number % RING];
-    p->latest = number;
-    wait_for_slot(p, number);
-    if (group->gate.flag != NULL) {
-        CHECK(pass_gate(group->gate, p->posts));
-    } else {
-        CUDA_CHECK_DEFERRED(cudaEventRecord(p->handed, after));
-        CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(p->posts, p->handed, 0));
-    }
-    CUDA_CHECK_DEFERRED(cudaEventRecord(ready, p->posts));
-    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(joined, ready, 0)); /* destinations are free, too */
-    return post(p, number, group);
+/* ---- send ----------------------------------------------------------------------------------- */
+
+/* Until the others have read the descriptors that this group's replace. */
+static void wait_for_slot(IpcTransport *t, int64_t number) {
+    for (int r = 0; r < t->size; r++)
+        if (t->peers[r].reached) ipc_wait_until(&t->rings[r].received, number - RING_SLOTS);
 }
+
+static Status publish_sends(IpcTransport *t, int64_t number, const Group *group) {
+    int slot = (int)(number % RING_SLOTS);
+    SendRing *ring = &t->rings[t->rank];
+    int64_t n = 0;
+    for (int r = 0; r < t->size; r++) t->peers[r].sent[slot] = false;
+    for (int64_t i = 0; i < group->n; i++) {
+        const Transfer *send = &group->transfers[i];
+        if (!send->send || !t->peers[send->peer].reached) continue;
+        int64_t offset = (char *)send->buf - t->base, bytes = send->n * dtype_bytes(send->type);
+        REQUIRE(offset >= 0 && offset + bytes <= t->bytes);
+        if (n == SEND_DESCS_MAX)
+            return status_fail(ERR_USER,
+                               "parallel.chunk_size: a rank sends more than %d pieces at once, "
+                               "which needs larger chunks or parallel.transport: nccl",
+                               (int)SEND_DESCS_MAX);
+        ring->descs[slot][n++] = SendDesc{offset, bytes, send->peer};
+        t->peers[send->peer].sent[slot] = true;
+    }
+    ring->n[slot] = n;
+    ipc_publish(&ring->published, number);
+    return OK;
+}
+
+Status ipc_send(IpcTransport *t, int64_t number, const Group *group, cudaStream_t caller,
+                cudaStream_t receives) {
+    cudaEvent_t ready = t->peers[t->rank].ready[number % RING_SLOTS];
+    t->latest = number;
+    wait_for_slot(t, number);
+    if (group->wait_value.flag != NULL) {
+        CHECK(stream_wait_value(group->wait_value, t->sends));
+    } else {
+        CUDA_CHECK_DEFERRED(cudaEventRecord(t->caller_ready, caller));
+        CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(t->sends, t->caller_ready, 0));
+    }
+    CUDA_CHECK_DEFERRED(cudaEventRecord(ready, t->sends));
+    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(receives, ready, 0));
+    return publish_sends(t, number, group);
+}
+
+void ipc_wait_sent(IpcTransport *t, int64_t number, cudaStream_t stream) {
+    int slot = (int)(number % RING_SLOTS);
+    bool slot_is_valid = number + RING_SLOTS > t->latest; /* else a later group has replaced it */
+    for (int r = 0; r < t->size; r++) {
+        const Peer *peer = &t->peers[r];
+        if (r == t->rank || !(slot_is_valid ? peer->sent[slot] : peer->reached)) continue;
+        ipc_wait_until(&t->rings[r].received, number);
+        CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(stream, peer->received[slot], 0));
+    }
+}
+
+/* ---- receive -------------------------------------------------------------------------------- */
 
 static bool receives_from(const Group *group, int r) {
     for (int64_t i = 0; i < group->n; i++)
@@ -207,263 +146,76 @@ static bool receives_from(const Group *group, int r) {
     return false;
 }
 
-/* Makes `stream` wait until what r sends is there. */
-static void wait_for_peer(Peers *p, int64_t number, int r, cudaStream_t stream) {
-    wait_for(&p->boards[r].posted, number);
-    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(stream, p->peers[r].ready[number % RING], 0));
+/* Makes `stream` wait until the data that r sends are written. */
+static void wait_for_sender(IpcTransport *t, int64_t number, int r, cudaStream_t stream) {
+    ipc_wait_until(&t->rings[r].published, number);
+    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(stream, t->peers[r].ready[number % RING_SLOTS], 0));
 }
 
-/* All that this rank receives comes from r (-1: nothing does): on one stream, signals in between.
- */
-static Status pull_one(Peers *p, int64_t number, const Group *group, int r, cudaStream_t joined) {
-    int64_t begin = 0, at = 0;
-    if (r >= 0) wait_for_peer(p, number, r, joined);
-    for (int i = 0; i <= group->n_signals; i++) {
-        int64_t end = i < group->n_signals ? group->signals[i].after : group->n;
-        if (r >= 0) copy(p, match(p, number, r, group, begin, end, &at), joined);
-        if (i < group->n_signals) CHECK(raise(group->signals[i].flag, joined));
+/* Enqueues the copies of what transfers [begin, end) receive from r. The i-th message that r sends
+ * to this rank matches the i-th receive; *next is the first descriptor of r that is not yet
+ * matched. */
+static void copy_from(IpcTransport *t, int64_t number, int r, const Group *group, int64_t begin,
+                      int64_t end, int64_t *next, cudaStream_t stream) {
+    int slot = (int)(number % RING_SLOTS);
+    const SendDesc *descs = t->rings[r].descs[slot];
+    for (int64_t i = begin; i < end; i++) {
+        const Transfer *recv = &group->transfers[i];
+        if (recv->send || recv->peer != r) continue;
+        while (*next < t->rings[r].n[slot] && descs[*next].to != t->rank) ++*next;
+        REQUIRE(*next < t->rings[r].n[slot] &&
+                descs[*next].bytes == recv->n * dtype_bytes(recv->type));
+        const SendDesc *desc = &descs[(*next)++];
+        ipc_add_copy(t, recv->buf, t->peers[r].base + desc->offset, desc->bytes);
+    }
+    ipc_enqueue_copies(t, stream);
+}
+
+/* From the only sender r (-1: none), on one stream, so that each flag follows its own messages. */
+static Status recv_from_one(IpcTransport *t, int64_t number, const Group *group, int r,
+                            cudaStream_t stream) {
+    int64_t begin = 0, next = 0;
+    if (r >= 0) wait_for_sender(t, number, r, stream);
+    for (int i = 0; i <= group->n_recv_flags; i++) {
+        bool last = i == group->n_recv_flags;
+        int64_t end = last ? group->n : group->recv_flags[i].n_transfers;
+        if (r >= 0) copy_from(t, number, r, group, begin, end, &next, stream);
+        if (!last) CHECK(stream_write_value(group->recv_flags[i].flag, stream));
         begin = end;
     }
     return OK;
 }
 
-static Status pull_all(Peers *p, int64_t number, const Group *group, cudaStream_t joined) {
-    for (int step = 1; step <= p->size; step++) { /* each rank begins with another one */
-        int r = (p->rank + step) % p->size;
-        Peer *peer = &p->peers[r];
-        int64_t at = 0;
+/* From several senders at the same time, on a stream each; flags are set at the end. */
+static Status recv_from_all(IpcTransport *t, int64_t number, const Group *group,
+                            cudaStream_t stream) {
+    cudaEvent_t ready = t->peers[t->rank].ready[number % RING_SLOTS];
+    for (int step = 1; step <= t->size; step++) { /* each rank begins with another sender */
+        int r = (t->rank + step) % t->size;
+        Peer *peer = &t->peers[r];
+        int64_t next = 0;
         if (!peer->reached || !receives_from(group, r)) continue;
-        CUDA_CHECK_DEFERRED(
-            cudaStreamWaitEvent(peer->copies, p->peers[p->rank].ready[number % RING], 0));
-        wait_for_peer(p, number, r, peer->copies);
-        copy(p, match(p, number, r, group, 0, group->n, &at), peer->copies);
+        CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(peer->copies, ready, 0));
+        wait_for_sender(t, number, r, peer->copies);
+        copy_from(t, number, r, group, 0, group->n, &next, peer->copies);
         CUDA_CHECK_DEFERRED(cudaEventRecord(peer->copied, peer->copies));
-        CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(joined, peer->copied, 0));
+        CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(stream, peer->copied, 0));
     }
-    for (int i = 0; i < group->n_signals; i++) CHECK(raise(group->signals[i].flag, joined));
+    for (int i = 0; i < group->n_recv_flags; i++)
+        CHECK(stream_write_value(group->recv_flags[i].flag, stream));
     return OK;
 }
 
-Status peers_pull(Peers *p, int64_t number, const Group *group, cudaStream_t joined) {
-    int sources = 0, source = -1;
-    for (int r = 0; r < p->size; r++) {
-        if (!p->peers[r].reached || !receives_from(group, r)) continue;
-        source = r;
-        sources++;
+Status ipc_recv(IpcTransport *t, int64_t number, const Group *group, cudaStream_t receives) {
+    int senders = 0, sender = -1;
+    for (int r = 0; r < t->size; r++) {
+        if (!t->peers[r].reached || !receives_from(group, r)) continue;
+        sender = r;
+        senders++;
     }
-    CHECK(sources <= 1 ? pull_one(p, number, group, source, joined)
-                       : pull_all(p, number, group, joined));
-    CUDA_CHECK_DEFERRED(cudaEventRecord(p->peers[p->rank].pulled[number % RING], joined));
-    publish(&p->boards[p->rank].pulled, number);
+    CHECK(senders <= 1 ? recv_from_one(t, number, group, sender, receives)
+                       : recv_from_all(t, number, group, receives));
+    CUDA_CHECK_DEFERRED(cudaEventRecord(t->peers[t->rank].received[number % RING_SLOTS], receives));
+    ipc_publish(&t->rings[t->rank].received, number);
     return cuda_deferred_error();
-}
-
-void peers_wait(Peers *p, int64_t number, cudaStream_t stream) {
-    int slot = (int)(number % RING);
-    bool known = number + RING > p->latest; /* else the slot speaks of a later group */
-    for (int r = 0; r < p->size; r++) {
-        const Peer *peer = &p->peers[r];
-        if (r == p->rank || !(known ? peer->sent[slot] : peer->reached)) continue;
-        wait_for(&p->boards[r].pulled, number);
-        CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(stream, peer->pulled[slot], 0));
-    }
-}
-
-/* ---- life ----------------------------------------------------------------------------------- */
-
-static bool make_own(Peers *p, Handles *h) {
-    Peer *own = &p->peers[p->rank];
-    bool ok = CUDA_CHECK_DEFERRED(cudaStreamCreateWithFlags(&p->posts, cudaStreamNonBlocking)) &&
-              CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&p->handed, cudaEventDisableTiming)) &&
-              cudaIpcGetMemHandle(&h->memory, p->base) == cudaSuccess;
-    for (int i = 0; i < RING && ok; i++) {
-        const unsigned flags = cudaEventDisableTiming | cudaEventInterprocess;
-        ok = cudaEventCreateWithFlags(&own->ready[i], flags) == cudaSuccess &&
-             cudaEventCreateWithFlags(&own->pulled[i], flags) == cudaSuccess &&
-             cudaIpcGetEventHandle(&h->ready[i], own->ready[i]) == cudaSuccess &&
-             cudaIpcGetEventHandle(&h->pulled[i], own->pulled[i]) == cudaSuccess;
-    }
-    cudaGetLastError(); /* such GPUs use NCCL */
-    return ok;
-}
-
-static bool open_peer(Peers *p, int r, const Handles *h) {
-    Peer *peer = &p->peers[r];
-    void *base = p->base;
-    bool ok =
-        CUDA_CHECK_DEFERRED(cudaStreamCreateWithFlags(&peer->copies, cudaStreamNonBlocking)) &&
-        CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&peer->copied, cudaEventDisableTiming));
-    if (r != p->rank) {
-        ok = ok &&
-             cudaIpcOpenMemHandle(&base, h->memory, cudaIpcMemLazyEnablePeerAccess) == cudaSuccess;
-        for (int i = 0; i < RING && ok; i++)
-            ok = cudaIpcOpenEventHandle(&peer->ready[i], h->ready[i]) == cudaSuccess &&
-                 cudaIpcOpenEventHandle(&peer->pulled[i], h->pulled[i]) == cudaSuccess;
-    }
-    cudaGetLastError();
-    peer->base = ok ? (char *)base : NULL;
-    return ok;
-}
-
-/* ---- whether copies arrive as they were sent --------------------------------------------------
- */
-
-int peers_test_damaged = -1;
-
-static void make_pattern(uint64_t *words, int64_t n, int rank) {
-    for (int64_t i = 0; i < n; i++) words[i] = checksum_mix((uint64_t)rank, i);
-}
-
-/* Copies r's pattern as groups do, into device memory at `to`. */
-static bool arrives(Peers *p, int r, char *to, int64_t n) {
-    int64_t bytes = n * (int64_t)sizeof(uint64_t);
-    uint64_t *expected = NEW(uint64_t, n), *found = NEW(uint64_t, n);
-    make_pattern(expected, n, r);
-    CUDA_CHECK_DEFERRED(cudaMemsetAsync(to, 0, (size_t)bytes, p->posts));
-    grow(p, 1);
-    p->to[0] = to;
-    p->from[0] = p->peers[r].base;
-    p->sizes[0] = (size_t)bytes;
-    copy(p, 1, p->posts);
-    CUDA_CHECK_DEFERRED(cudaMemcpyAsync(found, to, (size_t)bytes, cudaMemcpyDefault, p->posts));
-    CUDA_CHECK_DEFERRED(cudaStreamSynchronize(p->posts));
-    if (r == peers_test_damaged) found[n / 2] ^= 1;
-    bool same = memcmp(found, expected, (size_t)bytes) == 0;
-    free(expected);
-    free(found);
-    return same;
-}
-
-/* A driver may allow copies between two GPUs that then move other bytes (PCIe behind an IOMMU). So
- * every rank writes a pattern to the beginning of its memory for the others to copy and compare,
- * and puts back what was there. Collective. */
-static Status probe(Peers *p, Reach *reach, Comm *host) {
-    int64_t bytes = i64_min(PROBE_BYTES, p->bytes / 8 * 8);
-    CHECK(comm_all_reduce(host, &bytes, 1, DT_I64, COMM_MIN, COMM_KIND_OTHER, NULL));
-    int64_t n = bytes / 8;
-    if (n == 0) return OK;
-    uint64_t *pattern = NEW(uint64_t, n);
-    make_pattern(pattern, n, p->rank);
-    CUDA_CHECK_DEFERRED(cudaDeviceSynchronize()); /* whatever still writes there */
-    char *kept = (char *)cuda_scratch_new(2 * bytes, "copies between GPUs", p->posts);
-    auto move = [&](void *to, const void *from) {
-        if (kept == NULL) return;
-        CUDA_CHECK_DEFERRED(cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDefault, p->posts));
-        CUDA_CHECK_DEFERRED(cudaStreamSynchronize(p->posts));
-    };
-    move(kept, p->base);
-    move(p->base, pattern);
-    Status st = comm_barrier(host);
-    for (int r = 0; r < p->size && st == OK && kept != NULL; r++)
-        if (r != p->rank && reach[r] == REACHED && !arrives(p, r, kept + bytes, n))
-            reach[r] = DAMAGED;
-    if (st == OK) st = comm_barrier(host);
-    move(p->base, kept);
-    if (kept != NULL) cuda_scratch_free(kept, p->posts);
-    free(pattern);
-    return st;
-}
-
-/* One of the ranks that found damage says so. all: [rank][from] */
-static void warn_of_damage(const Peers *p, const uint8_t *all) {
-    int i = 0;
-    while (i < p->size * p->size && all[i] != DAMAGED) i++;
-    if (i / p->size != p->rank) return;
-    log_warn(
-        "what is copied from the GPU of rank %d of this context-parallel group arrives damaged "
-        "(PCIe peer-to-peer behind an IOMMU does that): such pairs use NCCL; as NCCL may copy "
-        "in the same way, set NCCL_P2P_DISABLE=1, or turn off IOMMU and PCIe ACS",
-        i % p->size);
-}
-
-/* A pair is reached when both sides have opened each other and read each other's pattern. */
-static Status agree(Peers *p, const Reach *reach, Comm *host) {
-    int size = p->size;
-    uint8_t *all = NEW(uint8_t, size * size);
-    for (int r = 0; r < size; r++) all[p->rank * size + r] = reach[r];
-    Status st = comm_all_gather(host, all, size, DT_U8, COMM_KIND_OTHER, NULL);
-    p->all = st == OK;
-    for (int i = 0; i < size * size; i++) p->all = p->all && all[i] == REACHED;
-    for (int r = 0; r < size && st == OK; r++)
-        p->peers[r].reached =
-            all[p->rank * size + r] == REACHED && all[r * size + p->rank] == REACHED;
-    if (st == OK) warn_of_damage(p, all);
-    free(all);
-    return st;
-}
-
-static bool reaches_any(const Peers *p) {
-    for (int r = 0; r < p->size; r++)
-        if (r != p->rank && p->peers[r].reached) return true;
-    return false;
-}
-
-Status peers_open(Peers **out, void *base, int64_t bytes, Comm *host) {
-    *out = NULL;
-    int size = host->size;
-    Peers *p = NEW(Peers, 1);
-    bool *here = NEW(bool, size);
-    Reach *reach = NEW(Reach, size);
-    Handles *handles = NEW(Handles, size);
-    p->rank = host->rank;
-    p->size = size;
-    p->base = (char *)base;
-    p->bytes = bytes;
-    p->peers = NEW(Peer, size);
-    p->board_bytes = (int64_t)sizeof(Board) * size;
-    Status st = comm_shared_open((void **)&p->boards, p->board_bytes, here, host);
-    if (st == OK) {
-        handles[p->rank].sound = make_own(p, &handles[p->rank]);
-        st = comm_all_gather(host, handles, sizeof(Handles), DT_U8, COMM_KIND_OTHER, NULL);
-    }
-    for (int r = 0; r < size && st == OK; r++)
-        if (here[r] && handles[r].sound && handles[p->rank].sound && open_peer(p, r, &handles[r]))
-            reach[r] = REACHED;
-    if (st == OK) st = probe(p, reach, host);
-    if (st == OK) st = agree(p, reach, host);
-    if (st == OK) st = cuda_deferred_error();
-    if (st == OK && reaches_any(p))
-        *out = p;
-    else
-        peers_close(p);
-    free(here);
-    free(reach);
-    free(handles);
-    return st;
-}
-
-/* Nobody gives memory back while another rank still has it mapped, unless that one is gone. */
-static void leave_together(Peers *p) {
-    double limit = time_now() + 2;
-    publish(&p->boards[p->rank].closed, 1);
-    for (int r = 0; r < p->size; r++)
-        while (p->peers[r].reached && time_now() < limit &&
-               __atomic_load_n(&p->boards[r].closed, __ATOMIC_ACQUIRE) == 0)
-            sched_yield();
-}
-
-void peers_close(Peers *p) {
-    if (p == NULL) return;
-    for (int r = 0; r < p->size; r++) {
-        Peer *peer = &p->peers[r];
-        if (peer->copies != NULL) {
-            cudaStreamSynchronize(peer->copies);
-            cudaStreamDestroy(peer->copies);
-        }
-        if (peer->copied != NULL) cudaEventDestroy(peer->copied);
-        for (int i = 0; i < RING; i++) {
-            if (peer->ready[i] != NULL) cudaEventDestroy(peer->ready[i]);
-            if (peer->pulled[i] != NULL) cudaEventDestroy(peer->pulled[i]);
-        }
-        if (r != p->rank && peer->base != NULL) cudaIpcCloseMemHandle(peer->base);
-    }
-    if (p->boards != NULL) leave_together(p);
-    if (p->posts != NULL) cudaStreamDestroy(p->posts);
-    if (p->handed != NULL) cudaEventDestroy(p->handed);
-    comm_shared_close(p->boards, p->board_bytes);
-    free(p->peers);
-    free(p->to);
-    free((void *)p->from);
-    free(p->sizes);
-    free(p);
 }

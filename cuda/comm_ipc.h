@@ -1,4 +1,5 @@
-/* comm_ipc.h: grouped transfers between GPUs of one machine, without NCCL. Private to cuda/. */
+/* comm_ipc.h: grouped transfers between GPUs of one machine through CUDA IPC, without NCCL. Private
+ * to cuda/. */
 #ifndef CRIA_CUDA_COMM_IPC_H
 #define CRIA_CUDA_COMM_IPC_H
 
@@ -8,6 +9,8 @@ extern "C" {
 #include "comm/comm.h"
 }
 
+typedef struct IpcTransport IpcTransport;
+
 typedef struct {
     void *buf;
     int64_t n; /* elements */
@@ -16,52 +19,51 @@ typedef struct {
     bool send;
 } Transfer;
 
-typedef struct Peers Peers;
-
-/* Collective over `host`. Maps the memory [base, base + bytes) of this rank, an allocation of its
- * own, into the ranks of this machine whose GPUs can reach it, and theirs here, and tests that
- * copies arrive as they were sent; a warning where they do not. *out NULL when there is none but
- * this one.
- */
-Status peers_open(Peers **out, void *base, int64_t bytes, Comm *host);
-void peers_close(Peers *p);
-/* For tests: the rank whose memory peers_open() is to find damaged; -1: none. */
-extern "C" int peers_test_damaged;
-
-/* Is this rank (the own one too) reached directly? The same on both sides. */
-bool peers_reach(const Peers *p, int rank);
-/* Is every rank reached, by every rank? */
-bool peers_reach_all(const Peers *p);
-
-/* Until *flag (device memory) has been counted up to `value`. */
+/* comm_group_wait_value(): the group starts when *flag >= value. flag NULL: it does not wait. */
 typedef struct {
     const uint32_t *flag;
     uint32_t value;
-} Gate;
+} WaitValue;
 
-/* *flag (device memory) becomes 1 when what the first `after` transfers receive has arrived. */
+/* comm_group_set_flag_on_recv(): *flag becomes 1 when all receives among the first `n_transfers` of
+ * the group are complete. */
 typedef struct {
     uint32_t *flag;
-    int64_t after;
-} Signal;
+    int64_t n_transfers;
+} RecvFlag;
 
 typedef struct {
     Transfer *transfers;
-    int64_t n, room;
-    Gate gate; /* flag NULL: none */
-    Signal signals[COMM_SIGNALS];
-    int n_signals;
+    int64_t n, capacity;
+    WaitValue wait_value;
+    RecvFlag recv_flags[COMM_GROUP_FLAGS_MAX];
+    int n_recv_flags;
 } Group;
 
-/* Group number 1, 2, ... of every rank alike, of those transfers whose peer is reached. Sends must
- * lie in the memory given to peers_open. It begins after what `after` holds now, or after the gate,
- * for which `joined` waits. */
-Status peers_begin(Peers *p, int64_t number, const Group *group, cudaStream_t after,
-                   cudaStream_t joined);
-/* Then `joined` waits for what this rank receives. Waits for the hosts of the peers to come this
- * far, never for a GPU. Signals need peers_reach_all(). */
-Status peers_pull(Peers *p, int64_t number, const Group *group, cudaStream_t joined);
-/* Makes `stream` wait until others have taken what this rank sent in the group. */
-void peers_wait(Peers *p, int64_t number, cudaStream_t stream);
+/* Maps the allocation [base, base + bytes) of every rank into the ranks of its machine whose GPUs
+ * can read it, and tests that copies arrive uncorrupted; warns where they do not. *out is NULL when
+ * this rank reaches no other. Collective over `host`. */
+Status ipc_connect(IpcTransport **out, void *base, int64_t bytes, Comm *host);
+void ipc_free(IpcTransport *t); /* NULL is fine */
+/* For tests: ipc_connect() takes copies from this rank for corrupted; -1: none. */
+extern "C" int ipc_test_corrupt_rank;
+
+/* Whether transfers with this rank, or all ranks, can use this transport. The same on both sides of
+ * a pair, and ipc_reaches_all() on all ranks. */
+bool ipc_reaches(const IpcTransport *t, int rank);
+bool ipc_reaches_all(const IpcTransport *t);
+
+/* Groups are numbered 1, 2, ..., the same on every rank. Of each, these functions handle the
+ * transfers whose peer is reached; send buffers must lie in the registered allocation.
+ *
+ * Publishes what this rank sends. The group starts after the work that `caller` holds now, or after
+ * its wait_value, and `receives` waits for that start. */
+Status ipc_send(IpcTransport *t, int64_t number, const Group *group, cudaStream_t caller,
+                cudaStream_t receives);
+/* Enqueues the copies that this rank receives; `receives` waits for them. Blocks until the hosts of
+ * the senders have published the group, never for a GPU. Flags need ipc_reaches_all(). */
+Status ipc_recv(IpcTransport *t, int64_t number, const Group *group, cudaStream_t receives);
+/* Makes `stream` wait until the receivers have copied what this rank sends in the group. */
+void ipc_wait_sent(IpcTransport *t, int64_t number, cudaStream_t stream);
 
 #endif

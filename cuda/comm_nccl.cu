@@ -1,10 +1,10 @@
-/* comm_nccl.cu: the Comm row for device memory, over NCCL; what groups send between GPUs of one
- * machine goes another way once comm_expose() has been called (comm_ipc.cu).
+/* comm_nccl.cu: the Comm backend for device memory, over NCCL. After comm_register_buffer() groups
+ * use CUDA IPC between GPUs of one machine (comm_ipc.cu).
  *
- * Each communicator runs all of its operations, in the order of the calls, on one stream of its own
- * with high priority, so that a transfer need not wait for the blocks of a running attention.
- * Events hand over: its stream waits for the caller's, and the caller's for the operation, at once
- * for a collective and in comm_wait() for a group. */
+ * Each communicator runs its operations, in the order of the calls, on one stream of high priority,
+ * so that a transfer need not wait for the blocks of a running attention. By events its stream
+ * waits for the caller's, and the caller's for the operation: at once after a collective, in
+ * comm_wait() after a group. */
 #include "comm_ipc.h"
 
 #include <nccl.h>
@@ -15,19 +15,18 @@ enum { TICKETS = 16 };
 typedef struct {
     ncclComm_t comm;
     cudaStream_t stream;
-    cudaEvent_t handed; /* the caller's stream has come this far */
-    cudaEvent_t done;   /* a collective */
-    /* Group i ends at event i % TICKETS. Waiting for a group so old that its event serves a later
-     * one waits for that one too, which is more than asked for but never wrong: the stream is in
-     * order. */
-    cudaEvent_t ended[TICKETS];
-    int64_t groups; /* so far */
+    cudaEvent_t caller_ready; /* latest work of the caller's stream */
+    cudaEvent_t collective_done;
+    /* Group i ends at event i % TICKETS. A wait for an older group whose event is reused waits for
+     * the later group, which is correct because the stream is in order. */
+    cudaEvent_t group_done[TICKETS];
+    int64_t groups; /* number of the latest */
     Group group;    /* the open one */
     bool open;
-    Event *trace[2]; /* of the next group; NULL: none */
-    int32_t *word;   /* device memory for the barrier */
-    Comm *host;      /* the same ranks in host memory; owned */
-    Peers *peers;    /* NULL: everything goes through NCCL */
+    Event *trace[2];   /* of the next group; NULL: none */
+    int32_t *word;     /* device memory for the barrier */
+    Comm *host;        /* the same ranks in host memory; owned */
+    IpcTransport *ipc; /* NULL: all transfers use NCCL */
 } Nccl;
 
 static ncclDataType_t type_of(Dtype t) {
@@ -51,56 +50,60 @@ static Status check(const Nccl *x, ncclResult_t result, const char *what) {
                        ncclGetLastError(x->comm));
 }
 
-/* What went wrong since the last call: a peer that is gone, a link that is down. */
-static Status check_late(const Nccl *x, const char *what) {
-    ncclResult_t late = ncclSuccess;
-    CHECK(check(x, ncclCommGetAsyncError(x->comm, &late), what));
-    return check(x, late, what);
+/* Asynchronous errors since the last call, such as a dead peer or a link that is down. */
+static Status check_async(const Nccl *x, const char *what) {
+    ncclResult_t error = ncclSuccess;
+    CHECK(check(x, ncclCommGetAsyncError(x->comm, &error), what));
+    return check(x, error, what);
 }
 
-static void enter(Nccl *x, Stream *stream) {
-    CUDA_CHECK_DEFERRED(cudaEventRecord(x->handed, stream->s));
-    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(x->stream, x->handed, 0));
+/* Also before the transfers of a group. */
+static void begin_collective(Nccl *x, Stream *stream) {
+    CUDA_CHECK_DEFERRED(cudaEventRecord(x->caller_ready, stream->s));
+    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(x->stream, x->caller_ready, 0));
 }
 
-/* After a collective was queued. */
-static Status leave(Nccl *x, ncclResult_t result, const char *what, Stream *stream) {
+/* After a collective was enqueued. */
+static Status end_collective(Nccl *x, ncclResult_t result, const char *what, Stream *stream) {
     CHECK(check(x, result, what));
-    CUDA_CHECK_DEFERRED(cudaEventRecord(x->done, x->stream));
-    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(stream->s, x->done, 0));
-    return check_late(x, what);
+    CUDA_CHECK_DEFERRED(cudaEventRecord(x->collective_done, x->stream));
+    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(stream->s, x->collective_done, 0));
+    return check_async(x, what);
 }
 
 /* ---- collectives ---------------------------------------------------------------------------- */
 
 static Status nccl_all_reduce(Comm *c, void *buf, int64_t n, Dtype t, CommOp op, Stream *stream) {
     Nccl *x = nccl_of(c);
-    enter(x, stream);
-    return leave(x, ncclAllReduce(buf, buf, (size_t)n, type_of(t), op_of(op), x->comm, x->stream),
-                 "all-reduce", stream);
+    begin_collective(x, stream);
+    return end_collective(
+        x, ncclAllReduce(buf, buf, (size_t)n, type_of(t), op_of(op), x->comm, x->stream),
+        "all-reduce", stream);
 }
 
 static Status nccl_reduce_scatter(Comm *c, void *buf, int64_t n, Dtype t, Stream *stream) {
     Nccl *x = nccl_of(c);
     char *own = (char *)buf + c->rank * n * dtype_bytes(t);
-    enter(x, stream);
-    return leave(x, ncclReduceScatter(buf, own, (size_t)n, type_of(t), ncclSum, x->comm, x->stream),
-                 "reduce-scatter", stream);
+    begin_collective(x, stream);
+    return end_collective(
+        x, ncclReduceScatter(buf, own, (size_t)n, type_of(t), ncclSum, x->comm, x->stream),
+        "reduce-scatter", stream);
 }
 
 static Status nccl_all_gather(Comm *c, void *buf, int64_t n, Dtype t, Stream *stream) {
     Nccl *x = nccl_of(c);
     char *own = (char *)buf + c->rank * n * dtype_bytes(t);
-    enter(x, stream);
-    return leave(x, ncclAllGather(own, buf, (size_t)n, type_of(t), x->comm, x->stream),
-                 "all-gather", stream);
+    begin_collective(x, stream);
+    return end_collective(x, ncclAllGather(own, buf, (size_t)n, type_of(t), x->comm, x->stream),
+                          "all-gather", stream);
 }
 
 static Status nccl_broadcast(Comm *c, void *buf, int64_t n, Dtype t, int root, Stream *stream) {
     Nccl *x = nccl_of(c);
-    enter(x, stream);
-    return leave(x, ncclBroadcast(buf, buf, (size_t)n, type_of(t), root, x->comm, x->stream),
-                 "broadcast", stream);
+    begin_collective(x, stream);
+    return end_collective(x,
+                          ncclBroadcast(buf, buf, (size_t)n, type_of(t), root, x->comm, x->stream),
+                          "broadcast", stream);
 }
 
 static Status nccl_barrier(Comm *c) {
@@ -108,11 +111,11 @@ static Status nccl_barrier(Comm *c) {
     CHECK(check(x, ncclAllReduce(x->word, x->word, 1, ncclInt32, ncclMax, x->comm, x->stream),
                 "barrier"));
     CUDA_CHECK_DEFERRED(cudaStreamSynchronize(x->stream));
-    CHECK(check_late(x, "barrier"));
+    CHECK(check_async(x, "barrier"));
     return cuda_deferred_error();
 }
 
-/* ---- groups: kept until the end, so that no NCCL group is open across calls --------------------
+/* ---- groups: enqueued by group_end, so that no NCCL group is open across calls ----------------
  */
 
 static Status nccl_group_begin(Comm *c) {
@@ -120,51 +123,52 @@ static Status nccl_group_begin(Comm *c) {
     REQUIRE(!x->open);
     x->open = true;
     x->group.n = 0;
-    x->group.n_signals = 0;
-    x->group.gate = Gate{};
+    x->group.n_recv_flags = 0;
+    x->group.wait_value = WaitValue{};
     return OK;
 }
 
-static Status nccl_group_signal(Comm *c, uint32_t *flag) {
+static Status nccl_group_set_flag_on_recv(Comm *c, uint32_t *flag) {
     Group *group = &nccl_of(c)->group;
-    REQUIRE(group->n_signals < COMM_SIGNALS);
-    group->signals[group->n_signals++] = Signal{flag, group->n};
+    REQUIRE(group->n_recv_flags < COMM_GROUP_FLAGS_MAX);
+    group->recv_flags[group->n_recv_flags++] = RecvFlag{flag, group->n};
     return OK;
 }
 
-static Status nccl_group_after(Comm *c, const uint32_t *flag, uint32_t value) {
-    nccl_of(c)->group.gate = Gate{flag, value};
+static Status nccl_group_wait_value(Comm *c, const uint32_t *flag, uint32_t value) {
+    nccl_of(c)->group.wait_value = WaitValue{flag, value};
     return OK;
 }
 
-static Status add(Comm *c, Transfer transfer) {
+static Status add_transfer(Comm *c, Transfer transfer) {
     Group *group = &nccl_of(c)->group;
     REQUIRE(nccl_of(c)->open);
-    if (group->n == group->room) {
-        group->room = i64_max(16, 2 * group->room);
-        group->transfers = (Transfer *)mem_grow(group->transfers, group->room, sizeof(Transfer));
+    if (group->n == group->capacity) {
+        group->capacity = i64_max(16, 2 * group->capacity);
+        group->transfers =
+            (Transfer *)mem_grow(group->transfers, group->capacity, sizeof(Transfer));
     }
     group->transfers[group->n++] = transfer;
     return OK;
 }
 
 static Status nccl_send(Comm *c, const void *buf, int64_t n, Dtype t, int peer) {
-    return add(c, Transfer{(void *)buf, n, t, peer, true});
+    return add_transfer(c, Transfer{(void *)buf, n, t, peer, true});
 }
 
 static Status nccl_recv(Comm *c, void *buf, int64_t n, Dtype t, int peer) {
-    return add(c, Transfer{buf, n, t, peer, false});
+    return add_transfer(c, Transfer{buf, n, t, peer, false});
 }
 
-static bool goes_direct(const Nccl *x, const Transfer *t) {
-    return x->peers != NULL && peers_reach(x->peers, t->peer);
+static bool uses_ipc(const Nccl *x, const Transfer *t) {
+    return x->ipc != NULL && ipc_reaches(x->ipc, t->peer);
 }
 
-static ncclResult_t run_transfers(const Nccl *x) {
+static ncclResult_t send_and_recv(const Nccl *x) {
     ncclResult_t result = ncclGroupStart();
     for (int64_t i = 0; i < x->group.n && result == ncclSuccess; i++) {
         const Transfer *t = &x->group.transfers[i];
-        if (goes_direct(x, t)) continue;
+        if (uses_ipc(x, t)) continue;
         size_t n = (size_t)t->n;
         result = t->send ? ncclSend(t->buf, n, type_of(t->type), t->peer, x->comm, x->stream)
                          : ncclRecv(t->buf, n, type_of(t->type), t->peer, x->comm, x->stream);
@@ -178,37 +182,37 @@ static Status nccl_group_end(Comm *c, Stream *stream, CommTicket *ticket) {
     REQUIRE(x->open);
     x->open = false;
     ticket->id = 0;
-    if (x->group.n == 0 && x->peers == NULL) return OK;
+    if (x->group.n == 0 && x->ipc == NULL) return OK;
     ticket->id = ++x->groups;
-    int64_t direct = 0;
-    for (int64_t i = 0; i < x->group.n; i++) direct += goes_direct(x, &x->group.transfers[i]);
-    if (direct < x->group.n) enter(x, stream);
-    if (x->peers != NULL) CHECK(peers_begin(x->peers, ticket->id, &x->group, stream->s, x->stream));
+    int64_t by_ipc = 0;
+    for (int64_t i = 0; i < x->group.n; i++) by_ipc += uses_ipc(x, &x->group.transfers[i]);
+    if (by_ipc < x->group.n) begin_collective(x, stream);
+    if (x->ipc != NULL) CHECK(ipc_send(x->ipc, ticket->id, &x->group, stream->s, x->stream));
     if (x->trace[0] != NULL) CUDA_CHECK_DEFERRED(cudaEventRecord(x->trace[0]->e, x->stream));
-    if (direct < x->group.n) CHECK(check(x, run_transfers(x), "send and receive"));
-    if (x->peers != NULL) CHECK(peers_pull(x->peers, ticket->id, &x->group, x->stream));
+    if (by_ipc < x->group.n) CHECK(check(x, send_and_recv(x), "send and receive"));
+    if (x->ipc != NULL) CHECK(ipc_recv(x->ipc, ticket->id, &x->group, x->stream));
     if (x->trace[1] != NULL) CUDA_CHECK_DEFERRED(cudaEventRecord(x->trace[1]->e, x->stream));
     x->trace[0] = x->trace[1] = NULL;
-    CUDA_CHECK_DEFERRED(cudaEventRecord(x->ended[ticket->id % TICKETS], x->stream));
+    CUDA_CHECK_DEFERRED(cudaEventRecord(x->group_done[ticket->id % TICKETS], x->stream));
     return OK;
 }
 
 static Status nccl_wait(Comm *c, CommTicket ticket, Stream *stream) {
     Nccl *x = nccl_of(c);
     REQUIRE(ticket.id > 0 && ticket.id <= x->groups);
-    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(stream->s, x->ended[ticket.id % TICKETS], 0));
-    if (x->peers != NULL) peers_wait(x->peers, ticket.id, stream->s);
-    return check_late(x, "send and receive");
+    CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(stream->s, x->group_done[ticket.id % TICKETS], 0));
+    if (x->ipc != NULL) ipc_wait_sent(x->ipc, ticket.id, stream->s);
+    return check_async(x, "send and receive");
 }
 
-static Status nccl_expose(Comm *c, void *base, int64_t bytes) {
+static Status nccl_register_buffer(Comm *c, void *base, int64_t bytes) {
     Nccl *x = nccl_of(c);
     REQUIRE(!x->open);
-    peers_close(x->peers);
-    x->peers = NULL;
-    x->groups = 0; /* counted alike on every rank from here on */
-    if (base != NULL) CHECK(peers_open(&x->peers, base, bytes, x->host));
-    c->signals = x->peers != NULL && peers_reach_all(x->peers);
+    ipc_free(x->ipc);
+    x->ipc = NULL;
+    x->groups = 0; /* from here on every rank opens the same groups */
+    if (base != NULL) CHECK(ipc_connect(&x->ipc, base, bytes, x->host));
+    c->has_flags = x->ipc != NULL && ipc_reaches_all(x->ipc);
     return OK;
 }
 
@@ -217,27 +221,26 @@ static void nccl_trace(Comm *c, Event *begin, Event *end) {
     nccl_of(c)->trace[1] = end;
 }
 
-/* ---- life ----------------------------------------------------------------------------------- */
+/* ---- create and free ------------------------------------------------------------------------ */
 
-/* A communicator whose work was abandoned after a failure cannot be ended in agreement with the
- * others: it is aborted. */
+/* ncclCommDestroy needs all ranks; after a failure the communicator is aborted. */
 static void nccl_free(Comm *c) {
     Nccl *x = nccl_of(c);
     if (x->comm != NULL) {
-        ncclResult_t late = ncclSuccess;
-        ncclCommGetAsyncError(x->comm, &late);
-        bool sound = late == ncclSuccess && cudaStreamQuery(x->stream) == cudaSuccess;
-        if (sound)
+        ncclResult_t error = ncclSuccess;
+        ncclCommGetAsyncError(x->comm, &error);
+        bool healthy = error == ncclSuccess && cudaStreamQuery(x->stream) == cudaSuccess;
+        if (healthy)
             ncclCommDestroy(x->comm);
         else
             ncclCommAbort(x->comm);
     }
     for (int i = 0; i < TICKETS; i++)
-        if (x->ended[i] != NULL) cudaEventDestroy(x->ended[i]);
-    if (x->handed != NULL) cudaEventDestroy(x->handed);
-    if (x->done != NULL) cudaEventDestroy(x->done);
+        if (x->group_done[i] != NULL) cudaEventDestroy(x->group_done[i]);
+    if (x->caller_ready != NULL) cudaEventDestroy(x->caller_ready);
+    if (x->collective_done != NULL) cudaEventDestroy(x->collective_done);
     if (x->stream != NULL) cudaStreamDestroy(x->stream);
-    peers_close(x->peers);
+    ipc_free(x->ipc);
     cudaFree(x->word);
     comm_free(x->host);
     free(x->group.transfers);
@@ -249,16 +252,16 @@ static Status make_streams(Nccl *x) {
     int least = 0, most = 0;
     CUDA_CHECK_DEFERRED(cudaDeviceGetStreamPriorityRange(&least, &most));
     CUDA_CHECK_DEFERRED(cudaStreamCreateWithPriority(&x->stream, cudaStreamNonBlocking, most));
-    CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&x->handed, cudaEventDisableTiming));
-    CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&x->done, cudaEventDisableTiming));
+    CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&x->caller_ready, cudaEventDisableTiming));
+    CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&x->collective_done, cudaEventDisableTiming));
     for (int i = 0; i < TICKETS; i++)
-        CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&x->ended[i], cudaEventDisableTiming));
+        CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&x->group_done[i], cudaEventDisableTiming));
     CUDA_CHECK_DEFERRED(cudaMalloc((void **)&x->word, sizeof *x->word));
     CUDA_CHECK_DEFERRED(cudaMemset(x->word, 0, sizeof *x->word));
     return cuda_deferred_error();
 }
 
-static Status join(Comm *c) {
+static Status connect_ranks(Comm *c) {
     Nccl *x = nccl_of(c);
     Comm *host = x->host;
     ncclUniqueId id = {};
@@ -270,7 +273,7 @@ static Status join(Comm *c) {
     return comm_agree(host, st);
 }
 
-/* By name: several of these have the same type. */
+/* By name, since several members have the same type. */
 static CommTable make_table(void) {
     CommTable t = {};
     t.all_reduce = nccl_all_reduce;
@@ -283,9 +286,9 @@ static CommTable make_table(void) {
     t.recv = nccl_recv;
     t.group_end = nccl_group_end;
     t.wait = nccl_wait;
-    t.expose = nccl_expose;
-    t.group_signal = nccl_group_signal;
-    t.group_after = nccl_group_after;
+    t.register_buffer = nccl_register_buffer;
+    t.group_set_flag_on_recv = nccl_group_set_flag_on_recv;
+    t.group_wait_value = nccl_group_wait_value;
     t.free = nccl_free;
     t.trace = nccl_trace;
     return t;
@@ -294,7 +297,7 @@ static CommTable make_table(void) {
 extern "C" Status comm_nccl_create(Comm **out, Comm *host, const Ops *ops) {
     static const CommTable table = make_table();
     REQUIRE(!ops->host_memory);
-    /* The order in which switches add (NVLink SHARP) is not specified: runs could differ. */
+    /* NVLink SHARP adds in an unspecified order: runs could differ. */
     setenv("NCCL_NVLS_ENABLE", "0", 0);
     Comm *c = NEW(Comm, 1);
     c->rank = host->rank;
@@ -302,7 +305,7 @@ extern "C" Status comm_nccl_create(Comm **out, Comm *host, const Ops *ops) {
     c->table = &table;
     c->impl = NEW(Nccl, 1);
     nccl_of(c)->host = host;
-    Status st = join(c);
+    Status st = connect_ranks(c);
     if (st == OK)
         *out = c;
     else

@@ -7,7 +7,7 @@
 static const Ops *gpu;
 static Stream *stream;
 
-/* Memory that was exposed, which what groups send must lie in; NULL: each buffer is its own. */
+/* The registered buffer, which all buffers of groups lie in; NULL: each is allocated separately. */
 static char *pool;
 enum { POOL_BYTES = 128 << 20 };
 
@@ -157,11 +157,11 @@ static void test_trace(Comm *c, int64_t n) {
     gpu->mem_free(in);
 }
 
-/* Groups in two messages that begin with a count in device memory, and raise flags as these arrive.
- * In the pool: what is sent, what is received, {count, two flags}. */
+/* Groups of two messages that wait for a counter in device memory and set a flag as each message
+ * arrives. The pool holds the send buffer, the receive buffer, {counter, two flags}. */
 static void test_flags(Comm *c, int64_t n) {
     enum { ROUNDS = 3 };
-    if (!c->signals) return;
+    if (!c->has_flags) return;
     int left = (c->rank + c->size - 1) % c->size, right = (c->rank + 1) % c->size;
     uint8_t *host = NEW(uint8_t, n);
     char *out = pool, *in = pool + n;
@@ -175,11 +175,11 @@ static void test_flags(Comm *c, int64_t n) {
         gpu->mem_upload(out, host, n, stream);
         gpu->mem_upload(flags, &round, 4, stream);
         EXPECT_OK(comm_group_begin(c));
-        EXPECT_OK(comm_group_after(c, flags, round));
+        EXPECT_OK(comm_group_wait_value(c, flags, round));
         for (int64_t half = 0, begin = 0, end = n / 2; half < 2; half++, begin = end, end = n) {
             EXPECT_OK(comm_send(c, out + begin, end - begin, DT_U8, right, COMM_KIND_KV));
             EXPECT_OK(comm_recv(c, in + begin, end - begin, DT_U8, left));
-            EXPECT_OK(comm_group_signal(c, flags + 1 + half));
+            EXPECT_OK(comm_group_set_flag_on_recv(c, flags + 1 + half));
         }
         EXPECT_OK(comm_group_end(c, stream, &ticket));
         EXPECT_OK(comm_wait(c, ticket, stream));
@@ -194,27 +194,26 @@ static void test_flags(Comm *c, int64_t n) {
     free(host);
 }
 
-/* cuda/comm_ipc.cu */
-extern int peers_test_damaged;
+/* cuda/comm_ipc.h */
+extern int ipc_test_corrupt_rank;
 
-/* Exposing memory leaves its bytes as they were; where a copy arrives damaged, all ranks use NCCL
- * instead.
- */
-static void test_damaged_copies(Comm *c) {
+/* Registering a buffer leaves its bytes as they were; where copies arrive corrupted, all ranks use
+ * NCCL instead. */
+static void test_corrupted_copies(Comm *c) {
     enum { WORDS = 8192 };
     int64_t *words = NEW(int64_t, WORDS), bytes = WORDS * (int64_t)sizeof *words;
-    bool signals = c->signals;
+    bool had_flags = c->has_flags;
     if (c->size == 1) return;
     for (int64_t i = 0; i < WORDS; i++) words[i] = number(c->rank, i);
     copy_now(pool, words, bytes);
-    peers_test_damaged = c->size - 1;
-    EXPECT_OK(comm_expose(c, pool, POOL_BYTES));
+    ipc_test_corrupt_rank = c->size - 1;
+    EXPECT_OK(comm_register_buffer(c, pool, POOL_BYTES));
     expect_bytes(pool, words, bytes);
-    EXPECT_EQ(c->signals, false);
+    EXPECT_EQ(c->has_flags, false);
     test_groups(c, 100003);
-    peers_test_damaged = -1;
-    EXPECT_OK(comm_expose(c, pool, POOL_BYTES));
-    EXPECT_EQ(c->signals, signals);
+    ipc_test_corrupt_rank = -1;
+    EXPECT_OK(comm_register_buffer(c, pool, POOL_BYTES));
+    EXPECT_EQ(c->has_flags, had_flags);
     test_groups(c, 100003);
     free(words);
 }
@@ -301,12 +300,12 @@ int main(int argc, char **argv) {
         comm_close(&set);
         EXPECT_OK(comm_open(&set, gpu, cp));
         EXPECT_OK(gpu->mem_alloc((void **)&pool, POOL_BYTES, "pool of the test"));
-        EXPECT_OK(comm_expose(set.cp, pool, POOL_BYTES));
+        EXPECT_OK(comm_register_buffer(set.cp, pool, POOL_BYTES));
         test_groups(set.cp, 1);
         test_groups(set.cp, 100003);
         test_flags(set.cp, 5);
         test_flags(set.cp, 3000001);
-        if (cp == size) test_damaged_copies(set.cp);
+        if (cp == size) test_corrupted_copies(set.cp);
         if (cp == size && argc > 1 && strcmp(argv[1], "time") == 0) print_group_times(set.cp);
         comm_close(&set);
         gpu->mem_free(pool);

@@ -8,7 +8,7 @@
 #include "cp_dense.h"
 #include "gpu_open.h"
 
-/* Every arena of a test is the same exposed memory. */
+/* Every arena of a test is the same registered buffer. */
 enum { POOL_BYTES = 512 << 20 };
 static void *pool;
 static Status pool_alloc(void **ptr, int64_t bytes, const char *what) {
@@ -25,7 +25,7 @@ static void run_side(Side *side, uint64_t lists, bool direct, bool large) {
     CommSet set;
     EXPECT_OK(comm_open(&set, side->ops, comm_world_size()));
     side->comm = set.cp;
-    if (direct) EXPECT_OK(comm_expose(set.cp, pool, POOL_BYTES));
+    if (direct) EXPECT_OK(comm_register_buffer(set.cp, pool, POOL_BYTES));
     for (int i = 0; i < 3; i++) {
         side->D = dims[i];
         side->worst = 0;

@@ -16,7 +16,7 @@
 #include "check.h"
 
 static void expect_fails(Status st, Status code, const char *text) {
-    EXPECT(comm_agreed());
+    EXPECT(status_is_agreed());
     EXPECT_FAILS(st, code, text);
 }
 

@@ -11,9 +11,9 @@
 static struct {
     Comm *inner;
     const Ops *ops;
-    uint32_t *raised[COMM_SIGNALS]; /* by the open group */
-    int n_raised;
-    int64_t received;     /* elements, that no signal speaks of yet */
+    uint32_t *flags[COMM_GROUP_FLAGS_MAX]; /* that the open group sets */
+    int n_flags;
+    int64_t received;     /* elements since the last flag */
     const AttnWork *work; /* the last with remote KV, and its ranges */
     RemoteKv remote;
     int64_t width; /* of a row of keys */
@@ -22,7 +22,7 @@ static struct {
 
 static Status act_begin(Comm *c) {
     (void)c;
-    act.n_raised = 0;
+    act.n_flags = 0;
     act.received = 0;
     return comm_group_begin(act.inner);
 }
@@ -35,7 +35,7 @@ static Status act_recv(Comm *c, void *buf, int64_t n, Dtype t, int peer) {
     act.received += n;
     return comm_recv(act.inner, buf, n, t, peer);
 }
-static Status act_signal(Comm *c, uint32_t *flag) {
+static Status act_set_flag(Comm *c, uint32_t *flag) {
     (void)c;
     int64_t range = flag - act.remote.kv_ready;
     EXPECT(range >= 0 && range < act.remote.n, "range %lld", (long long)range);
@@ -43,10 +43,10 @@ static Status act_signal(Comm *c, uint32_t *flag) {
     EXPECT(act.received == (rows.end - rows.begin) * act.width, "%lld elements of range %lld",
            (long long)act.received, (long long)range);
     act.received = 0;
-    act.raised[act.n_raised++] = flag;
+    act.flags[act.n_flags++] = flag;
     return OK;
 }
-static Status act_after(Comm *c, const uint32_t *flag, uint32_t value) {
+static Status act_wait_value(Comm *c, const uint32_t *flag, uint32_t value) {
     (void)c;
     EXPECT(*flag == value, "a group begins at count %u, not %u", *flag, value);
     return OK;
@@ -54,11 +54,11 @@ static Status act_after(Comm *c, const uint32_t *flag, uint32_t value) {
 static Status act_end(Comm *c, Stream *stream, CommTicket *ticket) {
     (void)c;
     CHECK(comm_group_end(act.inner, stream, ticket));
-    if (act.n_raised == 0) return OK;
-    EXPECT(act.received == 0, "%lld elements without a signal", (long long)act.received);
+    if (act.n_flags == 0) return OK;
+    EXPECT(act.received == 0, "%lld elements without a flag", (long long)act.received);
     CHECK(comm_wait(act.inner, *ticket, stream));
     ticket->id = 0;
-    for (int i = 0; i < act.n_raised; i++) *act.raised[i] = 1;
+    for (int i = 0; i < act.n_flags; i++) *act.flags[i] = 1;
     return OK;
 }
 static Status act_wait(Comm *c, CommTicket ticket, Stream *stream) {
@@ -124,10 +124,10 @@ static void run_acted(Side *side, uint64_t lists) {
                                     .recv = act_recv,
                                     .group_end = act_end,
                                     .wait = act_wait,
-                                    .group_signal = act_signal,
-                                    .group_after = act_after};
+                                    .group_set_flag_on_recv = act_set_flag,
+                                    .group_wait_value = act_wait_value};
     Comm comm = {
-        .rank = side->comm->rank, .size = side->comm->size, .signals = true, .table = &table};
+        .rank = side->comm->rank, .size = side->comm->size, .has_flags = true, .table = &table};
     Ops ops = *side->ops;
     ops.attn_work_create = act_work_create;
     ops.attention_fwd = act_fwd;

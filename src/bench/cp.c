@@ -264,7 +264,7 @@ static Status commit(Layer *l, bool *fits) {
     CHECK(greatest(l->x, &lacking, 1));
     *fits = lacking == 0;
     if (!*fits || l->x->transport == TRANSPORT_NCCL) return OK;
-    return comm_expose(l->x->comm.cp, l->arena.base, l->arena.bytes);
+    return comm_register_buffer(l->x->comm.cp, l->arena.base, l->arena.bytes);
 }
 
 static Status measure_layer(CpBench *x, CpBackend backend, int64_t degree, int64_t chunk) {
@@ -290,7 +290,7 @@ static Status measure_layer(CpBench *x, CpBackend backend, int64_t degree, int64
               b, "");
     if (x->svg != NULL) CHECK_GOTO(draw(&l), done);
 done:
-    if (fits && l.arena.base != NULL && st == OK) st = comm_expose(x->comm.cp, NULL, 0);
+    if (fits && l.arena.base != NULL && st == OK) st = comm_register_buffer(x->comm.cp, NULL, 0);
     close_layer(&l);
     return st;
 }

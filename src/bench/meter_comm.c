@@ -1,6 +1,6 @@
-/* meter_comm.c: a communicator that notes its transfers, and how long the stream stands still for
- * them. Where the row can (CommTable.trace) a group's transfer is timed where it runs; else it
- * counts from its start to the end of the wait for it. */
+/* meter_comm.c: a communicator that records its transfers, and the time that the stream stands
+ * still for them. With CommTable.trace a group's transfer is timed on its own stream; without, from
+ * comm_group_end() to the end of comm_wait(). */
 #include <stdlib.h>
 
 #include "bench/meter_private.h"
@@ -82,19 +82,19 @@ static Status metered_wait(Comm *c, CommTicket ticket, Stream *stream) {
     return st;
 }
 
-static Status metered_expose(Comm *c, void *base, int64_t bytes) {
+static Status metered_register_buffer(Comm *c, void *base, int64_t bytes) {
     Comm *inner = of(c)->inner;
-    CHECK(comm_expose(inner, base, bytes));
-    c->signals = inner->signals;
+    CHECK(comm_register_buffer(inner, base, bytes));
+    c->has_flags = inner->has_flags;
     return OK;
 }
 
-static Status metered_group_signal(Comm *c, uint32_t *flag) {
-    return comm_group_signal(of(c)->inner, flag);
+static Status metered_group_set_flag_on_recv(Comm *c, uint32_t *flag) {
+    return comm_group_set_flag_on_recv(of(c)->inner, flag);
 }
 
-static Status metered_group_after(Comm *c, const uint32_t *flag, uint32_t value) {
-    return comm_group_after(of(c)->inner, flag, value);
+static Status metered_group_wait_value(Comm *c, const uint32_t *flag, uint32_t value) {
+    return comm_group_wait_value(of(c)->inner, flag, value);
 }
 
 static void metered_free(Comm *c) {
@@ -114,9 +114,9 @@ Comm *meter_comm(Meter *m, Comm *inner) {
                                     .recv = metered_recv,
                                     .group_end = metered_group_end,
                                     .wait = metered_wait,
-                                    .expose = metered_expose,
-                                    .group_signal = metered_group_signal,
-                                    .group_after = metered_group_after,
+                                    .register_buffer = metered_register_buffer,
+                                    .group_set_flag_on_recv = metered_group_set_flag_on_recv,
+                                    .group_wait_value = metered_group_wait_value,
                                     .free = metered_free};
     Comm *c = NEW(Comm, 1);
     Metered *x = NEW(Metered, 1);

@@ -5,6 +5,62 @@
 
 static const char *const START_ALIKE = "start every rank with the same binary, files and arguments";
 
+/* A failure is worse than a request to stop: a state saved by some ranks only is not saved. */
+static int severity(Status s) {
+    static const int severities[] = {[OK] = 0, [ERR_STOPPED] = 1, [ERR_USER] = 2, [ERR_ENV] = 3};
+    return severities[s];
+}
+
+Status comm_agree(Comm *host, Status mine) {
+    typedef struct {
+        int32_t status, length;
+    } Report;
+    Report *reports = NEW(Report, host->size);
+    char *message = NULL;
+    status_set_agreed(false); /* until every rank has the failure */
+    reports[host->rank] = (Report){(int32_t)mine, (int32_t)strlen(status_message())};
+    Status st = comm_all_gather(host, reports, 2, DT_I32, COMM_KIND_OTHER, NULL);
+    if (st != OK) goto done;
+
+    int failed = 0, speaker = 0;
+    for (int r = 0; r < host->size; r++) {
+        Status s = (Status)reports[r].status;
+        failed += s != OK;
+        if (severity(s) > severity((Status)reports[speaker].status)) speaker = r;
+    }
+    if (failed == 0) goto done;
+
+    message = NEW(char, reports[speaker].length + 1);
+    if (speaker == host->rank) memcpy(message, status_message(), (size_t)reports[speaker].length);
+    CHECK_GOTO(comm_broadcast(host, message, reports[speaker].length, DT_U8, speaker, NULL), done);
+    status_clear();
+    st = status_fail((Status)reports[speaker].status, "%s", message);
+    if (failed < host->size) status_prefix("rank %d", speaker);
+    status_set_agreed(true);
+done:
+    free(reports);
+    free(message);
+    return st;
+}
+
+Status comm_agree_equal(Comm *host, uint64_t value, const char *what) {
+    uint64_t *values = NEW(uint64_t, host->size);
+    values[host->rank] = value;
+    Status st = comm_all_gather(host, values, 1, DT_I64, COMM_KIND_OTHER, NULL);
+    for (int r = 1; r < host->size && st == OK; r++) {
+        if (values[r] == values[0]) continue;
+        st = status_fail(
+            ERR_ENV, "%s differs between ranks: %016llx on rank 0, %016llx on rank %d; %s", what,
+            (unsigned long long)values[0], (unsigned long long)values[r], r, START_ALIKE);
+        status_set_agreed(true);
+    }
+    free(values);
+    return st;
+}
+
+/* ---- texts -------------------------------------------------------------------------------------
+ */
+
 static Status compare_text(const char *what, const char *mine, const char *first,
                            const char *remedy) {
     if (strcmp(mine, first) == 0) return OK;

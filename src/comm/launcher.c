@@ -14,27 +14,28 @@
 
 extern char **environ;
 
-/* Of the process: written once, by launcher_find(). */
+/* Written once, by launcher_find(). */
 static Launcher launcher;
-static bool is_hydra; /* the mpirun of MPICH and of what is made from it */
+static bool is_hydra; /* the process manager of MPICH and its derivatives */
 static int pmi_fd = -1;
 
-/* Launchers that tell how many ranks they have started. */
+/* Launchers that set the number of ranks. */
 static const struct {
     const char *size, *rank, *name;
-} counting[] = {
+} sized_launchers[] = {
     {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "Open MPI's mpirun"},
     {"MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "MVAPICH's mpirun"},
     {"PMI_SIZE", "PMI_RANK", "a PMI launcher"},
     {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun"},
 };
 
-/* Names of variables that start like this are set by launchers, also by those that set none of the
- * above. Where they come from elsewhere, MPI is started for a single rank: no harm. */
-static const char *const signs[] = {"PMI",   "OMPI_COMM_WORLD", "MV2_COMM", "MPI_LOCAL", "MPIRUN_",
-                                    "PALS_", "ALPS_",           "JSM_",     "FLUX_TASK"};
+/* Prefixes of variables that launchers set, also those that set none of the above. If they come
+ * from elsewhere, MPI starts with one rank, which does no harm. */
+static const char *const prefixes[] = {"PMI",      "OMPI_COMM_WORLD", "MV2_COMM", "MPI_LOCAL",
+                                       "MPIRUN_",  "PALS_",           "ALPS_",    "JSM_",
+                                       "FLUX_TASK"};
 
-/* A number of an environment variable from `least` on, else `otherwise`. */
+/* The value of an environment variable, if a number >= `least`, else `otherwise`. */
 static int env_number(const char *name, int least, int otherwise) {
     const char *text = getenv(name);
     char *end;
@@ -43,31 +44,34 @@ static int env_number(const char *name, int least, int otherwise) {
     return end != text && *end == '\0' && n >= least && n < 1 << 30 ? (int)n : otherwise;
 }
 
-/* In a shell that srun --pty has started, commands are run one by one by their user, although the
- * environment is that of a task. */
+/* In a shell started by srun --pty a user runs commands one by one, in the environment of a task.
+ */
 static bool is_interactive(void) {
     return isatty(0) || isatty(1) || isatty(2);
 }
 
-static bool has_sign(void) {
+static bool has_launcher_variable(void) {
     for (char **e = environ; e != NULL && *e != NULL; e++)
-        for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
-            if (strncmp(*e, signs[i], strlen(signs[i])) == 0) return true;
+        for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+            if (strncmp(*e, prefixes[i], strlen(prefixes[i])) == 0) return true;
     return false;
 }
 
 const Launcher *launcher_find(void) {
     launcher = (Launcher){.size = 1};
-    for (size_t i = 0; i < sizeof counting / sizeof *counting && launcher.name == NULL; i++) {
-        int size = env_number(counting[i].size, 1, 0);
-        if (size == 0 || (strncmp(counting[i].size, "SLURM", 5) == 0 && is_interactive())) continue;
-        launcher = (Launcher){
-            .name = counting[i].name, .rank = env_number(counting[i].rank, 0, 0), .size = size};
+    for (size_t i = 0;
+         i < sizeof sized_launchers / sizeof *sized_launchers && launcher.name == NULL; i++) {
+        int size = env_number(sized_launchers[i].size, 1, 0);
+        if (size == 0 || (strncmp(sized_launchers[i].size, "SLURM", 5) == 0 && is_interactive()))
+            continue;
+        launcher = (Launcher){.name = sized_launchers[i].name,
+                              .rank = env_number(sized_launchers[i].rank, 0, 0),
+                              .size = size};
     }
     is_hydra = getenv("MPI_LOCALNRANKS") != NULL && getenv("PMI_RANK") != NULL;
     if (is_hydra && getenv("OMPI_COMM_WORLD_SIZE") == NULL) launcher.name = "MPICH's mpirun";
-    if (launcher.name == NULL && has_sign()) launcher.name = "a launcher";
-    /* A copy: MPI closes its own when it ends, and another file may then have that number. */
+    if (launcher.name == NULL && has_launcher_variable()) launcher.name = "a launcher";
+    /* A copy: MPI closes its descriptor when it ends, and the number may then be reused. */
     struct stat file;
     int fd = env_number("PMI_FD", 0, -1);
     if (fd != -1 && fstat(fd, &file) == 0 && S_ISSOCK(file.st_mode))
@@ -80,7 +84,7 @@ bool launcher_is_gone(void) {
     return pmi_fd != -1 && poll(&p, 1, 0) == 1 && (p.revents & (POLLRDHUP | POLLHUP)) != 0;
 }
 
-/* What MPI_Abort sends; hydra takes the PMI-1 form from ranks of either version. */
+/* The message of MPI_Abort in PMI-1 form, which hydra accepts from ranks of either version. */
 void launcher_end_job(int exit_status) {
     char text[] = "cmd=abort exitcode=000\n", *digit = strchr(text, '\n');
     if (!is_hydra || pmi_fd == -1) return;
@@ -89,10 +93,10 @@ void launcher_end_job(int exit_status) {
     if (send(pmi_fd, text, sizeof text - 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) errno = before;
 }
 
-/* MPICH 4.0.2: once it has passed a signal on, hydra's process on this host takes the status of a
- * rank for 0, unless it finds the rank dead at an event while the output of some rank is still
- * open. A child makes both true: it keeps the output open until this rank is dead, and then closes
- * stdout first. */
+/* MPICH 4.0.2: after hydra's process on this host has forwarded a signal, it reports a rank's
+ * status as 0 unless it handles an event after the rank's death while the output of some rank is
+ * open. A child arranges that: it keeps the output open until this rank is dead, then closes
+ * stdout. */
 void launcher_keep_status(void) {
     enum { POLL_MS = 10, POLLS = 500, PAUSE_MS = 100 };
     if (!is_hydra || output_descriptor() == -1) return;

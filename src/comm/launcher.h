@@ -1,5 +1,5 @@
-/* launcher.h: who started this process, as far as its environment tells without MPI: mpirun, srun,
- * or nobody. Private to src/comm. */
+/* launcher.h: detects from the environment, before MPI starts, what started this process: mpirun,
+ * srun or nothing. Private to src/comm. */
 #ifndef CRIA_COMM_LAUNCHER_H
 #define CRIA_COMM_LAUNCHER_H
 
@@ -7,22 +7,22 @@
 
 typedef struct {
     const char *name; /* for messages; NULL: no launcher, this process is alone */
-    int rank, size;   /* as the launcher counts; 0 and 1 where it does not tell */
+    int rank, size;   /* from the launcher; 0 and 1 where it sets none */
 } Launcher;
 
-/* Remembers what it finds; call it first, before other threads exist. */
+/* Keeps the result for the other functions. Call it before other threads exist. */
 const Launcher *launcher_find(void);
 
-/* The process manager that this rank was connected to at launcher_find() is dead, and with it the
- * way to end the job. Only MPICH's and other PMI launchers can be watched: false for all others. */
+/* Whether the process manager that this rank was connected to at launcher_find() is dead, so that
+ * it can no longer end the job. Always false unless the launcher speaks PMI, as MPICH's does. */
 bool launcher_is_gone(void);
 
-/* Asks MPICH's mpirun to end all ranks with this exit status, for when MPI_Abort cannot be called.
- * Returns at once, also where there is nobody to ask. For signal handlers, too. */
+/* Asks MPICH's mpirun to end all ranks with this exit status, where MPI_Abort cannot be called.
+ * Does nothing under other launchers. Does not block; safe in signal handlers. */
 void launcher_end_job(int exit_status);
 
-/* Call last, on one rank, where the exit status is not 0 and all ranks end by themselves: hydra
- * then returns it also when it was signalled. */
+/* Call on one rank just before all ranks exit with a status other than 0: hydra then returns that
+ * status also after it received a signal. */
 void launcher_keep_status(void);
 
 #endif

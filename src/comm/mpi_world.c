@@ -1,4 +1,4 @@
-/* mpi_world.c: MPI as a process sees it: start, who is where, finish, abort. */
+/* mpi_world.c: MPI in this process: start, ranks and cores, finish, abort. */
 #include "comm/mpi_world.h"
 
 #include <sched.h>
@@ -15,14 +15,14 @@
 #include "base/output.h"
 
 enum {
-    REPORT_NS = 300 * 1000 * 1000, /* mpirun may drop what it has not read yet of a rank's output */
+    REPORT_NS = 300 * 1000 * 1000, /* for mpirun to read output, which it may drop at an abort */
     ABORT_SECONDS = 10
 };
 
-/* MPI is one per process, and so is this; written once, by comm_start. */
+/* One MPI per process; written once, by comm_start(). */
 static struct { int rank, size, local_rank, local_size, cores; } world = {0, 1, 0, 1, 1};
 static const Launcher *launcher = &(Launcher){.size = 1};
-static atomic_bool mpi_is_up, mpi_ends;
+static atomic_bool mpi_is_up, mpi_is_finishing;
 
 const char *mpi_error_text(int code, char text[MPI_MAX_ERROR_STRING]) {
     int length = 0;
@@ -38,7 +38,7 @@ Status mpi_check(int code, const char *what) {
 
 /* ---- start ----------------------------------------------------------------------------------- */
 
-/* Where MPI binds ranks to cores each has its own, where it does not all have all of them. */
+/* Bound ranks have cores of their own; unbound ranks of a host share all of its cores. */
 static Status count_cores(MPI_Comm node) {
     cpu_set_t own, all;
     CPU_ZERO(&own);
@@ -65,7 +65,7 @@ static void name_library(char out[MPI_MAX_LIBRARY_VERSION_STRING]) {
              version != NULL ? version : "");
 }
 
-/* Another MPI's mpirun, or srun without a PMI, starts as many worlds of one as there are ranks. */
+/* Under the mpirun of another MPI library, or srun without PMI, each rank is a world of one. */
 static Status check_launcher(void) {
     if (world.size > 1 || launcher->size == 1) return OK;
     char library[MPI_MAX_LIBRARY_VERSION_STRING];
@@ -84,7 +84,7 @@ static Status check_launcher(void) {
 
 static Status start_mpi(void) {
     int level = MPI_THREAD_SINGLE;
-    start_guard_begin();
+    start_guard_begin(world.rank, comm_end_now);
     int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
     start_guard_end();
     CHECK(mpi_check(code, "MPI_Init_thread"));
@@ -115,11 +115,10 @@ void comm_start(void) {
     world.size = launcher->size;
     Status st = launcher->name != NULL ? start_mpi() : count_cores(MPI_COMM_NULL);
     if (st == OK) return;
-    /* All processes of a launcher that MPI does not know are in the same plight: the first tells.
-     */
-    bool speaks = world.size > 1 || launcher->rank == 0;
+    /* In a world of one each process fails by itself: the launcher's first one reports it. */
+    bool reports = world.size > 1 || launcher->rank == 0;
     char *text = mem_printf("cria: error: %s\n", status_message());
-    comm_end_now(status_exit_code(st), speaks ? text : "");
+    comm_end_now(status_exit_code(st), reports ? text : "");
 }
 
 bool comm_has_mpi(void) {
@@ -145,7 +144,7 @@ int comm_local_cores(void) {
 
 void comm_finish(void) {
     if (!atomic_load(&mpi_is_up)) return;
-    atomic_store(&mpi_ends, true);
+    atomic_store(&mpi_is_finishing, true);
     MPI_Finalize();
     atomic_store(&mpi_is_up, false);
 }
@@ -155,7 +154,8 @@ void comm_keep_status(void) {
 }
 
 bool comm_launcher_is_gone(void) {
-    return launcher_is_gone() && !atomic_load(&mpi_ends); /* it lets go of a rank whose MPI ends */
+    /* The launcher disconnects from a rank that finishes MPI. */
+    return launcher_is_gone() && !atomic_load(&mpi_is_finishing);
 }
 
 static volatile sig_atomic_t abort_code;
@@ -166,7 +166,7 @@ static void on_alarm(int sig) {
     _exit(abort_code);
 }
 
-/* Whatever any thread of this process is in then, such as a write that nobody reads. */
+/* Also when this thread blocks meanwhile, for example in a write to a full pipe. */
 static void end_within(int seconds, int exit_code) {
     sigset_t only;
     struct sigaction end = {.sa_handler = on_alarm};
@@ -182,7 +182,7 @@ static void sleep_ns(long ns) {
     nanosleep(&(struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000}, NULL);
 }
 
-/* mpirun ends all ranks with this status: it would change if this one ended first by itself. */
+/* mpirun ends all ranks with this status; if this rank exited first, the status would differ. */
 static _Noreturn void leave_to_launcher(int exit_code) {
     launcher_end_job(exit_code);
     if (launcher->size > 1) sleep_ns(2 * REPORT_NS);
@@ -192,8 +192,9 @@ static _Noreturn void leave_to_launcher(int exit_code) {
 void comm_abort(int exit_code) {
     end_within(ABORT_SECONDS, exit_code);
     sleep_ns(REPORT_NS);
-    /* Not beside MPI_Finalize, which takes the communicator apart. */
-    if (atomic_load(&mpi_is_up) && !atomic_load(&mpi_ends)) MPI_Abort(MPI_COMM_WORLD, exit_code);
+    /* MPI_Finalize, which another thread may be in, frees the communicator. */
+    if (atomic_load(&mpi_is_up) && !atomic_load(&mpi_is_finishing))
+        MPI_Abort(MPI_COMM_WORLD, exit_code);
     leave_to_launcher(exit_code);
 }
 

@@ -1,5 +1,5 @@
-/* self.c: the row for one rank in host memory, without MPI. Collectives do not get here: comm.c
- * answers them for a world of one. A group matches its i-th send with its i-th receive. */
+/* self.c: the backend for one rank in host memory, without MPI. It has no collectives: comm.c
+ * handles them where size is 1. The i-th send of a group matches its i-th receive. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -7,23 +7,24 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "comm/comm.h"
-#include "comm/launcher.h"
+#include "base/base.h"
 #include "base/output.h"
 
-enum { SHM_MIB_PER_RANK = 16 }; /* MPICH 4.0 with UCX takes 4.1 MiB */
+enum { SHM_MIB_NEEDED = 16 }; /* by a rank; MPICH 4.0 with UCX takes 4.1 MiB */
 
 static const int crashes[] = {SIGABRT, SIGBUS, SIGSEGV, SIGFPE, SIGILL};
 enum { CRASHES = sizeof crashes / sizeof *crashes };
 
-/* Handlers reach nothing but objects of static storage. */
+/* Signal handlers can reach only static objects. */
 static struct {
     volatile sig_atomic_t active;
+    int rank;
+    void (*end_job)(int exit_code, const char *message);
     struct sigaction before[CRASHES];
-    FILE *libraries, *own; /* stderr as libraries get it, and as it is */
+    FILE *intercepted, *original; /* stderr while MPI starts; before */
 } guard;
 
-/* What is known to make MPI fail, and what to do. */
+/* A known reason for MPI to fail and its remedy; "" when none applies. */
 static const char *find_cause(char *text, size_t size) {
     struct statvfs shm;
     if (access("/proc/self/stat", R_OK) != 0)
@@ -31,7 +32,7 @@ static const char *find_cause(char *text, size_t size) {
     if (statvfs("/dev/shm", &shm) != 0)
         return "there is no /dev/shm, through which ranks of a host exchange data: mount one";
     double mib = (double)shm.f_bavail * (double)shm.f_frsize / 0x1p20;
-    if (mib >= SHM_MIB_PER_RANK * comm_local_size()) return "";
+    if (mib >= SHM_MIB_NEEDED) return "";
     snprintf(
         text, size,
         "/dev/shm has %.1f MiB to spare, of which MPI takes about 5 MiB a rank: make it larger "
@@ -40,8 +41,8 @@ static const char *find_cause(char *text, size_t size) {
     return text;
 }
 
-/* `words` are MPI's own: the last line holds the reason. */
-static _Noreturn void end_the_job(const char *words, size_t n) {
+/* `words` is MPI's message: its last line holds the reason. */
+static void end_the_job(const char *words, size_t n) {
     guard.active = 0;
     char cause[256], text[1024], of[32] = "";
     while (n > 0 && (words[n - 1] == '\n' || words[n - 1] == ' ')) n--;
@@ -51,11 +52,11 @@ static _Noreturn void end_the_job(const char *words, size_t n) {
         if (memcmp(words + i, ".: ", 3) == 0) line = i + 3;
     while (line < n && words[line] == ' ') line++;
     const char *known = find_cause(cause, sizeof cause);
-    if (comm_world_rank() > 0) snprintf(of, sizeof of, " (rank %d)", comm_world_rank());
+    if (guard.rank > 0) snprintf(of, sizeof of, " (rank %d)", guard.rank);
     snprintf(text, sizeof text, "cria: error%s: MPI cannot start: %s%s%.*s%s\n", of, known,
              known[0] != '\0' ? " (" : "", (int)(n - line < 400 ? n - line : 400), words + line,
              known[0] != '\0' ? ")" : "");
-    comm_end_now(status_exit_code(ERR_ENV), text);
+    guard.end_job(status_exit_code(ERR_ENV), text);
 }
 
 static void on_crash(int sig) {
@@ -63,14 +64,14 @@ static void on_crash(int sig) {
     end_the_job(name, strlen(name));
 }
 
-/* MPICH calls exit when it runs alone; other libraries always do. */
+/* Without a launcher MPICH calls exit; other libraries always do. */
 static void on_exit_of_process(void) {
     static const char words[] = "MPI_Init_thread ended the process; see above";
     if (guard.active) end_the_job(words, sizeof words - 1);
 }
 
 #ifdef __GLIBC__
-/* MPICH's last words come before it asks mpirun to end the job with its own status. */
+/* MPICH prints this line before it asks mpirun to end the job with a status of its own. */
 static ssize_t on_library_text(void *unused, const char *text, size_t n) {
     (void)unused;
     static const char last_words[] = "Abort(";
@@ -82,26 +83,28 @@ static ssize_t on_library_text(void *unused, const char *text, size_t n) {
 }
 
 static void watch_stderr(void) {
-    guard.own = stderr;
-    guard.libraries = fopencookie(NULL, "w", (cookie_io_functions_t){.write = on_library_text});
-    if (guard.libraries == NULL) return;
-    setvbuf(guard.libraries, NULL, _IOFBF, 1 << 16); /* MPICH flushes */
-    stderr = guard.libraries;
+    guard.original = stderr;
+    guard.intercepted = fopencookie(NULL, "w", (cookie_io_functions_t){.write = on_library_text});
+    if (guard.intercepted == NULL) return;
+    setvbuf(guard.intercepted, NULL, _IOFBF, 1 << 16); /* MPICH flushes */
+    stderr = guard.intercepted;
 }
 
-/* The stream stays open: libraries may have kept it. */
+/* The intercepting stream stays open: libraries may hold a pointer to it. */
 static void unwatch_stderr(void) {
-    if (guard.libraries == NULL) return;
-    stderr = guard.own;
-    fflush(guard.libraries);
-    setvbuf(guard.libraries, NULL, _IONBF, 0);
+    if (guard.intercepted == NULL) return;
+    stderr = guard.original;
+    fflush(guard.intercepted);
+    setvbuf(guard.intercepted, NULL, _IONBF, 0);
 }
 #else
 static void watch_stderr(void) {}
 static void unwatch_stderr(void) {}
 #endif
 
-void start_guard_begin(void) {
+void start_guard_begin(int rank, void (*end_job)(int exit_code, const char *message)) {
+    guard.rank = rank;
+    guard.end_job = end_job;
     static bool registered;
     if (!registered) registered = atexit(on_exit_of_process) == 0;
     struct sigaction crash = {.sa_handler = on_crash, .sa_flags = (int)SA_RESETHAND};

@@ -1,12 +1,12 @@
-/* start_guard.h: for the time in which MPI starts. MPI_Init does not return its failures: MPICH
- * prints a stack of its own and ends the process with a status of its own, other libraries crash
- * where shared memory is too small. Private to src/comm. */
+/* start_guard.h: turns failures of MPI_Init, which does not return them, into a message and an exit
+ * status. MPICH prints an error stack and exits; other libraries crash where shared memory is too
+ * small. Private to src/comm. */
 #ifndef CRIA_COMM_START_GUARD_H
 #define CRIA_COMM_START_GUARD_H
 
-/* Until start_guard_end() the process, if it ends, ends with one message and the exit status of
- * ERR_ENV, and so does the job. */
-void start_guard_begin(void);
+/* Until start_guard_end(), an exit or a crash of this process calls end_job with ERR_ENV's exit
+ * status and one message. end_job must not return, and must be safe in a signal handler. */
+void start_guard_begin(int rank, void (*end_job)(int exit_code, const char *message));
 void start_guard_end(void);
 
 #endif

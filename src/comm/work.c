@@ -11,7 +11,7 @@
 
 enum {
     POLL_NS = 1000 * 1000,
-    POLLS = 20 /* before ranks tell each other how far they are */
+    POLLS = 20 /* between exchanges of progress with the other ranks */
 };
 
 typedef struct {
@@ -20,7 +20,7 @@ typedef struct {
     int threads;
     atomic_bool done;
     Status status;
-    char *message; /* of a failure: messages belong to threads */
+    char *message; /* of a failure; status_message() is per thread */
 } Work;
 
 static void *run(void *arg) {
@@ -32,7 +32,7 @@ static void *run(void *arg) {
     return NULL;
 }
 
-/* Until all are done, or MPI fails. */
+/* Returns when all ranks are done, or MPI fails. */
 static Status wait_for_all(Comm *host, const char *phase, const Work *w) {
     for (int64_t seen = -1, done = 0; done < host->size;) {
         for (int i = 0; i < POLLS && !atomic_load(&w->done); i++)

@@ -1,6 +1,6 @@
 /* magi_fused: magi as one fused attention call per direction, where ranks read each other's memory
- * (comm->signals). The call starts at once on local keys; remote KV arrives while it runs, that of
- * rank r + 1 first, and the kernel waits at the first tile that needs it. In the backward the
+ * (comm->has_flags). The call starts at once on local keys; remote KV arrives while it runs, that
+ * of rank r + 1 first, and the kernel waits at the first tile that needs it. In the backward the
  * partial dKV of a remote range leaves as soon as its last tile is written, while the kernel goes
  * on, and half of the work on local keys comes last to hide the rest. Nothing is split, merged or
  * carried between calls, and each transfer has the links to itself.
@@ -31,7 +31,7 @@ static void *remote_row(const CpRuntime *rt, int64_t row) {
 }
 
 bool magi_fused_wanted(const CpRuntime *rt) {
-    return rt->comm->signals && rt->opt.overlap_degree < 0 &&
+    return rt->comm->has_flags && rt->opt.overlap_degree < 0 &&
            rt->opt.size <= 1 + ATTN_REMOTE_RANGES;
 }
 
@@ -201,7 +201,7 @@ Status magi_fused_fetch(CpRuntime *rt, const void *kv, Stream *stream) {
         CHECK(comm_group_begin(rt->comm));
         for (int j = i; j < i + n; j++) {
             CHECK(send_range(rt, j, kv));
-            CHECK(comm_group_signal(rt->comm, &rt->remote.kv_ready[j]));
+            CHECK(comm_group_set_flag_on_recv(rt->comm, &rt->remote.kv_ready[j]));
         }
         CHECK(comm_group_end(rt->comm, stream, &rt->kv_tickets[i]));
     }
@@ -217,7 +217,7 @@ static Status send_dkv(CpRuntime *rt, int i, Stream *stream, CommTicket *ticket)
                     DT_F32, source_rank(rt, i), COMM_KIND_DKV));
     CHECK(comm_recv(rt->comm, rt->dkv_in + in.begin * width, (in.end - in.begin) * width, DT_F32,
                     target_rank(rt, i)));
-    CHECK(comm_group_after(rt->comm, &rt->remote.dkv_done[i], ++rt->dkv_done_target[i]));
+    CHECK(comm_group_wait_value(rt->comm, &rt->remote.dkv_done[i], ++rt->dkv_done_target[i]));
     return comm_group_end(rt->comm, stream, ticket);
 }
 

@@ -260,7 +260,8 @@ static Status start_alone(Session *s) {
 Status session_start(Session *s) {
     CHECK(comm_agree(s->comm.host, start_alone(s)));
     if (s->config->parallel.transport == TRANSPORT_NCCL) return OK;
-    return comm_agree(s->comm.host, comm_expose(s->comm.cp, s->arena.base, s->arena.bytes));
+    return comm_agree(s->comm.host,
+                      comm_register_buffer(s->comm.cp, s->arena.base, s->arena.bytes));
 }
 
 void session_close(Session *s) {

@@ -92,7 +92,7 @@ static Status prepare_copy(Saver *v, bool whole) {
         if (st == OK) st = comm_agree(host, alloc_copy(v, v->bytes));
         v->whole = st == OK;
         if (v->whole) return OK;
-        if (!comm_agreed()) return st;
+        if (!status_is_agreed()) return st;
         if (v->s->rank == 0)
             log_warn("training will wait while checkpoints are written: %s", status_message());
         status_ignore(st);

@@ -345,7 +345,7 @@ static void end(Train *t) {
 
 /* Ends the job when this rank alone has failed, as the others wait for it. */
 static void abort_alone(Status st) {
-    if (st == OK || st == ERR_STOPPED || comm_agreed()) return;
+    if (st == OK || st == ERR_STOPPED || status_is_agreed()) return;
     log_error("%s", status_message());
     comm_abort(status_exit_code(st));
 }

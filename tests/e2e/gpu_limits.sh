@@ -119,12 +119,12 @@ bug attention_launch.cu REQUIRE(shape.H % shape.K == 0);
 bug attention_launch.cu REQUIRE(work->remote.n == 0 || (!resume && o != NULL && o_acc != NULL));
 bug comm_nccl.cu REQUIRE(!ops->host_memory);
 bug comm_nccl.cu REQUIRE(!x->open);
-bug comm_nccl.cu REQUIRE(group->n_signals < COMM_SIGNALS);
+bug comm_nccl.cu REQUIRE(group->n_recv_flags < COMM_GROUP_FLAGS_MAX);
 bug comm_nccl.cu REQUIRE(nccl_of(c)->open);
 bug comm_nccl.cu REQUIRE(ticket.id > 0 && ticket.id <= x->groups);
 bug comm_nccl.cu REQUIRE(x->open);
-bug comm_ipc.cu REQUIRE(*at < board->n[slot] &&
-bug comm_ipc.cu REQUIRE(offset >= 0 && offset + bytes <= p->bytes);
+bug comm_ipc.cu REQUIRE(*next < t->rings[r].n[slot] &&
+bug comm_ipc.cu REQUIRE(offset >= 0 && offset + bytes <= t->bytes);
 bug cp.c REQUIRE(batch->S == rt->S && !rt->prefetched);
 bug batch.c REQUIRE(cp_mask(&mask, o, mb->doc_begin, mb->n_docs) == OK);
 bug batch.c REQUIRE(cp_plan(&b->plan, o, mask) == OK);
