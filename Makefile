@@ -20,7 +20,7 @@ OPT       := $(if $(filter 1,$(DEBUG)),-O0,-O3)
 SAN       := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 DEFINES   := $(if $(filter 1,$(GPU)),-DCRIA_CUDA)
 ALL       := $(BASE) $(OPT) $(SAN) $(DEFINES) $(CFLAGS)
-LIBS      := -lyaml -lz -lpcre2-8 -lm -lrt
+LIBS      := -lyaml -lz -lpcre2-8 -lm -lrt -ldl
 COMMIT    := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 CUDA_HOME ?= $(patsubst %/bin/,%,$(dir $(realpath $(shell command -v $(NVCC)))))

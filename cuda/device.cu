@@ -222,6 +222,8 @@ static Status no_device(cudaError_t error) {
 static Status fill_properties(GpuProperties *gpu, const cudaDeviceProp *p) {
     gpu->name = p->name;
     gpu->capability = 10 * p->major + p->minor;
+    snprintf(gpu->pci_bus_id, sizeof gpu->pci_bus_id, "%04x:%02x:%02x.0", p->pciDomainID,
+             p->pciBusID, p->pciDeviceID);
     gpu->shared_bytes = (int64_t)p->sharedMemPerBlockOptin;
     if (gpu->capability >= GPU_CAPABILITY_MIN) return OK;
     return status_fail(

@@ -48,21 +48,21 @@ static Status open_attention(Attention *a, const Mask *mask, bool *fits) {
     Status st = arena_commit(&a->arena, b->ops);
     *fits = st == OK;
     if (!*fits) return status_ignore(st);
-    bench_fill(b, a->q, q, 1);
-    bench_fill(b, a->kv, kv, 2);
-    bench_fill(b, a->d_o, q, 3);
+    timing_fill(b->timing, a->q, q, 1);
+    timing_fill(b->timing, a->kv, kv, 2);
+    timing_fill(b->timing, a->d_o, q, 3);
     return b->ops->attn_work_create(&a->work, mask->bands, mask->n, a->shape, NULL, b->stream);
 }
 
 Status bench_attention_times(Bench *b, const Mask *mask, int H, int K, int D, AttentionTimes *out) {
     Attention a = {.b = b, .shape = {mask->S, mask->S, H, K, D, 1 / sqrtf((float)D)}};
-    BenchTimes unknown = {NAN, NAN};
-    *out = (AttentionTimes){(double)mask_area(mask), true, unknown, unknown};
+    *out = (AttentionTimes){(double)mask_area(mask), true, bench_time_unknown, bench_time_unknown};
     Status st;
     CHECK_GOTO(open_attention(&a, mask, &out->fits), done);
     if (!out->fits) goto done;
-    CHECK_GOTO(bench_time(b, forward, &a, &out->fwd), done);
-    CHECK_GOTO(bench_time(b, backward, &a, &out->bwd), done);
+    CHECK_GOTO(timing_set_model(b->timing, mask->S, H * D), done);
+    CHECK_GOTO(timing_run(b->timing, forward, &a, 1, &out->fwd), done);
+    CHECK_GOTO(timing_run(b->timing, backward, &a, 2, &out->bwd), done);
 done:
     if (a.work != NULL) b->ops->attn_work_free(a.work);
     arena_free(&a.arena);
@@ -71,7 +71,7 @@ done:
 
 /* ---- the command --------------------------------------------------------------------------- */
 
-enum { DETERMINISTIC = CASE_SETTINGS, SETTINGS };
+enum { DETERMINISTIC = CASE_SETTINGS, STATE, SETTINGS };
 
 static Status measure_row(Bench *b, const Table *t, const BenchCase *c, bool deterministic) {
     Mask mask;
@@ -89,14 +89,18 @@ static Status measure_row(Bench *b, const Table *t, const BenchCase *c, bool det
                              CELL_TEXT(c->tokens),
                              CELL_TEXT(deterministic ? "true" : "false"),
                              CELL_NUMBER(times.area),
-                             CELL_NUMBER(times.fwd.stream),
-                             CELL_NUMBER(fwd / times.fwd.stream),
-                             CELL_NUMBER(fwd / times.fwd.single),
-                             CELL_NUMBER(percent * fwd / times.fwd.stream),
-                             CELL_NUMBER(times.bwd.stream),
-                             CELL_NUMBER(bwd / times.bwd.stream),
-                             CELL_NUMBER(bwd / times.bwd.single),
-                             CELL_NUMBER(percent * bwd / times.bwd.stream)};
+                             CELL_NUMBER(times.fwd.ms),
+                             CELL_NUMBER(fwd / times.fwd.ms),
+                             CELL_NUMBER(percent * fwd / times.fwd.ms),
+                             CELL_NUMBER(100 * times.fwd.spread),
+                             CELL_NUMBER(times.fwd.mhz),
+                             CELL_NUMBER(times.fwd.watts),
+                             CELL_NUMBER(times.bwd.ms),
+                             CELL_NUMBER(bwd / times.bwd.ms),
+                             CELL_NUMBER(percent * bwd / times.bwd.ms),
+                             CELL_NUMBER(100 * times.bwd.spread),
+                             CELL_NUMBER(times.bwd.mhz),
+                             CELL_NUMBER(times.bwd.watts)};
     table_row(t, row);
     return OK;
 }
@@ -110,12 +114,16 @@ static Status measure_all(Bench *b, const Setting *s, const BenchCase *cases, in
                                           {"area", "pairs", 11, TABLE_COUNT},
                                           {"fwd_ms", "fwd ms", 9, TABLE_RATE},
                                           {"fwd_tflops", "TFLOP/s", 8, TABLE_RATE},
-                                          {"fwd_single_tflops", "single", 7, TABLE_RATE},
                                           {"fwd_of_gemm", "% GEMM", 6, TABLE_RATE},
+                                          {"fwd_spread", "+-%", 5, TABLE_RATE},
+                                          {"fwd_mhz", "MHz", 5, TABLE_COUNT},
+                                          {"fwd_watts", "W", 4, TABLE_COUNT},
                                           {"bwd_ms", "bwd ms", 9, TABLE_RATE},
                                           {"bwd_tflops", "TFLOP/s", 8, TABLE_RATE},
-                                          {"bwd_single_tflops", "single", 7, TABLE_RATE},
-                                          {"bwd_of_gemm", "% GEMM", 6, TABLE_RATE}};
+                                          {"bwd_of_gemm", "% GEMM", 6, TABLE_RATE},
+                                          {"bwd_spread", "+-%", 5, TABLE_RATE},
+                                          {"bwd_mhz", "MHz", 5, TABLE_COUNT},
+                                          {"bwd_watts", "W", 4, TABLE_COUNT}};
     Table t = {columns, sizeof columns / sizeof *columns, b->json, b->members};
     table_begin(&t);
     for (int i = 0; i < n; i++)
@@ -127,7 +135,8 @@ static Status measure_all(Bench *b, const Setting *s, const BenchCase *cases, in
 Status bench_attention(int argc, char **argv) {
     static const char *const no_yes[] = {"false", "true", NULL};
     Setting s[SETTINGS + 1] = {[DETERMINISTIC] = SETTING("deterministic", NAME, "false", "true",
-                                                         "as run.deterministic", no_yes)};
+                                                         "as run.deterministic", no_yes),
+                               [STATE] = bench_state_setting()};
     bench_case_settings(s, "2k,4k,8k,4x2k,32k,128k", "256,2x128,512",
                         "causal,full,document,window");
     BenchArguments a;
@@ -139,7 +148,7 @@ Status bench_attention(int argc, char **argv) {
     Bench b = {0};
     BenchCase *cases = NULL;
     Status st;
-    CHECK_GOTO(bench_open(&b, "attention", &a), done);
+    CHECK_GOTO(bench_open(&b, "attention", &a, &s[STATE]), done);
     CHECK_GOTO(bench_check_cases(b.ops, s), done);
     bench_settings_fill(s, !b.ops->host_memory);
     int n = bench_cases(&cases, s, !b.ops->host_memory);

@@ -18,7 +18,7 @@
 #include "cp/cp.h"
 #include "base/file.h"
 
-enum { RUNTIME = CASE_SETTINGS, TRANSPORT, CP, DEGREE, CHUNK, ALONE, SETTINGS };
+enum { RUNTIME = CASE_SETTINGS, TRANSPORT, CP, DEGREE, CHUNK, ALONE, STATE, SETTINGS };
 enum { METERED_CALLS = 3 };
 
 /* From BACKEND_RING on. */
@@ -55,8 +55,10 @@ typedef struct {
     float *lse, *dq, *dkv;
 } Layer;
 
+/* The slowest rank's; mhz and watts: the lowest and the highest. */
 typedef struct {
-    double ms, exposed, bytes;
+    BenchTime time;
+    double exposed, bytes;
 } Direction;
 
 static Status forward(void *ctx) {
@@ -130,9 +132,10 @@ static Status start(Layer *l) {
     int64_t q = l->batch->S * l->options.H * l->options.D;
     int64_t kv = 2 * l->batch->S * l->options.K * l->options.D;
     int which = 10 * l->options.rank;
-    bench_fill(&x->b, l->q, q, which + 1);
-    bench_fill(&x->b, l->kv, kv, which + 2);
-    bench_fill(&x->b, l->d_o, q, which + 3);
+    timing_fill(x->b.timing, l->q, q, which + 1);
+    timing_fill(x->b.timing, l->kv, kv, which + 2);
+    timing_fill(x->b.timing, l->d_o, q, which + 3);
+    CHECK(timing_set_model(x->b.timing, l->batch->S, l->options.H * l->options.D));
     return cp_begin(l->rt, l->batch, x->b.stream);
 }
 
@@ -144,21 +147,13 @@ static void close_layer(Layer *l) {
 
 /* ---- measuring ----------------------------------------------------------------------------- */
 
-/* Everything queued later starts at the same time on all ranks. */
-static Status align(CpBench *x) {
-    CHECK(comm_barrier(x->comm.host));
-    bench_hold(&x->b);
-    return comm_all_reduce(x->comm.cp, x->b.block, 1, DT_F32, COMM_MAX, COMM_KIND_OTHER,
-                           x->b.stream);
-}
-
 static double sent(const Comm *c) {
     return (double)(c->bytes_sent[COMM_KIND_KV] + c->bytes_sent[COMM_KIND_DKV]);
 }
 
 static Status meter_calls(Layer *l, BenchCall call, int n, double *exposed) {
     CpBench *x = l->x;
-    CHECK(align(x));
+    CHECK(timing_align(x->b.timing, x->comm.host, x->comm.cp));
     CHECK(meter_start(x->meter, x->b.stream));
     Status st = OK;
     for (int i = 0; i < n && st == OK; i++) st = call(l);
@@ -167,19 +162,22 @@ static Status meter_calls(Layer *l, BenchCall call, int n, double *exposed) {
     return st;
 }
 
-static Status measure(Layer *l, BenchCall call, Direction *out) {
-    BenchTimes times;
+static Status over_ranks(CpBench *x, Direction *d) {
+    BenchTime *t = &d->time;
+    double v[] = {t->ms, t->spread, -t->mhz, t->watts, d->exposed, d->bytes};
+    CHECK(greatest(x, v, sizeof v / sizeof *v));
+    *d = (Direction){{v[0], v[1], -v[2], v[3]}, v[4], v[5]};
+    return OK;
+}
+
+static Status measure(Layer *l, BenchCall call, int products, Direction *out) {
     double before = sent(l->x->comm.cp);
     CHECK(call(l));
     out->bytes = sent(l->x->comm.cp) - before;
-    CHECK(bench_time(&l->x->b, call, l, &times));
-    out->ms = times.stream;
+    CHECK(timing_run(l->x->b.timing, call, l, products, &out->time));
     CHECK(meter_calls(l, call, 1, &out->exposed)); /* makes the events */
     CHECK(meter_calls(l, call, METERED_CALLS, &out->exposed));
-    double values[] = {out->ms, out->exposed, out->bytes};
-    CHECK(greatest(l->x, values, 3));
-    *out = (Direction){values[0], values[1], values[2]};
-    return OK;
+    return over_ranks(l->x, out);
 }
 
 static Status both(void *ctx) {
@@ -213,15 +211,19 @@ static const TableColumn columns[] = {{"backend", "backend", 9, TABLE_TEXT},
                                       {"stages", "stages", 6, TABLE_COUNT},
                                       {"imbalance", "imbal.%", 7, TABLE_RATE},
                                       {"fwd_ms", "fwd ms", 7, TABLE_RATE},
+                                      {"fwd_spread", "+-%", 5, TABLE_RATE},
                                       {"fwd_tflops_gpu", "TF/s/GPU", 8, TABLE_RATE},
                                       {"fwd_of_one", "% of one", 8, TABLE_RATE},
                                       {"fwd_exposed_ms", "exposed", 7, TABLE_RATE},
                                       {"fwd_mib", "MiB", 7, TABLE_RATE},
                                       {"bwd_ms", "bwd ms", 7, TABLE_RATE},
+                                      {"bwd_spread", "+-%", 5, TABLE_RATE},
                                       {"bwd_tflops_gpu", "TF/s/GPU", 8, TABLE_RATE},
                                       {"bwd_of_one", "% of one", 8, TABLE_RATE},
                                       {"bwd_exposed_ms", "exposed", 7, TABLE_RATE},
                                       {"bwd_mib", "MiB", 7, TABLE_RATE},
+                                      {"mhz", "MHz", 5, TABLE_COUNT},
+                                      {"watts", "W", 4, TABLE_COUNT},
                                       {"note", "", 0, TABLE_TEXT}};
 
 static void print_row(const CpBench *x, const char *backend, int cp, int stages, double imbalance,
@@ -237,22 +239,26 @@ static void print_row(const CpBench *x, const char *backend, int cp, int stages,
                              CELL_NUMBER(x->one.area),
                              CELL_NUMBER(stages),
                              CELL_NUMBER(100 * imbalance),
-                             CELL_NUMBER(f.ms),
-                             CELL_NUMBER(fwd / f.ms),
-                             CELL_NUMBER(100 * x->one.fwd.stream / cp / f.ms),
+                             CELL_NUMBER(f.time.ms),
+                             CELL_NUMBER(100 * f.time.spread),
+                             CELL_NUMBER(fwd / f.time.ms),
+                             CELL_NUMBER(100 * x->one.fwd.ms / cp / f.time.ms),
                              CELL_NUMBER(f.exposed),
                              CELL_NUMBER(f.bytes / 0x1p20),
-                             CELL_NUMBER(b.ms),
-                             CELL_NUMBER(bwd / b.ms),
-                             CELL_NUMBER(100 * x->one.bwd.stream / cp / b.ms),
+                             CELL_NUMBER(b.time.ms),
+                             CELL_NUMBER(100 * b.time.spread),
+                             CELL_NUMBER(bwd / b.time.ms),
+                             CELL_NUMBER(100 * x->one.bwd.ms / cp / b.time.ms),
                              CELL_NUMBER(b.exposed),
                              CELL_NUMBER(b.bytes / 0x1p20),
+                             CELL_NUMBER(fmin(f.time.mhz, b.time.mhz)),
+                             CELL_NUMBER(fmax(f.time.watts, b.time.watts)),
                              CELL_TEXT(note)};
     table_row(&x->table, row);
 }
 
 static void print_missing(const CpBench *x, const char *backend, int cp, const char *note) {
-    const Direction unknown = {NAN, NAN, NAN};
+    const Direction unknown = {bench_time_unknown, NAN, NAN};
     print_row(x, backend, cp, 0, NAN, unknown, unknown, note);
 }
 
@@ -284,8 +290,8 @@ static Status measure_layer(CpBench *x, CpBackend backend, int64_t degree, int64
         goto done;
     }
     CHECK_GOTO(start(&l), done);
-    CHECK_GOTO(measure(&l, forward, &f), done);
-    CHECK_GOTO(measure(&l, backward, &b), done);
+    CHECK_GOTO(measure(&l, forward, 1, &f), done);
+    CHECK_GOTO(measure(&l, backward, 2, &b), done);
     print_row(x, name, l.options.size, cp_stages(l.rt), plan_summary(&l.batch->plan).imbalance, f,
               b, "");
     if (x->svg != NULL) CHECK_GOTO(draw(&l), done);
@@ -298,19 +304,22 @@ done:
 /* The same kernels, every rank the whole mask by itself. */
 static Status measure_one(CpBench *x) {
     const BenchCase *c = x->c;
-    const BenchTimes unknown = {NAN, NAN};
-    x->one = (AttentionTimes){(double)mask_area(&x->mask), false, unknown, unknown};
+    x->one = (AttentionTimes){(double)mask_area(&x->mask), false, bench_time_unknown,
+                              bench_time_unknown};
     if (!x->alone) return OK;
-    x->b.host = NULL;
+    timing_set_ranks(x->b.timing, NULL);
     CHECK(bench_attention_times(&x->b, &x->mask, c->H, c->K, c->D, &x->one));
-    x->b.host = x->comm.host;
-    double values[] = {!x->one.fits, x->one.fits ? x->one.fwd.stream : 0,
-                       x->one.fits ? x->one.bwd.stream : 0};
-    CHECK(greatest(x, values, 3));
-    x->one.fits = values[0] == 0;
-    x->one.fwd.stream = x->one.fits ? values[1] : NAN;
-    x->one.bwd.stream = x->one.fits ? values[2] : NAN;
-    const Direction f = {x->one.fwd.stream, 0, 0}, b = {x->one.bwd.stream, 0, 0};
+    timing_set_ranks(x->b.timing, x->comm.host);
+    double lacking = !x->one.fits;
+    CHECK(greatest(x, &lacking, 1));
+    x->one.fits = lacking == 0;
+    Direction f = {.time = x->one.fwd}, b = {.time = x->one.bwd};
+    if (x->one.fits) {
+        CHECK(over_ranks(x, &f));
+        CHECK(over_ranks(x, &b));
+        x->one.fwd = f.time;
+        x->one.bwd = b.time;
+    }
     if (x->one.fits)
         print_row(x, "none", 1, 1, 0, f, b, "");
     else
@@ -379,14 +388,14 @@ static Status check_picture(const char *path) {
 static Status open_alone(CpBench *x, const BenchArguments *a, const Setting *s) {
     CHECK(check_world(&s[CP]));
     CHECK(check_picture(a->timeline));
-    CHECK(bench_open(&x->b, "cp", a));
+    CHECK(bench_open(&x->b, "cp", a, &s[STATE]));
     return bench_check_cases(x->b.ops, s);
 }
 
 static Status run(CpBench *x, Setting *s) {
     int cp = s[CP].given ? (int)s[CP].values[0].a : comm_world_size();
     CHECK(comm_open(&x->comm, x->b.ops, cp));
-    x->b.host = x->comm.host;
+    timing_set_ranks(x->b.timing, x->comm.host);
     x->meter = meter_create(x->b.ops);
     x->comm.cp = meter_comm(x->meter, x->comm.cp);
     bench_settings_fill(s, !x->b.ops->host_memory);
@@ -411,7 +420,8 @@ Status bench_cp(int argc, char **argv) {
         [CP] = SETTING("cp", COUNT, NULL, NULL, "ranks of a group [all]", NULL),
         [DEGREE] = SETTING("overlap_degree", COUNT, "auto", "auto", "of magi", chosen),
         [CHUNK] = SETTING("chunk_size", COUNT, "auto", "auto", "of magi", chosen),
-        [ALONE] = SETTING("alone", NAME, "yes", "yes", "measure one device, too", answers)};
+        [ALONE] = SETTING("alone", NAME, "yes", "yes", "measure one device, too", answers),
+        [STATE] = bench_state_setting()};
     s[DEGREE].most = OVERLAP_DEGREE_MAX;
     s[TRANSPORT].single = s[CP].single = s[ALONE].single = true;
     bench_case_settings(s, "8k,32k,128k", "1k", "causal,document,window");

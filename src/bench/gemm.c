@@ -46,16 +46,16 @@ static Status open_product(Product *p) {
     arena_reserve(&p->arena, "product", "y", S * N * act, &p->y);
     if (p->pass == WGRAD) arena_reserve(&p->arena, "product", "dw", N * M * 4, (void **)&p->dw);
     CHECK(arena_commit(&p->arena, p->b->ops));
-    bench_fill(p->b, p->x, S * M, 1);
-    bench_fill(p->b, p->w, N * M, 2);
-    bench_fill(p->b, p->y, S * N, 3);
+    timing_fill(p->b->timing, p->x, S * M, 1);
+    timing_fill(p->b->timing, p->w, N * M, 2);
+    timing_fill(p->b->timing, p->y, S * N, 3);
     if (p->pass == WGRAD) p->b->ops->mem_zero(p->dw, N * M * 4, p->b->stream);
     return OK;
 }
 
-static Status measure(Product *p, BenchTimes *times) {
+static Status measure(Product *p, BenchTime *time) {
     Status st = open_product(p);
-    if (st == OK) st = bench_time(p->b, run, p, times);
+    if (st == OK) st = timing_run(p->b->timing, run, p, 0, time);
     arena_free(&p->arena);
     return st;
 }
@@ -98,7 +98,7 @@ static int default_shapes(bool gpu, Shape *out) {
 
 /* ---- the command --------------------------------------------------------------------------- */
 
-enum { SHAPE, PASS, TOKENS, SETTINGS };
+enum { SHAPE, PASS, TOKENS, STATE, SETTINGS };
 
 static bool wanted(const Setting *s, const char *name) {
     for (int i = 0; i < s->n; i++)
@@ -108,19 +108,21 @@ static bool wanted(const Setting *s, const char *name) {
 
 static Status measure_row(Bench *b, const Table *t, const Shape *shape, Pass pass, int64_t S) {
     Product p = {.b = b, .pass = pass, .S = S, .N = shape->N, .M = shape->M};
-    BenchTimes times;
-    CHECK(measure(&p, &times));
-    double rate = 1e3 * flops(&p) / times.single;
+    BenchTime time;
+    CHECK(measure(&p, &time));
+    double rate = 1e3 * flops(&p) / time.ms;
     const TableCell row[] = {CELL_TEXT(shape->name),
                              CELL_TEXT(pass_names[pass]),
                              CELL_NUMBER(S),
                              CELL_NUMBER(shape->N),
                              CELL_NUMBER(shape->M),
-                             CELL_NUMBER(times.single),
+                             CELL_NUMBER(time.ms),
                              CELL_NUMBER(rate / 1e12),
-                             CELL_NUMBER(1e3 * bytes(&p) / times.single / 1e9),
+                             CELL_NUMBER(1e3 * bytes(&p) / time.ms / 1e9),
                              CELL_NUMBER(100 * rate / b->gemm_rate),
-                             CELL_NUMBER(1e3 * flops(&p) / times.stream / 1e12)};
+                             CELL_NUMBER(100 * time.spread),
+                             CELL_NUMBER(time.mhz),
+                             CELL_NUMBER(time.watts)};
     table_row(t, row);
     return OK;
 }
@@ -131,7 +133,8 @@ static Status measure_all(Bench *b, const Setting *s, const Shape *shapes, int n
         {"T", "T", 7, TABLE_COUNT},           {"N", "N", 7, TABLE_COUNT},
         {"M", "M", 6, TABLE_COUNT},           {"ms", "ms", 9, TABLE_RATE},
         {"tflops", "TFLOP/s", 8, TABLE_RATE}, {"gbytes_s", "GB/s", 7, TABLE_RATE},
-        {"of_peak", "% peak", 7, TABLE_RATE}, {"stream_tflops", "back to back", 12, TABLE_RATE}};
+        {"of_peak", "% peak", 7, TABLE_RATE}, {"spread", "+-%", 5, TABLE_RATE},
+        {"mhz", "MHz", 5, TABLE_COUNT},       {"watts", "W", 4, TABLE_COUNT}};
     Table t = {columns, sizeof columns / sizeof *columns, b->json, b->members};
     table_begin(&t);
     for (int k = 0; k < s[TOKENS].n; k++)
@@ -148,8 +151,8 @@ Status bench_gemm(int argc, char **argv) {
                           "products", shape_names),
         [PASS] = SETTING("pass", NAME, "fwd,dgrad,wgrad", "fwd,dgrad,wgrad",
                          "y = x w^T; dx = dy w; dw += dy^T x", pass_names),
-        [TOKENS] =
-            SETTING("T", COUNT, "8192", "256", "tokens; of a micro-batch with CONFIG", NULL)};
+        [TOKENS] = SETTING("T", COUNT, "8192", "256", "tokens; of a micro-batch with CONFIG", NULL),
+        [STATE] = bench_state_setting()};
     BenchArguments a;
     CHECK(bench_arguments_parse(&a, "gemm", BENCH_CONFIG, s, argc, argv));
     if (a.help) {
@@ -170,7 +173,7 @@ Status bench_gemm(int argc, char **argv) {
             s[TOKENS].given = true;
         }
     }
-    CHECK_GOTO(bench_open(&b, "gemm", &a), done);
+    CHECK_GOTO(bench_open(&b, "gemm", &a, &s[STATE]), done);
     bench_settings_fill(s, !b.ops->host_memory);
     if (a.config == NULL) n = default_shapes(!b.ops->host_memory, shapes);
     st = measure_all(&b, s, shapes, n);

@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-const GpuProperties gpu_h100 = {"H100", 90, 227 << 10};
+const GpuProperties gpu_h100 = {.name = "H100", .capability = 90, .shared_bytes = 227 << 10};
 
 int64_t gpu_attention_shared_bytes(int capability, int head_dim) {
     if (gpu_hopper_attention(capability, head_dim)) return 227 << 10;

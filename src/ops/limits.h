@@ -11,6 +11,7 @@ typedef struct {
     const char *name;     /* as the driver calls it */
     int capability;       /* compute capability, 10 * major + minor */
     int64_t shared_bytes; /* most shared memory of a block (opt-in, static and dynamic) */
+    char pci_bus_id[16];  /* "0000:1a:00.0"; empty: not known */
 } GpuProperties;
 
 /* What an H100 or H200 has; no GPU has more shared memory. Stands in where there is no GPU to ask.
