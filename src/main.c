@@ -293,10 +293,9 @@ static Status command_import(int argc, char **argv) {
 }
 
 static Status command_config(int argc, char **argv) {
-    (void)argv;
-    if (argc != 0) return status_fail(ERR_USER, "cria config takes no arguments");
+    if (argc > 1) return status_fail(ERR_USER, "cria config takes one section or key");
     StrBuf text = {0};
-    config_print_help(&text);
+    CHECK(config_print_help(argc == 1 ? argv[0] : "", &text));
     output_write(OUTPUT_STDOUT, strbuf_text(&text), text.len);
     strbuf_free(&text);
     return OK;

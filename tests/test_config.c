@@ -381,15 +381,36 @@ static void the_documented_file_sets_every_key(void **state) {
 static void help_names_every_key(void **state) {
     (void)state;
     StrBuf help = {0};
-    config_print_help(&help);
+    assert_status_ok(config_print_help("", &help));
     for (int i = 0; i < config_n_keys; i++) {
         char *line = mem_printf("\n  %s: ", config_keys[i].name);
         assert_non_null(strstr(help.text, line));
-        assert_non_null(strstr(help.text, config_keys[i].help));
+        StrBuf wrapped = {0};
+        strbuf_wrap(&wrapped, config_keys[i].help, 6);
+        assert_non_null(strstr(help.text, wrapped.text));
+        strbuf_free(&wrapped);
         free(line);
     }
     assert_non_null(strstr(help.text, "  model.layers: an integer from 1 to 1024; required\n"));
     assert_non_null(strstr(help.text, "\nmodel.rope_scaling\n"));
+    for (const char *line = help.text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1)
+        if (line[0] == ' ' && line[2] == ' ') assert_in_range(end - line, 7, 80);
+    strbuf_free(&help);
+}
+
+static void help_shows_a_section_or_a_key(void **state) {
+    (void)state;
+    StrBuf help = {0};
+    assert_status_ok(config_print_help("model.rope_scaling", &help));
+    assert_non_null(strstr(help.text, "  model.rope_scaling.low: "));
+    assert_null(strstr(help.text, "model.heads"));
+    strbuf_free(&help);
+    assert_status_ok(config_print_help("device", &help));
+    assert_non_null(strstr(help.text, "one of auto, cpu, cuda; default auto\n"));
+    assert_null(strstr(help.text, "run.dir"));
+    strbuf_free(&help);
+    assert_status_fails(config_print_help("modl", &help), ERR_USER,
+                        "there is no key or section modl, did you mean model?");
     strbuf_free(&help);
 }
 
@@ -411,6 +432,7 @@ int main(void) {
         cmocka_unit_test(every_file_of_configs_is_valid),
         cmocka_unit_test(the_documented_file_sets_every_key),
         cmocka_unit_test(help_names_every_key),
+        cmocka_unit_test(help_shows_a_section_or_a_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -185,6 +185,26 @@ void strbuf_json_string(StrBuf *b, const char *s) {
     strbuf_append(b, "\"", 1);
 }
 
+void strbuf_wrap(StrBuf *b, const char *text, int indent) {
+    enum { WIDTH = 80 };
+    size_t line = b->len; /* where the current line begins */
+    while (line > 0 && b->text[line - 1] != '\n') line--;
+    bool first = true; /* word of its line */
+    for (size_t n; *text != '\0'; text += n + (text[n] == ' ')) {
+        n = strcspn(text, " ");
+        size_t column = b->len - line;
+        if (first ? column >= (size_t)indent : column + 1 + n > WIDTH) {
+            strbuf_append(b, "\n", 1);
+            line = b->len;
+            first = true;
+        }
+        int blanks = first ? indent - (int)(b->len - line) : 1;
+        strbuf_printf(b, "%*s%.*s", blanks, "", (int)n, text);
+        first = false;
+    }
+    strbuf_append(b, "\n", 1);
+}
+
 const char *strbuf_text(const StrBuf *b) {
     return b->text != NULL ? b->text : "";
 }

@@ -131,6 +131,9 @@ void strbuf_vprintf(StrBuf *b, const char *fmt, va_list ap);
 void strbuf_append(StrBuf *b, const char *text, size_t len);
 /* Quoted, control characters escaped, what is not UTF-8 as U+FFFD: JSON whatever the bytes are. */
 void strbuf_json_string(StrBuf *b, const char *s);
+/* A text from column `indent` on, in lines of at most 80, and a line break behind it. Starts a new
+ * line where the last one already reaches that column. */
+void strbuf_wrap(StrBuf *b, const char *text, int indent);
 const char *strbuf_text(const StrBuf *b); /* "" when empty */
 void strbuf_free(StrBuf *b);
 

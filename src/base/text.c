@@ -53,3 +53,24 @@ void text_make_printable(char *text, bool keep_lines) {
     }
     *out = '\0';
 }
+
+int text_distance(const char *a, const char *b) {
+    enum { LONGEST = 64 };
+    int na = (int)strlen(a), nb = (int)strlen(b), row[LONGEST + 1];
+    if (na > LONGEST || nb > LONGEST) return LONGEST;
+    int common = na < nb ? na : nb;
+    bool words = strchr(a, '.') == NULL && strchr(b, '.') == NULL;
+    if (words && na != nb && common >= 4 && strncmp(a, b, (size_t)common) == 0) return 1;
+    for (int j = 0; j <= nb; j++) row[j] = j;
+    for (int i = 1; i <= na; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (int j = 1; j <= nb; j++) {
+            int replace = diagonal + (a[i - 1] != b[j - 1]);
+            int other = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
+            diagonal = row[j];
+            row[j] = replace < other ? replace : other;
+        }
+    }
+    return row[nb];
+}

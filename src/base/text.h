@@ -21,4 +21,8 @@ bool text_is_printable(const char *text, size_t len);
  * send a terminal escape sequences. '\n' stays when keep_lines is set. */
 void text_make_printable(char *text, bool keep_lines);
 
+/* Edit distance of two names (insert, delete, replace), for "did you mean"; 1 where one word begins
+ * like the other. Names over 64 bytes are 64 apart. */
+int text_distance(const char *a, const char *b);
+
 #endif

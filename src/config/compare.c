@@ -8,11 +8,6 @@ static bool starts_with(const char *name, const char *prefix) {
     return strncmp(name, prefix, strlen(prefix)) == 0;
 }
 
-static bool is_one_of(const char *name, const char *const *names) {
-    while (*names != NULL && strcmp(name, *names) != 0) names++;
-    return *names != NULL;
-}
-
 /* Do documents matter to attention, positions, loss or the split? */
 static bool uses_eod(const Config *c) {
     return c->data.mask == MASK_DOCUMENT || c->data.reset_positions || c->data.eod_mask_loss ||
@@ -21,20 +16,16 @@ static bool uses_eod(const Config *c) {
 
 /* Of a key that has another value. DIFFERS_KINDS: it does not change results. */
 static ConfigDifference kind_of(const ConfigKey *k, const Config *was, const Config *is) {
-    static const char *const batches[] = {"run.seed", "model.seq_len", NULL};
-    static const char *const course[] = {
-        "run.steps",      "run.on_nonfinite", "run.on_spike", "run.spike_z",
-        "run.spike_norm", "run.max_skips",    "batch.global", NULL};
-    static const char *const none[] = {"model.init_std", "data.val", "data.format", NULL};
-    const char *name = k->name;
-    if (is_one_of(name, none)) return DIFFERS_KINDS;
-    if (strcmp(name, "data.eod") == 0 && !uses_eod(was) && !uses_eod(is)) return DIFFERS_KINDS;
-    if (starts_with(name, "model.rope_scaling.") && was->model.rope_scaling.factor == 1 &&
+    static const ConfigDifference kinds[] = {
+        [AFFECTS_NOTHING] = DIFFERS_KINDS, [AFFECTS_INITIAL_WEIGHTS] = DIFFERS_KINDS,
+        [AFFECTS_MODEL] = DIFFERS_MODEL,   [AFFECTS_BATCHES] = DIFFERS_BATCHES,
+        [AFFECTS_COURSE] = DIFFERS_COURSE, [AFFECTS_LATER_STEPS] = DIFFERS_COURSE};
+    if (k->offset == offsetof(Config, data.eod) && !uses_eod(was) && !uses_eod(is))
+        return DIFFERS_KINDS;
+    if (starts_with(k->name, "model.rope_scaling.") && was->model.rope_scaling.factor == 1 &&
         is->model.rope_scaling.factor == 1)
         return DIFFERS_KINDS;
-    if (is_one_of(name, batches) || starts_with(name, "data.")) return DIFFERS_BATCHES;
-    if (starts_with(name, "model.")) return DIFFERS_MODEL;
-    return is_one_of(name, course) || starts_with(name, "optim.") ? DIFFERS_COURSE : DIFFERS_KINDS;
+    return kinds[k->affects_result];
 }
 
 /* Of data.train only the weights: files, which may be moved, are compared by their contents. */

@@ -122,8 +122,9 @@ void config_print(const Config *c, StrBuf *out);
 void config_print_section(const Config *c, const char *section, StrBuf *out);
 /* As config_print, on one line of JSON (the log head). */
 void config_print_json(const Config *c, StrBuf *out);
-/* `cria config`: every key with type, default, bounds and help. */
-void config_print_help(StrBuf *out);
+/* `cria config`: every key with type, default, bounds and help; of one key or section where `name`
+ * is not "". ERR_USER when there is none of that name. */
+Status config_print_help(const char *name, StrBuf *out);
 /* A line "section.key=value" for every key, to compare two of them. */
 void config_print_lines(const Config *c, StrBuf *out);
 /* CRC-32 over the keys that change results (model, data, batch, optim, seed), for resume checks. */

@@ -15,17 +15,34 @@ typedef enum {
     KEY_SOURCES
 } KeyType;
 
-typedef struct {
+/* What another value of a key changes. */
+typedef enum {
+    AFFECTS_NOTHING,         /* results stay the same: how, where and when they are made */
+    AFFECTS_INITIAL_WEIGHTS, /* and nothing in a run that goes on from a checkpoint */
+    AFFECTS_MODEL,
+    AFFECTS_BATCHES,
+    AFFECTS_COURSE,
+    AFFECTS_LATER_STEPS /* the course, but of no step that both runs have */
+} KeyEffect;
+
+typedef struct ConfigReader ConfigReader;
+typedef struct ConfigKey ConfigKey;
+/* What a valid value of key k demands of other keys; may resolve what is 0 = derived. */
+typedef void ConfigCheck(ConfigReader *r, const ConfigKey *k);
+
+struct ConfigKey {
     const char *name; /* in full: "model.rope_scaling.factor" */
     KeyType type;
     size_t offset;             /* of the field in Config */
     size_t count_offset;       /* KEY_SOURCES: of the int that counts them */
     const char *default_value; /* the default, as one would write it; NULL: the key is required */
     double min, max;           /* numbers: inclusive bounds; strings: of the length in bytes */
-    const char *const
-        *names; /* enum: a name per value, then NULL; int: the name of -1, then NULL */
+    /* enum: a name per value, then NULL; int: the name of -1, then NULL */
+    const char *const *names;
     const char *unit, *help;
-} ConfigKey;
+    KeyEffect affects_result;
+    ConfigCheck *check; /* NULL: none */
+};
 
 enum { CONFIG_KEYS_MAX = 80, CONFIG_LIST_MAX = 40 };
 /* The last integer that a double, and so any JSON reader, holds exactly. */
@@ -67,18 +84,18 @@ typedef struct {
     bool valid;           /* has a value that the table allows */
 } KeyOrigin;
 
-typedef struct {
+struct ConfigReader {
     Config *config;
     const char *name;                  /* of the file */
     KeyOrigin origin[CONFIG_KEYS_MAX]; /* parallel to config_keys */
     int section_line[CONFIG_KEYS_MAX]; /* at a section's first key: the line of its header */
     StrBuf problems;
     int n_problems;
-} ConfigReader;
+};
 
 /* Adds a line to the problems. config_problem_at starts it with where the key was set. */
 void config_problem(ConfigReader *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void config_problem_at(ConfigReader *r, const char *key, const char *fmt, ...)
+void config_problem_at(ConfigReader *r, const ConfigKey *k, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* Likewise with a place in the file, or in an override where that is not NULL; line 0: no line. */
 void config_problem_in(ConfigReader *r, const char *override, int line, const char *fmt, ...)
@@ -91,8 +108,14 @@ bool config_read_file(ConfigReader *r, const char *text, size_t len);
 /* Reads "section.key=value"; the value is YAML, so that lists and quotes work as in the file. */
 void config_read_override(ConfigReader *r, const char *override);
 
-/* Resolves what is 0 = derived, then checks keys against each other. A check whose keys are not all
- * valid is skipped: the cause has been reported already. */
+/* Calls the checks of all valid keys, in the table's order: they check keys against each other and
+ * resolve what is 0 = derived. A check that needs a key that is not valid is skipped: the cause has
+ * been reported already. */
 void config_check_keys(ConfigReader *r);
+ConfigCheck config_check_seed, config_check_steps, config_check_eval_sequences, config_check_hidden,
+    config_check_kv_heads, config_check_head_dim, config_check_rope_scaling, config_check_train,
+    config_check_weights, config_check_split, config_check_order, config_check_eod,
+    config_check_eod_use, config_check_eod_mask_loss, config_check_window, config_check_micro,
+    config_check_backend, config_check_min_lr, config_check_schedule;
 
 #endif

@@ -79,45 +79,60 @@ void config_print_lines(const Config *c, StrBuf *out) {
     }
 }
 
-void config_print_help(StrBuf *out) {
-    strbuf_printf(out, "Keys of a configuration file, and of key=value on the command line.\n"
-                       "The value of key=value is YAML: data.train=a.bin, data.train='[a.bin, "
-                       "b.bin]'.\n");
+/* Is this key the one of that name, or in the section of that name? */
+static bool is_in(const char *key, const char *name) {
+    size_t n = strlen(name);
+    return n == 0 || (strncmp(key, name, n) == 0 && (key[n] == '.' || key[n] == '\0'));
+}
+
+static Status unknown_name(const char *name) {
+    StrBuf nearest = {0};
+    bool near = config_key_nearest(name, &nearest);
+    Status st = status_fail(ERR_USER, "there is no key or section %s%s%s%s", name,
+                            near ? ", did you mean " : "; `cria config` lists them all",
+                            strbuf_text(&nearest), near ? "?" : "");
+    strbuf_free(&nearest);
+    return st;
+}
+
+static void print_key_help(const ConfigKey *k, StrBuf *out) {
+    strbuf_printf(out, "  %s: ", k->name);
+    config_key_expects(k, out);
+    if (k->unit[0] != '\0') strbuf_printf(out, " (%s)", k->unit);
+    if (k->default_value == NULL)
+        strbuf_printf(out, "; required\n");
+    else
+        strbuf_printf(out, "; default %s\n",
+                      k->default_value[0] != '\0' ? k->default_value : "empty");
+    strbuf_wrap(out, k->help, 6);
+}
+
+Status config_print_help(const char *name, StrBuf *out) {
     const char *previous = "";
+    if (name[0] == '\0')
+        strbuf_printf(out, "Keys of a configuration file, and of key=value on the command line.\n"
+                           "The value of key=value is YAML: data.train=a.bin,\n"
+                           "data.train='[a.bin, b.bin]'.\n");
+    else if (config_key_find(name) == NULL && config_section_find(name) < 0)
+        return unknown_name(name);
     for (int i = 0; i < config_n_keys; i++) {
         const ConfigKey *k = &config_keys[i];
+        if (!is_in(k->name, name)) continue;
         size_t n = section_length(k->name);
         if (n != section_length(previous) || strncmp(k->name, previous, n) != 0)
             strbuf_printf(out, "\n%.*s\n", n > 0 ? (int)n - 1 : (int)strlen(k->name), k->name);
-        strbuf_printf(out, "  %s: ", k->name);
-        config_key_expects(k, out);
-        if (k->unit[0] != '\0') strbuf_printf(out, " (%s)", k->unit);
-        if (k->default_value == NULL)
-            strbuf_printf(out, "; required\n");
-        else if (k->default_value[0] == '\0')
-            strbuf_printf(out, "; default empty\n");
-        else
-            strbuf_printf(out, "; default %s\n", k->default_value);
-        strbuf_printf(out, "      %s\n", k->help);
+        print_key_help(k, out);
         previous = k->name;
     }
-}
-
-/* Not hashed: how a result is computed (ranks, backend, micro-batch, memory), what is reported, and
- * where files lie. */
-static bool changes_result(const char *name) {
-    static const char *const prefixes[] = {"run.seed", "model.", "data.", "batch.global", "optim."};
-    if (strcmp(name, "data.val") == 0 || strcmp(name, "data.format") == 0) return false;
-    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
-        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) return true;
-    return false;
+    return OK;
 }
 
 uint32_t config_hash(const Config *c) {
     StrBuf b = {0};
     for (int i = 0; i < config_n_keys; i++) {
         const ConfigKey *k = &config_keys[i];
-        if (!changes_result(k->name)) continue;
+        if (k->affects_result == AFFECTS_NOTHING || k->affects_result == AFFECTS_LATER_STEPS)
+            continue;
         strbuf_printf(&b, "%s", k->name);
         if (k->type == KEY_SOURCES) {
             const DataSource *sources = *(DataSource *const *)config_key_field(k, c);

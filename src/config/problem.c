@@ -29,13 +29,13 @@ void config_problem(ConfigReader *r, const char *fmt, ...) {
     va_end(ap);
 }
 
-void config_problem_at(ConfigReader *r, const char *key, const char *fmt, ...) {
-    const KeyOrigin *o = &r->origin[config_key_find(key) - config_keys];
+void config_problem_at(ConfigReader *r, const ConfigKey *k, const char *fmt, ...) {
+    const KeyOrigin *o = &r->origin[k - config_keys];
     StrBuf place = {0};
     va_list ap;
     va_start(ap, fmt);
     print_place(r, o->override, o->line, &place);
-    strbuf_printf(&place, ": %s", key);
+    strbuf_printf(&place, ": %s", k->name);
     problem_v(r, strbuf_text(&place), fmt, ap);
     va_end(ap);
     strbuf_free(&place);

@@ -20,9 +20,9 @@ typedef struct {
     size_t end;         /* character behind the last event that has a text */
     int depth;          /* lists and mappings that are open */
     bool broken;        /* not YAML: nothing further can be read */
-} Source;
+} YamlText;
 
-static int event_line(const Source *s) {
+static int event_line(const YamlText *s) {
     return (int)s->event.start_mark.line + 1;
 }
 
@@ -31,12 +31,12 @@ static int event_line(const Source *s) {
 
 /* ---- events -------------------------------------------------------------------------------- */
 
-static bool is(const Source *s, yaml_event_type_t type) {
+static bool is(const YamlText *s, yaml_event_type_t type) {
     return !s->broken && s->event.type == type;
 }
 
 /* libyaml gives a byte offset, not a line, for characters that it cannot read. */
-static void report_syntax(Source *s) {
+static void report_syntax(YamlText *s) {
     const yaml_parser_t *p = &s->parser;
     size_t line = p->problem_mark.line + 1, column = p->problem_mark.column + 1;
     if (p->error == YAML_READER_ERROR) {
@@ -55,7 +55,7 @@ static void report_syntax(Source *s) {
 }
 
 /* Anchors, aliases and tags make one text mean another; a config says what it means. */
-static void refuse_features(Source *s) {
+static void refuse_features(YamlText *s) {
     const yaml_event_t *e = &s->event;
     bool anchor = false, tag = false;
     if (e->type == YAML_SCALAR_EVENT) {
@@ -78,7 +78,7 @@ static void refuse_features(Source *s) {
                    "quote the value if it is text");
 }
 
-static void advance(Source *s) {
+static void advance(YamlText *s) {
     if (s->broken) return;
     if (s->event.type >= YAML_ALIAS_EVENT) s->end = s->event.end_mark.index;
     yaml_event_delete(&s->event);
@@ -98,7 +98,7 @@ static void advance(Source *s) {
 }
 
 /* Passes over one value of any shape. */
-static void skip(Source *s) {
+static void skip(YamlText *s) {
     int depth = 0;
     do {
         if (is(s, YAML_MAPPING_START_EVENT) || is(s, YAML_SEQUENCE_START_EVENT)) depth++;
@@ -107,37 +107,37 @@ static void skip(Source *s) {
     } while (depth > 0 && !s->broken);
 }
 
-static const char *scalar_text(const Source *s) {
+static const char *scalar_text(const YamlText *s) {
     return (const char *)s->event.data.scalar.value;
 }
-static size_t scalar_length(const Source *s) {
+static size_t scalar_length(const YamlText *s) {
     return s->event.data.scalar.length;
 }
 /* As the name of a key, which ends at its first NUL. */
-static const char *scalar_name(const Source *s) {
+static const char *scalar_name(const YamlText *s) {
     const char *text = scalar_text(s);
     return strlen(text) == scalar_length(s) ? text : "(with a NUL byte)";
 }
-static bool scalar_is_quoted(const Source *s) {
+static bool scalar_is_quoted(const YamlText *s) {
     return s->event.data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
 }
 
 /* `key:` with nothing after it, or the end of an empty text */
-static bool is_absent(const Source *s) {
+static bool is_absent(const YamlText *s) {
     if (is(s, YAML_NO_EVENT)) return true; /* past the end */
     return is(s, YAML_SCALAR_EVENT) && !scalar_is_quoted(s) && scalar_length(s) == 0;
 }
-static bool is_null(const Source *s) {
+static bool is_null(const YamlText *s) {
     if (is_absent(s)) return true;
     if (!is(s, YAML_SCALAR_EVENT) || scalar_is_quoted(s)) return false;
     return strcmp(scalar_text(s), "~") == 0 || strcmp(scalar_text(s), "null") == 0;
 }
-static bool is_empty(const Source *s) {
+static bool is_empty(const YamlText *s) {
     return is_null(s) || (is(s, YAML_SCALAR_EVENT) && scalar_length(s) == 0);
 }
 
 /* Reports the current value and passes over it: "found 'x', expected EXPECTED". */
-static void refuse_value(Source *s, int line, const char *key, const char *expected) {
+static void refuse_value(YamlText *s, int line, const char *key, const char *expected) {
     StrBuf found = {0};
     if (is(s, YAML_MAPPING_START_EVENT)) {
         strbuf_printf(&found, "a mapping");
@@ -162,7 +162,7 @@ static void add_source(DataSource **list, int *count) {
     (*list)[(*count)++] = (DataSource){.path = mem_strdup("")};
 }
 
-static bool read_path(Source *s, const ConfigKey *k, DataSource *source) {
+static bool read_path(YamlText *s, const ConfigKey *k, DataSource *source) {
     double n = is(s, YAML_SCALAR_EVENT) ? (double)scalar_length(s) : 0;
     if (n < k->min || n > k->max || is_null(s) ||
         !text_is_printable(scalar_text(s), scalar_length(s))) {
@@ -175,7 +175,7 @@ static bool read_path(Source *s, const ConfigKey *k, DataSource *source) {
     return true;
 }
 
-static bool read_weight(Source *s, const ConfigKey *k, DataSource *source) {
+static bool read_weight(YamlText *s, const ConfigKey *k, DataSource *source) {
     if (!is(s, YAML_SCALAR_EVENT) || scalar_is_quoted(s) ||
         !config_number_parse(scalar_text(s), scalar_length(s), &source->weight) ||
         source->weight <= 0) {
@@ -187,7 +187,7 @@ static bool read_weight(Source *s, const ConfigKey *k, DataSource *source) {
 }
 
 /* {path: P, weight: W} */
-static bool read_weighted(Source *s, const ConfigKey *k, DataSource *source) {
+static bool read_weighted(YamlText *s, const ConfigKey *k, DataSource *source) {
     bool valid = true, has_path = false, has_weight = false;
     int line = event_line(s);
     for (advance(s); !s->broken && !is(s, YAML_MAPPING_END_EVENT);) {
@@ -213,7 +213,7 @@ static bool read_weighted(Source *s, const ConfigKey *k, DataSource *source) {
 }
 
 /* A path, or a list of paths and {path, weight}. */
-static bool read_sources(Source *s, const ConfigKey *k, Config *c) {
+static bool read_sources(YamlText *s, const ConfigKey *k, Config *c) {
     DataSource **list = config_key_field(k, c);
     int *count = config_key_count(k, c);
     config_value_free(k, c);
@@ -233,7 +233,7 @@ static bool read_sources(Source *s, const ConfigKey *k, Config *c) {
 }
 
 /* The value of a key, at the current event. */
-static void read_value(Source *s, const ConfigKey *k, int line) {
+static void read_value(YamlText *s, const ConfigKey *k, int line) {
     KeyOrigin *origin = &s->r->origin[k - config_keys];
     Config *c = s->r->config;
     bool mapping = is(s, YAML_MAPPING_START_EVENT);
@@ -258,7 +258,7 @@ static void read_value(Source *s, const ConfigKey *k, int line) {
     strbuf_free(&expected);
 }
 
-static void report_unknown(Source *s, int line, const char *name) {
+static void report_unknown(YamlText *s, int line, const char *name) {
     StrBuf near = {0}, shown = {0};
     config_quote(&shown, name, strlen(name));
     if (s->r->n_problems < CONFIG_LIST_MAX && config_key_nearest(name, &near))
@@ -271,14 +271,14 @@ static void report_unknown(Source *s, int line, const char *name) {
 
 /* ---- a file, an override ------------------------------------------------------------------- */
 
-static void refuse_twice(Source *s, int line, const char *name, int first_line) {
+static void refuse_twice(YamlText *s, int line, const char *name, int first_line) {
     if (first_line == 0) return;
     problem_in(s, line, "%s: found twice, expected once; it is also on line %d", name, first_line);
 }
 
 /* Reads a mapping of keys and sections below `section` ("" at the top). Recursion is as deep as the
  * sections of the table, whatever the file holds. */
-static void read_section(Source *s, const char *section) {
+static void read_section(YamlText *s, const char *section) {
     for (advance(s); !s->broken && !is(s, YAML_MAPPING_END_EVENT);) {
         int line = event_line(s);
         if (!is(s, YAML_SCALAR_EVENT)) {
@@ -310,9 +310,9 @@ static void read_section(Source *s, const char *section) {
     advance(s);
 }
 
-static bool source_open(Source *s, ConfigReader *r, const char *override, const char *text,
-                        size_t len) {
-    *s = (Source){.r = r, .override = override, .text = text, .len = len};
+static bool yaml_open(YamlText *s, ConfigReader *r, const char *override, const char *text,
+                      size_t len) {
+    *s = (YamlText){.r = r, .override = override, .text = text, .len = len};
     if (!yaml_parser_initialize(&s->parser)) {
         problem_in(s, 0, "out of memory");
         return false;
@@ -324,21 +324,21 @@ static bool source_open(Source *s, ConfigReader *r, const char *override, const 
     return true;
 }
 
-static void source_close(Source *s) {
+static void yaml_close(YamlText *s) {
     yaml_event_delete(&s->event);
     yaml_parser_delete(&s->parser);
 }
 
 /* At the end of the first value: nothing may follow. */
-static void expect_end(Source *s) {
+static void expect_end(YamlText *s) {
     advance(s);
     if (is(s, YAML_DOCUMENT_START_EVENT))
         problem_in(s, event_line(s), "found a second document, expected one");
 }
 
 bool config_read_file(ConfigReader *r, const char *text, size_t len) {
-    Source s;
-    if (!source_open(&s, r, NULL, text, len)) return false;
+    YamlText s;
+    if (!yaml_open(&s, r, NULL, text, len)) return false;
     if (is_null(&s)) {
         problem_in(&s, 0, "found nothing, expected keys; `cria config` lists them all");
     } else if (is(&s, YAML_MAPPING_START_EVENT)) {
@@ -348,13 +348,13 @@ bool config_read_file(ConfigReader *r, const char *text, size_t len) {
         refuse_value(&s, event_line(&s), "top level", "a mapping such as `model:`");
     }
     bool whole = !s.broken;
-    source_close(&s);
+    yaml_close(&s);
     return whole;
 }
 
 /* YAML reads what follows '#' as a comment and "---" as the start of a document. In a shell's
  * argument both are meant as text: nothing but blanks may lie around the value. */
-static void refuse_ignored_text(Source *s, size_t begin) {
+static void refuse_ignored_text(YamlText *s, size_t begin) {
     size_t at = 0, ignored = s->len;
     for (size_t i = 0; i < s->len; at++) {
         bool outside = at < begin || at >= s->end;
@@ -374,7 +374,7 @@ static void refuse_ignored_text(Source *s, size_t begin) {
 
 void config_read_override(ConfigReader *r, const char *override) {
     const char *equals = strchr(override, '=');
-    Source s = {.r = r, .override = override};
+    YamlText s = {.r = r, .override = override};
     if (equals == NULL || equals == override) {
         problem_in(&s, 0, "expected section.key=value");
         return;
@@ -389,7 +389,7 @@ void config_read_override(ConfigReader *r, const char *override) {
         report_unknown(&s, 0, name);
     } else if (strpbrk(text, "\r\n") != NULL) {
         problem_in(&s, 0, "found a line break, expected a value on one line");
-    } else if (source_open(&s, r, override, text, strlen(text))) {
+    } else if (yaml_open(&s, r, override, text, strlen(text))) {
         size_t begin = s.event.start_mark.index;
         int problems = r->n_problems;
         if (is_absent(&s)) refuse_ignored_text(&s, 0);
@@ -400,7 +400,7 @@ void config_read_override(ConfigReader *r, const char *override) {
         } else {
             r->origin[k - config_keys] = (KeyOrigin){.override = override};
         }
-        source_close(&s);
+        yaml_close(&s);
     }
     free(name);
 }
