@@ -19,6 +19,7 @@
 #include "cli/plan.h"
 #include "train/stop.h"
 #include "train/train.h"
+#include "base/progress.h"
 #include "health/watchdog.h"
 #include "base/version.h"
 
@@ -117,7 +118,7 @@ static Status load(int argc, char **argv, const Option *options, Config *config)
 
 /* The configuration is read before MPI starts, so that its limits hold from then on. */
 static Status load_run(Arguments *a, Config *config) {
-    watchdog_beat(0, "reading the configuration");
+    progress_beat(0, "reading the configuration");
     CHECK(config_load(config, a->config, a->n_overrides, a->overrides));
     watchdog_set_limit(config->run.watchdog_seconds);
     stop_set_limit(config->run.time_limit_minutes);
@@ -147,11 +148,11 @@ static Status command_train(int argc, char **argv) {
         watchdog_start();
     }
     if (st == OK) st = load_run(&a, &config);
-    watchdog_beat(0, "starting MPI");
+    progress_beat(0, "starting MPI");
     comm_start();
     if (!train.dry_run) stop_install();
     log_init(comm_world_rank(), comm_world_size());
-    watchdog_beat(0, "comparing configurations");
+    progress_beat(0, "comparing configurations");
     st = agree_on_config(st, &config);
     if (st == OK && train.dry_run) {
         StrBuf text = {0};
@@ -346,7 +347,7 @@ static int finish(Status st) {
         output_write(OUTPUT_STDERR, text.text, text.len);
         strbuf_free(&text);
     }
-    watchdog_beat(0, "ending MPI");
+    progress_beat(0, "ending MPI");
     comm_finish();
     watchdog_stop();
     if (st != OK) comm_keep_status();

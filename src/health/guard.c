@@ -2,12 +2,11 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "comm/agree.h"
 #include "health/nonfinite.h"
 
-enum { FEWEST = 20 }; /* steps before anything is a spike */
+enum { MIN_STEPS_FOR_STATS = 20 }; /* before, nothing is a spike */
 
 /* ---- the last steps ------------------------------------------------------------------------- */
 
@@ -22,7 +21,7 @@ static void learn(GuardState *g, const StepNumbers *n) {
 static double deviations_above(const GuardState *g, double loss, double *mean) {
     int64_t n = guard_steps_kept(g);
     double sum = 0, squares = 0;
-    if (n < FEWEST) return 0;
+    if (n < MIN_STEPS_FOR_STATS) return 0;
     for (int64_t i = 0; i < n; i++) sum += g->losses[i];
     *mean = sum / (double)n;
     for (int64_t i = 0; i < n; i++) {
@@ -41,10 +40,11 @@ static double norm_ratio(const GuardState *g, double norm, double *mean) {
         n += g->norms[i] > 0;
     }
     *mean = n > 0 ? sum / (double)n : 0;
-    return n < FEWEST ? 0 : norm / *mean;
+    return n < MIN_STEPS_FOR_STATS ? 0 : norm / *mean;
 }
 
-/* ---- the second run ------------------------------------------------------------------------- */
+/* ---- the step, run again
+ * ------------------------------------------------------------------------- */
 
 static bool is_finite(const StepNumbers *n) {
     return isfinite(n->loss) && isfinite(n->grad_norm);
@@ -144,7 +144,7 @@ static void describe(const GuardRecord *r, bool spike, bool of_loss, StrBuf *out
 /* What was done, in words. */
 static void describe_end(const GuardRecord *r, const GuardState *g, const Config *c,
                          const char *found, StrBuf *out) {
-    bool stops = strcmp(r->kind, "stop") == 0;
+    bool stops = r->outcome == GUARD_STOPPED;
     if (found == NULL)
         strbuf_printf(out,
                       "; run again it was %g, gradient norm %g: a fault of the hardware that "
@@ -159,14 +159,14 @@ static void describe_end(const GuardRecord *r, const GuardState *g, const Config
                       (long long)g->in_a_row, (long long)c->run.max_skips);
 }
 
-static Status react(GuardState *g, Session *s, StepNumbers *n, bool skips, bool *update,
-                    GuardRecord *r, StrBuf *message) {
+static Status react(GuardState *g, Session *s, StepNumbers *n, bool skips, GuardRecord *r,
+                    StrBuf *message) {
     const Config *c = s->config;
     char *found = NULL;
     if (!is_finite(n)) { /* weights that are lost make every step wrong */
         CHECK(nonfinite_weights(s, &found));
         if (found != NULL) {
-            r->kind = "stop";
+            r->outcome = GUARD_STOPPED;
             strbuf_printf(message, "; nothing was written: %s", found);
             free(found);
             return OK;
@@ -177,53 +177,49 @@ static Status react(GuardState *g, Session *s, StepNumbers *n, bool skips, bool 
     r->again_loss = again.loss;
     r->again_norm = again.grad_norm;
     if (skips && found == NULL) {
-        r->kind = "redo";
+        r->outcome = GUARD_RECOMPUTED;
         *n = again;
         learn(g, n);
     } else if (skips && ++g->in_a_row <= c->run.max_skips) {
-        r->kind = "skip";
-        *update = false;
+        r->outcome = GUARD_SKIPPED;
         g->skipped++;
     } else {
-        r->kind = "stop";
+        r->outcome = GUARD_STOPPED;
     }
     describe_end(r, g, c, found, message);
     free(found);
     return OK;
 }
 
-Status guard_step(GuardState *g, Session *s, int64_t step, StepNumbers *n, bool *update,
-                  GuardRecord *record) {
+Status guard_step(GuardState *g, Session *s, int64_t step, StepNumbers *n, GuardRecord *r) {
     const Config *c = s->config;
     bool finite = is_finite(n), spike = finite && is_spike(g, c, n);
-    *update = true;
-    *record = (GuardRecord){.kind = NULL};
+    *r = (GuardRecord){.outcome = finite && !spike ? GUARD_PASSED : GUARD_WARNED,
+                       .step = step + 1,
+                       .loss = n->loss,
+                       .grad_norm = n->grad_norm,
+                       .z = NAN,
+                       .norm_ratio = NAN,
+                       .again_loss = NAN,
+                       .again_norm = NAN,
+                       .first_sample = s->loader.sample_shift + step * c->batch.global,
+                       .samples = c->batch.global};
+    GuardAction action = finite ? c->run.on_spike : c->run.on_nonfinite;
     if (finite && !spike) {
         learn(g, n);
         return OK;
     }
-    *record = (GuardRecord){.kind = "spike",
-                            .step = step + 1,
-                            .loss = n->loss,
-                            .grad_norm = n->grad_norm,
-                            .z = NAN,
-                            .norm_ratio = NAN,
-                            .again_loss = NAN,
-                            .again_norm = NAN,
-                            .first_sample = s->loader.sample_shift + step * c->batch.global,
-                            .samples = c->batch.global};
-    if (spike) record->z = deviations_above(g, n->loss, &record->mean);
-    if (spike) record->norm_ratio = norm_ratio(g, n->grad_norm, &record->norm_mean);
-    GuardAction action = spike ? c->run.on_spike : c->run.on_nonfinite;
+    if (spike) r->z = deviations_above(g, n->loss, &r->mean);
+    if (spike) r->norm_ratio = norm_ratio(g, n->grad_norm, &r->norm_mean);
     StrBuf message = {0};
-    describe(record, spike, spike && is_loss_spike(g, c, n->loss), &message);
+    describe(r, spike, spike && is_loss_spike(g, c, n->loss), &message);
     Status st = OK;
     if (action == GUARD_WARN)
         learn(g, n);
     else
-        st = react(g, s, n, action == GUARD_SKIP, update, record, &message);
-    record->message = message.text;
+        st = react(g, s, n, action == GUARD_SKIP, r, &message);
+    r->message = message.text;
     CHECK(st);
-    if (strcmp(record->kind, "stop") == 0) st = status_fail(ERR_ENV, "%s", record->message);
+    if (r->outcome == GUARD_STOPPED) st = status_fail(ERR_ENV, "%s", r->message);
     return comm_agree(s->comm.host, st);
 }

@@ -8,13 +8,17 @@
 #include "session/guard_state.h"
 #include "session/step.h"
 
-/* For step number `step` (updates and skips before it), whose reduced gradients the optimizer
- * holds. Nothing to find fault with: *update is true and record->kind NULL. Else run.on_nonfinite
- * or run.on_spike say what to do, and the record what was done: "spike"  only told "redo"   the
- * step was run again and the second time was right: *n and the gradients are those now "skip"   it
- * was wrong again: *update is false "stop"   ERR_ENV, agreed, with the message Collective; free
- * the record's message. */
-Status guard_step(GuardState *g, Session *s, int64_t step, StepNumbers *n, bool *update,
-                  GuardRecord *record);
+/* Judges step number `step` (updates and skips before it), whose reduced gradients the optimizer
+ * holds, by its numbers and those of earlier steps. If they are not to be trusted, run.on_nonfinite
+ * or run.on_spike decides, and *r says what was done and why:
+ *
+ *     GUARD_PASSED      nothing was found
+ *     GUARD_WARNED      a spike: reported, nothing else
+ *     GUARD_RECOMPUTED  run again, the step was right: *n and the gradients are those of now
+ *     GUARD_SKIPPED     it was wrong again: the update must be left out
+ *     GUARD_STOPPED     returns ERR_ENV with the message, agreed
+ *
+ * Collective. The caller frees r->message. */
+Status guard_step(GuardState *g, Session *s, int64_t step, StepNumbers *n, GuardRecord *r);
 
 #endif

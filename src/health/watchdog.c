@@ -83,7 +83,7 @@ void watchdog_start(void) {
     pthread_condattr_destroy(&monotonic);
     watchdog.limit = WATCHDOG_SECONDS;
     watchdog.stop = false;
-    watchdog_beat(0, "start");
+    progress_beat(0, "start");
     watchdog.running = pthread_create(&watchdog.thread, NULL, watch, NULL) == 0;
     if (!watchdog.running) log_warn("the watchdog thread could not be started");
 }
@@ -92,10 +92,6 @@ void watchdog_set_limit(double seconds) {
     pthread_mutex_lock(&watchdog.mutex);
     watchdog.limit = seconds;
     pthread_mutex_unlock(&watchdog.mutex);
-}
-
-void watchdog_beat(int64_t step, const char *phase) {
-    progress_beat(step, phase);
 }
 
 void watchdog_stop(void) {

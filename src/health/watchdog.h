@@ -10,8 +10,6 @@
 enum { WATCHDOG_SECONDS = 600 };
 void watchdog_start(void);
 void watchdog_set_limit(double seconds); /* 0: no limit */
-/* Progress: the rank is now in `phase` (a literal) of `step`; 0: before the first one. */
-void watchdog_beat(int64_t step, const char *phase);
 void watchdog_stop(void);
 
 #endif

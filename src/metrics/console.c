@@ -76,10 +76,10 @@ static void console_save(Sink *s, const SaveRecord *r) {
                  r->path, (double)r->bytes / (1024.0 * 1024.0), r->seconds, r->weights_crc);
 }
 
-/* "stop" is reported by the caller. */
+/* A stop is reported by the caller. */
 static void console_guard(Sink *s, const GuardRecord *r) {
     output_print("%s", clear_bar((ConsoleSink *)s));
-    if (strcmp(r->kind, "stop") != 0) log_warn("%s", r->message);
+    if (r->outcome != GUARD_STOPPED) log_warn("%s", r->message);
 }
 
 static void console_free(Sink *s) {
@@ -87,7 +87,8 @@ static void console_free(Sink *s) {
     free(s);
 }
 
-Sink *sink_console_create(void) {
+Status sink_console_open(Sink **s, const SinkRun *run) {
+    (void)run;
     ConsoleSink *c = NEW(ConsoleSink, 1);
     c->sink = (Sink){.step = console_step,
                      .eval = console_eval,
@@ -96,5 +97,6 @@ Sink *sink_console_create(void) {
                      .guard = console_guard,
                      .free = console_free};
     c->terminal = output_is_terminal();
-    return &c->sink;
+    *s = &c->sink;
+    return OK;
 }

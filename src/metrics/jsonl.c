@@ -87,15 +87,22 @@ static void jsonl_save(Sink *s, const SaveRecord *r) {
 }
 
 static void jsonl_guard(Sink *s, const GuardRecord *r) {
+    /* `kind` has its values of before for another version: CHANGELOG.md */
+    static const char *const names[GUARD_OUTCOMES][2] = {
+        [GUARD_WARNED] = {"spike", "warned"},
+        [GUARD_RECOMPUTED] = {"redo", "recomputed"},
+        [GUARD_SKIPPED] = {"skip", "skipped"},
+        [GUARD_STOPPED] = {"stop", "stopped"},
+    };
     StrBuf b = {0};
-    strbuf_printf(&b, "{\"kind\":\"%s\",\"step\":%lld", r->kind, (long long)r->step);
+    strbuf_printf(&b, "{\"kind\":\"%s\",\"step\":%lld", names[r->outcome][0], (long long)r->step);
     number(&b, "loss", r->loss, 17);
     number(&b, "grad_norm", r->grad_norm, 17);
     number(&b, "z", r->z, 5);
     number(&b, "norm_ratio", r->norm_ratio, 5);
     number(&b, "again_loss", r->again_loss, 17);
     number(&b, "again_grad_norm", r->again_norm, 17);
-    strbuf_printf(&b, ",\"samples\":[");
+    strbuf_printf(&b, ",\"outcome\":\"%s\",\"samples\":[", names[r->outcome][1]);
     for (int64_t i = 0; i < r->samples; i++)
         strbuf_printf(&b, "%s%lld", i > 0 ? "," : "", (long long)(r->first_sample + i));
     strbuf_printf(&b, "],\"found\":");
@@ -109,10 +116,13 @@ static void jsonl_free(Sink *s) {
     free(s);
 }
 
-Status sink_jsonl_create(Sink **s, const char *path, const char *head) {
-    bool whole = ends_in_a_line(path);
+Status sink_jsonl_open(Sink **s, const SinkRun *run) {
+    char *path = mem_printf("%s/log.jsonl", run->config->run.dir);
+    bool starts_a_line = ends_in_a_line(path);
     LogFile file;
-    CHECK(log_file_open(&file, path));
+    Status st = log_file_open(&file, path);
+    free(path);
+    CHECK(st);
     JsonlSink *j = NEW(JsonlSink, 1);
     j->sink = (Sink){.step = jsonl_step,
                      .eval = jsonl_eval,
@@ -122,7 +132,7 @@ Status sink_jsonl_create(Sink **s, const char *path, const char *head) {
                      .free = jsonl_free};
     j->file = file;
     StrBuf line = {0};
-    strbuf_printf(&line, "%s%s", whole ? "" : "\n", head);
+    strbuf_printf(&line, "%s%s", starts_a_line ? "" : "\n", run->head);
     put(&j->sink, &line);
     *s = &j->sink;
     return OK;

@@ -1,9 +1,9 @@
-/* sink.h: seam 4, where the numbers of a run go. Rows: console (a line a step), jsonl (log.jsonl,
- * for programs), tensorboard (event files). Only rank 0 has sinks. */
+/* sink.h: where the numbers of a run go. */
 #ifndef CRIA_METRICS_SINK_H
 #define CRIA_METRICS_SINK_H
 
 #include "comm/comm.h"
+#include "config/config.h"
 
 typedef struct {
     int64_t step, steps; /* updates done, updates of the run */
@@ -15,7 +15,7 @@ typedef struct {
     double mem_gib; /* peak device memory of rank 0 */
     double data_ms; /* per step, waited for the loader */
     double eta_seconds;
-    const int64_t *comm_bytes; /* [COMM_KINDS] sent by rank 0 per step */
+    int64_t comm_bytes[COMM_KINDS]; /* sent by rank 0 per step */
     bool has_crc;
     uint32_t weights_crc;
 } StepRecord;
@@ -34,11 +34,20 @@ typedef struct {
     uint32_t weights_crc;
 } SaveRecord;
 
-/* A step that the guard did not let pass (guard.h). */
+/* What the guard (health/guard.h) did about a step: GUARD_PASSED is not recorded. */
+typedef enum {
+    GUARD_PASSED,     /* nothing is wrong */
+    GUARD_WARNED,     /* a spike, which is only reported */
+    GUARD_RECOMPUTED, /* the step was run again, and right then */
+    GUARD_SKIPPED,    /* its update is left out */
+    GUARD_STOPPED,    /* the run ends */
+    GUARD_OUTCOMES
+} GuardOutcome;
+
 typedef struct {
-    const char *kind; /* "spike", "redo", "skip", "stop"; NULL: none */
-    char *message;    /* what was found and done */
-    int64_t step;     /* as in StepRecord */
+    GuardOutcome outcome;
+    char *message; /* what was found and done */
+    int64_t step;  /* as in StepRecord */
     double loss, grad_norm;
     double z, mean; /* of the loss: standard deviations above the mean of the last steps */
     double norm_ratio, norm_mean;  /* of the gradient norm: times that mean */
@@ -47,6 +56,7 @@ typedef struct {
 } GuardRecord;
 
 typedef struct Sink Sink;
+/* A function may be NULL: those records are not wanted. */
 struct FIELDS_BY_NAME Sink {
     void (*step)(Sink *s, const StepRecord *r);
     void (*eval)(Sink *s, const EvalRecord *r);
@@ -58,10 +68,26 @@ struct FIELDS_BY_NAME Sink {
     void (*free)(Sink *s);
 };
 
-Sink *sink_console_create(void);
-/* Appends to PATH; the head record is written as given (one line of JSON). ERR_ENV if it can't. */
-Status sink_jsonl_create(Sink **s, const char *path, const char *head);
-/* A new event file in DIR, with the tags Megatron-LM uses ("lm loss", "learning-rate", ...). */
-Status sink_tensorboard_create(Sink **s, const char *dir);
+/* The run whose records these are. */
+typedef struct {
+    const Config *config;
+    const char *head; /* one line of JSON: configuration, versions, world */
+    int64_t step;     /* updates done before; what earlier logs hold of later steps is abandoned */
+} SinkRun;
+
+/* Every sink, and when there is one: a row defines sink_NAME_open(), which returns ERR_ENV where it
+ * cannot write. A log that cannot be written later on is reported, and no reason to stop. */
+#define SINK_LIST(X)                                                                               \
+    X(console, true)                        /* a line a step */                                    \
+    X(jsonl, config->log.jsonl)             /* run.dir/log.jsonl, for programs */                  \
+    X(tensorboard, config->log.tensorboard) /* event files in run.dir */
+
+#define X(name, wanted) Status sink_##name##_open(Sink **sink, const SinkRun *run);
+SINK_LIST(X)
+#undef X
+
+/* A sink that passes every record on to all that the configuration asks for. run NULL: to none, as
+ * on ranks other than 0. On failure, too, *all is the caller's to free. */
+Status sink_open_all(Sink **all, const SinkRun *run);
 
 #endif

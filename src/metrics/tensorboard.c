@@ -1,7 +1,11 @@
-/* TensorBoard event files without its library: records framed as TFRecord (length, masked CRC-32C
- * of the length, data, masked CRC-32C of the data), each holding one protobuf Event: Event   { 1:
- * double wall_time, 2: int64 step, 3: string file_version, 5: Summary } Summary { 1: repeated Value
- * }    Value { 1: string tag, 2: float simple_value } */
+/* TensorBoard event files without its library, with the tags that Megatron-LM uses. Records are
+ * framed as TFRecord (length, masked CRC-32C of the length, data, masked CRC-32C of the data), each
+ * holds one protobuf Event:
+ *
+ *     Event      { 1: double wall_time, 2: int64 step, 3: string file_version, 5: Summary,
+ *                  7: SessionLog }
+ *     Summary    { 1: repeated Value }    Value { 1: string tag, 2: float simple_value }
+ *     SessionLog { 1: enum status }       START = 1 */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -97,41 +101,39 @@ static void tensorboard_eval(Sink *s, const EvalRecord *r) {
     put_summary(s, r->step, &b);
 }
 
-static void tensorboard_no_save(Sink *s, const SaveRecord *r) {
-    (void)s, (void)r;
-}
-
-static void tensorboard_guard(Sink *s, const GuardRecord *r) {
-    (void)s, (void)r;
-}
-
 static void tensorboard_free(Sink *s) {
     log_file_close(&((TensorboardSink *)s)->file);
     free(s);
 }
 
-Status sink_tensorboard_create(Sink **s, const char *dir) {
+/* A new file. TensorBoard hides what other files of the folder hold of the step of a START event
+ * and of later ones. */
+static void write_start(Sink *s, int64_t step) {
+    static const char version[] = "brain.Event:2", start[] = {1 << 3 | 0, 1};
+    StrBuf first = {0}, second = {0};
+    begin_event(&first, 0);
+    put_bytes(&first, 3, version, strlen(version));
+    write_record(s, &first);
+    begin_event(&second, step);
+    put_bytes(&second, 7, start, sizeof start);
+    write_record(s, &second);
+    strbuf_free(&first);
+    strbuf_free(&second);
+}
+
+Status sink_tensorboard_open(Sink **s, const SinkRun *run) {
     char host[128] = "host";
     gethostname(host, sizeof host - 1);
-    char *path = mem_printf("%s/events.out.tfevents.%lld.%s.%d", dir, (long long)time(NULL), host,
-                            (int)getpid());
+    char *path = mem_printf("%s/events.out.tfevents.%lld.%s.%d", run->config->run.dir,
+                            (long long)time(NULL), host, (int)getpid());
     LogFile file;
     Status st = log_file_open(&file, path);
     free(path);
     CHECK(st);
     TensorboardSink *t = NEW(TensorboardSink, 1);
-    t->sink = (Sink){.step = tensorboard_step,
-                     .eval = tensorboard_eval,
-                     .snapshot = tensorboard_no_save,
-                     .save = tensorboard_no_save,
-                     .guard = tensorboard_guard,
-                     .free = tensorboard_free};
+    t->sink = (Sink){.step = tensorboard_step, .eval = tensorboard_eval, .free = tensorboard_free};
     t->file = file;
-    StrBuf event = {0};
-    begin_event(&event, 0);
-    put_bytes(&event, 3, "brain.Event:2", strlen("brain.Event:2"));
-    write_record(&t->sink, &event);
-    strbuf_free(&event);
+    write_start(&t->sink, run->step + 1);
     *s = &t->sink;
     return OK;
 }

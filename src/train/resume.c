@@ -12,7 +12,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "train/changes.h"
-#include "health/watchdog.h"
+#include "base/progress.h"
 
 void resume_free(Resume *r) {
     free(r->path);
@@ -208,7 +208,7 @@ static Status open_again(const char *path, Checkpoint **ck) {
 static Status open_next(Comm *host, Candidates *a, char **path, Checkpoint **ck, bool *more) {
     *path = NULL;
     *ck = NULL;
-    watchdog_beat(0, "finding the checkpoint");
+    progress_beat(0, "finding the checkpoint");
     CHECK(comm_agree(host, host->rank == 0 ? next_candidate(a, path, ck) : OK));
     int64_t chosen[] = {*path != NULL ? (int64_t)strlen(*path) + 1 : 0, a->named == NULL};
     CHECK(comm_broadcast(host, chosen, 2, DT_I64, 0, NULL));

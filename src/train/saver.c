@@ -10,7 +10,7 @@
 
 #include "base/log.h"
 #include "train/host_memory.h"
-#include "health/watchdog.h"
+#include "base/progress.h"
 
 enum {
     PIECE_BYTES = 32 << 20, /* written between two signs of life; file.c cuts it for its threads */
@@ -25,8 +25,7 @@ typedef enum { IDLE, COPYING, WRITING, PUBLISHING } Phase;
 
 struct Saver {
     Session *s;
-    Sink *const *sinks;
-    int n_sinks;
+    Sink *sink;
     CkptPiece *pieces; /* of this rank, where the optimizer has them */
     int n_pieces;
     int64_t bytes;  /* of them */
@@ -201,7 +200,7 @@ Status saver_save(Saver *v, const TrainState *state, bool wait) {
                  (long long)state->step, (long long)v->record.step);
         CHECK(saver_join(v));
     }
-    watchdog_beat(state->step, "checkpoint");
+    progress_beat(state->step, "checkpoint");
     CHECK(prepare_copy(v, s->config->run.save_async && !wait));
     CHECK(state_begin_save(s, state, &v->file, &v->path));
     v->record =
@@ -224,8 +223,7 @@ Status saver_release(Saver *v) {
     v->record.snapshot_seconds += time_now() - begin;
     v->phase = WRITING;
     start_thread(v);
-    for (int i = 0; i < v->n_sinks && !v->waits; i++)
-        v->sinks[i]->snapshot(v->sinks[i], &v->record);
+    if (!v->waits) v->sink->snapshot(v->sink, &v->record);
     return OK;
 }
 
@@ -236,7 +234,7 @@ bool saver_ready(const Saver *v) {
 static void report(Saver *v) {
     if (v->waits) v->record.snapshot_seconds = v->record.seconds;
     v->record.weights_crc = checkpoint_weights_crc(v->file);
-    for (int i = 0; i < v->n_sinks; i++) v->sinks[i]->save(v->sinks[i], &v->record);
+    v->sink->save(v->sink, &v->record);
 }
 
 /* Pieces are written, on every rank: are there more, on any? */
@@ -273,7 +271,7 @@ Status saver_join(Saver *v) {
             nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
         int64_t sums[] = {saver_ready(v), atomic_load(&v->written)};
         CHECK(comm_all_reduce(v->s->comm.host, sums, 2, DT_I64, COMM_SUM, COMM_KIND_OTHER, NULL));
-        if (sums[1] != seen) watchdog_beat(v->record.step, "checkpoint");
+        if (sums[1] != seen) progress_beat(v->record.step, "checkpoint");
         seen = sums[1];
         if (sums[0] == v->s->world) CHECK(saver_advance(v));
     }
@@ -290,12 +288,11 @@ static Status start_alone(Saver *v) {
     return OK;
 }
 
-Status saver_create(Saver **saver, Session *s, Sink *const *sinks, int n_sinks) {
+Status saver_create(Saver **saver, Session *s, Sink *sink) {
     const Config *c = s->config;
     Saver *v = *saver = NEW(Saver, 1);
     v->s = s;
-    v->sinks = sinks;
-    v->n_sinks = n_sinks;
+    v->sink = sink;
     v->pieces = state_pieces(s, PIECE_BYTES / (int64_t)sizeof(float), &v->n_pieces);
     for (int i = 0; i < v->n_pieces; i++) v->bytes += v->pieces[i].count * (int64_t)sizeof(float);
     CHECK(comm_agree(s->comm.host, start_alone(v)));

@@ -17,8 +17,8 @@
 typedef struct Saver Saver;
 
 /* Removes what an interrupted save left in run.dir and, when checkpoints are planned, allocates the
- * copy, which takes seconds where it is large. Session and sinks are borrowed. Collective. */
-Status saver_create(Saver **saver, Session *s, Sink *const *sinks, int n_sinks);
+ * copy, which takes seconds where it is large. Session and sink are borrowed. Collective. */
+Status saver_create(Saver **saver, Session *s, Sink *sink);
 void saver_free(Saver *v); /* nothing is being written; NULL is fine */
 
 /* Begins a checkpoint of the state as it is (collective); joins an earlier one first. With `wait`

@@ -11,7 +11,7 @@
 
 #include "ckpt/checkpoint_parts.h"
 #include "hf/hf.h"
-#include "health/watchdog.h"
+#include "base/progress.h"
 
 enum { BLOCK_BYTES = 64 << 20 }; /* read at a time */
 static const double ROUND_SECONDS = 1;
@@ -34,7 +34,7 @@ typedef struct {
 static Status end_round(Session *s, Status mine, int64_t left, bool *done) {
     CHECK(comm_agree(s->comm.host, mine));
     CHECK(comm_all_reduce(s->comm.host, &left, 1, DT_I64, COMM_SUM, COMM_KIND_OTHER, NULL));
-    watchdog_beat(0, PHASE);
+    progress_beat(0, PHASE);
     *done = left == 0;
     return OK;
 }
@@ -205,16 +205,16 @@ static Status compare_weights(Session *s, const Checkpoint *ck, uint32_t read, u
 Status state_load(Session *s, Checkpoint *ck, uint32_t *weights_crc) {
     Load l;
     uint32_t read = 0;
-    watchdog_beat(0, PHASE);
+    progress_beat(0, PHASE);
     load_start(&l, s, ck);
     Status st = read_all(&l);
     if (st == OK) st = compare(&l, &read);
     load_end(&l);
     CHECK(st);
-    watchdog_beat(0, PHASE);
+    progress_beat(0, PHASE);
     CHECK(comm_agree(s->comm.host, optimizer_publish(s->optimizer, s->stream)));
     CHECK(optimizer_weights_crc(s->optimizer, s->comm.host, s->stream, weights_crc));
-    watchdog_beat(0, PHASE);
+    progress_beat(0, PHASE);
     CHECK(comm_agree(s->comm.host, compare_weights(s, ck, read, *weights_crc)));
     const char *hf = checkpoint_entry(ck, HF_ENTRY);
     free(s->hf);

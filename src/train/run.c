@@ -1,0 +1,170 @@
+#include "train/run.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/progress.h"
+#include "base/version.h"
+#include "health/agree.h"
+#include "report/run_report.h"
+#include "train/resume.h"
+#include "train/stop.h"
+
+/* ---- logs ------------------------------------------------------------------------------------ */
+
+static void head_text(StrBuf *b, const char *key, const char *text) {
+    strbuf_printf(b, ",\"%s\":", key);
+    if (text != NULL && text[0] != '\0')
+        strbuf_json_string(b, text);
+    else
+        strbuf_printf(b, "null");
+}
+
+static void head_record(const TrainRun *r, const Resume *resume, const char *abandoned, StrBuf *b) {
+    const Session *s = &r->s;
+    strbuf_printf(b, "{\"kind\":\"head\",\"version\":");
+    strbuf_json_string(b, cria_version);
+    strbuf_printf(b, ",\"device\":");
+    strbuf_json_string(b, s->ops->device_name);
+    strbuf_printf(b,
+                  ",\"world\":%d,\"dp\":%d,\"cp\":%d,\"ranks_per_node\":%d,"
+                  "\"parameters\":%lld,\"dataset\":\"%08x\","
+                  "\"config_hash\":\"%08x\",\"step\":%lld",
+                  s->world, s->dp, s->config->parallel.cp, comm_local_size(),
+                  (long long)s->table->n_weights, dataset_fingerprint(s->train_data),
+                  config_hash(s->config), (long long)r->state.step);
+    head_text(b, "resumed", resume->path);
+    head_text(b, "changed", resume->changes);
+    head_text(b, "abandoned", abandoned);
+    strbuf_printf(b, ",\"config\":");
+    config_print_json(s->config, b);
+    strbuf_printf(b, "}");
+}
+
+static Status open_sinks(TrainRun *r, const Resume *resume, const char *abandoned) {
+    StrBuf head = {0};
+    head_record(r, resume, abandoned, &head);
+    const SinkRun run = {.config = r->s.config, .head = strbuf_text(&head), .step = r->state.step};
+    Status st = sink_open_all(&r->sink, &run);
+    strbuf_free(&head);
+    return st;
+}
+
+/* What rank 0 writes before the first step. */
+static Status begin_writing(TrainRun *r, const Resume *resume) {
+    const Config *c = r->s.config;
+    StrBuf abandoned = {0};
+    Status st = resume_take_branch(c, resume, r->state.step, &abandoned);
+    if (st == OK && abandoned.len > 0) {
+        abandoned.text[--abandoned.len] = '\0'; /* the last line's end */
+        for (char *end; (end = strchr(abandoned.text, '\n')) != NULL;) *end = ' ';
+        log_info("abandoned checkpoints of later steps: %s", abandoned.text);
+    }
+    if (st == OK) st = rundir_write_config(c);
+    if (st == OK) st = open_sinks(r, resume, strbuf_text(&abandoned));
+    strbuf_free(&abandoned);
+    return st;
+}
+
+/* ---- open ------------------------------------------------------------------------------------ */
+
+/* Ids beyond the vocabulary mostly show here, while nothing is written yet. */
+static Status check_first_batches(Session *s, int64_t step) {
+    Dataset *data[] = {s->train_data, s->val_data};
+    const int64_t first[] = {step, 0};
+    for (int i = 0; i < 2 && data[i] != NULL; i++) {
+        MicroBatch mb;
+        CHECK(loader_batch(&mb, data[i], &s->loader, first[i], 0));
+        loader_batch_free(&mb, &s->loader);
+    }
+    return OK;
+}
+
+static Status set_weights(TrainRun *r, const char *from, Resume *resume) {
+    Session *s = &r->s;
+    progress_beat(0, "loading or initialising weights");
+    if (from != NULL) CHECK(resume_load(s, from, &r->state, resume));
+    if (resume->path == NULL)
+        return optimizer_init(s->optimizer, (uint64_t)s->config->run.seed, s->stream);
+    r->saved_step = r->state.step;
+    return OK;
+}
+
+static Status start_logs_and_data(TrainRun *r, const Resume *resume) {
+    Session *s = &r->s;
+    Comm *host = s->comm.host;
+    progress_beat(r->state.step, "reading the first batches");
+    CHECK(comm_agree(host, check_first_batches(s, r->state.step)));
+    stop_wait_for_loop();
+    progress_beat(r->state.step, "opening logs and the copy for checkpoints");
+    CHECK(
+        comm_agree(host, s->rank == 0 ? begin_writing(r, resume) : sink_open_all(&r->sink, NULL)));
+    CHECK(saver_create(&r->saver, s, r->sink));
+    return comm_agree(host, loader_create(&r->loader, s->train_data, &s->loader, r->state.step));
+}
+
+static Status open_session(Session *s, const Config *config, const TrainOptions *options) {
+    progress_beat(0, "comparing how ranks were started");
+    CHECK(agree_start(config, options->resume, options->dry_run));
+    progress_beat(0, "opening devices");
+    CHECK(session_open(s, config, NULL));
+    StrBuf text = {0};
+    session_describe(s, &text);
+    log_info("%s", strbuf_text(&text));
+    strbuf_free(&text);
+    return OK;
+}
+
+Status run_open(TrainRun *r, const Config *config, const TrainOptions *options, bool *done) {
+    *r = (TrainRun){.dir.lock = -1, .saved_step = -1};
+    CHECK(open_session(&r->s, config, options));
+    *done = options->dry_run;
+    if (!*done && options->resume != NULL)
+        CHECK(resume_check_named(config, r->s.comm.host, options->resume, done));
+    if (*done) return OK;
+
+    progress_beat(0, "opening run.dir");
+    bool first = r->s.rank == 0;
+    CHECK(comm_agree(r->s.comm.host, first ? rundir_open(&r->dir, config, options->resume) : OK));
+    progress_beat(0, "allocating memory");
+    CHECK(session_start(&r->s));
+    Resume resume = {0};
+    Status st = set_weights(r, options->resume, &resume);
+    *done = st == OK && resume.path != NULL && resume_is_done(config, resume.path, r->state.step);
+    if (st == OK && !*done) st = start_logs_and_data(r, &resume);
+    resume_free(&resume);
+    return st;
+}
+
+/* ---- close ----------------------------------------------------------------------------------- */
+
+/* Ends the job when this rank alone has failed. */
+static void abort_alone(Status st) {
+    if (st == OK || st == ERR_STOPPED || status_is_agreed()) return;
+    log_error("%s", status_message());
+    comm_abort(status_exit_code(st));
+}
+
+/* Completes the checkpoint that is being written. */
+static void join_saver(TrainRun *r, Status failure) {
+    char *message = mem_strdup(status_message());
+    status_clear();
+    Status st = saver_join(r->saver);
+    abort_alone(st);
+    if (st != OK && r->s.rank == 0) log_warn("%s", status_message());
+    status_ignore(st);
+    status_fail(failure, "%s", message);
+    free(message);
+}
+
+void run_close(TrainRun *r, Status st) {
+    abort_alone(st);
+    if (st != OK) join_saver(r, st);
+    progress_beat(r->state.step, "closing data, logs and devices");
+    if (r->sink != NULL) r->sink->free(r->sink);
+    loader_free(r->loader);
+    saver_free(r->saver);
+    session_close(&r->s);
+    rundir_close(&r->dir);
+}

@@ -1,0 +1,569 @@
+/* Sinks: what they write is read back, from a disk that is full for a while, too. */
+#include "test.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "metrics/log_file.h"
+#include "metrics/sink.h"
+
+static char dir[64];
+static Config config;
+
+static int make_dir(void **state) {
+    (void)state;
+    signal(SIGXFSZ,
+           SIG_IGN); /* as main does: a write beyond the limit then fails, like on a full disk */
+    snprintf(dir, sizeof dir, "/tmp/cria-test-sinks.XXXXXX");
+    config = (Config){.run.dir = dir};
+    return mkdtemp(dir) == NULL;
+}
+static int remove_dir(void **state) {
+    (void)state;
+    char command[80];
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    return system(command);
+}
+
+static void limit_files(rlim_t bytes) {
+    struct rlimit limit;
+    getrlimit(RLIMIT_FSIZE, &limit);
+    limit.rlim_cur = bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static StrBuf read_file(const char *path) {
+    StrBuf text = {0};
+    char part[4096];
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    for (size_t n; (n = fread(part, 1, sizeof part, f)) > 0;) strbuf_append(&text, part, n);
+    fclose(f);
+    return text;
+}
+
+static StrBuf read_log(void) {
+    char *path = mem_printf("%s/log.jsonl", dir);
+    StrBuf text = read_file(path);
+    free(path);
+    return text;
+}
+
+/* What the process writes to a descriptor between begin and end: less than a pipe holds. */
+static int captured, kept, reader;
+
+static void capture_begin(int fd) {
+    int ends[2];
+    captured = fd;
+    kept = dup(fd);
+    assert_true(kept >= 0 && pipe(ends) == 0 && dup2(ends[1], fd) == fd);
+    close(ends[1]);
+    reader = ends[0];
+}
+
+static StrBuf capture_end(void) {
+    StrBuf text = {0};
+    char part[4096];
+    dup2(kept, captured);
+    close(kept);
+    for (ssize_t n; (n = read(reader, part, sizeof part)) > 0;)
+        strbuf_append(&text, part, (size_t)n);
+    close(reader);
+    return text;
+}
+
+static int count(const char *text, const char *part) {
+    int n = 0;
+    for (const char *at = text; (at = strstr(at, part)) != NULL; at++) n++;
+    return n;
+}
+
+static Sink *open_sinks(const char *head, int64_t step) {
+    Sink *all;
+    const SinkRun run = {.config = &config, .head = head, .step = step};
+    assert_status_ok(sink_open_all(&all, &run));
+    return all;
+}
+
+static const StepRecord a_step = {.step = 3,
+                                  .steps = 6,
+                                  .loss = 2.5,
+                                  .grad_norm = NAN,
+                                  .lr = 1e-3,
+                                  .tokens = 4096,
+                                  .ms = 250,
+                                  .tok_s = 16384,
+                                  .tok_s_gpu = 8192,
+                                  .tflops_gpu = 1.5,
+                                  .mem_gib = 0.25,
+                                  .eta_seconds = 3700,
+                                  .has_crc = true,
+                                  .weights_crc = 0xabc};
+static const EvalRecord an_eval = {.step = 3, .loss = 2.75, .tokens = 512};
+static const SaveRecord a_save = {.step = 3,
+                                  .path = "a \"quoted\" path",
+                                  .bytes = 1 << 20,
+                                  .snapshot_seconds = 0.125,
+                                  .seconds = 0.5,
+                                  .weights_crc = 0xdef};
+
+static void write_records(Sink *all) {
+    char message[] = "step 3: it went wrong";
+    all->step(all, &a_step);
+    all->eval(all, &an_eval);
+    all->snapshot(all, &a_save);
+    all->save(all, &a_save);
+    for (GuardOutcome outcome = GUARD_WARNED; outcome < GUARD_OUTCOMES; outcome++) {
+        const GuardRecord r = {.outcome = outcome,
+                               .message = message,
+                               .step = 3,
+                               .loss = INFINITY,
+                               .z = NAN,
+                               .first_sample = 7,
+                               .samples = 2};
+        all->guard(all, &r);
+    }
+}
+
+/* ---- the list -------------------------------------------------------------------------------- */
+
+static int count_files(void) {
+    DIR *d = opendir(dir);
+    int n = 0;
+    for (struct dirent *e; (e = readdir(d)) != NULL;) n += e->d_name[0] != '.';
+    closedir(d);
+    return n;
+}
+
+static void only_what_is_configured_is_opened(void **state) {
+    (void)state;
+    Sink *all;
+    capture_begin(STDOUT_FILENO);
+    assert_status_ok(sink_open_all(&all, NULL)); /* as on ranks that write nothing */
+    write_records(all);
+    all->free(all);
+    StrBuf text = capture_end();
+    assert_int_equal(text.len, 0);
+    assert_int_equal(count_files(), 0);
+
+    capture_begin(STDOUT_FILENO);
+    all = open_sinks("{}", 0); /* neither log.jsonl nor log.tensorboard */
+    all->step(all, &a_step);
+    all->free(all);
+    text = capture_end();
+    assert_true(text.len > 0);
+    assert_int_equal(count_files(), 0);
+    strbuf_free(&text);
+
+    config.log.jsonl = config.log.tensorboard = true;
+    capture_begin(STDOUT_FILENO);
+    all = open_sinks("{}", 0);
+    all->free(all);
+    text = capture_end();
+    assert_int_equal(count_files(), 2);
+    strbuf_free(&text);
+}
+
+static void a_log_that_cannot_be_opened_is_an_error(void **state) {
+    (void)state;
+    Sink *all;
+    config.log.jsonl = true;
+    config.run.dir = (char *)(uintptr_t) "/nowhere";
+    const SinkRun run = {.config = &config, .head = "{}"};
+    assert_status_fails(sink_open_all(&all, &run), ERR_ENV,
+                        "cannot write the log /nowhere/log.jsonl: ");
+    all->free(all);
+}
+
+/* ---- console --------------------------------------------------------------------------------- */
+
+static void the_console_gets_a_line_a_record(void **state) {
+    (void)state;
+    Sink *all = open_sinks("{}", 0);
+    capture_begin(STDOUT_FILENO);
+    write_records(all);
+    all->free(all);
+    StrBuf text = capture_end();
+    assert_string_equal(strbuf_text(&text),
+                        "step 3/6 | loss  2.5000 | norm     nan | lr 1.00e-03 |   250.0 ms | 16384 "
+                        "tok/s | 8192 tok/s/gpu | 0.25 GiB | eta 1h01m\n"
+                        "eval at step 3 | loss 2.7500 over 512 held-out tokens\n"
+                        "snapshot of step 3 | training waited 0.125 s\n"
+                        "saved a \"quoted\" path | 1.0 MiB in 0.50 s | weights 00000def\n");
+    strbuf_free(&text);
+}
+
+/* The error that ends a run is printed where it ends. */
+static void the_console_warns_of_steps_that_do_not_end_the_run(void **state) {
+    (void)state;
+    Sink *all = open_sinks("{}", 0);
+    capture_begin(STDERR_FILENO);
+    write_records(all);
+    all->free(all);
+    StrBuf text = capture_end();
+    assert_int_equal(count(strbuf_text(&text), "warning: step 3: it went wrong\n"),
+                     GUARD_OUTCOMES - 2);
+    strbuf_free(&text);
+}
+
+/* ---- log.jsonl ------------------------------------------------------------------------------- */
+
+/* Every line is one object; returns how many there are. */
+static int check_lines(const StrBuf *text) {
+    int n = 0;
+    for (const char *at = strbuf_text(text); *at != '\0'; n++) {
+        size_t len = strcspn(at, "\n");
+        Json j;
+        json_start(&j, at, (int64_t)len);
+        assert_int_equal(json_peek(&j), '{');
+        json_skip(&j);
+        json_end(&j);
+        assert_null(j.error);
+        assert_int_equal(at[len], '\n');
+        at += len + 1;
+    }
+    return n;
+}
+
+static void the_log_holds_an_object_a_line(void **state) {
+    (void)state;
+    config.log.jsonl = true;
+    Sink *all = open_sinks("{\"kind\":\"head\"}", 0);
+    write_records(all);
+    all->free(all);
+    StrBuf text = read_log();
+    const char *log = strbuf_text(&text);
+    assert_int_equal(check_lines(&text), 1 + 4 + GUARD_OUTCOMES - 1);
+    assert_int_equal(strncmp(log, "{\"kind\":\"head\"}\n", 16), 0);
+    static const char *const parts[] = {
+        "{\"kind\":\"step\",\"step\":3,\"loss\":2.5,\"grad_norm\":null,\"lr\":0.001,",
+        "\"mfu\":null,", /* of an unknown device */
+        "\"weights_crc\":\"00000abc\"}\n",
+        "{\"kind\":\"eval\",\"step\":3,\"loss\":2.75,\"tokens\":512}\n",
+        "{\"kind\":\"snapshot\",\"step\":3,\"seconds\":0.125}\n",
+        "{\"kind\":\"save\",\"step\":3,\"path\":\"a \\\"quoted\\\" path\",\"bytes\":1048576,",
+        "{\"kind\":\"spike\",\"step\":3,\"loss\":null,", /* the names of before */
+        "{\"kind\":\"redo\",\"step\":3,",
+        "{\"kind\":\"skip\",\"step\":3,",
+        "{\"kind\":\"stop\",\"step\":3,",
+        "\"outcome\":\"warned\",",
+        "\"outcome\":\"recomputed\",",
+        "\"outcome\":\"skipped\",",
+        "\"outcome\":\"stopped\",\"samples\":[7,8],\"found\":\"step 3: it went wrong\"}\n",
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (strstr(log, parts[i]) == NULL) fail_msg("'%s' is not in %s", parts[i], log);
+    strbuf_free(&text);
+}
+
+static void a_resumed_run_appends_behind_a_line_that_was_cut(void **state) {
+    (void)state;
+    config.log.jsonl = true;
+    char *path = mem_printf("%s/log.jsonl", dir);
+    FILE *f = fopen(path, "w");
+    fputs("{\"kind\":\"head\"}\n{\"kind\":\"st", f); /* a job was killed here */
+    fclose(f);
+    free(path);
+    Sink *all = open_sinks("{\"kind\":\"head\",\"step\":2}", 2);
+    all->eval(all, &an_eval);
+    all->free(all);
+    all = open_sinks("{\"kind\":\"head\",\"step\":3}", 3);
+    all->free(all);
+    StrBuf text = read_log();
+    assert_string_equal(strbuf_text(&text),
+                        "{\"kind\":\"head\"}\n{\"kind\":\"st\n{\"kind\":\"head\",\"step\":2}\n"
+                        "{\"kind\":\"eval\",\"step\":3,\"loss\":2.75,\"tokens\":512}\n"
+                        "{\"kind\":\"head\",\"step\":3}\n");
+    strbuf_free(&text);
+}
+
+static void a_full_disk_is_reported_once_and_leaves_whole_lines(void **state) {
+    (void)state;
+    config.log.jsonl = true;
+    Sink *all = open_sinks("{\"kind\":\"head\"}", 0);
+    limit_files(100);
+    capture_begin(STDERR_FILENO);
+    for (int i = 0; i < 5; i++) all->save(all, &a_save); /* longer than 100 bytes */
+    StrBuf told = capture_end();
+    limit_files(RLIM_INFINITY);
+    all->eval(all, &an_eval);
+    all->free(all);
+    assert_int_equal(count(strbuf_text(&told), "log.jsonl cannot be written and lacks records from "
+                                               "here on: File too large\n"),
+                     1);
+    strbuf_free(&told);
+    StrBuf text = read_log();
+    assert_string_equal(strbuf_text(&text),
+                        "{\"kind\":\"head\"}\n"
+                        "{\"kind\":\"eval\",\"step\":3,\"loss\":2.75,\"tokens\":512}\n");
+    strbuf_free(&text);
+}
+
+static void torn_records_are_taken_back(void **state) {
+    (void)state;
+    char *path = mem_printf("%s/log", dir);
+    LogFile f;
+    assert_status_ok(log_file_open(&f, path));
+    log_file_append(&f, "one\n", 4);
+    limit_files(10);
+    log_file_append(&f, "second\n", 7);
+    assert_true(f.failed);
+    log_file_append(&f, "third\n", 6);
+    log_file_append(&f, "fourth\n", 7);
+    limit_files(RLIM_INFINITY);
+    log_file_append(&f, "five\n", 5);
+    assert_false(f.failed);
+    log_file_close(&f);
+    assert_status_ok(log_file_open(&f, path)); /* goes on behind what is there */
+    log_file_append(&f, "six\n", 4);
+    log_file_close(&f);
+    StrBuf text = read_file(path);
+    assert_string_equal(strbuf_text(&text), "one\nthird\nfive\nsix\n");
+    strbuf_free(&text);
+    free(path);
+}
+
+/* ---- TensorBoard ----------------------------------------------------------------------------- */
+
+/* CRC-32C by its definition, a remainder of polynomials, bit by bit from the front: not the
+ * reflected form that the sink computes. */
+static uint32_t crc32c(const void *data, size_t n) {
+    const unsigned char *bytes = data;
+    uint32_t rest = 0xffffffffu, reflected = 0;
+    for (size_t i = 0; i < n; i++)
+        for (int bit = 0; bit < 8; bit++) {
+            uint32_t in = (bytes[i] >> bit & 1u) ^ rest >> 31;
+            rest = rest << 1 ^ (in ? 0x1edc6f41u : 0);
+        }
+    for (int bit = 0; bit < 32; bit++) reflected |= (rest >> bit & 1u) << (31 - bit);
+    return ~reflected;
+}
+
+static uint32_t masked(uint32_t crc) {
+    return (crc >> 15 | crc << 17) + 0xa282ead8u;
+}
+
+/* An Event of one record: what the tests look at. */
+typedef struct {
+    double wall;
+    int64_t step;
+    bool starts;      /* has a SessionLog with status START */
+    char version[32]; /* of the file */
+    int n;            /* values of the summary */
+    char tags[8][32];
+    float values[8];
+} TbEvent;
+
+typedef struct {
+    const unsigned char *at, *end;
+} Bytes;
+
+static uint64_t read_varint(Bytes *b) {
+    uint64_t x = 0;
+    for (int shift = 0;; shift += 7) {
+        assert_true(b->at < b->end && shift < 64);
+        x |= (uint64_t)(*b->at & 127) << shift;
+        if ((*b->at++ & 128) == 0) return x;
+    }
+}
+
+static void read_fixed(Bytes *b, void *out, size_t n) {
+    assert_true((size_t)(b->end - b->at) >= n);
+    memcpy(out, b->at, n);
+    b->at += n;
+}
+
+static Bytes read_part(Bytes *b) {
+    uint64_t n = read_varint(b);
+    assert_true((uint64_t)(b->end - b->at) >= n);
+    Bytes part = {b->at, b->at + n};
+    b->at = part.end;
+    return part;
+}
+
+static void read_text(Bytes *b, char *out, size_t size) {
+    Bytes part = read_part(b);
+    snprintf(out, size, "%.*s", (int)(part.end - part.at), (const char *)part.at);
+}
+
+static void read_value(Bytes b, TbEvent *e) {
+    assert_true(e->n < 8);
+    assert_int_equal(read_varint(&b), 1 << 3 | 2);
+    read_text(&b, e->tags[e->n], sizeof e->tags[0]);
+    assert_int_equal(read_varint(&b), 2 << 3 | 5);
+    read_fixed(&b, &e->values[e->n++], sizeof(float));
+    assert_ptr_equal(b.at, b.end);
+}
+
+static TbEvent read_event(Bytes b) {
+    TbEvent e = {0};
+    while (b.at < b.end) switch (read_varint(&b)) {
+        case 1 << 3 | 1:
+            read_fixed(&b, &e.wall, sizeof e.wall);
+            break;
+        case 2 << 3 | 0:
+            e.step = (int64_t)read_varint(&b);
+            break;
+        case 3 << 3 | 2:
+            read_text(&b, e.version, sizeof e.version);
+            break;
+        case 5 << 3 | 2:
+            for (Bytes summary = read_part(&b); summary.at < summary.end;) {
+                assert_int_equal(read_varint(&summary), 1 << 3 | 2);
+                read_value(read_part(&summary), &e);
+            }
+            break;
+        case 7 << 3 | 2: {
+            Bytes log = read_part(&b);
+            assert_int_equal(read_varint(&log), 1 << 3 | 0);
+            e.starts = read_varint(&log) == 1;
+            break;
+        }
+        default:
+            fail_msg("a field that no Event has");
+        }
+    return e;
+}
+
+/* Of the only event file, which is deleted with `done`. */
+static int read_events(TbEvent *events, int most, bool done) {
+    DIR *d = opendir(dir);
+    char *path = NULL;
+    for (struct dirent *e; (e = readdir(d)) != NULL;)
+        if (strncmp(e->d_name, "events.out.tfevents.", 20) == 0) {
+            assert_null(path);
+            path = mem_printf("%s/%s", dir, e->d_name);
+        }
+    closedir(d);
+    assert_non_null(path);
+    StrBuf text = read_file(path);
+    Bytes b = {(const unsigned char *)text.text, (const unsigned char *)text.text + text.len};
+    int n = 0;
+    for (; b.at < b.end; n++) {
+        uint64_t size;
+        uint32_t crc;
+        const unsigned char *begin = b.at;
+        read_fixed(&b, &size, sizeof size);
+        read_fixed(&b, &crc, sizeof crc);
+        assert_int_equal(crc, masked(crc32c(begin, sizeof size)));
+        assert_true(size <= (uint64_t)(b.end - b.at) && n < most);
+        Bytes event = {b.at, b.at + size};
+        b.at = event.end;
+        read_fixed(&b, &crc, sizeof crc);
+        assert_int_equal(crc, masked(crc32c(event.at, size)));
+        events[n] = read_event(event);
+    }
+    strbuf_free(&text);
+    if (done) unlink(path);
+    free(path);
+    return n;
+}
+
+static void check_value(const TbEvent *e, const char *tag, float value) {
+    for (int i = 0; i < e->n; i++)
+        if (strcmp(e->tags[i], tag) == 0) {
+            assert_true(e->values[i] == value || (isnan(e->values[i]) && isnan(value)));
+            return;
+        }
+    fail_msg("no value '%s'", tag);
+}
+
+static void events_are_framed_as_tensorboard_reads_them(void **state) {
+    (void)state;
+    assert_int_equal(crc32c("123456789", 9), 0xe3069283u); /* the check value of CRC-32C */
+    TbEvent events[8];
+    config.log.tensorboard = true;
+    Sink *all = open_sinks("{}", 0);
+    write_records(all);
+    all->free(all);
+    assert_int_equal(read_events(events, 8, true), 4);
+    assert_string_equal(events[0].version, "brain.Event:2");
+    assert_true(events[0].wall > 1.6e9);
+    assert_true(events[1].starts);
+    assert_int_equal(events[1].step, 1);
+    assert_int_equal(events[2].step, 3);
+    assert_int_equal(events[2].n, 6);
+    check_value(&events[2], "lm loss", 2.5f);
+    check_value(&events[2], "grad-norm", NAN);
+    check_value(&events[2], "learning-rate", 1e-3f);
+    check_value(&events[2], "iteration-time", 0.25f);
+    check_value(&events[2], "throughput", 1.5f);
+    check_value(&events[2], "tokens-per-second", 16384);
+    assert_int_equal(events[3].n, 1);
+    check_value(&events[3], "lm loss validation", 2.75f);
+}
+
+/* TensorBoard hides events of the step of a START event and of later ones that it has read before
+ * (data_ingester and event_accumulator, "purge orphaned data"). */
+static void a_resumed_run_cuts_later_events(void **state) {
+    (void)state;
+    TbEvent first[8], second[8];
+    int64_t shown[8];
+    int n_shown = 0;
+    config.log.tensorboard = true;
+    StepRecord r = a_step;
+    Sink *all = open_sinks("{}", 0);
+    for (r.step = 1; r.step <= 4; r.step++) all->step(all, &r);
+    all->free(all);
+    int n = read_events(first, 8, true);
+    all = open_sinks("{}", 2); /* from the checkpoint of step 2 */
+    for (r.step = 3; r.step <= 5; r.step++) all->step(all, &r);
+    all->free(all);
+    int m = read_events(second, 8, true);
+    for (int i = 0; i < n + m; i++) {
+        const TbEvent *e = i < n ? &first[i] : &second[i - n];
+        while (e->starts && n_shown > 0 && shown[n_shown - 1] >= e->step) n_shown--;
+        if (e->n > 0) shown[n_shown++] = e->step;
+    }
+    assert_int_equal(n_shown, 5);
+    for (int i = 0; i < 5; i++) assert_int_equal(shown[i], i + 1);
+}
+
+static void events_can_be_read_after_a_full_disk(void **state) {
+    (void)state;
+    TbEvent events[8];
+    config.log.tensorboard = true;
+    StepRecord r = {.step = 1, .loss = 2};
+    Sink *all = open_sinks("{}", 0);
+    all->step(all, &r);
+    assert_int_equal(read_events(events, 8, false), 3);
+    limit_files(300);
+    capture_begin(STDERR_FILENO);
+    for (r.step = 2; r.step < 9; r.step++) all->step(all, &r);
+    StrBuf told = capture_end();
+    assert_int_equal(count(strbuf_text(&told), "cannot be written and lacks records"), 1);
+    strbuf_free(&told);
+    int n = read_events(events, 8, false);
+    assert_true(n < 5);
+    limit_files(RLIM_INFINITY);
+    for (; r.step < 12; r.step++) all->step(all, &r);
+    all->free(all);
+    assert_int_equal(read_events(events, 8, true), n + 3);
+    assert_int_equal(events[n + 2].step, 11);
+}
+
+#define CASE(test) cmocka_unit_test_setup_teardown(test, make_dir, remove_dir)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        CASE(only_what_is_configured_is_opened),
+        CASE(a_log_that_cannot_be_opened_is_an_error),
+        CASE(the_console_gets_a_line_a_record),
+        CASE(the_console_warns_of_steps_that_do_not_end_the_run),
+        CASE(the_log_holds_an_object_a_line),
+        CASE(a_resumed_run_appends_behind_a_line_that_was_cut),
+        CASE(a_full_disk_is_reported_once_and_leaves_whole_lines),
+        CASE(torn_records_are_taken_back),
+        CASE(events_are_framed_as_tensorboard_reads_them),
+        CASE(a_resumed_run_cuts_later_events),
+        CASE(events_can_be_read_after_a_full_disk),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
