@@ -12,9 +12,9 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "ckpt/checkpoint.h"
 #include "base/file.h"
 #include "hf/shards.h"
+#include "hf/source.h"
 #include "base/log.h"
 #include "model/params.h"
 
@@ -22,11 +22,7 @@ enum { BLOCK = 1 << 20 }; /* weights in memory at a time */
 
 typedef struct {
     const HfExportOptions *o;
-    Checkpoint *ck;
-    const char *path; /* of the checkpoint */
-    Config config;
-    HfExtra extra; /* resolved */
-    ParamTable *table;
+    ModelSource from;
     HfShards shards;
     int64_t bytes; /* of all tensors */
     char *dir;     /* without slashes at its end */
@@ -129,9 +125,9 @@ static int by_name(const void *a, const void *b) {
 /* The tensors of a file; their names are the table's. free(*list) */
 static int list_shard(const Export *e, int shard, SafeTensor **list) {
     int n = 0;
-    *list = NEW(SafeTensor, e->table->n_params);
-    for (int i = 0; i < e->table->n_params; i++) {
-        Param *p = &e->table->params[i];
+    *list = NEW(SafeTensor, e->from.table->n_params);
+    for (int i = 0; i < e->from.table->n_params; i++) {
+        Param *p = &e->from.table->params[i];
         if (e->shards.of[i] == shard)
             (*list)[n++] = (SafeTensor){.name = p->name,
                                         .dtype = e->o->dtype,
@@ -168,7 +164,7 @@ static Status write_tensor(const Export *e, const SafeTensor *t, const char *fil
         int64_t n = i64_min(BLOCK, count - begin);
         const void *data = e->block;
         uint32_t part;
-        CHECK(checkpoint_read_crc(e->ck, t->name, begin, n, e->block, &part));
+        CHECK(checkpoint_read_crc(e->from.ck, t->name, begin, n, e->block, &part));
         crc = crc32_combine(crc, part, n * (int64_t)sizeof *e->block);
         if (t->dtype == DT_BF16) {
             for (int64_t i = 0; i < n; i++) e->rounded[i] = round_bf16(e->block[i]);
@@ -177,15 +173,15 @@ static Status write_tensor(const Export *e, const SafeTensor *t, const char *fil
         int error = file_write_at(fd, data, n * size, at + begin * size);
         if (error != 0) return write_fail(e, file, error);
     }
-    const SafeTensor *from = safetensors_find(checkpoint_file(e->ck), t->name);
-    Status st = checkpoint_check_crc(e->ck, from, (uint32_t)crc);
+    const SafeTensor *from = safetensors_find(checkpoint_file(e->from.ck), t->name);
+    Status st = checkpoint_check_crc(e->from.ck, from, (uint32_t)crc);
     if (st == OK) return OK;
     status_ignore(st);
     return status_fail(
         ERR_ENV,
         "cannot export to %s: a second read of tensor %s of %s gave other bytes than "
         "the first: memory or storage is faulty",
-        e->dir, t->name, e->path);
+        e->dir, t->name, e->from.path);
 }
 
 static Status write_shard(const Export *e, int shard) {
@@ -207,7 +203,7 @@ static Status write_shard(const Export *e, int shard) {
 }
 
 static Status write_index(const Export *e) {
-    const ParamTable *t = e->table;
+    const ParamTable *t = e->from.table;
     HfIndex index = {.places = NEW(SafeEntry, t->n_params)};
     StrBuf text = {0};
     SafeTensor *all = NEW(SafeTensor, t->n_params);
@@ -226,8 +222,8 @@ static Status write_index(const Export *e) {
 }
 
 static Status write_weights(Export *e) {
-    e->bytes = e->table->n_weights * dtype_bytes(e->o->dtype);
-    e->shards = hf_shards_assign(e->table, e->o->dtype, e->o->shard_bytes);
+    e->bytes = e->from.table->n_weights * dtype_bytes(e->o->dtype);
+    e->shards = hf_shards_assign(e->from.table, e->o->dtype, e->o->shard_bytes);
     e->block = NEW(float, BLOCK);
     e->rounded = NEW(uint16_t, BLOCK);
     for (int i = 0; i < e->shards.n; i++) CHECK(write_shard(e, i));
@@ -238,8 +234,8 @@ static Status write_weights(Export *e) {
 
 static Status write_configs(const Export *e) {
     StrBuf model = {0}, generation = {0};
-    hf_config_print(&e->config, &e->extra, e->o->dtype, &model);
-    hf_generation_print(&e->extra, &generation);
+    hf_config_print(&e->from.config, &e->from.extra, e->o->dtype, &model);
+    hf_generation_print(&e->from.extra, &generation);
     Status st = write_text(e, "config.json", &model);
     if (st == OK) st = write_text(e, "generation_config.json", &generation);
     strbuf_free(&model);
@@ -288,7 +284,7 @@ static Status write_tokenizer_config(const Export *e, const char *folder, const 
         if (!copied[k] || (i == 2 && !copied[k + 1])) continue; /* vocab.json needs merges.txt */
         char *path = mem_printf("%s/%s", folder, sources[i]);
         StrBuf text = {0};
-        Status st = hf_tokenizer_config(path, &e->extra, e->config.model.vocab, &text);
+        Status st = hf_tokenizer_config(path, &e->from.extra, e->from.config.model.vocab, &text);
         if (st == OK && text.len > 0) st = write_text(e, tokenizer_files[0], &text);
         strbuf_free(&text);
         free(path);
@@ -326,29 +322,10 @@ static Status copy_tokenizer(const Export *e) {
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
-static Status check_tensor(const Export *e, const Param *p) {
-    const SafeTensor *t = safetensors_find(checkpoint_file(e->ck), p->name);
-    if (t != NULL && t->dtype == DT_F32 && t->ndim == p->ndim && t->shape[0] == p->rows &&
-        (p->ndim == 1 || t->shape[1] == p->cols))
-        return OK;
-    return status_fail(ERR_USER, "%s: its configuration and its tensor %s do not agree", e->path,
-                       p->name);
-}
-
-static Status open_checkpoint(Export *e) {
-    CHECK(checkpoint_open(&e->ck, e->path));
-    const char *text = checkpoint_entry(e->ck, "cria.config");
-    if (text == NULL)
-        return status_fail(
-            ERR_USER, "%s holds no configuration: it is not a checkpoint that cria wrote", e->path);
-    CHECK(checkpoint_verify(e->ck));
-    CHECK(config_parse(&e->config, e->path, text, strlen(text), 0, NULL));
-    HfExtra kept;
-    CHECK(hf_extra_parse(&kept, e->path, checkpoint_entry(e->ck, HF_ENTRY)));
-    e->extra = hf_extra_resolve(&kept, &e->config);
-    e->table = param_table_create(&e->config.model, 1);
-    for (int i = 0; i < e->table->n_params; i++) CHECK(check_tensor(e, &e->table->params[i]));
-    const ModelConfig *m = &e->config.model;
+static Status open_checkpoint(Export *e, const char *path) {
+    CHECK(model_source_open_checkpoint(&e->from, path));
+    CHECK(checkpoint_verify(e->from.ck));
+    const ModelConfig *m = &e->from.config.model;
     if (m->hidden % m->heads != 0)
         log_warn(
             "transformers 4 loads %s, but 5 does not: it wants model.hidden %d to be a multiple of "
@@ -357,9 +334,9 @@ static Status open_checkpoint(Export *e) {
     return OK;
 }
 
-static Status export_all(Export *e) {
+static Status export_all(Export *e, const char *checkpoint) {
     CHECK(check_unused(e));
-    CHECK(open_checkpoint(e));
+    CHECK(open_checkpoint(e, checkpoint));
     CHECK(make_tmp(e));
     CHECK(write_weights(e));
     CHECK(write_configs(e));
@@ -368,22 +345,20 @@ static Status export_all(Export *e) {
 }
 
 Status hf_export(const char *checkpoint, const char *dir, const HfExportOptions *o) {
-    Export e = {.o = o, .path = checkpoint, .dir = mem_strdup(dir), .lock = -1};
+    Export e = {.o = o, .dir = mem_strdup(dir), .lock = -1};
     for (size_t n = strlen(dir); n > 1 && e.dir[n - 1] == '/'; n--) e.dir[n - 1] = '\0';
     e.tmp = mem_printf("%s.tmp", e.dir);
-    Status st = export_all(&e);
+    Status st = export_all(&e, checkpoint);
     if (st == OK) {
         log_info("exported %s to %s: %lld weights, %lld bytes in %d file%s", checkpoint, e.dir,
-                 (long long)e.table->n_weights, (long long)e.bytes, e.shards.n,
+                 (long long)e.from.table->n_weights, (long long)e.bytes, e.shards.n,
                  e.shards.n == 1 ? "" : "s");
     } else if (e.lock >= 0) {
         clear_tmp(&e);
         rmdir(e.tmp);
     }
     if (e.lock >= 0) close(e.lock);
-    checkpoint_close(e.ck);
-    config_free(&e.config);
-    param_table_free(e.table);
+    model_source_close(&e.from);
     void *parts[] = {e.shards.of, e.dir, e.tmp, e.block, e.rounded};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) free(parts[i]);
     return st;
