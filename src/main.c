@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "bench/bench.h"
 #include "ckpt/checkpoint.h"
@@ -200,21 +199,6 @@ done:
     return st;
 }
 
-/* What `cria check` and `cria export` are given: a checkpoint, or a folder, whose newest one is
- * meant. */
-static Status find_checkpoint(const char *given, char **path) {
-    struct stat info;
-    int64_t *steps, n;
-    if (stat(given, &info) != 0 || !S_ISDIR(info.st_mode)) {
-        *path = mem_strdup(given); /* what is wrong with it is said by who opens it */
-        return OK;
-    }
-    CHECK(checkpoint_list(given, &steps, &n));
-    if (n > 0) *path = checkpoint_path(given, steps[0]);
-    free(steps);
-    return n > 0 ? OK : status_fail(ERR_USER, "there is no checkpoint in %s", given);
-}
-
 /* The model as a section to paste, where the file says what it is of. */
 static void describe_model(const Checkpoint *ck, StrBuf *out) {
     const char *text = checkpoint_entry(ck, "cria.config");
@@ -242,7 +226,7 @@ static Status check_file(const char *path) {
 static Status command_check(int argc, char **argv) {
     if (argc != 1) return status_fail(ERR_USER, "cria check takes one checkpoint");
     char *path;
-    CHECK(find_checkpoint(argv[0], &path));
+    CHECK(checkpoint_find(argv[0], &path));
     Status st = check_file(path);
     free(path);
     return st;
@@ -280,7 +264,7 @@ static Status command_export(int argc, char **argv) {
             return status_fail(ERR_USER, "--shard-bytes %s: expected a number from 1", shard);
     }
     char *checkpoint;
-    CHECK(find_checkpoint(paths[0], &checkpoint));
+    CHECK(checkpoint_find(paths[0], &checkpoint));
     Status st = hf_export(checkpoint, paths[1], &export);
     free(checkpoint);
     return st;

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 /* Streams keep purposes apart; the low bits of `stream` are free for a tensor or epoch number. */
-typedef enum { RNG_INIT = 1, RNG_ORDER = 2, RNG_TEST = 3, RNG_PLAN = 4 } RngPurpose;
+typedef enum { RNG_INIT = 1, RNG_ORDER = 2, RNG_TEST = 3, RNG_PLAN = 4, RNG_SAMPLE = 5 } RngPurpose;
 static inline uint64_t rng_stream(RngPurpose purpose, uint64_t which) {
     return ((uint64_t)purpose << 56) ^ which;
 }

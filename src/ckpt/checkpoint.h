@@ -91,6 +91,9 @@ char *checkpoint_path(const char *dir, int64_t step);
 bool checkpoint_path_step(const char *path, int64_t *step);
 /* The steps of the checkpoints in dir, newest first, without abandoned ones. Free *steps. */
 Status checkpoint_list(const char *dir, int64_t **steps, int64_t *n);
+/* *path (free) becomes the checkpoint that a user means: what was given, or the newest one of a
+ * folder; ERR_USER when that has none. */
+Status checkpoint_find(const char *given, char **path);
 /* Opens one of several checkpoints. *ck NULL with OK: it is damaged or is no checkpoint, as a line
  * that is added to `skipped` says. A failure says nothing about the file: ERR_ENV the machine
  * failed, ERR_USER this user may not read it. Looks at the header, not at the tensors' bytes. */

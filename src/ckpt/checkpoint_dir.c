@@ -198,6 +198,19 @@ static Status open_verified(Checkpoint **ck, const char *path) {
     return st;
 }
 
+Status checkpoint_find(const char *given, char **path) {
+    struct stat info;
+    int64_t *steps, n;
+    if (stat(given, &info) != 0 || !S_ISDIR(info.st_mode)) {
+        *path = mem_strdup(given); /* what is wrong with it is said by who opens it */
+        return OK;
+    }
+    CHECK(checkpoint_list(given, &steps, &n));
+    if (n > 0) *path = checkpoint_path(given, steps[0]);
+    free(steps);
+    return n > 0 ? OK : status_fail(ERR_USER, "there is no checkpoint in %s", given);
+}
+
 Status checkpoint_open_valid(Checkpoint **ck, const char *path, StrBuf *skipped) {
     *ck = NULL;
     if (access(path, R_OK) != 0 && errno == EACCES)
