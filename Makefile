@@ -71,7 +71,7 @@ check-long: all tests       ## make check, lint, TSan, valgrind; all again under
 	@+$(MAKE) GPU=0 CFLAGS=-O1 SANITIZE=address,undefined BUILD="$(BUILD)/asan" check
 format-check:               ## names the files that are not as .clang-format says
 	@scripts/format_check.sh
-lint:                       ## clang-tidy and cppcheck, which find nothing
+lint:                       ## clang-tidy and scripts/lint.sh (cppcheck, shellcheck, pyflakes)
 	@tests/long/lint.sh
 gpu-tests: $(GPU_TESTS)     ## the test programs that need a GPU
 check-gpu: all gpu-tests    ## every test that needs a GPU, on a machine that has one

@@ -1,11 +1,14 @@
 #!/bin/sh
-# setup.sh: installs what building, testing and plotting need and this machine lacks. Debian 12 and
-# Ubuntu 24.04, as root or with sudo. Installs nothing, and asks no network, when all is there.
+# setup.sh [--lint]: installs what building, testing and plotting need and this machine lacks; with --lint
+# also what scripts/lint.sh needs. Debian 12 and Ubuntu 24.04, as root or with sudo. Installs nothing, and
+# asks no network, when all is there.
 # Exit status 3: something is missing and cannot be installed from here.
 set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 . scripts/env.sh
-[ $# = 0 ] || mistake "unknown argument $1: there are none"
+lint=''
+[ "${1-}" != --lint ] || { lint=1 && shift; }
+[ $# = 0 ] || mistake "unknown argument $1: the only one is --lint"
 
 cc=${CC:-gcc}
 scratch=$(mktemp -d)
@@ -58,6 +61,9 @@ look() {
     has_header cmocka.h || lack cmocka libcmocka-dev
     has_mpi || lack 'a working MPI (mpicc, mpirun)' "$(mpi_packages)"
     has_matplotlib || lack 'Python 3 with matplotlib' 'python3 python3-matplotlib'
+    for tool in ${lint:+cppcheck shellcheck pyflakes3}; do
+        command -v "$tool" >/dev/null || lack "$tool" "$tool"
+    done
 }
 lack() {
     missing="$missing${missing:+, }$1"

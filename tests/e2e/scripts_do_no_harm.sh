@@ -57,7 +57,7 @@ refused 'an unknown argument' 2 'unknown argument --nosetup'
 
 for script in scripts/*.sh scripts/*.py; do
     case ${script##*/} in env.sh | supervise.sh | runlog.py | prepare_[tf]*.py) continue ;; esac # not commands; getopts
-    case $script in *.sh) shell=sh ;; *) shell="python3 -B" ;; esac
+    case $script in *.sh) shell="sh" ;; *) shell="python3 -B" ;; esac
     # shellcheck disable=SC2086 # words
     run $shell "$project/$script" --help
     expect_status "${script##*/} --help" 0

@@ -151,6 +151,7 @@ expect 'cancelled: Slurm' "$(asked)" 'scancel --signal=TERM 77;'
 # What supervise.sh is given: the run.dir of the command line, of the configuration, of RUN_DIR.
 mkdir -p "$work/given/scripts" "$work/given/build"
 cp "$fake" "$work/given/build"
+# shellcheck disable=SC2016 # expanded by the script
 printf '#!/bin/sh\necho "$2 $3 $MODULES"\n' >"$work/given/scripts/supervise.sh"
 chmod +x "$work/given/scripts/supervise.sh"
 echo 'MODULES=loaded; export MODULES' >"$work/env.sh"
