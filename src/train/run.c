@@ -8,6 +8,7 @@
 #include "base/version.h"
 #include "health/agree.h"
 #include "report/run_report.h"
+#include "train/branch.h"
 #include "train/resume.h"
 #include "train/stop.h"
 
@@ -55,7 +56,7 @@ static Status open_sinks(TrainRun *r, const Resume *resume, const char *abandone
 static Status begin_writing(TrainRun *r, const Resume *resume) {
     const Config *c = r->s.config;
     StrBuf abandoned = {0};
-    Status st = resume_take_branch(c, resume, r->state.step, &abandoned);
+    Status st = branch_take(c, resume->path, r->state.step, &abandoned);
     if (st == OK && abandoned.len > 0) {
         abandoned.text[--abandoned.len] = '\0'; /* the last line's end */
         for (char *end; (end = strchr(abandoned.text, '\n')) != NULL;) *end = ' ';

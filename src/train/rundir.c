@@ -211,14 +211,19 @@ Status rundir_open(RunDir *d, const Config *config, const char *resume) {
     return OK;
 }
 
-Status rundir_write_config(const Config *config) {
-    StrBuf text = {0};
-    config_print(config, &text);
-    char *path = mem_printf("%s/config.yaml", config->run.dir);
-    int error = file_write_atomic(path, strbuf_text(&text), (int64_t)text.len);
+Status rundir_write(const Config *config, const char *name, const char *text) {
+    char *path = mem_printf("%s/%s", config->run.dir, name);
+    int error = file_write_atomic(path, text, (int64_t)strlen(text));
     Status st =
         error == 0 ? OK : status_fail(ERR_ENV, "cannot write %s: %s", path, strerror(error));
     free(path);
+    return st;
+}
+
+Status rundir_write_config(const Config *config) {
+    StrBuf text = {0};
+    config_print(config, &text);
+    Status st = rundir_write(config, "config.yaml", strbuf_text(&text));
     strbuf_free(&text);
     return st;
 }

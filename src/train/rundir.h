@@ -15,6 +15,8 @@ typedef struct {
  * already holds a run and resume is NULL, so that nothing is overwritten by mistake; ERR_ENV when
  * it cannot be written. */
 Status rundir_open(RunDir *d, const Config *config, const char *resume);
+/* For rank 0: makes run.dir/NAME this text, or leaves what was there (ERR_ENV). */
+Status rundir_write(const Config *config, const char *name, const char *text);
 /* For rank 0: config.yaml, once it is known that the run can start. */
 Status rundir_write_config(const Config *config);
 void rundir_close(RunDir *d);

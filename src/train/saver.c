@@ -3,19 +3,16 @@
 #include <omp.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/log.h"
-#include "train/host_memory.h"
 #include "base/progress.h"
+#include "train/snapshot.h"
 
 enum {
-    PIECE_BYTES = 32 << 20, /* written between two signs of life; file.c cuts it for its threads */
-    SMALL_BYTES = 2 * PIECE_BYTES, /* of the copy, where it is not of the whole state */
-    MAX_THREADS = 8,               /* of a rank, beside training: more than a disk keeps up with */
+    MAX_THREADS = 8, /* of a rank, beside training: more than a disk keeps up with */
     POLL_NS = 1000 * 1000,
     POLLS = 20 /* while waiting, before ranks tell each other how far they are */
 };
@@ -26,14 +23,7 @@ typedef enum { IDLE, COPYING, WRITING, PUBLISHING } Phase;
 struct Saver {
     Session *s;
     Sink *sink;
-    CkptPiece *pieces; /* of this rank, where the optimizer has them */
-    int n_pieces;
-    int64_t bytes;  /* of them */
-    Stream *stream; /* copies run here */
-    Event *updated; /* the state is that of the step */
-    char *copy;
-    int64_t capacity;    /* of the copy */
-    bool whole, refused; /* has every rank a copy of all it holds; was there no memory for it */
+    Snapshot snapshot;
 
     /* the checkpoint that is being written */
     Phase phase;
@@ -41,8 +31,7 @@ struct Saver {
     char *path;
     SaveRecord record;
     double begin;
-    bool waits;      /* training does, until it is on disk */
-    int first, next; /* the copy holds pieces [first, next) */
+    bool waits; /* training does, until it is on disk */
 
     /* shared with the thread while it runs */
     pthread_t thread;
@@ -55,80 +44,9 @@ struct Saver {
     char *message;
 };
 
-/* ---- the copy -------------------------------------------------------------------------------- */
-
-/* Asking for more than the host can give, page-locked at that, would not fail but have the kernel
- * end this job or another. A quarter stays for the page cache that checkpoints are written through.
- */
-static Status check_memory(const Saver *v) {
-    int64_t wanted = v->bytes * comm_local_size(), have = host_memory_available("") / 4 * 3;
-    if (wanted <= have) return OK;
-    return status_fail(ERR_ENV,
-                       "a copy of the state takes %.1f GiB of this host's memory, which has "
-                       "%.1f GiB to spare",
-                       (double)wanted / 0x1p30, (double)have / 0x1p30);
-}
-
-static Status alloc_copy(Saver *v, int64_t bytes) {
-    const Ops *ops = v->s->ops;
-    ops->host_free(v->copy);
-    v->copy = NULL;
-    v->capacity = bytes;
-    CHECK(ops->host_alloc((void **)&v->copy, i64_max(bytes, 1),
-                          "the copy of the state that checkpoints are written from"));
-    /* What is not page-locked comes page by page when it is touched: now, not in the first save. */
-    if (ops->host_memory) memset(v->copy, 0, (size_t)bytes);
-    return OK;
-}
-
-/* A copy of everything if wanted and possible, else a small one, which must be. */
-static Status prepare_copy(Saver *v, bool whole) {
-    Comm *host = v->s->comm.host;
-    if (v->whole || (v->copy != NULL && (!whole || v->refused))) return OK;
-    if (whole && !v->refused) {
-        /* No rank takes its share before all have seen what there is. */
-        Status st = comm_agree(host, check_memory(v));
-        if (st == OK) st = comm_agree(host, alloc_copy(v, v->bytes));
-        v->whole = st == OK;
-        if (v->whole) return OK;
-        if (!status_is_agreed()) return st;
-        if (v->s->rank == 0)
-            log_warn("training will wait while checkpoints are written: %s", status_message());
-        status_ignore(st);
-        v->refused = true;
-    }
-    return comm_agree(host, alloc_copy(v, i64_min(v->bytes, SMALL_BYTES)));
-}
-
-/* As many pieces as the copy takes. */
-static void copy_pieces(Saver *v) {
-    int64_t at = 0;
-    for (v->first = v->next; v->next < v->n_pieces; v->next++) {
-        const CkptPiece *p = &v->pieces[v->next];
-        int64_t bytes = p->count * (int64_t)sizeof(float);
-        if (at + bytes > v->capacity) break;
-        v->s->ops->mem_copy(v->copy + at, p->data, bytes, v->stream);
-        at += bytes;
-    }
-    v->phase = COPYING;
-}
-
 /* ---- what the thread does -------------------------------------------------------------------- */
 
-static Status write_pieces(Saver *v) {
-    const char *from = v->copy;
-    for (int i = v->first; i < v->next; i++) {
-        CkptPiece p = v->pieces[i];
-        int64_t bytes = p.count * (int64_t)sizeof(float);
-        p.data = from;
-        from += bytes;
-        CHECK(checkpoint_write(v->file, &p));
-        atomic_fetch_add(&v->written, bytes);
-    }
-    return v->next == v->n_pieces ? checkpoint_flush(v->file) : OK;
-}
-
-/* That an old file cannot be deleted costs space and no training: it is said, once. */
+/* Old checkpoints that cannot be deleted cost space, not the run: one warning. */
 static void prune(Saver *v, int64_t keep, const char *current) {
     Status st = checkpoint_prune(v->s->config->run.dir, keep, current);
     if (st != OK && !v->prune_failed)
@@ -148,7 +66,8 @@ static Status publish(Saver *v) {
 static void *work(void *arg) {
     Saver *v = arg;
     omp_set_num_threads(v->threads);
-    v->status = v->phase == WRITING ? write_pieces(v) : publish(v);
+    v->status =
+        v->phase == WRITING ? snapshot_write(&v->snapshot, v->file, &v->written) : publish(v);
     if (v->status != OK) v->message = mem_strdup(status_message());
     atomic_store(&v->done, true);
     return NULL;
@@ -201,17 +120,15 @@ Status saver_save(Saver *v, const TrainState *state, bool wait) {
         CHECK(saver_join(v));
     }
     progress_beat(state->step, "checkpoint");
-    CHECK(prepare_copy(v, s->config->run.save_async && !wait));
+    CHECK(snapshot_reserve(&v->snapshot, s->config->run.save_async && !wait));
     CHECK(state_begin_save(s, state, &v->file, &v->path));
     v->record =
         (SaveRecord){.step = state->step, .path = v->path, .bytes = checkpoint_size(v->file)};
     v->begin = begin;
-    v->waits = wait || !s->config->run.save_async || !v->whole;
+    v->waits = wait || !s->config->run.save_async || !v->snapshot.all_ranks_copied;
     v->threads = choose_threads(v);
-    v->next = 0;
-    s->ops->event_record(v->updated, s->stream);
-    s->ops->event_wait(v->updated, v->stream);
-    copy_pieces(v);
+    snapshot_begin(&v->snapshot);
+    v->phase = COPYING;
     v->record.snapshot_seconds = time_now() - begin;
     return v->waits ? saver_join(v) : OK;
 }
@@ -219,7 +136,7 @@ Status saver_save(Saver *v, const TrainState *state, bool wait) {
 Status saver_release(Saver *v) {
     if (v->phase != COPYING) return OK;
     double begin = time_now();
-    CHECK(v->s->ops->stream_sync(v->stream));
+    CHECK(snapshot_wait(&v->snapshot));
     v->record.snapshot_seconds += time_now() - begin;
     v->phase = WRITING;
     start_thread(v);
@@ -237,13 +154,14 @@ static void report(Saver *v) {
     v->sink->save(v->sink, &v->record);
 }
 
-/* Pieces are written, on every rank: are there more, on any? */
-static Status go_on(Saver *v) {
+/* After every rank has written its pieces: copies more, or completes the file. */
+static Status continue_checkpoint(Saver *v) {
     Comm *host = v->s->comm.host;
-    int32_t more = v->next < v->n_pieces;
+    int32_t more = !snapshot_is_last(&v->snapshot);
     CHECK(comm_all_reduce(host, &more, 1, DT_I32, COMM_MAX, COMM_KIND_OTHER, NULL));
     if (more != 0) {
-        copy_pieces(v);
+        snapshot_next(&v->snapshot);
+        v->phase = COPYING;
         return OK;
     }
     CHECK(checkpoint_gather(v->file, host));
@@ -257,7 +175,7 @@ Status saver_advance(Saver *v) {
     Status st = take_result(v);
     if (published && st == OK) report(v);
     st = comm_agree(v->s->comm.host, st);
-    if (st == OK && !published) st = go_on(v);
+    if (st == OK && !published) st = continue_checkpoint(v);
     if (st != OK || published) end_checkpoint(v);
     return st;
 }
@@ -280,32 +198,19 @@ Status saver_join(Saver *v) {
 
 /* ---- the saver ------------------------------------------------------------------------------- */
 
-static Status start_alone(Saver *v) {
-    const Ops *ops = v->s->ops;
-    CHECK(ops->stream_create(&v->stream));
-    CHECK(ops->event_create(&v->updated));
-    if (v->s->rank == 0) prune(v, 0, NULL); /* .tmp files that a killed run left */
-    return OK;
-}
-
 Status saver_create(Saver **saver, Session *s, Sink *sink) {
     const Config *c = s->config;
     Saver *v = *saver = NEW(Saver, 1);
     v->s = s;
     v->sink = sink;
-    v->pieces = state_pieces(s, PIECE_BYTES / (int64_t)sizeof(float), &v->n_pieces);
-    for (int i = 0; i < v->n_pieces; i++) v->bytes += v->pieces[i].count * (int64_t)sizeof(float);
-    CHECK(comm_agree(s->comm.host, start_alone(v)));
+    CHECK(comm_agree(s->comm.host, snapshot_create(&v->snapshot, s)));
+    if (s->rank == 0) prune(v, 0, NULL); /* .tmp files that a killed run left */
     bool planned = c->run.save_every > 0 && c->run.save_every < c->run.steps;
-    return c->run.save_async && planned ? prepare_copy(v, true) : OK;
+    return c->run.save_async && planned ? snapshot_reserve(&v->snapshot, true) : OK;
 }
 
 void saver_free(Saver *v) {
     if (v == NULL) return;
-    const Ops *ops = v->s->ops;
-    if (v->stream != NULL) ops->stream_free(v->stream);
-    if (v->updated != NULL) ops->event_free(v->updated);
-    ops->host_free(v->copy);
-    free(v->pieces);
+    snapshot_free(&v->snapshot);
     free(v);
 }
