@@ -15,6 +15,7 @@
 #include "base/output.h"
 #include "base/text.h"
 #include "cli/data_order.h"
+#include "cli/generate.h"
 #include "cli/plan.h"
 #include "train/stop.h"
 #include "train/train.h"
@@ -35,6 +36,10 @@ static const char usage[] =
     "                                 its weights as a Hugging Face directory\n"
     "       cria import DIR CHECKPOINT\n"
     "                                 a Hugging Face directory as a checkpoint to start from\n"
+    "       cria generate CHECKPOINT|DIR [--prompt TEXT] [--tokens N] [--temperature T] [--top-p "
+    "P]\n"
+    "                 [--seed N] [--tokenizer FILE] [--ids] [--device auto|cpu|cuda]\n"
+    "                                 text from a trained model, or from a Hugging Face directory\n"
     "       cria data inspect [--eod ID] [--vocab N] [--format F] FILE...\n"
     "                                 reads token files: format, tokens, documents, lengths, ids\n"
     "       cria data pack --to nanogpt|megatron|llmc --out PATH [--eod ID|none] [--vocab N] "
@@ -277,6 +282,31 @@ static Status command_import(int argc, char **argv) {
     return hf_import(paths[0], paths[1]);
 }
 
+static Status command_generate(int argc, char **argv) {
+    GenerateArguments a = {0};
+    const Option options[] = {{"--prompt", &a.prompt, "a text", NULL},
+                              {"--tokens", &a.tokens, "the number of new tokens", NULL},
+                              {"--temperature", &a.temperature, "a number", NULL},
+                              {"--top-p", &a.top_p, "a number", NULL},
+                              {"--seed", &a.seed, "a number", NULL},
+                              {"--tokenizer", &a.tokenizer, "a tokenizer.json", NULL},
+                              {"--device", &a.device, "auto, cpu or cuda", NULL},
+                              {"--ids", NULL, NULL, &a.ids},
+                              {0}};
+    for (int i = 0; i < argc; i++) {
+        if (argv[i][0] == '-')
+            CHECK(parse_option(argc, argv, &i, options));
+        else if (a.model == NULL)
+            a.model = argv[i];
+        else
+            return status_fail(ERR_USER, "cria generate takes one model, found %s and %s", a.model,
+                               argv[i]);
+    }
+    if (a.model == NULL)
+        return status_fail(ERR_USER, "which model? e.g. cria generate runs/demo --prompt 'We'");
+    return generate_command_run(&a);
+}
+
 static Status command_config(int argc, char **argv) {
     if (argc > 1) return status_fail(ERR_USER, "cria config takes one section or key");
     StrBuf text = {0};
@@ -316,10 +346,11 @@ static Status command_version(int argc, char **argv) {
 static const struct {
     const char *name;
     Status (*run)(int argc, char **argv);
-} commands[] = {
-    {"train", command_train},   {"plan", command_plan},     {"check", command_check},
-    {"export", command_export}, {"import", command_import}, {"data", command_data},
-    {"bench", bench_command},   {"config", command_config}, {"version", command_version}};
+} commands[] = {{"train", command_train},   {"plan", command_plan},
+                {"check", command_check},   {"export", command_export},
+                {"import", command_import}, {"generate", command_generate},
+                {"data", command_data},     {"bench", bench_command},
+                {"config", command_config}, {"version", command_version}};
 
 /* Every way out of main. Collective commands agree on a failure, and one rank reports it. */
 static int finish(Status st) {

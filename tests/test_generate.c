@@ -66,6 +66,20 @@ static void greedy_tokens_are_those_of_transformers(void **state) {
     }
 }
 
+/* Of the token behind text: its first `first` tokens at once, the others one by one. */
+static void logits_of(Generator *g, const int32_t text[TOKENS], int first, float *logits) {
+    decoder_reset(g->decoder);
+    assert_status_ok(decoder_run(g->decoder, text, first, logits, g->stream));
+    for (int t = first; t < TOKENS; t++)
+        assert_status_ok(decoder_run(g->decoder, text + t, 1, logits, g->stream));
+}
+
+static float largest_difference(const float *a, const float *b, int n) {
+    float largest = 0;
+    for (int i = 0; i < n; i++) largest = fmaxf(largest, fabsf(a[i] - b[i]));
+    return largest;
+}
+
 static void tokens_one_by_one_have_the_logits_of_all_at_once(void **state) {
     (void)state;
     int32_t text[TOKENS];
@@ -73,18 +87,42 @@ static void tokens_one_by_one_have_the_logits_of_all_at_once(void **state) {
     Generator g = open_model("tests/golden/hf_untied");
     int V = decoder_vocab(g.decoder);
     float *at_once = NEW(float, V), *last = NEW(float, V);
+    logits_of(&g, text, TOKENS, at_once);
     for (int first = 1; first < TOKENS; first += 6) {
-        decoder_reset(g.decoder);
-        assert_status_ok(decoder_run(g.decoder, text, TOKENS, at_once, g.stream));
-        decoder_reset(g.decoder);
-        assert_status_ok(decoder_run(g.decoder, text, first, last, g.stream));
-        for (int t = first; t < TOKENS; t++)
-            assert_status_ok(decoder_run(g.decoder, text + t, 1, last, g.stream));
-        for (int v = 0; v < V; v++) assert_true(fabsf(at_once[v] - last[v]) <= 1e-5f);
+        logits_of(&g, text, first, last);
+        assert_true(largest_difference(at_once, last, V) <= 1e-5f);
     }
     free(at_once);
     free(last);
     generator_close(&g);
+}
+
+/* Two layers with a window of 8 tokens carry nothing further than 16. */
+static void a_window_hides_what_is_far(void **state) {
+    (void)state;
+    int32_t text[TOKENS];
+    read_greedy("tests/golden/hf_untied", text);
+    for (int64_t window = 0; window <= 8; window += 8) {
+        Generator g;
+        assert_status_ok(generator_open(&g, "tests/golden/hf_untied"));
+        assert_int_equal(g.source.config.model.layers, 2);
+        g.source.config.data.window = window;
+        assert_status_ok(generator_start(&g, DEVICE_CPU, TOKENS));
+        int V = decoder_vocab(g.decoder), far = TOKENS - 1 - 17, near = TOKENS - 1 - 16;
+        float *a = NEW(float, V), *b = NEW(float, V);
+        logits_of(&g, text, TOKENS, a);
+        logits_of(&g, text, TOKENS - 12, b);
+        assert_true(largest_difference(a, b, V) <= 1e-5f);
+        text[far] ^= 1;
+        logits_of(&g, text, TOKENS - 12, b);
+        assert_true((largest_difference(a, b, V) > 1e-4f) == (window == 0));
+        text[near] ^= 1;
+        logits_of(&g, text, TOKENS - 12, b);
+        assert_true(largest_difference(a, b, V) > 1e-4f);
+        free(a);
+        free(b);
+        generator_close(&g);
+    }
 }
 
 static void samples_follow_their_probabilities(void **state) {
@@ -146,6 +184,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_tokens_are_those_of_transformers),
         cmocka_unit_test(tokens_one_by_one_have_the_logits_of_all_at_once),
+        cmocka_unit_test(a_window_hides_what_is_far),
         cmocka_unit_test(samples_follow_their_probabilities),
         cmocka_unit_test(a_seed_is_a_text),
         cmocka_unit_test(what_cannot_generate_is_refused),

@@ -44,7 +44,7 @@ void text_make_printable(char *text, bool keep_lines) {
         n = utf8_length(text, left);
         bool valid = n > 0 && utf8_is_printable(utf8_decode(text, n));
         if (n == 0) n = 1;
-        if (valid || (keep_lines && *text == '\n')) {
+        if (valid || (keep_lines && (*text == '\n' || *text == '\t'))) {
             memmove(out, text, n);
             out += n;
         } else {

@@ -18,7 +18,7 @@ bool utf8_is_printable(uint32_t code);
 /* Is all of it printable UTF-8 on one line? */
 bool text_is_printable(const char *text, size_t len);
 /* Replaces what is not printable by '?', in place, so that text from a file or a file's name cannot
- * send a terminal escape sequences. '\n' stays when keep_lines is set. */
+ * send a terminal escape sequences. '\n' and '\t' stay when keep_lines is set. */
 void text_make_printable(char *text, bool keep_lines);
 
 /* Edit distance of two names (insert, delete, replace), for "did you mean"; 1 where one word begins

@@ -194,6 +194,15 @@ void config_check_eval_sequences(ConfigReader *r, const ConfigKey *k) {
                           ll(c->run.eval_sequences), evaluations, all, CONFIG_EXACT_MAX);
 }
 
+void config_check_sample_every(ConfigReader *r, const ConfigKey *k) {
+    const Config *c = r->config;
+    if (!VALID(r, &c->data.tokenizer) || c->run.sample_every == 0) return;
+    if (c->data.tokenizer[0] == '\0')
+        config_problem_at(r, k,
+                          "found %lld without data.tokenizer, expected a tokenizer.json there",
+                          ll(c->run.sample_every));
+}
+
 void config_check_micro(ConfigReader *r, const ConfigKey *k) {
     const Config *c = r->config;
     if (VALID(r, &c->batch.global) && c->batch.global % c->batch.micro != 0)

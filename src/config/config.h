@@ -66,9 +66,12 @@ typedef struct {
         bool save_async, deterministic, allow_data_change;
         int64_t check_every; /* steps between comparisons of the ranks' weights; 0 = never */
         GuardAction on_nonfinite, on_spike;
-        double spike_z;    /* of the loss: deviations above the running mean; 0 = off */
-        double spike_norm; /* of the gradient norm: times the running mean; 0 = off */
-        int64_t max_skips; /* in a row */
+        double spike_z;       /* of the loss: deviations above the running mean; 0 = off */
+        double spike_norm;    /* of the gradient norm: times the running mean; 0 = off */
+        int64_t max_skips;    /* in a row */
+        int64_t sample_every; /* steps between texts that the model generates; 0 = never */
+        char *sample_prompt;
+        int64_t sample_tokens;
     } run;
     DeviceKind device;
     ModelConfig model;
@@ -82,6 +85,7 @@ typedef struct {
         MaskKind mask;
         int64_t window; /* a token sees at most this many previous tokens; 0 = no limit */
         bool reset_positions, eod_mask_loss;
+        char *tokenizer; /* the tokenizer.json that made the ids; "" = not known */
     } data;
     struct {
         int64_t global, micro; /* sequences per step; sequences per rank group and micro-batch */

@@ -112,10 +112,11 @@ void config_read_override(ConfigReader *r, const char *override);
  * resolve what is 0 = derived. A check that needs a key that is not valid is skipped: the cause has
  * been reported already. */
 void config_check_keys(ConfigReader *r);
-ConfigCheck config_check_seed, config_check_steps, config_check_eval_sequences, config_check_hidden,
-    config_check_kv_heads, config_check_head_dim, config_check_rope_scaling, config_check_train,
-    config_check_weights, config_check_split, config_check_order, config_check_eod,
-    config_check_eod_use, config_check_eod_mask_loss, config_check_window, config_check_micro,
-    config_check_backend, config_check_min_lr, config_check_schedule;
+ConfigCheck config_check_seed, config_check_steps, config_check_eval_sequences,
+    config_check_sample_every, config_check_hidden, config_check_kv_heads, config_check_head_dim,
+    config_check_rope_scaling, config_check_train, config_check_weights, config_check_split,
+    config_check_order, config_check_eod, config_check_eod_use, config_check_eod_mask_loss,
+    config_check_window, config_check_micro, config_check_backend, config_check_min_lr,
+    config_check_schedule;
 
 #endif

@@ -110,6 +110,14 @@ static void run_head(Decoder *d, int64_t S, float *logits, Stream *stream) {
     ops->mem_copy(logits, d->wide, d->V * (int64_t)sizeof *logits, stream);
 }
 
+/* The next S tokens see all before them, or the last ones. */
+static Band mask(const Decoder *d, int64_t S) {
+    int32_t before = (int32_t)d->n, rows = (int32_t)S, window = (int32_t)d->opt.window;
+    Band band = band_from_slice((Range){0, rows}, (Range){0, before + rows}, SLICE_CAUSAL);
+    if (window > 0 && window < before + rows) band.lo = before - window;
+    return band_shrink(band);
+}
+
 /* S <= d->rows */
 static Status run_part(Decoder *d, const int32_t *tokens, int64_t S, float *logits,
                        Stream *stream) {
@@ -121,10 +129,9 @@ static Status run_part(Decoder *d, const int32_t *tokens, int64_t S, float *logi
     ops->mem_upload(d->tokens, tokens, S * 4, stream);
     free(positions);
 
-    int32_t before = (int32_t)d->n, keys = before + (int32_t)S;
-    Band band = band_from_slice((Range){0, (int32_t)S}, (Range){0, keys}, SLICE_CAUSAL);
+    Band band = mask(d, S);
     AttnShape shape = {
-        .Sq = S, .Sk = keys, .H = d->H, .K = d->K, .D = d->D, .scale = 1 / sqrtf((float)d->D)};
+        .Sq = S, .Sk = d->n + S, .H = d->H, .K = d->K, .D = d->D, .scale = 1 / sqrtf((float)d->D)};
     AttnWork *work;
     CHECK(ops->attn_work_create(&work, &band, 1, shape, NULL, stream));
     ops->embedding_fwd(d->x, d->tokens, weight(d, embed->offset), S, d->C, stream);

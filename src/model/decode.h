@@ -11,6 +11,7 @@ typedef struct {
     const ModelConfig *model;
     const ParamTable *table;
     int64_t max_tokens; /* of the sequence: what the cache has room for */
+    int64_t window;     /* previous tokens that a token sees; 0: all */
 } DecodeOptions;
 
 typedef struct Decoder Decoder;

@@ -20,7 +20,12 @@ Status generator_open(Generator *g, const char *path) {
     *g = (Generator){0};
     if (is_hugging_face(path)) return model_source_open_directory(&g->source, path);
     CHECK(checkpoint_find(path, &g->path));
-    return model_source_open_checkpoint(&g->source, g->path);
+    CHECK(model_source_open_checkpoint(&g->source, g->path));
+    if (g->source.config.data.mask != MASK_FULL) return OK;
+    return status_fail(ERR_USER,
+                       "%s was trained with data.mask full: it expects to see the tokens that are "
+                       "to be generated",
+                       g->path);
 }
 
 static Status open_device(Generator *g, DeviceKind device, int64_t max_tokens) {
@@ -80,7 +85,8 @@ Status generator_start(Generator *g, DeviceKind device, int64_t max_tokens) {
     DecodeOptions o = {.ops = g->ops,
                        .model = &g->source.config.model,
                        .table = g->source.table,
-                       .max_tokens = max_tokens};
+                       .max_tokens = max_tokens,
+                       .window = g->source.config.data.window};
     arena_reserve(&g->arena, "weights", "all", g->source.table->total * g->ops->act_bytes,
                   &g->weights);
     arena_reserve(&g->arena, "weights", "block", BLOCK * (int64_t)sizeof(float),

@@ -1,0 +1,78 @@
+#!/bin/sh
+# cria generate: the greedy tokens of transformers from a Hugging Face directory and from a checkpoint
+# made of it; text by the tokenizer that the run's configuration names; one sentence for what cannot be.
+# shellcheck source=tests/e2e/lib.sh
+. "$(dirname -- "$0")/lib.sh"
+
+# Prompt and continuation, as make_hf.py got them from transformers.
+greedy() {
+    python3 - "$1/expected.safetensors" <<'END'
+import json, struct, sys
+data = open(sys.argv[1], "rb").read()
+size, = struct.unpack("<Q", data[:8])
+begin, end = json.loads(data[8:8 + size])["greedy"]["data_offsets"]
+print(*struct.unpack("<32i", data[8 + size + begin:8 + size + end]))
+END
+}
+generate() { run "$cria" generate "$@"; }
+
+for model in hf_untied hf_tied; do
+    greedy tests/golden/$model >"$work/expected"
+    prompt=$(cut -d ' ' -f 1-16 "$work/expected")
+    run "$cria" import tests/golden/$model "$work/$model.safetensors"
+    for path in tests/golden/$model "$work/$model.safetensors"; do
+        generate "$path" --ids --prompt "$prompt" --tokens 16 --temperature 0 --device cpu
+        expect_status "$path" 0
+        expect_same "$path" out expected
+    done
+done
+model=$work/hf_untied.safetensors
+
+# A run that knows its tokenizer says words; the same seed says the same.
+train 1 run run.steps=2 data.tokenizer=data/tokenizer.json data.eod=0
+generate "$run" --prompt 'We the people' --tokens 20 --seed 1
+expect_status 'text of a run' 0
+cp "$work/out" "$work/first"
+expect 'the text begins with the prompt' "$(head -c 13 "$work/out")" 'We the people'
+expect 'and goes on' "$([ "$(wc -c <"$work/out")" -gt 20 ] && echo yes)" yes
+generate "$(newest)" --prompt='We the people' --tokens 20 --seed 1
+expect_same 'the same seed' out first
+generate "$run" --prompt 'We the people' --tokens 20 --seed 2
+expect 'another seed' "$(cmp -s "$work/out" "$work/first" && echo same)" ''
+generate "$run" --tokens 4
+expect_status 'without a prompt' 0
+generate "$run" --ids --prompt '1 2' --tokens 3
+expect 'ids' "$(wc -w <"$work/out")" 5
+
+# ---- one sentence ----
+refuse() { # TEXT ARGUMENT...
+    text=$1
+    shift
+    generate "$@"
+    expect_refused "cria generate $*" 2 "$text"
+}
+refuse 'does not tell its tokenizer (data.tokenizer)' "$model"
+refuse 'tokenizer.json: cannot open this tokenizer' tests/golden/hf_untied
+refuse 'the prompt has the token id' "$model" --prompt 'people' --tokenizer data/tokenizer.json
+refuse 'a prompt of 2 tokens and 31 new ones are more than the 32' "$run" --ids --prompt '1 2' --tokens 31
+refuse 'a prompt of 33 tokens and 1 new ones' "$run" --ids --prompt "$(seq -s ' ' 33)"
+refuse 'expected token ids' "$run" --ids --prompt 'one two'
+refuse 'not UTF-8 at byte 1' "$run" --prompt "$(printf 'a\377')"
+refuse '--temperature -1: expected a number' "$run" --temperature -1
+refuse '--top-p 2: expected a number' "$run" --top-p 2
+refuse '--tokens 0: expected an integer' "$run" --tokens 0
+refuse '--device tpu: expected auto, cpu or cuda' "$run" --device tpu
+refuse 'there is no checkpoint in' "$work"
+refuse 'which model?'
+refuse 'is not a checkpoint that cria wrote' tests/golden/case1.safetensors
+
+cp -r tests/golden/hf_untied "$work/other"
+sed -i 's/"llama"/"gpt_neox"/' "$work/other/config.json"
+refuse 'gpt_neox' "$work/other" --ids
+cp tests/golden/hf_untied/config.json "$work/other"
+printf '\377\377\377\377' | dd of="$work/other/model.safetensors" bs=1 conv=notrunc status=none \
+    seek="$(($(wc -c <"$work/other/model.safetensors") - 4))"
+refuse 'holds NaN or infinity at element' "$work/other" --ids
+printf x | dd of="$model" bs=1 conv=notrunc status=none seek=60000
+generate "$model" --ids
+expect_error 'a damaged checkpoint' 2 CRC
