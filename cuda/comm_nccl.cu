@@ -115,8 +115,7 @@ static Status nccl_barrier(Comm *c) {
     return cuda_deferred_error();
 }
 
-/* ---- groups: enqueued by group_end, so that no NCCL group is open across calls ----------------
- */
+/* ---- groups: enqueued by group_end, so that no NCCL group is open across calls --------------- */
 
 static Status nccl_group_begin(Comm *c) {
     Nccl *x = nccl_of(c);

@@ -22,20 +22,20 @@ Status comm_agree(Comm *host, Status mine) {
     Status st = comm_all_gather(host, reports, 2, DT_I32, COMM_KIND_OTHER, NULL);
     if (st != OK) goto done;
 
-    int failed = 0, speaker = 0;
+    int failed = 0, worst = 0;
     for (int r = 0; r < host->size; r++) {
         Status s = (Status)reports[r].status;
         failed += s != OK;
-        if (severity(s) > severity((Status)reports[speaker].status)) speaker = r;
+        if (severity(s) > severity((Status)reports[worst].status)) worst = r;
     }
     if (failed == 0) goto done;
 
-    message = NEW(char, reports[speaker].length + 1);
-    if (speaker == host->rank) memcpy(message, status_message(), (size_t)reports[speaker].length);
-    CHECK_GOTO(comm_broadcast(host, message, reports[speaker].length, DT_U8, speaker, NULL), done);
+    message = NEW(char, reports[worst].length + 1);
+    if (worst == host->rank) memcpy(message, status_message(), (size_t)reports[worst].length);
+    CHECK_GOTO(comm_broadcast(host, message, reports[worst].length, DT_U8, worst, NULL), done);
     status_clear();
-    st = status_fail((Status)reports[speaker].status, "%s", message);
-    if (failed < host->size) status_prefix("rank %d", speaker);
+    st = status_fail((Status)reports[worst].status, "%s", message);
+    if (failed < host->size) status_prefix("rank %d", worst);
     status_set_agreed(true);
 done:
     free(reports);
@@ -58,8 +58,7 @@ Status comm_agree_equal(Comm *host, uint64_t value, const char *what) {
     return st;
 }
 
-/* ---- texts -------------------------------------------------------------------------------------
- */
+/* ---- texts ----------------------------------------------------------------------------------- */
 
 static Status compare_text(const char *what, const char *mine, const char *first,
                            const char *remedy) {

@@ -6,8 +6,7 @@ void comm_free(Comm *c) {
     if (c != NULL) c->table->free(c);
 }
 
-/* ---- the communicators of a run ---------------------------------------------------------------
- */
+/* ---- the communicators of a run -------------------------------------------------------------- */
 
 static Status open_split(Comm **c, const Ops *ops, int color) {
     CHECK(comm_mpi_split(c, color));
@@ -43,8 +42,7 @@ void comm_close(CommSet *set) {
     *set = (CommSet){0};
 }
 
-/* ---- operations: collectives are in place, so one rank or no elements is no work --------------
- */
+/* ---- operations: collectives are in place, so one rank or no elements is no work ------------- */
 
 /* Counts what a rank of a ring sends of `total` bytes on average, so that the count does not depend
  * on the backend. */

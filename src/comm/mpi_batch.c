@@ -1,4 +1,4 @@
-#include "comm/mpi_batch.h"
+#include "comm/mpi_private.h"
 
 #include <sched.h>
 #include <stdlib.h>

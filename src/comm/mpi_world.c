@@ -1,5 +1,5 @@
 /* mpi_world.c: MPI in this process: start, ranks and cores, finish, abort. */
-#include "comm/mpi_world.h"
+#include "comm/mpi_private.h"
 
 #include <sched.h>
 #include <signal.h>

@@ -72,7 +72,7 @@ circle=$(echo "$between" | cut -d ' ' -f 1,2 | sort -u | tsort 2>&1 >/dev/null)
 cuda=$(grep -nE '# *include *[<"](cuda|cublas|nccl|nvml|nvToolsExt|\.\./cuda/)' src/*.[ch] src/*/*.[ch])
 [ -z "$cuda" ] || problem "CUDA headers in src/: $cuda"
 mpi=$(grep -lE '# *include <mpi.h>' src/*.[ch] src/*/*.[ch])
-[ "$mpi" = src/comm/mpi_world.h ] || problem "mpi.h: found in '$mpi', expected in src/comm/mpi_world.h"
+[ "$mpi" = src/comm/mpi_private.h ] || problem "mpi.h: found in '$mpi', expected in src/comm/mpi_private.h"
 yaml=$(grep -lE '# *include <yaml.h>' src/*.[ch] src/*/*.[ch])
 [ "$yaml" = src/config/yaml.c ] || problem "yaml.h: found in '$yaml', expected in src/config/yaml.c"
 pcre2=$(grep -lE '# *include <pcre2.h>' src/*.[ch] src/*/*.[ch])
