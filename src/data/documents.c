@@ -10,7 +10,7 @@ void progress_start(Progress *p, int64_t total) {
     *p = (Progress){.total = total, .begin = time_now()};
 }
 
-void progress_step(Progress *p, int64_t tokens) {
+static void progress_step(Progress *p, int64_t tokens) {
     double now = time_now();
     p->done += tokens;
     if (now - p->shown < 0.5 || !isatty(STDERR_FILENO)) return;

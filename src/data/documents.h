@@ -11,7 +11,6 @@ typedef struct {
     double begin, shown;
 } Progress;
 void progress_start(Progress *p, int64_t total);
-void progress_step(Progress *p, int64_t tokens);
 void progress_end(Progress *p);
 
 typedef struct {

@@ -4,7 +4,8 @@
 
 const GpuProperties gpu_h100 = {.name = "H100", .capability = 90, .shared_bytes = 227 << 10};
 
-int64_t gpu_attention_shared_bytes(int capability, int head_dim) {
+/* The most shared memory of a block of attention. */
+static int64_t attention_shared_bytes(int capability, int head_dim) {
     if (gpu_hopper_attention(capability, head_dim)) return 227 << 10;
     /* The backward holds six tiles of 64 rows, in bf16, and lse and delta of two. */
     return 6 * 64 * (head_dim <= 64 ? 64 : 128) * 2 + 2 * 2 * 64 * 4;
@@ -28,7 +29,7 @@ static void add_problem(GpuProblem *out, int *n, const char *key, const char *fm
 int gpu_model_problems(const GpuProperties *gpu, const ModelSizes *m,
                        GpuProblem out[GPU_PROBLEMS_MAX]) {
     int n = 0;
-    int64_t attention = gpu_attention_shared_bytes(gpu->capability, m->head_dim);
+    int64_t attention = attention_shared_bytes(gpu->capability, m->head_dim);
     if (gpu->capability < GPU_CAPABILITY_MIN)
         add_problem(out, &n, "device",
                     "found cuda on %s (compute capability %d.%d), expected a GPU of compute "

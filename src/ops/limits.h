@@ -35,8 +35,6 @@ enum {
 static inline bool gpu_hopper_attention(int capability, int head_dim) {
     return capability / 10 == 9 && (head_dim == 64 || head_dim == 128);
 }
-/* The most shared memory of a block of attention. */
-int64_t gpu_attention_shared_bytes(int capability, int head_dim);
 
 /* What some kernel cannot run. */
 typedef struct {

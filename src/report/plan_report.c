@@ -41,7 +41,12 @@ static double seconds(const RankTimes *t) {
     return t->forward.seconds + t->backward.seconds;
 }
 
-PlanTimes plan_times(const AttnPlan *p, const CostModel *m) {
+typedef struct {
+    RankTimes *ranks; /* [P], without intervals */
+    int slowest;      /* longest forward and backward together: what a layer takes */
+} PlanTimes;
+
+static PlanTimes plan_times(const AttnPlan *p, const CostModel *m) {
     PlanTimes t = {.ranks = NEW(RankTimes, p->P)};
     for (int r = 0; r < p->P; r++) {
         t.ranks[r] = plan_rank_times(p, r, m, false);
@@ -50,7 +55,7 @@ PlanTimes plan_times(const AttnPlan *p, const CostModel *m) {
     return t;
 }
 
-void plan_times_free(PlanTimes *t) {
+static void plan_times_free(PlanTimes *t) {
     free(t->ranks);
     *t = (PlanTimes){0};
 }

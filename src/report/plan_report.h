@@ -15,13 +15,6 @@ typedef struct {
 RankTimes plan_rank_times(const AttnPlan *p, int rank, const CostModel *m, bool intervals);
 void rank_times_free(RankTimes *t);
 
-typedef struct {
-    RankTimes *ranks; /* [P], without intervals */
-    int slowest;      /* longest forward and backward together: what a layer takes */
-} PlanTimes;
-PlanTimes plan_times(const AttnPlan *p, const CostModel *m);
-void plan_times_free(PlanTimes *t);
-
 /* `plan`, compared with other backends' plans for the same mask and ranks. */
 typedef struct {
     const AttnPlan *plan;
