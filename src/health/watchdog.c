@@ -1,6 +1,7 @@
 #include "health/watchdog.h"
 
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -9,9 +10,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 
-enum {
-    SUSPENDED_SECONDS = 5
-}; /* so much longer than a second's wait takes the process did not run */
+enum { SUSPENDED_SECONDS = 5 }; /* looks so far apart: the process did not run in between */
 
 /* One watchdog a process: the thread outlives any object a caller could pass. */
 static struct {
@@ -22,48 +21,53 @@ static struct {
     double limit;
 } watchdog = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
-/* "cria: error (rank 1): " as log.c has it; this must not wait for memory or for the log. */
-static int format_label(char *out, size_t size) {
-    if (comm_world_size() == 1) return snprintf(out, size, "cria: error: ");
-    return snprintf(out, size, "cria: error (rank %d): ", comm_world_rank());
+/* As log_error() has it, but without waiting for memory or for the log. */
+static void format_error(char *out, size_t size, const char *fmt, ...) {
+    int n = comm_world_size() == 1
+                ? snprintf(out, size, "cria: error: ")
+                : snprintf(out, size, "cria: error (rank %d): ", comm_world_rank());
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(out + n, size - (size_t)n, fmt, ap);
+    va_end(ap);
 }
 
 static void end_stuck_job(double seconds) {
     char text[512], step[32] = "";
     Progress at = progress_read();
     if (at.step > 0) snprintf(step, sizeof step, " of step %lld", (long long)at.step);
-    int label = format_label(text, sizeof text);
-    snprintf(text + label, sizeof text - (size_t)label,
-             "no progress for %.0f s in phase '%s'%s: a rank is dead or stuck; ending the job "
-             "(run.watchdog_seconds). --resume auto continues from the last checkpoint\n",
-             seconds, at.phase, step);
+    format_error(text, sizeof text,
+                 "no progress for %.0f s in phase '%s'%s: a rank is dead or stuck; ending the job "
+                 "(run.watchdog_seconds). --resume auto continues from the last checkpoint\n",
+                 seconds, at.phase, step);
     comm_last_words(text);
     comm_abort(status_exit_code(ERR_ENV));
 }
 
 static void end_orphan(void) {
     char text[256];
-    int label = format_label(text, sizeof text);
-    snprintf(
-        text + label, sizeof text - (size_t)label,
-        "the process of mpirun that started this rank is dead; ending. --resume auto continues "
-        "from the last checkpoint\n");
+    format_error(text, sizeof text,
+                 "the process of mpirun that started this rank is dead; ending. --resume auto "
+                 "continues from the last checkpoint\n");
     comm_end_now(status_exit_code(ERR_ENV), text);
+}
+
+double watchdog_look(WatchdogLook *w, double now, int64_t beats) {
+    /* After a job was suspended its ranks wake one after the other: the time counts anew. A clock
+     * that is set looks the same. */
+    bool suspended = now < w->looked || now > w->looked + SUSPENDED_SECONDS;
+    if (beats != w->beats || suspended) w->since = now;
+    w->looked = now;
+    w->beats = beats;
+    return now - w->since;
 }
 
 static void *watch(void *unused) {
     (void)unused;
-    int64_t seen = -1;
-    double idle = 0, last = time_now();
+    WatchdogLook look = {0};
     pthread_mutex_lock(&watchdog.mutex);
     while (!watchdog.stop) {
-        int64_t beats = progress_read().beats;
-        double now = time_now(), passed = now - last;
-        last = now;
-        /* After a job was suspended its ranks wake one after the other, and count anew. */
-        bool suspended = passed > SUSPENDED_SECONDS;
-        idle = beats != seen || suspended ? 0 : idle + passed;
-        seen = beats;
+        double idle = watchdog_look(&look, time_now(), progress_read().beats);
         if (watchdog.limit > 0 && idle > watchdog.limit) end_stuck_job(idle);
         if (comm_launcher_is_gone()) end_orphan();
         struct timespec until;
@@ -76,7 +80,7 @@ static void *watch(void *unused) {
 }
 
 void watchdog_start(void) {
-    pthread_condattr_t monotonic; /* a clock that is set must not end the job */
+    pthread_condattr_t monotonic; /* so that clock changes do not trigger it */
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&watchdog.wake, &monotonic);
