@@ -56,34 +56,12 @@ static inline int64_t attn_dq_order_bytes(const AttnWork *work) {
 void attn_sm90_grids(int D, int wide, AttnGrid *by_q, AttnGrid *by_k);
 void attn_portable_grids(AttnGrid *by_q, AttnGrid *by_k);
 
-void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
-                   const AttnWork *work, bool resume, cudaStream_t stream);
-void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const void *kv,
-                   const float *lse, const float *delta, const AttnWork *work, bool accumulate_dq,
-                   bool accumulate_dkv, bool deterministic, cudaStream_t stream);
-void attn_portable_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
-                       const AttnWork *work, bool resume, cudaStream_t stream);
-void attn_portable_bwd(float *dq, float *dkv, const void *d_o, const void *q, const void *kv,
-                       const float *lse, const float *delta, const AttnWork *work,
-                       bool accumulate_dq, bool accumulate_dkv, cudaStream_t stream);
+void attn_sm90_fwd(const AttnFwd *a, cudaStream_t stream);
+void attn_sm90_bwd(const AttnBwd *a, bool deterministic, cudaStream_t stream);
+void attn_portable_fwd(const AttnFwd *a, cudaStream_t stream);
+void attn_portable_bwd(const AttnBwd *a, cudaStream_t stream);
 
 extern "C" {
-/* The attention rows of the Ops table (contracts in ops.h). */
-Status cuda_attn_work_create(AttnWork **work, const Band *bands, int64_t n_bands, AttnShape shape,
-                             const RemoteKv *remote, Stream *stream);
-void cuda_attn_work_free(AttnWork *work);
-void cuda_attention_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
-                        const AttnWork *work, bool resume, Stream *stream);
-void cuda_attention_delta(float *delta, const void *d_o, const void *o, int64_t S, int H, int D,
-                          Stream *stream);
-void cuda_attention_bwd(float *dq, float *dkv, const void *d_o, const void *q, const void *kv,
-                        const float *lse, const float *delta, const AttnWork *work,
-                        bool accumulate_dq, bool accumulate_dkv, Stream *stream);
-
-/* Whether dq is the same bits every time, or is added up in whatever order is fastest (the
- * default). Everything else is the same bits in either case. */
-void cuda_attention_deterministic(bool on);
-
 /* As cuda_attn_work_create, for tests: what it chooses; the portable kernels whatever the device;
  * on Hopper with D = 64 wide tiles whatever the bands. */
 typedef enum { ATTN_BEST, ATTN_PORTABLE, ATTN_WIDE } AttnKernels;

@@ -124,7 +124,7 @@ extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, 
         int64_t used = list_place(&work->by_q, &by_q, image, base + list_at);
         list_place(&work->by_k, &by_k, image + used, base + list_at + used);
         CUDA_CHECK_DEFERRED(cudaMemsetAsync(base, 0, (size_t)zero_bytes, stream->s));
-        cuda_upload(base + list_at, image, bytes, stream);
+        cuda_mem_upload(base + list_at, image, bytes, stream);
         free(image);
         *out = work;
     }
@@ -147,30 +147,20 @@ extern "C" void cuda_attn_work_free(AttnWork *work) {
 
 /* ---- calls ----------------------------------------------------------------------------------- */
 
-static bool deterministic; /* for the process, as the GPU is */
-
-extern "C" void cuda_attention_deterministic(bool on) {
-    deterministic = on;
-}
-
-extern "C" void cuda_attention_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
-                                   const AttnWork *work, bool resume, Stream *stream) {
+extern "C" void cuda_attention_fwd(const AttnFwd *a, Stream *stream) {
+    const AttnWork *work = a->work;
     if (work->shape.Sq == 0) return;
-    REQUIRE(work->remote.n == 0 || (!resume && o != NULL && o_acc != NULL));
-    (work->sm90 ? attn_sm90_fwd : attn_portable_fwd)(o, o_acc, lse, q, kv, work, resume, stream->s);
+    REQUIRE(work->remote.n == 0 || (!a->resume && a->o != NULL && a->o_acc != NULL));
+    (work->sm90 ? attn_sm90_fwd : attn_portable_fwd)(a, stream->s);
     CUDA_CHECK_LAUNCH("attention_fwd");
 }
 
-extern "C" void cuda_attention_bwd(float *dq, float *dkv, const void *d_o, const void *q,
-                                   const void *kv, const float *lse, const float *delta,
-                                   const AttnWork *work, bool accumulate_dq, bool accumulate_dkv,
-                                   Stream *stream) {
-    REQUIRE(!(accumulate_dq || accumulate_dkv) || work->remote.n == 0);
-    if (work->sm90)
-        attn_sm90_bwd(dq, dkv, d_o, q, kv, lse, delta, work, accumulate_dq, accumulate_dkv,
-                      deterministic, stream->s);
+/* Deterministic: dq is added up in a fixed order. Everything else always is. */
+extern "C" void cuda_attention_bwd(const AttnBwd *a, Stream *stream) {
+    REQUIRE(!(a->accumulate_dq || a->accumulate_dkv) || a->work->remote.n == 0);
+    if (a->work->sm90)
+        attn_sm90_bwd(a, stream->ops->deterministic, stream->s);
     else
-        attn_portable_bwd(dq, dkv, d_o, q, kv, lse, delta, work, accumulate_dq, accumulate_dkv,
-                          stream->s);
+        attn_portable_bwd(a, stream->s);
     CUDA_CHECK_LAUNCH("attention_bwd");
 }

@@ -156,23 +156,21 @@ __global__ void signal_dkv_done_kernel(const RemoteKv remote) {
 
 } /* namespace */
 
-void attn_portable_bwd(float *dq, float *dkv, const void *d_o, const void *q, const void *kv,
-                       const float *lse, const float *delta, const AttnWork *work,
-                       bool accumulate_dq, bool accumulate_dkv, cudaStream_t stream) {
-    Params p = params_of(work, q, kv);
-    p.d_o = (const bf16 *)d_o;
-    p.lse = lse;
-    p.delta = delta;
-    p.dq = dq;
-    p.dkv = dkv;
-    p.list = work->by_k;
-    p.accumulate = accumulate_dkv;
-    if (accumulate_dkv) p.list.n_tiles = p.list.n_busy;
+void attn_portable_bwd(const AttnBwd *a, cudaStream_t stream) {
+    Params p = params_of(a->work, a->q, a->kv);
+    p.d_o = (const bf16 *)a->d_o;
+    p.lse = a->lse;
+    p.delta = a->delta;
+    p.dq = a->dq;
+    p.dkv = a->dkv;
+    p.list = a->work->by_k;
+    p.accumulate = a->accumulate_dkv;
+    if (a->accumulate_dkv) p.list.n_tiles = p.list.n_busy;
     if (p.remote.n) wait_kv_ready_kernel<<<1, 1, 0, stream>>>(p.remote);
     launch(p.D <= 64 ? bwd_kv_kernel<64> : bwd_kv_kernel<128>, p, p.K, 6, stream);
-    p.list = work->by_q;
-    p.accumulate = accumulate_dq;
-    if (accumulate_dq) p.list.n_tiles = p.list.n_busy;
+    p.list = a->work->by_q;
+    p.accumulate = a->accumulate_dq;
+    if (a->accumulate_dq) p.list.n_tiles = p.list.n_busy;
     launch(p.D <= 64 ? bwd_q_kernel<64> : bwd_q_kernel<128>, p, p.H, 6, stream);
     if (p.remote.n) signal_dkv_done_kernel<<<1, 1, 0, stream>>>(p.remote);
 }

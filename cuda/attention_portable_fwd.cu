@@ -111,14 +111,13 @@ void attn_portable_grids(AttnGrid *by_q, AttnGrid *by_k) {
     *by_q = *by_k = AttnGrid{TILE, TILE};
 }
 
-void attn_portable_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
-                       const AttnWork *work, bool resume, cudaStream_t stream) {
-    Params p = params_of(work, q, kv);
-    p.o = (bf16 *)o;
-    p.o_acc = o_acc;
-    p.lse_out = lse;
-    p.resume = resume;
-    p.list = work->by_q;
-    if (resume && !o) p.list.n_tiles = p.list.n_busy; /* other rows keep their values */
+void attn_portable_fwd(const AttnFwd *a, cudaStream_t stream) {
+    Params p = params_of(a->work, a->q, a->kv);
+    p.o = (bf16 *)a->o;
+    p.o_acc = a->o_acc;
+    p.lse_out = a->lse;
+    p.resume = a->resume;
+    p.list = a->work->by_q;
+    if (a->resume && !a->o) p.list.n_tiles = p.list.n_busy; /* other rows keep their values */
     launch(p.D <= 64 ? fwd_kernel<64> : fwd_kernel<128>, p, p.H, 5, stream);
 }

@@ -110,19 +110,17 @@ static __device__ __forceinline__ void counters_reset(int32_t *counters) {
 }
 
 static inline CUtensorMap encode_map(CUtensorMapDataType type, const void *base, int64_t inner,
-                                     int64_t rows, int64_t panels, int64_t row_bytes,
-                                     int64_t panel_bytes, int box_rows, int box_panels,
-                                     CUtensorMapSwizzle swizzle) {
+                                     int64_t rows, int64_t panels, int box_rows, int box_panels) {
     static const auto encode =
         (PFN_cuTensorMapEncodeTiled_v12000)cuda_driver_entry("cuTensorMapEncodeTiled", 12000);
     CUtensorMap map;
     cuuint64_t dims[3] = {(cuuint64_t)inner, (cuuint64_t)i64_max(rows, 1), (cuuint64_t)panels};
-    cuuint64_t strides[2] = {(cuuint64_t)row_bytes, (cuuint64_t)panel_bytes};
+    cuuint64_t strides[2] = {(cuuint64_t)panels * 128, 128};
     cuuint32_t box[3] = {(cuuint32_t)inner, (cuuint32_t)box_rows, (cuuint32_t)box_panels};
     cuuint32_t unit[3] = {1, 1, 1};
-    CUresult result =
-        encode(&map, type, 3, (void *)base, dims, strides, box, unit, CU_TENSOR_MAP_INTERLEAVE_NONE,
-               swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    CUresult result = encode(&map, type, 3, (void *)base, dims, strides, box, unit,
+                             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     REQUIRE(result == CUDA_SUCCESS);
     return map;
 }
@@ -130,8 +128,8 @@ static inline CUtensorMap encode_map(CUtensorMapDataType type, const void *base,
 /* bf16 x[rows, heads, D] in boxes of box_rows rows of one head; coordinates (0, row, head * D /
  * 64). */
 static inline CUtensorMap tile_map(const void *x, int64_t rows, int heads, int D, int box_rows) {
-    return encode_map(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, x, 64, rows, heads * D / 64,
-                      (int64_t)heads * D * 2, 128, box_rows, D / 64, CU_TENSOR_MAP_SWIZZLE_128B);
+    return encode_map(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, x, 64, rows, heads * D / 64, box_rows,
+                      D / 64);
 }
 
 /* The tensor maps of local and of remote keys. */

@@ -348,19 +348,18 @@ __global__ void __launch_bounds__(THREADS, 1)
     }
 }
 
-template <int D>
-void launch(const BwdParams &p, float *dq, const void *d_o, const void *q, const void *kv,
-            const AttnWork *work, cudaStream_t stream) {
+template <int D> void launch(const BwdParams &p, const AttnBwd *a, cudaStream_t stream) {
     constexpr int bytes = shared_bytes<BwdShared<D>>();
     static_assert(bytes <= 227 * 1024);
     cudaFuncSetAttribute(bwd_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-    CUtensorMap map_q = tile_map(q, p.Sq, p.H, D, Bwd<D>::ROWS);
-    CUtensorMap map_do = tile_map(d_o, p.Sq, p.H, D, Bwd<D>::ROWS);
-    KeyMaps keys = key_maps(kv, work, KEYS);
-    CUtensorMap map_dq = encode_map(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, dq, 32, p.Sq, p.H * D / 32,
-                                    (int64_t)p.H * D * 4, 128, 64, 2, CU_TENSOR_MAP_SWIZZLE_128B);
-    bwd_kernel<D><<<(unsigned)i64_min(p.order.n_items, work->sm_count), THREADS, bytes, stream>>>(
-        map_q, map_do, keys, map_dq, p);
+    CUtensorMap map_q = tile_map(a->q, p.Sq, p.H, D, Bwd<D>::ROWS);
+    CUtensorMap map_do = tile_map(a->d_o, p.Sq, p.H, D, Bwd<D>::ROWS);
+    KeyMaps keys = key_maps(a->kv, a->work, KEYS);
+    CUtensorMap map_dq =
+        encode_map(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, a->dq, 32, p.Sq, p.H * D / 32, 64, 2);
+    bwd_kernel<D>
+        <<<(unsigned)i64_min(p.order.n_items, a->work->sm_count), THREADS, bytes, stream>>>(
+            map_q, map_do, keys, map_dq, p);
 }
 
 /* Chooses among how many items the query heads of a KV head are split: the choice that ends first
@@ -390,13 +389,13 @@ void attn_sm90_grids(int D, int wide, AttnGrid *by_q, AttnGrid *by_k) {
     *by_k = AttnGrid{KEYS, D == 64 ? Bwd<64>::ROWS : Bwd<128>::ROWS};
 }
 
-void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const void *kv,
-                   const float *lse, const float *delta, const AttnWork *work, bool accumulate_dq,
-                   bool accumulate_dkv, bool deterministic, cudaStream_t stream) {
+void attn_sm90_bwd(const AttnBwd *a, bool deterministic, cudaStream_t stream) {
+    const AttnWork *work = a->work;
     AttnShape s = work->shape;
     AttnList list = work->by_k;
-    if (!accumulate_dq) cudaMemsetAsync(dq, 0, (size_t)(s.Sq * s.H * s.D) * 4, stream);
-    if (accumulate_dkv) list.n_tiles = list.n_busy; /* keys that no row sees keep their values */
+    if (!a->accumulate_dq) cudaMemsetAsync(a->dq, 0, (size_t)(s.Sq * s.H * s.D) * 4, stream);
+    /* keys that no row sees keep their values */
+    if (a->accumulate_dkv) list.n_tiles = list.n_busy;
     if (list.n_tiles == 0) return;
     if (deterministic)
         cudaMemsetAsync(work->dq_order, 0, (size_t)attn_dq_order_bytes(work), stream);
@@ -413,9 +412,9 @@ void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const 
     bool all_fit = s.H * head <= l2_share(BWD_ALL_L2_MIB, work->l2_bytes);
     int64_t heads_in_last_group = has_groups && all_fit ? INT32_MAX : heads_in_flight;
     BwdParams p = {};
-    p.dkv = dkv;
-    p.lse = lse;
-    p.delta = delta;
+    p.dkv = a->dkv;
+    p.lse = a->lse;
+    p.delta = a->delta;
     p.list = list;
     p.order = item_order(list, s.K * head_splits, heads_in_flight, heads_in_last_group);
     p.counters = work->counters + 2;
@@ -427,13 +426,13 @@ void attn_sm90_bwd(float *dq, float *dkv, const void *d_o, const void *q, const 
     p.n_dq_blocks = work->n_dq_blocks;
     p.head_splits = head_splits;
     p.scale = s.scale;
-    p.accumulate_dkv = accumulate_dkv;
+    p.accumulate_dkv = a->accumulate_dkv;
     p.remote = work->remote;
     p.range_warps_done = work->range_warps_done;
     for (int i = 0; i < work->remote.n; i++)
         p.range_warps[i] = WARPS * work->range_tiles[i] * s.K * head_splits;
     if (s.D == 64)
-        launch<64>(p, dq, d_o, q, kv, work, stream);
+        launch<64>(p, a, stream);
     else
-        launch<128>(p, dq, d_o, q, kv, work, stream);
+        launch<128>(p, a, stream);
 }

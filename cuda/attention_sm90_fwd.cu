@@ -314,19 +314,20 @@ AttnGrid attn_sm90_fwd_grid(int D, int wide) {
     return D == 128 ? grid_of<128, 0>() : wide ? grid_of<64, 1>() : grid_of<64, 0>();
 }
 
-void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
-                   const AttnWork *work, bool resume, cudaStream_t stream) {
+void attn_sm90_fwd(const AttnFwd *a, cudaStream_t stream) {
+    const AttnWork *work = a->work;
     AttnShape s = work->shape;
     AttnList list = work->by_q;
-    if (resume && !o) list.n_tiles = list.n_busy; /* rows that no band touches keep their values */
+    /* rows that no band touches keep their values */
+    if (a->resume && !a->o) list.n_tiles = list.n_busy;
     if (list.n_tiles == 0) return;
     /* the keys and values that CTAs walk at the same time should stay in L2 */
     int64_t groups = l2_share(FWD_L2_MIB, work->l2_bytes) / i64_max(s.Sk * s.D * 4, 1);
     int64_t heads_in_flight = i64_max(groups, 1) * (s.H / s.K);
     FwdParams p = {};
-    p.o = (__nv_bfloat16 *)o;
-    p.o_acc = work->remote.n == 0 || work->split_kv ? o_acc : NULL;
-    p.lse = lse;
+    p.o = (__nv_bfloat16 *)a->o;
+    p.o_acc = work->remote.n == 0 || work->split_kv ? a->o_acc : NULL;
+    p.lse = a->lse;
     p.list = list;
     p.order = item_order(list, s.H, heads_in_flight, heads_in_flight);
     p.counters = work->counters;
@@ -334,13 +335,13 @@ void attn_sm90_fwd(void *o, float *o_acc, float *lse, const void *q, const void 
     p.H = s.H;
     p.K = s.K;
     p.c = s.scale * LOG2E;
-    p.resume = resume;
+    p.resume = a->resume;
     p.remote = work->remote;
     p.split_done = work->split_done;
     if (s.D == 128)
-        launch<128, 0>(p, q, kv, work, stream);
+        launch<128, 0>(p, a->q, a->kv, work, stream);
     else if (work->wide)
-        launch<64, 1>(p, q, kv, work, stream);
+        launch<64, 1>(p, a->q, a->kv, work, stream);
     else
-        launch<64, 0>(p, q, kv, work, stream);
+        launch<64, 0>(p, a->q, a->kv, work, stream);
 }

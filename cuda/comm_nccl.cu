@@ -30,9 +30,25 @@ typedef struct {
 } Nccl;
 
 static ncclDataType_t type_of(Dtype t) {
-    static const ncclDataType_t types[] = {ncclFloat32, ncclBfloat16, ncclFloat64,
-                                           ncclInt64,   ncclInt32,    ncclUint8};
-    return types[t];
+    switch (t) {
+    case DT_F32:
+        return ncclFloat32;
+    case DT_BF16:
+        return ncclBfloat16;
+    case DT_F64:
+        return ncclFloat64;
+    case DT_I64:
+        return ncclInt64;
+    case DT_I32:
+        return ncclInt32;
+    case DT_U8:
+        return ncclUint8;
+    case DT_F16:
+        return ncclFloat16;
+    case DT_OTHER:
+        break;
+    }
+    REQUIRE(false);
 }
 
 static ncclRedOp_t op_of(CommOp op) {

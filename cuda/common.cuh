@@ -1,5 +1,4 @@
-/* common.cuh: what the op kernels share: the ops' declarations, access to W elements at a time, and
- * sums in a fixed order.
+/* common.cuh: what the op kernels share: access to W elements at a time, and sums in a fixed order.
  *
  * Kernels are written once for W elements per access: 8 (16 bytes of bf16) when row lengths and
  * addresses allow, which they do in real models, or 1, for any size and alignment. */
@@ -13,35 +12,6 @@
 #include "device.h"
 
 typedef __nv_bfloat16 bf16;
-
-#define CUDA_OP_LIST(X)                                                                            \
-    X(embedding_fwd)                                                                               \
-    X(embedding_bwd)                                                                               \
-    X(rmsnorm_fwd)                                                                                 \
-    X(rmsnorm_bwd)                                                                                 \
-    X(linear_fwd)                                                                                  \
-    X(linear_dgrad)                                                                                \
-    X(linear_wgrad)                                                                                \
-    X(rope_split_fwd)                                                                              \
-    X(rope_split_bwd)                                                                              \
-    X(swiglu_fwd)                                                                                  \
-    X(swiglu_bwd)                                                                                  \
-    X(cross_entropy)                                                                               \
-    X(adamw)                                                                                       \
-    X(cast_f32)                                                                                    \
-    X(add_f32)                                                                                     \
-    X(widen)                                                                                       \
-    X(sum_f32)                                                                                     \
-    X(sum_squares)                                                                                 \
-    X(checksum)                                                                                    \
-    X(gather_rows)                                                                                 \
-    X(scatter_rows)                                                                                \
-    X(sum_rows)
-
-/* cuda_rmsnorm_fwd and so on: each has the type that its entry of the table has. */
-#define X(op) extern "C" std::remove_pointer_t<decltype(Ops::op)> cuda_##op;
-CUDA_OP_LIST(X)
-#undef X
 
 /* ---- W elements as floats -------------------------------------------------------------------- */
 

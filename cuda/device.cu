@@ -49,7 +49,7 @@ static struct {
     int64_t held, peak;
 } memory;
 
-static Status mem_alloc(void **ptr, int64_t bytes, const char *what) {
+Status cuda_mem_alloc(void **ptr, int64_t bytes, const char *what) {
     *ptr = NULL;
     cudaError_t error = cudaMalloc(ptr, (size_t)i64_max(bytes, 1));
     if (error != cudaSuccess) {
@@ -73,7 +73,7 @@ static Status mem_alloc(void **ptr, int64_t bytes, const char *what) {
     return OK;
 }
 
-static void mem_free(void *ptr) {
+void cuda_mem_free(void *ptr) {
     if (ptr == NULL) return;
     CUDA_CHECK_DEFERRED(cudaFree(ptr));
     std::lock_guard<std::mutex> guard(memory.lock);
@@ -93,7 +93,7 @@ static cudaMemPool_t scratch_pool(void) {
     return pool;
 }
 
-static int64_t mem_peak(void) {
+int64_t cuda_mem_peak(void) {
     uint64_t scratch = 0;
     CUDA_CHECK_DEFERRED(
         cudaMemPoolGetAttribute(scratch_pool(), cudaMemPoolAttrUsedMemHigh, &scratch));
@@ -111,7 +111,7 @@ void cuda_scratch_free(void *scratch, cudaStream_t stream) {
     CUDA_CHECK_DEFERRED(cudaFreeAsync(scratch, stream));
 }
 
-static Status host_alloc(void **ptr, int64_t bytes, const char *what) {
+Status cuda_host_alloc(void **ptr, int64_t bytes, const char *what) {
     *ptr = NULL;
     cudaError_t error = cudaMallocHost(ptr, (size_t)i64_max(bytes, 1));
     if (error == cudaSuccess) return OK;
@@ -122,28 +122,29 @@ static Status host_alloc(void **ptr, int64_t bytes, const char *what) {
                        what, (long long)bytes, (double)bytes / 0x1p30, cudaGetErrorString(error));
 }
 
-static void host_free(void *ptr) {
+void cuda_host_free(void *ptr) {
     if (ptr != NULL) CUDA_CHECK_DEFERRED(cudaFreeHost(ptr));
 }
 
-static void mem_zero(void *ptr, int64_t bytes, Stream *stream) {
+void cuda_mem_zero(void *ptr, int64_t bytes, Stream *stream) {
     if (bytes > 0) CUDA_CHECK_DEFERRED(cudaMemsetAsync(ptr, 0, (size_t)bytes, stream->s));
 }
 
-static void mem_copy(void *dst, const void *src, int64_t bytes, Stream *stream) {
+void cuda_mem_copy(void *dst, const void *src, int64_t bytes, Stream *stream) {
     if (bytes > 0)
         CUDA_CHECK_DEFERRED(cudaMemcpyAsync(dst, src, (size_t)bytes, cudaMemcpyDefault, stream->s));
 }
 
 /* ---- streams and events --------------------------------------------------------------------- */
 
-static Status stream_create(Stream **stream) {
+Status cuda_stream_create(const Ops *ops, Stream **stream) {
     *stream = NEW(Stream, 1);
+    (*stream)->ops = ops;
     CUDA_CHECK_DEFERRED(cudaStreamCreateWithFlags(&(*stream)->s, cudaStreamNonBlocking));
     return cuda_deferred_error();
 }
 
-static void stream_free(Stream *stream) {
+void cuda_stream_free(Stream *stream) {
     if (stream == NULL) return;
     if (stream->workspace != NULL) cuda_scratch_free(stream->workspace, stream->s);
     CUDA_CHECK_DEFERRED(cudaStreamSynchronize(stream->s));
@@ -151,34 +152,34 @@ static void stream_free(Stream *stream) {
     free(stream);
 }
 
-static Status stream_sync(Stream *stream) {
+Status cuda_stream_sync(Stream *stream) {
     CUDA_CHECK_LAUNCH("a launch before stream_sync");
     cuda_check_deferred(cudaStreamSynchronize(stream->s), "work queued before stream_sync",
                         __FILE__, __LINE__);
     return cuda_deferred_error();
 }
 
-static Status event_create(Event **event) {
+Status cuda_event_create(Event **event) {
     *event = NEW(Event, 1);
     CUDA_CHECK_DEFERRED(cudaEventCreate(&(*event)->e));
     return cuda_deferred_error();
 }
 
-static void event_free(Event *event) {
+void cuda_event_free(Event *event) {
     if (event == NULL) return;
     CUDA_CHECK_DEFERRED(cudaEventDestroy(event->e));
     free(event);
 }
 
-static void event_record(Event *event, Stream *stream) {
+void cuda_event_record(Event *event, Stream *stream) {
     CUDA_CHECK_DEFERRED(cudaEventRecord(event->e, stream->s));
 }
 
-static void event_wait(Event *event, Stream *stream) {
+void cuda_event_wait(Event *event, Stream *stream) {
     CUDA_CHECK_DEFERRED(cudaStreamWaitEvent(stream->s, event->e, 0));
 }
 
-static double event_ms(Event *begin, Event *end) {
+double cuda_event_ms(Event *begin, Event *end) {
     float ms = 0;
     CUDA_CHECK_DEFERRED(cudaEventElapsedTime(&ms, begin->e, end->e));
     return (double)ms;
@@ -271,22 +272,6 @@ Status cuda_device_open(Ops *ops, int local_rank) {
 
     ops->device_name = properties.name;
     ops->gpu = &gpu;
-    ops->mem_alloc = mem_alloc;
-    ops->mem_free = mem_free;
-    ops->host_alloc = host_alloc;
-    ops->host_free = host_free;
-    ops->mem_zero = mem_zero;
-    ops->mem_copy = mem_copy;
-    ops->mem_upload = cuda_upload;
-    ops->mem_peak = mem_peak;
-    ops->stream_create = stream_create;
-    ops->stream_free = stream_free;
-    ops->stream_sync = stream_sync;
-    ops->event_create = event_create;
-    ops->event_free = event_free;
-    ops->event_record = event_record;
-    ops->event_wait = event_wait;
-    ops->event_ms = event_ms;
-    CHECK(cuda_upload_open(ops));
+    CHECK(cuda_upload_open());
     return cuda_deferred_error();
 }

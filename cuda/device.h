@@ -1,5 +1,5 @@
 /* device.h: what every file of cuda/ shares: the seams of src/ with C linkage, the device side of
- * the opaque types that ops.h only names, and deferred errors.
+ * the opaque types that ops.h only names, the functions of the Ops table, and deferred errors.
  *
  * Ops return nothing, so the first CUDA error of the process is recorded with its place; the next
  * stream_sync() returns it as ERR_ENV. */
@@ -20,14 +20,14 @@ extern "C" {
 #include "base/base.h"
 #include "ops/ops.h"
 
-struct Stream {
-    cudaStream_t s;
-    void *workspace; /* of the matrix products on this stream; made by gemm.cu at the first */
-};
-
 struct Event {
     cudaEvent_t e;
 };
+
+/* cuda_rmsnorm_fwd and so on, as in ops.def */
+#define OP(result, name, class, parameters, arguments) result cuda_##name parameters;
+#define HOST_OP(result, name, parameters)              result cuda_##name parameters;
+#include "ops/ops.def"
 
 /* Records the first CUDA error; returns true on success. `op` names the call in the message. */
 bool cuda_check_deferred(cudaError_t error, const char *op, const char *file, int line);
@@ -44,25 +44,19 @@ Status cuda_deferred_error(void);
 void *cuda_scratch_new(int64_t bytes, const char *op, cudaStream_t stream);
 void cuda_scratch_free(void *scratch, cudaStream_t stream);
 
-/* upload.cu: mem_upload of the Ops table. Call cuda_upload_open() first; it needs ops->host_alloc
- * (ERR_ENV: no page-locked memory). */
-Status cuda_upload_open(const Ops *ops);
-void cuda_upload(void *dst, const void *src, int64_t bytes, Stream *stream);
+/* upload.cu: before the first cuda_mem_upload(). ERR_ENV: no page-locked memory. */
+Status cuda_upload_open(void);
 
 int cuda_sm_count(void);
 /* The entry point of a driver function (libcuda is not linked) in the version given, such as 12000;
  * NULL when the driver lacks it. */
 void *cuda_driver_entry(const char *name, unsigned version);
 
-/* Makes `local_rank`'s GPU the current one and sets the functions of the table that deal with
- * memory, streams and events. ERR_ENV when no GPU can run this binary. */
+/* Makes `local_rank`'s GPU the current one and says in the table which it is. ERR_ENV when no GPU
+ * can run this binary. */
 Status cuda_device_open(Ops *ops, int local_rank);
-
-/* gemm.cu. With autotune the algorithm of each new shape is chosen by timing, which makes runs
- * differ in their last bits; without, the default, it is cuBLASLt's first suggestion. Changing the
- * setting forgets the choices made so far. */
+/* gemm.cu: before the first matrix product */
 Status cuda_gemm_open(void);
-void cuda_gemm_autotune(bool on);
 
 #ifdef __cplusplus
 }

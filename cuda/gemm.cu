@@ -1,14 +1,14 @@
-/* gemm.cu: the three products of a linear layer, y = x w^T, dx = dy w, dw += dy^T x, by cuBLASLt.
+/* gemm.cu: matrix products (Matmul in ops.h) by cuBLASLt.
  *
- * 2 S N M FLOPs each, bf16 factors, fp32 sums. cuBLASLt is column-major: a row-major [r,c] matrix
- * is its [c,r] matrix of leading dimension c, so each product is asked for transposed. The residual
- * of the forward and the sums already in dx and dw enter as beta C, in the same pass over the
- * output.
+ * 2 m n k FLOPs each, bf16 inputs, fp32 sums. cuBLASLt is column-major: a row-major [r,c] matrix is
+ * its [c,r] matrix of leading dimension c, so each product is asked for transposed: its A is our b,
+ * its B our a. c enters as beta C, in the same pass over the output.
  *
- * What is learnt about a shape is kept: descriptors and the algorithm. By default that is
- * cuBLASLt's first suggestion, the same in every run. With cuda_gemm_autotune() the suggestions are
- * timed when a shape is first met, and another one is taken if it is more than 3 % faster. Every
- * algorithm admitted here sums in a fixed order and in fp32 (no splits that are joined in bf16). */
+ * What is learnt about a shape is kept: descriptors and the algorithm. Where the table is
+ * deterministic that is cuBLASLt's first suggestion, the same in every run. Elsewhere the
+ * suggestions are timed when a shape is first met, and another one is taken if it is more than 3 %
+ * faster. Every algorithm admitted here sums in a fixed order and in fp32 (no splits that are
+ * joined in bf16). */
 #include "common.cuh"
 #include "tuning.h"
 
@@ -20,10 +20,10 @@
 typedef struct {
     int64_t m, n, k;
     int32_t transpose_a, transpose_b;           /* how a and b lie: [k,m] and [n,k] when set */
-    int32_t add, in_place;                      /* c is there; c is d */
-    int32_t f32;                                /* c and d are fp32, not bf16 */
+    int32_t type_a, type_b, type_d;             /* Dtype; c has d's */
     int32_t align_a, align_b, align_c, align_d; /* bytes */
-    int32_t unused;
+    int32_t add, in_place;                      /* c is there; c is d */
+    int32_t tuned;                              /* the algorithm is chosen by timing */
 } Shape;
 
 typedef struct {
@@ -38,12 +38,12 @@ typedef struct {
     const void *a, *b, *c;
 } Operands;
 
-/* Ops are called by one thread. */
+/* A cache for the process and its one GPU: a plan depends on its shape alone. Ops are called by one
+ * thread. */
 static struct {
     cublasLtHandle_t handle;
     Plan *plans;
     int64_t count, capacity;
-    bool autotune;
 } gemms;
 
 static bool check_deferred(cublasStatus_t status, const char *op, int line) {
@@ -59,9 +59,9 @@ Status cuda_gemm_open(void) {
     return cuda_deferred_error();
 }
 
-void cuda_gemm_autotune(bool on) {
-    gemms.autotune = on;
-    gemms.count = 0;
+static cudaDataType_t cuda_type(int32_t type) {
+    REQUIRE(type == DT_F32 || type == DT_BF16);
+    return type == DT_F32 ? CUDA_R_32F : CUDA_R_16BF;
 }
 
 static void *workspace_of(Stream *stream) {
@@ -102,7 +102,7 @@ static float time_one(const Plan *p, const cublasLtMatmulAlgo_t *algorithm, Oper
  * the first suggestion stands. */
 static int fastest(const Plan *p, const cublasLtMatmulHeuristicResult_t *found, int n, Operands o,
                    Stream *stream) {
-    int64_t bytes = p->shape.m * p->shape.n * (p->shape.f32 ? 4 : 2);
+    int64_t bytes = p->shape.m * p->shape.n * dtype_bytes((Dtype)p->shape.type_d);
     void *scratch = NULL;
     cudaEvent_t event[2];
     if (p->shape.in_place) {
@@ -158,7 +158,7 @@ static bool choose_algorithm(Plan *p, Operands o, const char *op, Stream *stream
         cuda_record_error(op, "cuBLASLt has no algorithm for this shape", __FILE__, __LINE__);
         return false;
     }
-    bool tune = gemms.autotune && n > 1;
+    bool tune = s->tuned && n > 1;
     p->algorithm = found[tune ? fastest(p, found, n, o, stream) : 0].algo;
     return true;
 }
@@ -184,9 +184,11 @@ static bool describe(Plan *p, const char *op) {
            CUBLAS_CHECK_DEFERRED(op, cublasLtMatmulDescSetAttribute(p->product,
                                                                     CUBLASLT_MATMUL_DESC_TRANSB,
                                                                     &tb, sizeof tb)) &&
-           make_layout(&p->a, CUDA_R_16BF, s->transpose_a ? k : m, s->transpose_a ? m : k, op) &&
-           make_layout(&p->b, CUDA_R_16BF, s->transpose_b ? n : k, s->transpose_b ? k : n, op) &&
-           make_layout(&p->d, s->f32 ? CUDA_R_32F : CUDA_R_16BF, m, n, op);
+           make_layout(&p->a, cuda_type(s->type_a), s->transpose_a ? k : m, s->transpose_a ? m : k,
+                       op) &&
+           make_layout(&p->b, cuda_type(s->type_b), s->transpose_b ? n : k, s->transpose_b ? k : n,
+                       op) &&
+           make_layout(&p->d, cuda_type(s->type_d), m, n, op);
 }
 
 static const Plan *plan_for(const Shape *shape, Operands o, const char *op, Stream *stream) {
@@ -210,39 +212,37 @@ static int32_t alignment(const void *p) {
     return (int32_t)(bits & -bits);
 }
 
-static void gemm(Shape shape, Operands o, const char *op, Stream *stream) {
-    if (shape.m == 0 || shape.n == 0 || shape.k == 0) return;
-    shape.add = o.c != NULL;
-    shape.in_place = o.c == o.d;
+static void matmul(const Matmul *x, const char *op, Stream *stream) {
+    REQUIRE(x->a.scale == NULL && x->b.scale == NULL); /* cuBLASLt scales FP8 only */
+    if (x->m == 0 || x->n == 0 || x->k == 0) return;
+    Operands o = {x->d, x->b.data, x->a.data, x->c};
+    Shape shape = {};
+    shape.m = x->n, shape.n = x->m, shape.k = x->k;
+    shape.transpose_a = x->transpose_b;
+    shape.transpose_b = x->transpose_a;
+    shape.type_a = x->b.type;
+    shape.type_b = x->a.type;
+    shape.type_d = x->d_type;
     shape.align_a = alignment(o.a);
     shape.align_b = alignment(o.b);
     shape.align_d = alignment(o.d);
     shape.align_c = o.c != NULL ? alignment(o.c) : shape.align_d;
+    shape.add = o.c != NULL;
+    shape.in_place = o.c == o.d;
+    shape.tuned = !stream->ops->deterministic;
     if (workspace_of(stream) == NULL) return;
     const Plan *p = plan_for(&shape, o, op, stream);
     if (p != NULL) CUBLAS_CHECK_DEFERRED(op, multiply(p, &p->algorithm, o, stream));
 }
 
-void cuda_linear_fwd(void *y, const void *x, const void *w, const void *residual, int64_t S,
-                     int64_t N, int64_t M, Stream *stream) {
-    Shape shape = {};
-    shape.m = N, shape.n = S, shape.k = M;
-    shape.transpose_a = true;
-    gemm(shape, Operands{y, w, x, residual}, "linear_fwd", stream);
+void cuda_linear_fwd(const Matmul *p, Stream *stream) {
+    matmul(p, "linear_fwd", stream);
 }
 
-void cuda_linear_dgrad(void *dx, const void *dy, const void *w, bool accumulate, int64_t S,
-                       int64_t N, int64_t M, Stream *stream) {
-    Shape shape = {};
-    shape.m = M, shape.n = S, shape.k = N;
-    gemm(shape, Operands{dx, w, dy, accumulate ? dx : NULL}, "linear_dgrad", stream);
+void cuda_linear_dgrad(const Matmul *p, Stream *stream) {
+    matmul(p, "linear_dgrad", stream);
 }
 
-void cuda_linear_wgrad(float *dw, const void *dy, const void *x, int64_t S, int64_t N, int64_t M,
-                       Stream *stream) {
-    Shape shape = {};
-    shape.m = M, shape.n = N, shape.k = S;
-    shape.transpose_b = true;
-    shape.f32 = true;
-    gemm(shape, Operands{dw, x, dy, dw}, "linear_wgrad", stream);
+void cuda_linear_wgrad(const Matmul *p, Stream *stream) {
+    matmul(p, "linear_wgrad", stream);
 }

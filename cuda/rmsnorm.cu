@@ -109,11 +109,13 @@ void cuda_rmsnorm_fwd(void *y, float *rstd, const void *x, const void *w, int64_
     CUDA_CHECK_LAUNCH("rmsnorm_fwd");
 }
 
-void cuda_rmsnorm_bwd(void *dx, float *dw, void *y, const void *dy, const void *x, const void *w,
-                      const float *rstd, const void *dres, int64_t S, int C, Stream *stream) {
+void cuda_rmsnorm_bwd(const RmsnormBwd *a, Stream *stream) {
     const char *op = "rmsnorm_bwd";
+    const int64_t S = a->S;
+    const int C = a->C;
     if (S == 0) return;
-    with_width(C % 8 == 0 && aligned16({dx, y, dy, x, w, dres}), [&](auto width) {
+    bool wide = C % 8 == 0 && aligned16({a->dx, a->y, a->dy, a->x, a->w, a->dres});
+    with_width(wide, [&](auto width) {
         constexpr int W = decltype(width)::value;
         int threads = row_threads(C / W);
         int blocks = (int)i64_min(S, (int64_t)cuda_sm_count() * i64_max(1, 1024 / threads));
@@ -124,9 +126,10 @@ void cuda_rmsnorm_bwd(void *dx, float *dw, void *y, const void *dy, const void *
         CUDA_CHECK_DEFERRED(cudaFuncSetAttribute(
             rmsnorm_bwd_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
         rmsnorm_bwd_kernel<W><<<(unsigned)blocks, threads, shared, stream->s>>>(
-            (bf16 *)dx, parts, (bf16 *)y, (const bf16 *)dy, (const bf16 *)x, (const bf16 *)w, rstd,
-            (const bf16 *)dres, S, C);
-        add_parts_kernel<<<(unsigned)ceil_div(C, 32), 1024, 0, stream->s>>>(dw, parts, blocks, C);
+            (bf16 *)a->dx, parts, (bf16 *)a->y, (const bf16 *)a->dy, (const bf16 *)a->x,
+            (const bf16 *)a->w, a->rstd, (const bf16 *)a->dres, S, C);
+        add_parts_kernel<<<(unsigned)ceil_div(C, 32), 1024, 0, stream->s>>>(a->dw, parts, blocks,
+                                                                            C);
         cuda_scratch_free(parts, stream->s);
     });
     CUDA_CHECK_LAUNCH(op);

@@ -54,26 +54,23 @@ static __global__ void __launch_bounds__(1024)
 }
 
 template <bool BACKWARD, class T>
-static void launch(bf16 *joined, T *q, T *kv, const int32_t *positions, const float *inv_freq,
-                   int64_t S, int H, int K, int D, cudaStream_t stream) {
-    if (S == 0) return;
-    with_width(D % 16 == 0 && aligned16({joined, q, kv}), [&](auto width) {
+static void launch(bf16 *joined, T *q, T *kv, const Rope *r, cudaStream_t stream) {
+    if (r->S == 0) return;
+    with_width(r->D % 16 == 0 && aligned16({joined, q, kv}), [&](auto width) {
         constexpr int W = decltype(width)::value;
-        int threads = row_threads((int64_t)(H + 2 * K) * (D / 2 / W));
-        rope_kernel<W, BACKWARD><<<(unsigned)S, threads, D * sizeof(float), stream>>>(
-            joined, q, kv, positions, inv_freq, H, K, D);
+        int threads = row_threads((int64_t)(r->H + 2 * r->K) * (r->D / 2 / W));
+        rope_kernel<W, BACKWARD><<<(unsigned)r->S, threads, r->D * sizeof(float), stream>>>(
+            joined, q, kv, r->positions, r->inv_freq, r->H, r->K, r->D);
     });
 }
 
-void cuda_rope_split_fwd(void *q, void *kv, const void *qkv, const int32_t *positions,
-                         const float *inv_freq, int64_t S, int H, int K, int D, Stream *stream) {
-    launch<false>((bf16 *)qkv, (bf16 *)q, (bf16 *)kv, positions, inv_freq, S, H, K, D, stream->s);
+void cuda_rope_split_fwd(void *q, void *kv, const void *qkv, const Rope *rope, Stream *stream) {
+    launch<false>((bf16 *)qkv, (bf16 *)q, (bf16 *)kv, rope, stream->s);
     CUDA_CHECK_LAUNCH("rope_split_fwd");
 }
 
-void cuda_rope_split_bwd(void *dqkv, const float *dq, const float *dkv, const int32_t *positions,
-                         const float *inv_freq, int64_t S, int H, int K, int D, Stream *stream) {
-    launch<true>((bf16 *)dqkv, (float *)dq, (float *)dkv, positions, inv_freq, S, H, K, D,
-                 stream->s);
+void cuda_rope_split_bwd(void *dqkv, const float *dq, const float *dkv, const Rope *rope,
+                         Stream *stream) {
+    launch<true>((bf16 *)dqkv, (float *)dq, (float *)dkv, rope, stream->s);
     CUDA_CHECK_LAUNCH("rope_split_bwd");
 }

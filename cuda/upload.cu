@@ -17,14 +17,14 @@ static struct {
     uint64_t next;
 } ring;
 
-Status cuda_upload_open(const Ops *ops) {
+Status cuda_upload_open(void) {
     if (ring.pieces != NULL) return OK;
     for (int i = 0; i < PIECES; i++)
         CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&ring.taken[i], cudaEventDisableTiming));
-    return ops->host_alloc((void **)&ring.pieces, PIECES * PIECE_BYTES, "uploads");
+    return cuda_host_alloc((void **)&ring.pieces, PIECES * PIECE_BYTES, "uploads");
 }
 
-void cuda_upload(void *dst, const void *src, int64_t bytes, Stream *stream) {
+void cuda_mem_upload(void *dst, const void *src, int64_t bytes, Stream *stream) {
     std::lock_guard<std::mutex> guard(ring.lock);
     for (int64_t at = 0; at < bytes; at += PIECE_BYTES) {
         uint64_t i = ring.next++ % PIECES;

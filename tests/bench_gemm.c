@@ -8,6 +8,7 @@
 #endif
 
 #include "cpu/cpu.h"
+#include "ops/linear.h"
 #include "base/rng.h"
 
 typedef enum { FWD, DGRAD, WGRAD, N_FORMS } Form;
@@ -18,9 +19,10 @@ typedef struct {
 } Problem;
 
 static void run_ours(Form form, const Problem *p) {
-    if (form == FWD) cpu_linear_fwd(p->y, p->x, p->w, NULL, p->S, p->N, p->M, NULL);
-    if (form == DGRAD) cpu_linear_dgrad(p->x, p->y, p->w, false, p->S, p->N, p->M, NULL);
-    if (form == WGRAD) cpu_linear_wgrad(p->w, p->y, p->x, p->S, p->N, p->M, NULL);
+    Linear z = {p->S, p->N, p->M};
+    if (form == FWD) linear_fwd(cpu_ops(), z, p->y, p->x, p->w, NULL, NULL);
+    if (form == DGRAD) linear_dgrad(cpu_ops(), z, p->x, p->y, p->w, NULL);
+    if (form == WGRAD) linear_wgrad(cpu_ops(), z, p->w, p->y, p->x, NULL);
 }
 
 #ifdef WITH_OPENBLAS

@@ -114,9 +114,17 @@ static inline void rows_by_op(Problem *p) {
     AttnShape shape = {S, S, p->H, p->K, p->D, 1 / sqrtf((float)p->D)};
     AttnWork *work;
     EXPECT_OK(ops->attn_work_create(&work, p->mask.bands, p->mask.n, shape, NULL, NULL));
-    ops->attention_fwd(o, NULL, lse, p->q, p->kv, work, false, NULL);
+    ops->attention_fwd(&(AttnFwd){.o = o, .lse = lse, .q = p->q, .kv = p->kv, .work = work}, NULL);
     ops->attention_delta(delta, p->d_o, o, S, p->H, p->D, NULL);
-    ops->attention_bwd(dq, dkv, p->d_o, p->q, p->kv, lse, delta, work, false, false, NULL);
+    ops->attention_bwd(&(AttnBwd){.dq = dq,
+                                  .dkv = dkv,
+                                  .d_o = p->d_o,
+                                  .q = p->q,
+                                  .kv = p->kv,
+                                  .lse = lse,
+                                  .delta = delta,
+                                  .work = work},
+                       NULL);
     ops->attn_work_free(work);
     widen_to(p->o, o, nq), widen_to(p->dq, dq, nq), widen_to(p->dkv, dkv, nkv);
     for (int64_t s = 0; s < S; s++)

@@ -12,9 +12,6 @@
 #include "ops/ops.h"
 #include "base/rng.h"
 
-/* cuda/gemm.cu: times the algorithms of new matrix shapes; forgets the choices made so far. */
-void cuda_gemm_autotune(bool on);
-
 static inline float from_bf16(uint16_t bits) {
     uint32_t wide = (uint32_t)bits << 16;
     float x;

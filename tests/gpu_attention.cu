@@ -151,14 +151,20 @@ struct Inputs {
         dq.destroy();
         dkv.destroy();
     }
-    void fwd() { cuda_attention_fwd(o.d, NULL, lse.d, q.d, kv.d, work, false, &test_stream); }
+    void fwd() {
+        AttnFwd a = {};
+        a.o = o.d, a.lse = lse.d, a.q = q.d, a.kv = kv.d, a.work = work;
+        cuda_attention_fwd(&a, &test_stream);
+    }
     void prepare() {
         fwd();
         cuda_attention_delta(delta.d, d_o.d, o.d, shape.Sq, shape.H, shape.D, &test_stream);
     }
     void bwd() {
-        cuda_attention_bwd(dq.d, dkv.d, d_o.d, q.d, kv.d, lse.d, delta.d, work, false, false,
-                           &test_stream);
+        AttnBwd a = {};
+        a.dq = dq.d, a.dkv = dkv.d, a.d_o = d_o.d, a.q = q.d, a.kv = kv.d;
+        a.lse = lse.d, a.delta = delta.d, a.work = work;
+        cuda_attention_bwd(&a, &test_stream);
     }
 };
 
@@ -187,7 +193,7 @@ static bool repeat(const char *mask, int S, int D, double seconds) {
     dkv.create(b.dkv.n);
     o.create(b.o.n);
     count.create(1);
-    cuda_attention_deterministic(true);
+    test_ops.deterministic = true;
     CU(cudaMemsetAsync(count.d, 0, 8, test_stream.s));
     b.prepare();
     b.bwd();

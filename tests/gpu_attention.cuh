@@ -102,7 +102,8 @@ static Bands documents_bands(const std::vector<int> &lengths) {
 
 /* Everything runs on this one stream: a non-blocking one does not wait for the default stream,
  * where cudaMemset would still be under way. */
-static Stream test_stream;
+static Ops test_ops; /* of which `deterministic` counts */
+static Stream test_stream = {&test_ops};
 
 static void copy(void *to, const void *from, size_t bytes) {
     CU(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, test_stream.s));

@@ -130,7 +130,7 @@ static bool run_case(const char *name, const Case &c) {
     std::vector<float> lse1, dq1, dkv1, o_acc1;
     bool ok = true;
     size_t dq_differs = 0;
-    cuda_attention_deterministic(!c.any_order);
+    test_ops.deterministic = !c.any_order;
     for (int repeat = 0; repeat < 3; repeat++) {
         o.poison();
         o_acc.poison();
@@ -140,13 +140,19 @@ static bool run_case(const char *name, const Case &c) {
         dkv.poison();
         for (size_t i = 0; i < works.size(); i++) {
             bool last = i + 1 == works.size(), only = works.size() == 1 && repeat == 2;
-            cuda_attention_fwd(last ? o.d : NULL, only ? NULL : o_acc.d, lse.d, q.d, kv.d, works[i],
-                               i > 0, &test_stream);
+            AttnFwd a = {};
+            a.o = last ? o.d : NULL, a.o_acc = only ? NULL : o_acc.d, a.lse = lse.d;
+            a.q = q.d, a.kv = kv.d, a.work = works[i], a.resume = i > 0;
+            cuda_attention_fwd(&a, &test_stream);
         }
         cuda_attention_delta(delta.d, d_o.d, o.d, x.Sq, x.H, x.D, &test_stream);
-        for (size_t i = 0; !c.hard && i < works.size(); i++)
-            cuda_attention_bwd(dq.d, dkv.d, d_o.d, q.d, kv.d, lse.d, delta.d, works[i], i > 0,
-                               i > 0, &test_stream);
+        for (size_t i = 0; !c.hard && i < works.size(); i++) {
+            AttnBwd a = {};
+            a.dq = dq.d, a.dkv = dkv.d, a.d_o = d_o.d, a.q = q.d, a.kv = kv.d;
+            a.lse = lse.d, a.delta = delta.d, a.work = works[i];
+            a.accumulate_dq = a.accumulate_dkv = i > 0;
+            cuda_attention_bwd(&a, &test_stream);
+        }
         CU(cudaStreamSynchronize(test_stream.s));
         if (repeat == 0) {
             o1 = o.get();

@@ -108,9 +108,17 @@ static void run(const Files *f) {
     EXPECT_OK(ops->mem_alloc(&o, nq * ops->act_bytes, "o"));
     float *lse = new_f32(f, rows), *delta = new_f32(f, rows), *dq = new_f32(f, nq);
     float *dkv = new_f32(f, nkv);
-    ops->attention_fwd(o, NULL, lse, q, kv, work, false, f->stream);
+    ops->attention_fwd(&(AttnFwd){.o = o, .lse = lse, .q = q, .kv = kv, .work = work}, f->stream);
     ops->attention_delta(delta, d_o, o, S, H, D, f->stream);
-    ops->attention_bwd(dq, dkv, d_o, q, kv, lse, delta, work, false, false, f->stream);
+    ops->attention_bwd(&(AttnBwd){.dq = dq,
+                                  .dkv = dkv,
+                                  .d_o = d_o,
+                                  .q = q,
+                                  .kv = kv,
+                                  .lse = lse,
+                                  .delta = delta,
+                                  .work = work},
+                       f->stream);
     store_act(f, "o.bf16", o, nq);
     store_f32(f, "lse.f32", lse, rows);
     store_f32(f, "dq.f32", dq, nq);
@@ -129,7 +137,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     if (strcmp(argv[1], "cuda") == 0) gpu_open(&f.ops);
-    EXPECT_OK(f.ops->stream_create(&f.stream));
+    EXPECT_OK(f.ops->stream_create(f.ops, &f.stream));
     for (int i = 2; i < argc; i++) {
         f.dir = argv[i];
         run(&f);

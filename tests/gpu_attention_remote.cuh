@@ -127,10 +127,16 @@ static bool run_remote_case(AttnKernels kernels, int Sq, int H, int D, const std
     AttnShape shape = {x.Sq, x.Sk, x.H, x.K, D, scale};
     REQUIRE(cuda_attn_work_create_as(kernels, &work, a.bands.data(), (int64_t)a.bands.size(), shape,
                                      &a.remote, &test_stream) == OK);
+    AttnFwd fwd = {};
+    fwd.o = o.d, fwd.o_acc = o_acc.d, fwd.lse = lse.d, fwd.q = q.d, fwd.kv = a.kv.d;
+    fwd.work = work;
+    AttnBwd bwd = {};
+    bwd.dq = dq.d, bwd.dkv = dkv.d, bwd.d_o = d_o.d, bwd.q = q.d, bwd.kv = a.kv.d;
+    bwd.lse = lse.d, bwd.delta = delta.d, bwd.work = work;
     Worst worst = {};
     bool ok = true;
     for (uint32_t repeat = 1; repeat <= 4 && ok; repeat++) {
-        cuda_attention_deterministic(repeat == 2);
+        test_ops.deterministic = repeat == 2;
         o.poison();
         o_acc.poison();
         lse.poison();
@@ -139,12 +145,11 @@ static bool run_remote_case(AttnKernels kernels, int Sq, int H, int D, const std
         /* the first time all ranges are ready: a kernel's first launch may wait for running kernels
          */
         if (repeat > 1) a.hide();
-        cuda_attention_fwd(o.d, o_acc.d, lse.d, q.d, a.kv.d, work, false, &test_stream);
+        cuda_attention_fwd(&fwd, &test_stream);
         a.arrive();
         cuda_attention_delta(delta.d, d_o.d, o.d, x.Sq, x.H, D, &test_stream);
         if (repeat > 1) a.hide();
-        cuda_attention_bwd(dq.d, dkv.d, d_o.d, q.d, a.kv.d, lse.d, delta.d, work, false, false,
-                           &test_stream);
+        cuda_attention_bwd(&bwd, &test_stream);
         a.arrive();
         ok = a.fetch_dkv(dkv.d, 1 + repeat);
         if (!ok) printf("    the dKV of a range was never done\n");

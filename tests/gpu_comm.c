@@ -278,7 +278,7 @@ int main(int argc, char **argv) {
     CommSet set;
     comm_start();
     gpu_open_ranks(&gpu);
-    EXPECT_OK(gpu->stream_create(&stream));
+    EXPECT_OK(gpu->stream_create(gpu, &stream));
     int rank = comm_world_rank(), size = comm_world_size();
     for (int cp = 1; cp <= size; cp *= 2) {
         if (size % cp != 0) continue;

@@ -50,10 +50,10 @@ int main(int argc, char **argv) {
     Ops ops = *gpu;
     ops.mem_alloc = pool_alloc;
     ops.mem_free = pool_free;
-    ops.set_deterministic(true);
+    ops.deterministic = true;
     /* P and dS are rounded to bf16, o too: 2^-9 each, times sums of a few terms of size 1 to 10 */
     Side side = {.ops = &ops, .tolerance = 4e-2};
-    EXPECT_OK(ops.stream_create(&side.stream));
+    EXPECT_OK(ops.stream_create(&ops, &side.stream));
     run_side(&side, lists, false, large);
     run_side(&side, lists, true, large);
     if (comm_world_rank() == 0) printf("%lld passed, 0 failed\n", (long long)side.runs);

@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 static inline void gpu_open(const Ops **ops) {
-    Status st = cuda_ops_open(ops, 0);
+    Status st = cuda_ops_open(ops, 0, false);
     if (st == OK) return;
     fprintf(stderr, "this test needs a GPU: %s\n", status_message());
     exit(status_exit_code(st));
@@ -25,7 +25,7 @@ static inline void gpu_open(const Ops **ops) {
 static inline void gpu_open_ranks(const Ops **ops) {
     Comm *host;
     Status st = comm_mpi_create(&host);
-    if (st == OK) st = comm_agree(host, cuda_ops_open(ops, comm_local_rank()));
+    if (st == OK) st = comm_agree(host, cuda_ops_open(ops, comm_local_rank(), false));
     if (st == OK) {
         comm_free(host);
         return;

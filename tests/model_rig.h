@@ -78,7 +78,7 @@ static inline void rig_open(Rig *r, int64_t B, int64_t T, Recompute recompute, i
     r->cp_options.H = r->model.heads;
     r->cp_options.K = r->model.kv_heads;
     r->cp_options.D = r->model.head_dim;
-    EXPECT_OK(r->ops->stream_create(&r->stream));
+    EXPECT_OK(r->ops->stream_create(r->ops, &r->stream));
     EXPECT_OK(cp_create(&r->cp, &r->cp_options, r->ops, r->comm, &r->arena));
     LlamaOptions o = {.ops = r->ops,
                       .model = &r->model,

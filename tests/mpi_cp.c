@@ -104,18 +104,18 @@ static const void *act_keys(const AttnWork *work, const void *kv) {
            (size_t)((end - begin) * act.width) * sizeof *act.keys);
     return act.keys;
 }
-static void act_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
-                    const AttnWork *work, bool resume, Stream *stream) {
-    expect_arrived(work);
-    act.ops->attention_fwd(o, o_acc, lse, q, act_keys(work, kv), work, resume, stream);
+static void act_fwd(const AttnFwd *a, Stream *stream) {
+    AttnFwd mine = *a;
+    expect_arrived(a->work);
+    mine.kv = act_keys(a->work, a->kv);
+    act.ops->attention_fwd(&mine, stream);
 }
-static void act_bwd(float *dq, float *dkv, const void *d_o, const void *q, const void *kv,
-                    const float *lse, const float *delta, const AttnWork *work, bool add_dq,
-                    bool add_dkv, Stream *stream) {
-    expect_arrived(work);
-    act.ops->attention_bwd(dq, dkv, d_o, q, act_keys(work, kv), lse, delta, work, add_dq, add_dkv,
-                           stream);
-    for (int i = 0; work == act.work && i < act.remote.n; i++) act.remote.dkv_done[i]++;
+static void act_bwd(const AttnBwd *a, Stream *stream) {
+    AttnBwd mine = *a;
+    expect_arrived(a->work);
+    mine.kv = act_keys(a->work, a->kv);
+    act.ops->attention_bwd(&mine, stream);
+    for (int i = 0; a->work == act.work && i < act.remote.n; i++) act.remote.dkv_done[i]++;
 }
 
 static void run_acted(Side *side, uint64_t lists) {

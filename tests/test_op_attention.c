@@ -151,13 +151,29 @@ static Result run_stages(AttnShape z, const Mask *m, const float *q, const float
             if (random_in(99, (uint64_t)i, 0, stages) == s) bands[n++] = m->bands[i];
         }
         assert_status_ok(ops->attn_work_create(&work[s], bands, n, z, NULL, NULL));
-        ops->attention_fwd(s == stages - 1 ? r.o : NULL, r.o_acc, r.lse, q, kv, work[s], s > 0,
+        ops->attention_fwd(&(AttnFwd){.o = s == stages - 1 ? r.o : NULL,
+                                      .o_acc = r.o_acc,
+                                      .lse = r.lse,
+                                      .q = q,
+                                      .kv = kv,
+                                      .work = work[s],
+                                      .resume = s > 0},
                            NULL);
     }
     float *delta = tensor_new(z.H * z.Sq);
     ops->attention_delta(delta, d_o, r.o, z.Sq, z.H, z.D, NULL);
     for (int s = 0; s < stages; s++) {
-        ops->attention_bwd(r.dq, r.dkv, d_o, q, kv, r.lse, delta, work[s], s > 0, s > 0, NULL);
+        ops->attention_bwd(&(AttnBwd){.dq = r.dq,
+                                      .dkv = r.dkv,
+                                      .d_o = d_o,
+                                      .q = q,
+                                      .kv = kv,
+                                      .lse = r.lse,
+                                      .delta = delta,
+                                      .work = work[s],
+                                      .accumulate_dq = s > 0,
+                                      .accumulate_dkv = s > 0},
+                           NULL);
         ops->attn_work_free(work[s]);
     }
     tensor_free(delta);
@@ -262,12 +278,16 @@ static void rows_without_keys_give_zero_and_minus_infinity_also_when_resumed(voi
     assert_status_ok(ops->attn_work_create(&none, NULL, 0, z, NULL, NULL));
     assert_status_ok(ops->attn_work_create(&one, &first, 1, z, NULL, NULL));
     assert_status_ok(ops->attn_work_create(&other, &second, 1, z, NULL, NULL));
-    ops->attention_fwd(NULL, acc, lse, q, kv, none, false, NULL);
+    ops->attention_fwd(&(AttnFwd){.o_acc = acc, .lse = lse, .q = q, .kv = kv, .work = none}, NULL);
     for (int i = 0; i < 10; i++) assert_true(lse[i] == -INFINITY);
     for (int i = 0; i < 80; i++) assert_true(acc[i] == 0);
-    ops->attention_fwd(NULL, acc, lse, q, kv, one, true, NULL);
+    ops->attention_fwd(
+        &(AttnFwd){.o_acc = acc, .lse = lse, .q = q, .kv = kv, .work = one, .resume = true}, NULL);
     float *kept = tensor_copy(acc, 80), *kept_lse = tensor_copy(lse, 10);
-    ops->attention_fwd(o, acc, lse, q, kv, other, true, NULL);
+    ops->attention_fwd(
+        &(AttnFwd){
+            .o = o, .o_acc = acc, .lse = lse, .q = q, .kv = kv, .work = other, .resume = true},
+        NULL);
     for (int i = 0; i < 10; i++) assert_int_equal(isfinite(lse[i]) != 0, i % 5 == 1 || i % 5 == 3);
     for (int i = 0; i < 80; i++) {
         int row = i / 16;
@@ -276,7 +296,10 @@ static void rows_without_keys_give_zero_and_minus_infinity_also_when_resumed(voi
         if (row != 1 && row != 3) assert_true(o[i] == 0);
     }
     assert_true(lse[1] == kept_lse[1]);
-    ops->attention_fwd(o, acc, lse, q, kv, none, true, NULL); /* a stage without bands */
+    ops->attention_fwd(
+        &(AttnFwd){
+            .o = o, .o_acc = acc, .lse = lse, .q = q, .kv = kv, .work = none, .resume = true},
+        NULL); /* a stage without bands */
     assert_bits("o", o, acc, 80);
     float *tensors[] = {q, kv, o, acc, lse, kept, kept_lse};
     for (int i = 0; i < 7; i++) tensor_free(tensors[i]);
@@ -296,10 +319,11 @@ static void bands_beyond_the_buffers_are_cut_and_o_acc_is_optional(void **state)
     float *lse = tensor_new(100), *lse2 = tensor_new(100);
     AttnWork *work;
     assert_status_ok(ops->attn_work_create(&work, &wide, 1, z, NULL, NULL));
-    ops->attention_fwd(a, NULL, lse, q, kv, work, false, NULL);
+    ops->attention_fwd(&(AttnFwd){.o = a, .lse = lse, .q = q, .kv = kv, .work = work}, NULL);
     ops->attn_work_free(work);
     assert_status_ok(ops->attn_work_create(&work, &exact, 1, z, NULL, NULL));
-    ops->attention_fwd(b, acc, lse2, q, kv, work, false, NULL);
+    ops->attention_fwd(
+        &(AttnFwd){.o = b, .o_acc = acc, .lse = lse2, .q = q, .kv = kv, .work = work}, NULL);
     ops->attn_work_free(work);
     assert_bits("o", a, b, 1600);
     assert_bits("lse", lse, lse2, 100);
@@ -314,7 +338,7 @@ static void scores_far_beyond_the_range_of_exp_are_fine(void **state) {
     float q[] = {1000, 0}, kv[] = {-1, 0, 1, 2, 1, 0, 3, 4, 1, 0, 5, 6}, o[2], lse[1];
     AttnWork *work;
     assert_status_ok(cpu_ops()->attn_work_create(&work, &band, 1, z, NULL, NULL));
-    cpu_ops()->attention_fwd(o, NULL, lse, q, kv, work, false, NULL);
+    cpu_ops()->attention_fwd(&(AttnFwd){.o = o, .lse = lse, .q = q, .kv = kv, .work = work}, NULL);
     cpu_ops()->attn_work_free(work);
     assert_float_equal(o[0], 4, 1e-6);
     assert_float_equal(o[1], 5, 1e-6);

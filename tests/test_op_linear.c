@@ -1,4 +1,5 @@
 #include "op_test.h"
+#include "ops/linear.h"
 
 typedef enum { FWD, FWD_RESIDUAL, FWD_IN_PLACE, DGRAD, DGRAD_ADD, WGRAD, N_CASES } Case;
 static const char *const case_names[] = {"y",  "y with residual", "y over residual",
@@ -18,9 +19,19 @@ static void reference(double *out, const float *old, const float *a, int64_t as,
     }
 }
 
+/* out += dy w: c of a Matmul with operands as of linear_dgrad() */
+static void dgrad_add(float *out, const float *dy, const float *w, int64_t S, int64_t N,
+                      int64_t M) {
+    Matmul p = {.m = S, .n = M, .k = N, .c = out, .d = out, .d_type = DT_F32};
+    p.a = linear_input(cpu_ops(), dy);
+    p.b = linear_input(cpu_ops(), w);
+    cpu_ops()->linear_dgrad(&p, NULL);
+}
+
 /* x[S,M], w[N,M], dy[S,N]; returns the op's result, and the reference when want is not NULL */
 static float *run_case(Case what, int64_t S, int64_t N, int64_t M, double **want, int64_t *size) {
     const Ops *ops = cpu_ops();
+    Linear z = {S, N, M};
     float *x = tensor_random(S * M, 1, 1), *w = tensor_random(N * M, 2, 1);
     float *dy = tensor_random(S * N, 3, 1);
     int64_t sizes[] = {S * N, S * N, S * N, S * M, S * M, N * M};
@@ -28,12 +39,12 @@ static float *run_case(Case what, int64_t S, int64_t N, int64_t M, double **want
     float *old = tensor_random(*size, 4, 1);
     bool adds = what == FWD_IN_PLACE || what == DGRAD_ADD || what == WGRAD;
     float *out = adds ? tensor_copy(old, *size) : tensor_new(*size);
-    if (what == FWD) ops->linear_fwd(out, x, w, NULL, S, N, M, NULL);
-    if (what == FWD_RESIDUAL) ops->linear_fwd(out, x, w, old, S, N, M, NULL);
-    if (what == FWD_IN_PLACE) ops->linear_fwd(out, x, w, out, S, N, M, NULL);
-    if (what == DGRAD) ops->linear_dgrad(out, dy, w, false, S, N, M, NULL);
-    if (what == DGRAD_ADD) ops->linear_dgrad(out, dy, w, true, S, N, M, NULL);
-    if (what == WGRAD) ops->linear_wgrad(out, dy, x, S, N, M, NULL);
+    if (what == FWD) linear_fwd(ops, z, out, x, w, NULL, NULL);
+    if (what == FWD_RESIDUAL) linear_fwd(ops, z, out, x, w, old, NULL);
+    if (what == FWD_IN_PLACE) linear_fwd(ops, z, out, x, w, out, NULL);
+    if (what == DGRAD) linear_dgrad(ops, z, out, dy, w, NULL);
+    if (what == DGRAD_ADD) dgrad_add(out, dy, w, S, N, M);
+    if (what == WGRAD) linear_wgrad(ops, z, out, dy, x, NULL);
     if (want != NULL) {
         const float *start = what == FWD || what == DGRAD ? NULL : old;
         *want = NEW(double, *size);
@@ -82,7 +93,7 @@ static void products_match_fp64_for_shapes_beyond_every_block_size(void **state)
 static void an_empty_batch_leaves_the_weight_gradient_as_it_was(void **state) {
     (void)state;
     float *dw = tensor_random(35, 1, 1), *want = tensor_copy(dw, 35), none = 0;
-    cpu_ops()->linear_wgrad(dw, &none, &none, 0, 5, 7, NULL);
+    linear_wgrad(cpu_ops(), (Linear){0, 5, 7}, dw, &none, &none, NULL);
     assert_bits("dw", dw, want, 35);
     tensor_free(dw);
     tensor_free(want);
@@ -93,7 +104,7 @@ static void a_nan_reaches_the_rows_it_belongs_to_and_no_other(void **state) {
     float *x = tensor_random(20 * 30, 1, 1), *w = tensor_random(40 * 30, 2, 1);
     float *y = tensor_new(20 * 40);
     x[7 * 30 + 29] = NAN;
-    cpu_ops()->linear_fwd(y, x, w, NULL, 20, 40, 30, NULL);
+    linear_fwd(cpu_ops(), (Linear){20, 40, 30}, y, x, w, NULL, NULL);
     for (int i = 0; i < 20 * 40; i++) assert_int_equal(isnan(y[i]) != 0, i / 40 == 7);
     tensor_free(x);
     tensor_free(w);

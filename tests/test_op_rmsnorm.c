@@ -44,7 +44,17 @@ static void check(int64_t S, int C, Residual residual, bool write_y) {
     assert_bits("y without rstd", again, y, n);
     const float *from = residual == RESIDUAL ? dres : residual == RESIDUAL_IN_DX ? dx : NULL;
     for (int64_t i = 0; i < n; i++) again[i] = NAN;
-    ops->rmsnorm_bwd(dx, dw, write_y ? again : NULL, dy, x, w, rstd, from, S, C, NULL);
+    ops->rmsnorm_bwd(&(RmsnormBwd){.dx = dx,
+                                   .dw = dw,
+                                   .y = write_y ? again : NULL,
+                                   .dy = dy,
+                                   .x = x,
+                                   .w = w,
+                                   .rstd = rstd,
+                                   .dres = from,
+                                   .S = S,
+                                   .C = C},
+                     NULL);
     assert_close("dx", dx, want_dx, n, 2e-6);
     assert_close("dw", dw, want_dw, C, 2e-6);
     if (write_y) assert_bits("y of the backward", again, y, n);
@@ -72,7 +82,15 @@ static float *run_both(int64_t *n) {
     float *dy = tensor_random(S * C, 3, 1), *rstd = tensor_new(S);
     float *out = tensor_random(2 * S * C + C, 4, 1); /* y, dx, dw */
     cpu_ops()->rmsnorm_fwd(out, rstd, x, w, S, C, EPS, NULL);
-    cpu_ops()->rmsnorm_bwd(out + S * C, out + 2 * S * C, NULL, dy, x, w, rstd, NULL, S, C, NULL);
+    cpu_ops()->rmsnorm_bwd(&(RmsnormBwd){.dx = out + S * C,
+                                         .dw = out + 2 * S * C,
+                                         .dy = dy,
+                                         .x = x,
+                                         .w = w,
+                                         .rstd = rstd,
+                                         .S = S,
+                                         .C = C},
+                           NULL);
     tensor_free(x);
     tensor_free(w);
     tensor_free(dy);

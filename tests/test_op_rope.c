@@ -45,7 +45,8 @@ static void check(int64_t S, int H, int K, int D) {
     float *qkv = tensor_random(n, 2, 1), *q = tensor_new(nq), *kv = tensor_new(nkv);
     double *want_q = NEW(double, nq), *want_kv = NEW(double, nkv);
     reference(want_q, want_kv, qkv, &z);
-    cpu_ops()->rope_split_fwd(q, kv, qkv, z.positions, z.inv_freq, S, H, K, D, NULL);
+    Rope rope = {z.positions, z.inv_freq, S, H, K, D};
+    cpu_ops()->rope_split_fwd(q, kv, qkv, &rope, NULL);
     assert_close("q", q, want_q, nq, 1e-6);
     assert_close("kv", kv, want_kv, nkv, 1e-6);
 
@@ -59,7 +60,7 @@ static void check(int64_t S, int H, int K, int D) {
         want[i] = dot_float(want_q, dq, nq) + dot_float(want_kv, dkv, nkv);
         qkv[i] = 0;
     }
-    cpu_ops()->rope_split_bwd(dqkv, dq, dkv, z.positions, z.inv_freq, S, H, K, D, NULL);
+    cpu_ops()->rope_split_bwd(dqkv, dq, dkv, &rope, NULL);
     assert_close("dqkv", dqkv, want, n, 1e-6);
 
     float *tensors[] = {qkv, q, kv, dq, dkv, dqkv};
@@ -83,10 +84,9 @@ static float *run_both(int64_t *n) {
     *n = z.S * (z.H + 2 * z.K) * z.D;
     int64_t nq = z.S * z.H * z.D;
     float *qkv = tensor_random(*n, 2, 1), *out = tensor_new(*n), *back = tensor_new(*n);
-    cpu_ops()->rope_split_fwd(out, out + nq, qkv, z.positions, z.inv_freq, z.S, z.H, z.K, z.D,
-                              NULL);
-    cpu_ops()->rope_split_bwd(back, out, out + nq, z.positions, z.inv_freq, z.S, z.H, z.K, z.D,
-                              NULL);
+    Rope rope = {z.positions, z.inv_freq, z.S, z.H, z.K, z.D};
+    cpu_ops()->rope_split_fwd(out, out + nq, qkv, &rope, NULL);
+    cpu_ops()->rope_split_bwd(back, out, out + nq, &rope, NULL);
     double *want = to_double(qkv, *n);
     assert_close("qkv, turned there and back", back, want, *n, 1e-6);
     free(want);

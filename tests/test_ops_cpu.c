@@ -10,12 +10,9 @@ const char *__asan_default_options(void) {
 
 static void every_entry_of_the_table_is_filled(void **state) {
     (void)state;
-    const char *bytes = (const char *)cpu_ops();
-    for (size_t at = offsetof(Ops, mem_alloc); at < sizeof(Ops); at += sizeof(void *)) {
-        void *entry;
-        memcpy(&entry, bytes + at, sizeof entry);
-        assert_non_null(entry);
-    }
+#define OP(result, name, class, parameters, arguments) assert_non_null(cpu_ops()->name);
+#define HOST_OP(result, name, parameters)              assert_non_null(cpu_ops()->name);
+#include "ops/ops.def"
     assert_string_equal(cpu_ops()->name, "cpu");
     assert_int_equal(cpu_ops()->act_bytes, dtype_bytes(cpu_ops()->act_dtype));
 }
@@ -78,7 +75,7 @@ static void events_measure_time_in_milliseconds(void **state) {
     const Ops *ops = cpu_ops();
     Stream *stream;
     Event *begin, *end;
-    assert_status_ok(ops->stream_create(&stream));
+    assert_status_ok(ops->stream_create(ops, &stream));
     assert_status_ok(ops->event_create(&begin));
     assert_status_ok(ops->event_create(&end));
     double start = time_now();

@@ -98,10 +98,24 @@ static inline bool checked_mul(int64_t a, int64_t b, int64_t *out) {
 /* ---- element types ----------------------------------------------------------------------- */
 /* F16 and OTHER (any type that is not in this list, 0 bytes) occur in files only: nothing is
  * computed or communicated in them. */
-typedef enum { DT_F32, DT_BF16, DT_F64, DT_I64, DT_I32, DT_U8, DT_F16, DT_OTHER } Dtype;
+#define DTYPE_LIST(X) /* name, as in safetensors, and bytes */                                     \
+    X(F32, 4)                                                                                      \
+    X(BF16, 2)                                                                                     \
+    X(F64, 8)                                                                                      \
+    X(I64, 8)                                                                                      \
+    X(I32, 4)                                                                                      \
+    X(U8, 1)                                                                                       \
+    X(F16, 2)                                                                                      \
+    X(OTHER, 0)
+#define X(name, bytes) DT_##name,
+typedef enum { DTYPE_LIST(X) } Dtype;
+#undef X
+
 static inline int dtype_bytes(Dtype t) {
-    static const int bytes[] = {4, 2, 8, 8, 4, 1, 2, 0};
-    return bytes[t];
+#define X(name, bytes) bytes,
+    static const int sizes[] = {DTYPE_LIST(X)};
+#undef X
+    return sizes[t];
 }
 
 /* ---- host memory: never returns NULL; out of memory prints what was asked for and exits 3 -- */

@@ -20,7 +20,9 @@ typedef struct {
 
 static Status forward(void *ctx) {
     Attention *a = ctx;
-    a->b->ops->attention_fwd(a->o, NULL, a->lse, a->q, a->kv, a->work, false, a->b->stream);
+    a->b->ops->attention_fwd(
+        &(AttnFwd){.o = a->o, .lse = a->lse, .q = a->q, .kv = a->kv, .work = a->work},
+        a->b->stream);
     return OK;
 }
 
@@ -28,7 +30,14 @@ static Status backward(void *ctx) {
     Attention *a = ctx;
     const Ops *ops = a->b->ops;
     ops->attention_delta(a->delta, a->d_o, a->o, a->shape.Sq, a->shape.H, a->shape.D, a->b->stream);
-    ops->attention_bwd(a->dq, a->dkv, a->d_o, a->q, a->kv, a->lse, a->delta, a->work, false, false,
+    ops->attention_bwd(&(AttnBwd){.dq = a->dq,
+                                  .dkv = a->dkv,
+                                  .d_o = a->d_o,
+                                  .q = a->q,
+                                  .kv = a->kv,
+                                  .lse = a->lse,
+                                  .delta = a->delta,
+                                  .work = a->work},
                        a->b->stream);
     return OK;
 }
@@ -77,8 +86,11 @@ static Status measure_row(Bench *b, const Table *t, const BenchCase *c, bool det
     Mask mask;
     AttentionTimes times;
     CHECK(bench_case_mask(&mask, c));
-    b->ops->set_deterministic(deterministic);
+    Ops ops = *b->ops;
+    ops.deterministic = deterministic;
+    b->stream->ops = &ops;
     Status st = bench_attention_times(b, &mask, c->H, c->K, c->D, &times);
+    b->stream->ops = b->ops;
     mask_free(&mask);
     CHECK(st);
     double fwd = 4e-9 * times.area * c->H * c->D, bwd = 2.5 * fwd; /* GFLOP; per ms: TFLOP/s */

@@ -17,10 +17,10 @@ Setting bench_state_setting(void) {
 Status bench_open(Bench *b, const char *what, const BenchArguments *a, const Setting *state) {
     b->json = a->json;
     char *why_cpu;
-    CHECK(device_open(&b->ops, a->device, NULL, &why_cpu));
+    CHECK(device_open(&b->ops, a->device, false, NULL, &why_cpu));
     if (why_cpu != NULL && comm_local_rank() == 0) log_warn("%s", why_cpu);
     free(why_cpu);
-    CHECK(b->ops->stream_create(&b->stream));
+    CHECK(b->ops->stream_create(b->ops, &b->stream));
     b->state = state->given ? (BenchState)state->values[0].a : STATE_STEP;
     CHECK(timing_create(&b->timing, b->ops, b->stream, b->state));
     int64_t side = b->ops->host_memory ? 512 : 8192;

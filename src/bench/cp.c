@@ -397,6 +397,7 @@ static Status run(CpBench *x, Setting *s) {
     CHECK(comm_open(&x->comm, x->b.ops, cp));
     timing_set_ranks(x->b.timing, x->comm.host);
     x->meter = meter_create(x->b.ops);
+    x->b.stream->ops = meter_ops(x->meter);
     x->comm.cp = meter_comm(x->meter, x->comm.cp);
     bench_settings_fill(s, !x->b.ops->host_memory);
     return measure_all(x, s);

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "ops/arena.h"
+#include "ops/linear.h"
 #include "bench/bench.h"
 #include "bench/table.h"
 #include "model/params.h"
@@ -13,7 +14,7 @@ static const char *const pass_names[] = {"fwd", "dgrad", "wgrad", NULL};
 typedef struct {
     Bench *b;
     Pass pass;
-    int64_t S, N, M;
+    Linear z;
     Arena arena;
     void *x, *w, *y;
     float *dw;
@@ -22,25 +23,25 @@ typedef struct {
 static Status run(void *ctx) {
     Product *p = ctx;
     const Ops *ops = p->b->ops;
-    if (p->pass == FWD) ops->linear_fwd(p->y, p->x, p->w, NULL, p->S, p->N, p->M, p->b->stream);
-    if (p->pass == DGRAD)
-        ops->linear_dgrad(p->x, p->y, p->w, false, p->S, p->N, p->M, p->b->stream);
-    if (p->pass == WGRAD) ops->linear_wgrad(p->dw, p->y, p->x, p->S, p->N, p->M, p->b->stream);
+    if (p->pass == FWD) linear_fwd(ops, p->z, p->y, p->x, p->w, NULL, p->b->stream);
+    if (p->pass == DGRAD) linear_dgrad(ops, p->z, p->x, p->y, p->w, p->b->stream);
+    if (p->pass == WGRAD) linear_wgrad(ops, p->z, p->dw, p->y, p->x, p->b->stream);
     return OK;
 }
 
 static double flops(const Product *p) {
-    return 2 * (double)p->S * (double)p->N * (double)p->M;
+    return 2 * (double)p->z.S * (double)p->z.N * (double)p->z.M;
 }
 
 /* Every operand once; the weight gradient is read and written in fp32. */
 static double bytes(const Product *p) {
-    double act = p->b->ops->act_bytes, S = (double)p->S, N = (double)p->N, M = (double)p->M;
+    double act = p->b->ops->act_bytes, S = (double)p->z.S;
+    double N = (double)p->z.N, M = (double)p->z.M;
     return act * (S * M + S * N) + (p->pass == WGRAD ? 8 : act) * N * M;
 }
 
 static Status open_product(Product *p) {
-    int64_t act = p->b->ops->act_bytes, S = p->S, N = p->N, M = p->M;
+    int64_t act = p->b->ops->act_bytes, S = p->z.S, N = p->z.N, M = p->z.M;
     arena_reserve(&p->arena, "product", "x", S * M * act, &p->x);
     arena_reserve(&p->arena, "product", "w", N * M * act, &p->w);
     arena_reserve(&p->arena, "product", "y", S * N * act, &p->y);
@@ -107,7 +108,7 @@ static bool wanted(const Setting *s, const char *name) {
 }
 
 static Status measure_row(Bench *b, const Table *t, const Shape *shape, Pass pass, int64_t S) {
-    Product p = {.b = b, .pass = pass, .S = S, .N = shape->N, .M = shape->M};
+    Product p = {.b = b, .pass = pass, .z = {S, shape->N, shape->M}};
     BenchTime time;
     CHECK(measure(&p, &time));
     double rate = 1e3 * flops(&p) / time.ms;

@@ -8,31 +8,6 @@ const char *const meter_class_names[METER_CLASSES] = {
 #undef X
 };
 
-Meter *meter_create(const Ops *ops) {
-    Meter *m = NEW(Meter, 1);
-    m->ops = ops;
-    meter_fill_table(m);
-    return m;
-}
-
-void meter_free(Meter *m) {
-    if (m == NULL) return;
-    for (int64_t i = 0; i < m->capacity; i++) {
-        m->ops->event_free(m->marks[i].begin);
-        m->ops->event_free(m->marks[i].end);
-    }
-    m->ops->event_free(m->origin);
-    m->ops->event_free(m->last);
-    free(m->marks);
-    free(m->spans);
-    free(m);
-    meter_forget_table();
-}
-
-const Ops *meter_ops(Meter *m) {
-    return &m->table;
-}
-
 /* ---- marks --------------------------------------------------------------------------------- */
 
 static Status grow(Meter *m) {
@@ -69,6 +44,53 @@ void meter_close(Meter *m, int64_t mark, Stream *stream) {
     if (mark < 0 || mark >= m->n) return;
     m->ops->event_record(m->marks[mark].end, stream);
     m->marks[mark].whole = true;
+}
+
+/* ---- the table ----------------------------------------------------------------------------- */
+
+/* A call is noted when it goes to the measured stream. */
+#define KEEP_void
+#define KEEP_Status Status st =
+#define GIVE_void
+#define GIVE_Status return st;
+#define OP(result, name, class, parameters, arguments)                                             \
+    static result metered_##name parameters {                                                      \
+        Meter *meter = stream->ops->meter;                                                         \
+        bool noted = stream == meter->stream;                                                      \
+        int64_t mark = noted ? meter_open(meter, METER_##class, #name, stream) : -1;               \
+        KEEP_##result meter->ops->name arguments;                                                  \
+        meter_close(meter, mark, stream);                                                          \
+        GIVE_##result                                                                              \
+    }
+#define HOST_OP(result, name, parameters)
+#include "ops/ops.def"
+
+Meter *meter_create(const Ops *ops) {
+    Meter *m = NEW(Meter, 1);
+    m->ops = ops;
+    m->table = *ops;
+    m->table.meter = m;
+#define OP(result, name, class, parameters, arguments) m->table.name = metered_##name;
+#define HOST_OP(result, name, parameters)
+#include "ops/ops.def"
+    return m;
+}
+
+void meter_free(Meter *m) {
+    if (m == NULL) return;
+    for (int64_t i = 0; i < m->capacity; i++) {
+        m->ops->event_free(m->marks[i].begin);
+        m->ops->event_free(m->marks[i].end);
+    }
+    m->ops->event_free(m->origin);
+    m->ops->event_free(m->last);
+    free(m->marks);
+    free(m->spans);
+    free(m);
+}
+
+const Ops *meter_ops(Meter *m) {
+    return &m->table;
 }
 
 /* ---- measuring ----------------------------------------------------------------------------- */

@@ -35,7 +35,7 @@ typedef struct {
 
 typedef struct Meter Meter;
 
-/* At most one at a time. Passes through until meter_start. */
+/* Its table takes streams that are its own (Stream.ops). Passes calls through until meter_start. */
 Meter *meter_create(const Ops *ops);
 void meter_free(Meter *m); /* after everything that uses its table and communicators */
 const Ops *meter_ops(Meter *m);

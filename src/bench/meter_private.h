@@ -1,4 +1,4 @@
-/* meter_private.h: what meter.c, meter_ops.c and meter_comm.c share. */
+/* meter_private.h: what meter.c and meter_comm.c share. */
 #ifndef CRIA_BENCH_METER_PRIVATE_H
 #define CRIA_BENCH_METER_PRIVATE_H
 
@@ -31,9 +31,5 @@ int64_t meter_open(Meter *m, MeterClass class, const char *op, Stream *stream);
 void meter_close(Meter *m, int64_t mark, Stream *stream);
 /* A mark whose events someone else records. */
 MeterMark *meter_mark(Meter *m, MeterClass class, const char *op);
-
-/* meter_ops.c: m->table, made from m->ops. */
-void meter_fill_table(Meter *m);
-void meter_forget_table(void);
 
 #endif

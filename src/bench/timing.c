@@ -7,6 +7,7 @@
 #include "bench/median.h"
 #include "bench/nvml.h"
 #include "ops/arena.h"
+#include "ops/linear.h"
 
 const char *const bench_state_names[] = {"step", "sustained", "burst", NULL};
 const BenchTime bench_time_unknown = {NAN, NAN, NAN, NAN};
@@ -21,7 +22,7 @@ enum { BLOCK_BYTES = 512 << 20, HOLDS = 100, NORMALS = 1 << 24, CPU_NORMALS = 1 
 enum { PRODUCT_ROWS = 8192, PRODUCT_UNIT = 128 };
 
 typedef struct {
-    int64_t S, N, M; /* y[S,N] = x[S,M] w[N,M]^T */
+    Linear z;
     Arena arena;
     void *x, *w, *y;
 } Product;
@@ -74,7 +75,7 @@ void timing_fill(Timing *t, void *x, int64_t n, int which) {
 
 static Status open_product(Timing *t, Product *p, int64_t S, int64_t N, int64_t M) {
     int64_t act = t->ops->act_bytes;
-    *p = (Product){.S = S, .N = N, .M = M};
+    *p = (Product){.z = {S, N, M}};
     arena_reserve(&p->arena, "product", "x", S * M * act, &p->x);
     arena_reserve(&p->arena, "product", "w", N * M * act, &p->w);
     arena_reserve(&p->arena, "product", "y", S * N * act, &p->y);
@@ -85,7 +86,7 @@ static Status open_product(Timing *t, Product *p, int64_t S, int64_t N, int64_t 
 }
 
 static void multiply(Timing *t, const Product *p) {
-    t->ops->linear_fwd(p->y, p->x, p->w, NULL, p->S, p->N, p->M, t->stream);
+    linear_fwd(t->ops, p->z, p->y, p->x, p->w, NULL, t->stream);
 }
 
 Status timing_set_model(Timing *t, int64_t tokens, int hidden) {

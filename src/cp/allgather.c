@@ -29,8 +29,15 @@ static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, co
     int64_t n = rt->S * cp_kv_width(rt);
     CHECK(gather(rt, kv, stream));
     ops->attention_delta(rt->delta, d_o, o, rt->S, rt->heads, rt->opt.D, stream);
-    ops->attention_bwd(dq, rt->dkv_part[0], d_o, q, rt->kv[0], lse, rt->delta, rt->work[0], false,
-                       false, stream);
+    ops->attention_bwd(&(AttnBwd){.dq = dq,
+                                  .dkv = rt->dkv_part[0],
+                                  .d_o = d_o,
+                                  .q = q,
+                                  .kv = rt->kv[0],
+                                  .lse = lse,
+                                  .delta = rt->delta,
+                                  .work = rt->work[0]},
+                       stream);
     CHECK(comm_reduce_scatter(rt->comm, rt->dkv_part[0], n, DT_F32, COMM_KIND_DKV, stream));
     ops->mem_copy(dkv, rt->dkv_part[0] + rt->opt.rank * n, n * (int64_t)sizeof(float), stream);
     return OK;

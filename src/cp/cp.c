@@ -114,5 +114,12 @@ void cp_stage_forward(CpRuntime *rt, int stage, void *o, float *lse, const void 
                       Stream *stream) {
     bool last = stage + 1 == rt->plan->n_stages;
     float *o_acc = rt->plan->n_stages > 1 ? rt->o_acc : NULL;
-    rt->ops->attention_fwd(last ? o : NULL, o_acc, lse, q, kv, rt->work[stage], stage > 0, stream);
+    rt->ops->attention_fwd(&(AttnFwd){.o = last ? o : NULL,
+                                      .o_acc = o_acc,
+                                      .lse = lse,
+                                      .q = q,
+                                      .kv = kv,
+                                      .work = rt->work[stage],
+                                      .resume = stage > 0},
+                           stream);
 }

@@ -156,13 +156,29 @@ static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, co
         int64_t base = kv_base(rt, i);
         CHECK(comm_wait(rt->comm, cast, stream));
         if (i + 1 < n) CHECK(group_cast(rt, i + 1, kv, stream, &cast));
-        ops->attention_bwd(dq, dkv_row(rt, rt->dkv_part[0], base), d_o, q,
-                           cp_kv_row(rt, rt->kv[0], base), lse, rt->delta, rt->work[i], i > first,
-                           false, stream);
+        ops->attention_bwd(&(AttnBwd){.dq = dq,
+                                      .dkv = dkv_row(rt, rt->dkv_part[0], base),
+                                      .d_o = d_o,
+                                      .q = q,
+                                      .kv = cp_kv_row(rt, rt->kv[0], base),
+                                      .lse = lse,
+                                      .delta = rt->delta,
+                                      .work = rt->work[i],
+                                      .accumulate_dq = i > first},
+                           stream);
         CHECK(group_reduce(rt, i, stream, &reduce[i]));
     }
     if (first == 1)
-        ops->attention_bwd(dq, dkv, d_o, q, kv, lse, rt->delta, rt->work[0], true, false, stream);
+        ops->attention_bwd(&(AttnBwd){.dq = dq,
+                                      .dkv = dkv,
+                                      .d_o = d_o,
+                                      .q = q,
+                                      .kv = kv,
+                                      .lse = lse,
+                                      .delta = rt->delta,
+                                      .work = rt->work[0],
+                                      .accumulate_dq = true},
+                           stream);
     for (int i = first; i < n; i++) CHECK(comm_wait(rt->comm, reduce[i], stream));
     dkv_reduce(rt, dkv, first == 0 ? rt->dkv_part[0] : dkv, stream);
     return OK;

@@ -226,7 +226,10 @@ static Status send_dkv(CpRuntime *rt, int i, Stream *stream, CommTicket *ticket)
 Status magi_fused_forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
                           Stream *stream) {
     CHECK(magi_fused_fetch(rt, kv, stream));
-    rt->ops->attention_fwd(o, rt->o_acc, lse, q, kv, rt->fused_work, false, stream);
+    rt->ops->attention_fwd(
+        &(AttnFwd){
+            .o = o, .o_acc = rt->o_acc, .lse = lse, .q = q, .kv = kv, .work = rt->fused_work},
+        stream);
     for (int i = 0; i < rt->remote.n; i += ranges_per_rank(rt))
         CHECK(comm_wait(rt->comm, rt->kv_tickets[i], stream));
     return OK;
@@ -236,8 +239,15 @@ Status magi_fused_backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o
                            const float *lse, const void *q, const void *kv, Stream *stream) {
     CommTicket reduced[ATTN_REMOTE_RANGES];
     rt->ops->attention_delta(rt->delta, d_o, o, rt->S, rt->heads, rt->opt.D, stream);
-    rt->ops->attention_bwd(dq, rt->dkv_part[0], d_o, q, kv, lse, rt->delta, rt->fused_work, false,
-                           false, stream);
+    rt->ops->attention_bwd(&(AttnBwd){.dq = dq,
+                                      .dkv = rt->dkv_part[0],
+                                      .d_o = d_o,
+                                      .q = q,
+                                      .kv = kv,
+                                      .lse = lse,
+                                      .delta = rt->delta,
+                                      .work = rt->fused_work},
+                           stream);
     for (int i = 0; i < rt->remote.n; i++) CHECK(send_dkv(rt, i, stream, &reduced[i]));
     /* The last range of a rank is empty only if all are, and its transfer follows the others; a
      * rank whose gradients have arrived had received its keys. */

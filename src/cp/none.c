@@ -8,14 +8,23 @@ static Status create(CpRuntime *rt, Arena *arena) {
 
 static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
                       Stream *stream) {
-    rt->ops->attention_fwd(o, NULL, lse, q, kv, rt->work[0], false, stream);
+    rt->ops->attention_fwd(&(AttnFwd){.o = o, .lse = lse, .q = q, .kv = kv, .work = rt->work[0]},
+                           stream);
     return OK;
 }
 
 static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
                        const float *lse, const void *q, const void *kv, Stream *stream) {
     rt->ops->attention_delta(rt->delta, d_o, o, rt->S, rt->heads, rt->opt.D, stream);
-    rt->ops->attention_bwd(dq, dkv, d_o, q, kv, lse, rt->delta, rt->work[0], false, false, stream);
+    rt->ops->attention_bwd(&(AttnBwd){.dq = dq,
+                                      .dkv = dkv,
+                                      .d_o = d_o,
+                                      .q = q,
+                                      .kv = kv,
+                                      .lse = lse,
+                                      .delta = rt->delta,
+                                      .work = rt->work[0]},
+                           stream);
     return OK;
 }
 

@@ -103,7 +103,15 @@ static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, co
         if (stage > 1)
             CHECK(hop(rt, -1, now, rt->kv[(j + 1) % 2], rt->ops->act_dtype, COMM_KIND_KV, stream,
                       &kv_ticket));
-        rt->ops->attention_bwd(dq, part, d_o, q, now, lse, rt->delta, rt->work[stage], j > 0, false,
+        rt->ops->attention_bwd(&(AttnBwd){.dq = dq,
+                                          .dkv = part,
+                                          .d_o = d_o,
+                                          .q = q,
+                                          .kv = now,
+                                          .lse = lse,
+                                          .delta = rt->delta,
+                                          .work = rt->work[stage],
+                                          .accumulate_dq = j > 0},
                                stream);
         round_acc(rt, dq, rt->S * rt->heads * rt->opt.D, stream);
         CHECK(pass_dkv(rt, part, j == 0, own, &dkv_ticket, stream));

@@ -90,8 +90,15 @@ static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, co
     CHECK(to_heads(rt, rt->do_full, d_o, 1, COMM_KIND_DKV, stream));
     rt->ops->attention_delta(rt->delta, rt->do_full, rt->o_full, rt->plan->q_rows, rt->heads,
                              rt->opt.D, stream);
-    rt->ops->attention_bwd(rt->dq_full, rt->dkv_part[0], rt->do_full, rt->q_full, rt->kv[0], lse,
-                           rt->delta, rt->work[0], false, false, stream);
+    rt->ops->attention_bwd(&(AttnBwd){.dq = rt->dq_full,
+                                      .dkv = rt->dkv_part[0],
+                                      .d_o = rt->do_full,
+                                      .q = rt->q_full,
+                                      .kv = rt->kv[0],
+                                      .lse = lse,
+                                      .delta = rt->delta,
+                                      .work = rt->work[0]},
+                           stream);
     CHECK(to_tokens(rt, dq, rt->dq_full, 1, DT_F32, COMM_KIND_DKV, stream));
     return to_tokens(rt, dkv, rt->dkv_part[0], 2, DT_F32, COMM_KIND_DKV, stream);
 }

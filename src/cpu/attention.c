@@ -120,22 +120,23 @@ static CPU_CLONES void softmax_row(float *score, Range allowed, int64_t keys, fl
     for (int d = 0; d < D; d++) acc[d] *= shrink;
 }
 
-static void forward_tile(Buffers *buf, float *o, float *o_acc, float *lse, const float *q,
-                         const float *kv, const AttnWork *work, bool resume, int h, int64_t tile) {
+static void forward_tile(Buffers *buf, const AttnFwd *a, int h, int64_t tile) {
+    const AttnWork *work = a->work;
     AttnShape z = work->shape;
-    int64_t ldq = (int64_t)z.H * z.D, ldk = 2 * (int64_t)z.K * z.D;
+    int64_t ldq = (int64_t)z.H * z.D, ldk = 2 * (int64_t)z.K * z.D, to_head = (int64_t)h * z.D;
     int64_t begin = tile * TILE_ROWS, end = i64_min(begin + TILE_ROWS, z.Sq);
-    const float *k = kv + (int64_t)(h / (z.H / z.K)) * z.D, *v = k + (int64_t)z.K * z.D;
-    float *acc = (o_acc != NULL ? o_acc : o) + (int64_t)h * z.D;
+    const float *q = (const float *)a->q + to_head;
+    const float *k = (const float *)a->kv + (int64_t)(h / (z.H / z.K)) * z.D;
+    const float *v = k + (int64_t)z.K * z.D;
+    float *o = a->o, *acc = (a->o_acc != NULL ? a->o_acc : o) + to_head;
+    float *lse = a->lse + h * z.Sq;
     size_t row_bytes = (size_t)z.D * sizeof(float);
-    q += (int64_t)h * z.D;
-    lse += h * z.Sq;
     /* An earlier result is a sum of 1 at max = lse. So is none, at -inf: the first key shrinks that
      * sum by exp(-inf), and without keys it ends as o = 0 / 1, lse = -inf + log 1. */
     for (int64_t r = begin; r < end; r++) {
-        buf->max[r - begin] = resume ? lse[r] : -INFINITY;
+        buf->max[r - begin] = a->resume ? lse[r] : -INFINITY;
         buf->sum[r - begin] = 1;
-        if (!resume) memset(acc + r * ldq, 0, row_bytes);
+        if (!a->resume) memset(acc + r * ldq, 0, row_bytes);
     }
     for (int64_t i = work->first[tile]; i < work->first[tile + 1]; i++) {
         Band band = work->bands[i];
@@ -158,24 +159,19 @@ static void forward_tile(Buffers *buf, float *o, float *o_acc, float *lse, const
         float inverse = (float)(1 / sum);
         lse[r] = (float)((double)buf->max[r - begin] + log(sum));
         for (int d = 0; d < z.D; d++) acc[r * ldq + d] *= inverse;
-        if (o_acc != NULL && o != NULL) {
-            memcpy(o + r * ldq + (int64_t)h * z.D, acc + r * ldq, row_bytes);
-        }
+        if (a->o_acc != NULL && o != NULL) memcpy(o + r * ldq + to_head, acc + r * ldq, row_bytes);
     }
 }
 
-void cpu_attention_fwd(void *o, float *o_acc, float *lse, const void *q, const void *kv,
-                       const AttnWork *work, bool resume, Stream *stream) {
+void cpu_attention_fwd(const AttnFwd *a, Stream *stream) {
     (void)stream;
-    REQUIRE(o_acc != NULL || (o != NULL && !resume));
+    REQUIRE(a->o_acc != NULL || (a->o != NULL && !a->resume));
 #pragma omp parallel
     {
-        Buffers buf = buffers_new(work->shape.D);
+        Buffers buf = buffers_new(a->work->shape.D);
 #pragma omp for collapse(2) schedule(dynamic)
-        for (int h = 0; h < work->shape.H; h++) {
-            for (int64_t t = 0; t < work->n_tiles; t++) {
-                forward_tile(&buf, o, o_acc, lse, q, kv, work, resume, h, t);
-            }
+        for (int h = 0; h < a->work->shape.H; h++) {
+            for (int64_t t = 0; t < a->work->n_tiles; t++) forward_tile(&buf, a, h, t);
         }
         buffers_free(&buf);
     }
@@ -213,10 +209,11 @@ static CPU_CLONES void softmax_row_bwd(float *score, float *dp, Range allowed, i
 }
 
 /* One head of q over the bands of one tile of rows, added to dq and dkv */
-static void backward_tile(Buffers *buf, float *dq, float *dkv, const float *d_o, const float *q,
-                          const float *kv, const float *lse, const float *delta,
-                          const AttnWork *work, int h, int64_t tile) {
+static void backward_tile(Buffers *buf, const AttnBwd *a, int h, int64_t tile) {
+    const AttnWork *work = a->work;
     AttnShape z = work->shape;
+    const float *d_o = a->d_o, *q = a->q, *kv = a->kv;
+    const float *lse = a->lse + h * z.Sq, *delta = a->delta + h * z.Sq;
     int64_t ldq = (int64_t)z.H * z.D, ldk = 2 * (int64_t)z.K * z.D;
     int64_t to_head = (int64_t)h * z.D, to_k = (int64_t)(h / (z.H / z.K)) * z.D;
     int64_t to_v = to_k + (int64_t)z.K * z.D;
@@ -233,13 +230,15 @@ static void backward_tile(Buffers *buf, float *dq, float *dkv, const float *d_o,
             for (int32_t r = b.q_begin; r < b.q_end; r++) {
                 int64_t at = (r - b.q_begin) * TILE_KEYS;
                 softmax_row_bwd(buf->score + at, buf->dscore + at, row_keys(b, r), keys, z.scale,
-                                lse[h * z.Sq + r], delta[h * z.Sq + r]);
+                                lse[r], delta[r]);
             }
-            product(buf, dkv + at_kv + to_v, ldk, true, (GemmFactor){buf->score, TILE_KEYS, false},
+            product(buf, a->dkv + at_kv + to_v, ldk, true,
+                    (GemmFactor){buf->score, TILE_KEYS, false},
                     (GemmFactor){d_o + at_q, ldq, false}, keys, z.D, rows);
-            product(buf, dkv + at_kv + to_k, ldk, true, (GemmFactor){buf->dscore, TILE_KEYS, false},
-                    (GemmFactor){q + at_q, ldq, false}, keys, z.D, rows);
-            product(buf, dq + at_q, ldq, true, (GemmFactor){buf->dscore, TILE_KEYS, true},
+            product(buf, a->dkv + at_kv + to_k, ldk, true,
+                    (GemmFactor){buf->dscore, TILE_KEYS, false}, (GemmFactor){q + at_q, ldq, false},
+                    keys, z.D, rows);
+            product(buf, a->dq + at_q, ldq, true, (GemmFactor){buf->dscore, TILE_KEYS, true},
                     (GemmFactor){kv + at_kv + to_k, ldk, false}, rows, z.D, keys);
         }
     }
@@ -247,23 +246,19 @@ static void backward_tile(Buffers *buf, float *dq, float *dkv, const float *d_o,
 
 /* Threads split the kv heads: with one of them go its dkv and the dq of the heads that read it, so
  * every sum has one owner and one order. */
-void cpu_attention_bwd(float *dq, float *dkv, const void *d_o, const void *q, const void *kv,
-                       const float *lse, const float *delta, const AttnWork *work,
-                       bool accumulate_dq, bool accumulate_dkv, Stream *stream) {
-    AttnShape z = work->shape;
+void cpu_attention_bwd(const AttnBwd *a, Stream *stream) {
+    AttnShape z = a->work->shape;
     int64_t row_bytes = (int64_t)z.D * (int64_t)sizeof(float);
     int group = z.H / z.K;
-    if (!accumulate_dq) cpu_ops()->mem_zero(dq, z.Sq * z.H * row_bytes, stream);
-    if (!accumulate_dkv) cpu_ops()->mem_zero(dkv, 2 * z.Sk * z.K * row_bytes, stream);
+    if (!a->accumulate_dq) cpu_mem_zero(a->dq, z.Sq * z.H * row_bytes, stream);
+    if (!a->accumulate_dkv) cpu_mem_zero(a->dkv, 2 * z.Sk * z.K * row_bytes, stream);
 #pragma omp parallel
     {
         Buffers buf = buffers_new(z.D);
 #pragma omp for schedule(dynamic)
         for (int g = 0; g < z.K; g++) {
-            for (int64_t t = 0; t < work->n_tiles; t++) {
-                for (int h = g * group; h < (g + 1) * group; h++) {
-                    backward_tile(&buf, dq, dkv, d_o, q, kv, lse, delta, work, h, t);
-                }
+            for (int64_t t = 0; t < a->work->n_tiles; t++) {
+                for (int h = g * group; h < (g + 1) * group; h++) backward_tile(&buf, a, h, t);
             }
         }
         buffers_free(&buf);

@@ -1,4 +1,4 @@
-/* cpu.h: the CPU backend, row "cpu" of the Ops table: contracts in ops.h, one file per op. fp32
+/* cpu.h: the CPU backend, row "cpu" of the Ops table: contracts in ops.def, one file per op. fp32
  * activations, long sums in double. Threads (OpenMP) split independent outputs and never a sum, or
  * split a sum into chunks whose size does not depend on the number of threads: same inputs, same
  * bits, with any number of threads. */
@@ -23,21 +23,10 @@
 /* Helpers of cloned functions must become part of each clone. */
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-/* clang-format off */
-#define CPU_OP_LIST(X)                                                                             \
-    X(embedding_fwd) X(embedding_bwd) X(rmsnorm_fwd) X(rmsnorm_bwd)                                \
-    X(linear_fwd) X(linear_dgrad) X(linear_wgrad) X(rope_split_fwd) X(rope_split_bwd)              \
-    X(attn_work_create) X(attn_work_free)                                                          \
-    X(attention_fwd) X(attention_delta) X(attention_bwd)                                           \
-    X(swiglu_fwd) X(swiglu_bwd) X(cross_entropy) X(adamw)                                          \
-    X(cast_f32) X(add_f32) X(widen) X(sum_f32) X(sum_squares) X(checksum)                          \
-    X(gather_rows) X(scatter_rows) X(sum_rows)
-/* clang-format on */
-
-/* cpu_rmsnorm_fwd and so on: each has the type that its entry of the table has. */
-#define X(op) __typeof__(*((Ops *)0)->op) cpu_##op;
-CPU_OP_LIST(X)
-#undef X
+/* cpu_rmsnorm_fwd and so on */
+#define OP(result, name, class, parameters, arguments) result cpu_##name parameters;
+#define HOST_OP(result, name, parameters)              result cpu_##name parameters;
+#include "ops/ops.def"
 
 /* n uninitialised floats that start on a cache line, for free() */
 float *cpu_scratch(int64_t n);

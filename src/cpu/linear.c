@@ -55,20 +55,28 @@ static void gemm(float *c, const float *add, GemmFactor a, GemmFactor b, int64_t
     free(pb);
 }
 
-void cpu_linear_fwd(void *y, const void *x, const void *w, const void *residual, int64_t S,
-                    int64_t N, int64_t M, Stream *stream) {
-    (void)stream;
-    gemm(y, residual, (GemmFactor){x, M, true}, (GemmFactor){w, M, true}, S, N, M);
+static bool is_plain(MatmulInput x) {
+    return x.type == DT_F32 && x.scale == NULL;
 }
 
-void cpu_linear_dgrad(void *dx, const void *dy, const void *w, bool accumulate, int64_t S,
-                      int64_t N, int64_t M, Stream *stream) {
-    (void)stream;
-    gemm(dx, accumulate ? dx : NULL, (GemmFactor){dy, N, true}, (GemmFactor){w, M, false}, S, M, N);
+static void matmul(const Matmul *p) {
+    REQUIRE(is_plain(p->a) && is_plain(p->b) && p->d_type == DT_F32);
+    GemmFactor a = {p->a.data, p->transpose_a ? p->m : p->k, !p->transpose_a};
+    GemmFactor b = {p->b.data, p->transpose_b ? p->k : p->n, p->transpose_b};
+    gemm(p->d, p->c, a, b, p->m, p->n, p->k);
 }
 
-void cpu_linear_wgrad(float *dw, const void *dy, const void *x, int64_t S, int64_t N, int64_t M,
-                      Stream *stream) {
+void cpu_linear_fwd(const Matmul *p, Stream *stream) {
     (void)stream;
-    gemm(dw, dw, (GemmFactor){dy, N, false}, (GemmFactor){x, M, false}, N, M, S);
+    matmul(p);
+}
+
+void cpu_linear_dgrad(const Matmul *p, Stream *stream) {
+    (void)stream;
+    matmul(p);
+}
+
+void cpu_linear_wgrad(const Matmul *p, Stream *stream) {
+    (void)stream;
+    matmul(p);
 }

@@ -7,10 +7,6 @@
 
 enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector */
 
-struct Stream {
-    char unused;
-};
-
 struct Event {
     double time;
 };
@@ -28,7 +24,7 @@ static void *aligned_new(int64_t bytes) {
     return base + ALIGNMENT;
 }
 
-static Status host_alloc(void **ptr, int64_t bytes, const char *what) {
+Status cpu_host_alloc(void **ptr, int64_t bytes, const char *what) {
     *ptr = aligned_new(bytes);
     if (*ptr != NULL) return OK;
     return status_fail(ERR_ENV,
@@ -37,12 +33,12 @@ static Status host_alloc(void **ptr, int64_t bytes, const char *what) {
                        what, (long long)bytes, (double)bytes / 0x1p30);
 }
 
-static void host_free(void *ptr) {
+void cpu_host_free(void *ptr) {
     if (ptr != NULL) free((char *)ptr - ALIGNMENT);
 }
 
-static Status mem_alloc(void **ptr, int64_t bytes, const char *what) {
-    CHECK(host_alloc(ptr, bytes, what));
+Status cpu_mem_alloc(void **ptr, int64_t bytes, const char *what) {
+    CHECK(cpu_host_alloc(ptr, bytes, what));
     int64_t held = atomic_fetch_add(&bytes_held, bytes) + bytes;
     int64_t peak = atomic_load(&bytes_peak);
     while (held > peak && !atomic_compare_exchange_weak(&bytes_peak, &peak, held)) {
@@ -50,62 +46,67 @@ static Status mem_alloc(void **ptr, int64_t bytes, const char *what) {
     return OK;
 }
 
-static void mem_free(void *ptr) {
+void cpu_mem_free(void *ptr) {
     if (ptr == NULL) return;
     int64_t bytes;
     memcpy(&bytes, (char *)ptr - ALIGNMENT, sizeof bytes);
     atomic_fetch_sub(&bytes_held, bytes);
-    host_free(ptr);
+    cpu_host_free(ptr);
 }
 
-static void mem_zero(void *ptr, int64_t bytes, Stream *stream) {
+void cpu_mem_zero(void *ptr, int64_t bytes, Stream *stream) {
     (void)stream;
     if (bytes > 0) memset(ptr, 0, (size_t)bytes);
 }
 
-static void mem_copy(void *dst, const void *src, int64_t bytes, Stream *stream) {
+void cpu_mem_copy(void *dst, const void *src, int64_t bytes, Stream *stream) {
     (void)stream;
     if (bytes > 0) memcpy(dst, src, (size_t)bytes);
 }
 
-static int64_t mem_peak(void) {
+void cpu_mem_upload(void *dst, const void *src, int64_t bytes, Stream *stream) {
+    cpu_mem_copy(dst, src, bytes, stream);
+}
+
+int64_t cpu_mem_peak(void) {
     return atomic_load(&bytes_peak);
 }
 
-static Status stream_create(Stream **stream) {
+Status cpu_stream_create(const Ops *ops, Stream **stream) {
     *stream = NEW(Stream, 1);
+    (*stream)->ops = ops;
     return OK;
 }
 
-static void stream_free(Stream *stream) {
+void cpu_stream_free(Stream *stream) {
     free(stream);
 }
 
-static Status stream_sync(Stream *stream) {
+Status cpu_stream_sync(Stream *stream) {
     (void)stream;
     return OK;
 }
 
-static Status event_create(Event **event) {
+Status cpu_event_create(Event **event) {
     *event = NEW(Event, 1);
     return OK;
 }
 
-static void event_free(Event *event) {
+void cpu_event_free(Event *event) {
     free(event);
 }
 
-static void event_record(Event *event, Stream *stream) {
+void cpu_event_record(Event *event, Stream *stream) {
     (void)stream;
     event->time = time_now();
 }
 
-static void event_wait(Event *event, Stream *stream) {
+void cpu_event_wait(Event *event, Stream *stream) {
     (void)event;
     (void)stream;
 }
 
-static double event_ms(Event *begin, Event *end) {
+double cpu_event_ms(Event *begin, Event *end) {
     return 1e3 * (end->time - begin->time);
 }
 
@@ -116,37 +117,17 @@ float *cpu_scratch(int64_t n) {
     return p != NULL ? p : mem_new((int64_t)bytes, 1); /* which says what failed, and exits */
 }
 
-/* Every op of this backend always is. */
-static void set_deterministic(bool on) {
-    (void)on;
-}
-
 const Ops *cpu_ops(void) {
-    static const Ops ops = {.name = "cpu",
-                            .device_name = "cpu",
-                            .act_bytes = sizeof(float),
-                            .act_dtype = DT_F32,
-                            .host_memory = true,
-                            .mem_alloc = mem_alloc,
-                            .mem_free = mem_free,
-                            .host_alloc = host_alloc,
-                            .host_free = host_free,
-                            .mem_zero = mem_zero,
-                            .mem_copy = mem_copy,
-                            .mem_upload = mem_copy,
-                            .mem_peak = mem_peak,
-                            .set_deterministic = set_deterministic,
-                            .stream_create = stream_create,
-                            .stream_free = stream_free,
-                            .stream_sync = stream_sync,
-                            .event_create = event_create,
-                            .event_free = event_free,
-                            .event_record = event_record,
-                            .event_wait = event_wait,
-                            .event_ms = event_ms,
-#define X(op) .op = cpu_##op,
-                            CPU_OP_LIST(X)
-#undef X
+    static const Ops ops = {
+        .name = "cpu",
+        .device_name = "cpu",
+        .act_bytes = sizeof(float),
+        .act_dtype = DT_F32,
+        .host_memory = true,
+        .deterministic = true,
+#define OP(result, name, class, parameters, arguments) .name = cpu_##name,
+#define HOST_OP(result, name, parameters)              .name = cpu_##name,
+#include "ops/ops.def"
     };
     return &ops;
 }

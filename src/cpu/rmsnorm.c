@@ -55,19 +55,19 @@ static CPU_CLONES void add_dw(float *dw, const float *dy, const float *x, const 
     for (int c = 0; c < columns; c++) dw[c] += (float)sum[c];
 }
 
-void cpu_rmsnorm_bwd(void *dx, float *dw, void *y, const void *dy, const void *x, const void *w,
-                     const float *rstd, const void *dres, int64_t S, int C, Stream *stream) {
+void cpu_rmsnorm_bwd(const RmsnormBwd *a, Stream *stream) {
     (void)stream;
-    const float *dyf = dy, *xf = x, *dresf = dres;
+    const float *dy = a->dy, *x = a->x, *dres = a->dres;
+    int C = a->C;
 #pragma omp parallel for schedule(static)
     for (int c = 0; c < C; c += COLUMNS) {
-        add_dw(dw + c, dyf + c, xf + c, rstd, S, C, (int)i64_min(C - c, COLUMNS));
+        add_dw(a->dw + c, dy + c, x + c, a->rstd, a->S, C, (int)i64_min(C - c, COLUMNS));
     }
 #pragma omp parallel for schedule(static)
-    for (int64_t s = 0; s < S; s++) {
+    for (int64_t s = 0; s < a->S; s++) {
         int64_t at = s * C;
-        backward_row((float *)dx + at, dyf + at, xf + at, w, rstd[s],
-                     dresf != NULL ? dresf + at : NULL, C);
-        if (y != NULL) write_row((float *)y + at, xf + at, w, rstd[s], C);
+        backward_row((float *)a->dx + at, dy + at, x + at, a->w, a->rstd[s],
+                     dres != NULL ? dres + at : NULL, C);
+        if (a->y != NULL) write_row((float *)a->y + at, x + at, a->w, a->rstd[s], C);
     }
 }

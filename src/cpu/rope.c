@@ -23,19 +23,18 @@ static void fill_angles(float *cosine, float *sine, int32_t position, const floa
     }
 }
 
-void cpu_rope_split_fwd(void *q, void *kv, const void *qkv, const int32_t *positions,
-                        const float *inv_freq, int64_t S, int H, int K, int D, Stream *stream) {
+void cpu_rope_split_fwd(void *q, void *kv, const void *qkv, const Rope *rope, Stream *stream) {
     (void)stream;
-    int half = D / 2;
-    int64_t q_row = (int64_t)H * D, k_row = (int64_t)K * D;
+    int D = rope->D, half = D / 2;
+    int64_t q_row = (int64_t)rope->H * D, k_row = (int64_t)rope->K * D;
 #pragma omp parallel
     {
         float *cosine = NEW(float, D), *sine = cosine + half;
 #pragma omp for schedule(static)
-        for (int64_t s = 0; s < S; s++) {
+        for (int64_t s = 0; s < rope->S; s++) {
             const float *from = (const float *)qkv + s * (q_row + 2 * k_row);
             float *to_q = (float *)q + s * q_row, *to_kv = (float *)kv + s * 2 * k_row;
-            fill_angles(cosine, sine, positions[s], inv_freq, half, 1);
+            fill_angles(cosine, sine, rope->positions[s], rope->inv_freq, half, 1);
             for (int64_t i = 0; i < q_row; i += D) rotate(to_q + i, from + i, cosine, sine, half);
             from += q_row;
             for (int64_t i = 0; i < k_row; i += D) rotate(to_kv + i, from + i, cosine, sine, half);
@@ -45,19 +44,19 @@ void cpu_rope_split_fwd(void *q, void *kv, const void *qkv, const int32_t *posit
     }
 }
 
-void cpu_rope_split_bwd(void *dqkv, const float *dq, const float *dkv, const int32_t *positions,
-                        const float *inv_freq, int64_t S, int H, int K, int D, Stream *stream) {
+void cpu_rope_split_bwd(void *dqkv, const float *dq, const float *dkv, const Rope *rope,
+                        Stream *stream) {
     (void)stream;
-    int half = D / 2;
-    int64_t q_row = (int64_t)H * D, k_row = (int64_t)K * D;
+    int D = rope->D, half = D / 2;
+    int64_t q_row = (int64_t)rope->H * D, k_row = (int64_t)rope->K * D;
 #pragma omp parallel
     {
         float *cosine = NEW(float, D), *sine = cosine + half;
 #pragma omp for schedule(static)
-        for (int64_t s = 0; s < S; s++) {
+        for (int64_t s = 0; s < rope->S; s++) {
             const float *from_q = dq + s * q_row, *from_kv = dkv + s * 2 * k_row;
             float *to = (float *)dqkv + s * (q_row + 2 * k_row);
-            fill_angles(cosine, sine, positions[s], inv_freq, half, -1);
+            fill_angles(cosine, sine, rope->positions[s], rope->inv_freq, half, -1);
             for (int64_t i = 0; i < q_row; i += D) rotate(to + i, from_q + i, cosine, sine, half);
             to += q_row;
             for (int64_t i = 0; i < k_row; i += D) rotate(to + i, from_kv + i, cosine, sine, half);

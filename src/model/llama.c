@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "model/rope.h"
+#include "ops/linear.h"
 
 typedef struct {
     void *x, *q, *kv, *o, *y, *gu;
@@ -138,24 +139,36 @@ void llama_zero_gradients(Llama *m, Stream *stream) {
     m->opt.ops->mem_zero(m->grads, m->opt.table->total * (int64_t)sizeof(float), stream);
 }
 
+typedef struct {
+    Linear qkv, o, gate_up, down;
+} Projections;
+
+static Projections projections(const Llama *m, int64_t S) {
+    int64_t HD = (int64_t)m->H * m->D, KD = (int64_t)m->K * m->D;
+    return (Projections){.qkv = {S, HD + 2 * KD, m->C},
+                         .o = {S, m->C, HD},
+                         .gate_up = {S, 2 * m->F, m->C},
+                         .down = {S, m->C, m->F}};
+}
+
 /* From a->x to `out` (the next layer's input). */
 static Status layer_forward(Llama *m, int l, void *out, int64_t S, Stream *stream) {
     const Ops *ops = m->opt.ops;
     const ParamTable *t = m->opt.table;
     LayerActs *a = &m->layers[l];
     float eps = (float)m->opt.model->norm_eps;
-    int64_t HD = (int64_t)m->H * m->D, qkv_width = (int64_t)(m->H + 2 * m->K) * m->D;
+    Projections z = projections(m, S);
+    Rope rope = {m->positions, m->inv_freq, S, m->H, m->K, m->D};
 #define W(which) weight(m, param_layer_offset(t, l, which))
     ops->rmsnorm_fwd(m->norm, a->rstd1, a->x, W(PARAM_INPUT_NORM), S, m->C, eps, stream);
-    ops->linear_fwd(m->qkv, m->norm, W(PARAM_Q), NULL, S, qkv_width, m->C, stream);
-    ops->rope_split_fwd(a->q, a->kv, m->qkv, m->positions, m->inv_freq, S, m->H, m->K, m->D,
-                        stream);
+    linear_fwd(ops, z.qkv, m->qkv, m->norm, W(PARAM_Q), NULL, stream);
+    ops->rope_split_fwd(a->q, a->kv, m->qkv, &rope, stream);
     CHECK(cp_forward(m->opt.cp, a->o, a->lse, a->q, a->kv, stream));
-    ops->linear_fwd(a->y, a->o, W(PARAM_O), a->x, S, m->C, HD, stream);
+    linear_fwd(ops, z.o, a->y, a->o, W(PARAM_O), a->x, stream);
     ops->rmsnorm_fwd(m->norm, a->rstd2, a->y, W(PARAM_POST_NORM), S, m->C, eps, stream);
-    ops->linear_fwd(a->gu, m->norm, W(PARAM_GATE), NULL, S, 2 * m->F, m->C, stream);
+    linear_fwd(ops, z.gate_up, a->gu, m->norm, W(PARAM_GATE), NULL, stream);
     ops->swiglu_fwd(m->h, a->gu, S, m->F, stream);
-    ops->linear_fwd(out, m->h, W(PARAM_DOWN), a->y, S, m->C, m->F, stream);
+    linear_fwd(ops, z.down, out, m->h, W(PARAM_DOWN), a->y, stream);
     return OK;
 }
 
@@ -164,26 +177,44 @@ static Status layer_backward(Llama *m, int l, int64_t S, Stream *stream) {
     const Ops *ops = m->opt.ops;
     const ParamTable *t = m->opt.table;
     LayerActs *a = &m->layers[l];
-    int64_t HD = (int64_t)m->H * m->D, qkv_width = (int64_t)(m->H + 2 * m->K) * m->D;
+    Projections z = projections(m, S);
+    Rope rope = {m->positions, m->inv_freq, S, m->H, m->K, m->D};
 #define G(which) (m->grads + param_layer_offset(t, l, which))
     CHECK(cp_prefetch(m->opt.cp, a->kv, stream)); /* travels under the MLP's backward */
-    ops->linear_dgrad(m->dh, m->dx, W(PARAM_DOWN), false, S, m->C, m->F, stream);
+    linear_dgrad(ops, z.down, m->dh, m->dx, W(PARAM_DOWN), stream);
     ops->swiglu_bwd(a->gu, m->h, m->dh, a->gu, S, m->F, stream); /* a->gu is its gradient now */
-    ops->linear_wgrad(G(PARAM_DOWN), m->dx, m->h, S, m->C, m->F, stream);
-    ops->linear_dgrad(m->dnorm, a->gu, W(PARAM_GATE), false, S, 2 * m->F, m->C, stream);
-    ops->rmsnorm_bwd(m->dx, G(PARAM_POST_NORM), m->norm, m->dnorm, a->y, W(PARAM_POST_NORM),
-                     a->rstd2, m->dx, S, m->C, stream);
-    ops->linear_wgrad(G(PARAM_GATE), a->gu, m->norm, S, 2 * m->F, m->C, stream);
+    linear_wgrad(ops, z.down, G(PARAM_DOWN), m->dx, m->h, stream);
+    linear_dgrad(ops, z.gate_up, m->dnorm, a->gu, W(PARAM_GATE), stream);
+    ops->rmsnorm_bwd(&(RmsnormBwd){.dx = m->dx,
+                                   .dw = G(PARAM_POST_NORM),
+                                   .y = m->norm,
+                                   .dy = m->dnorm,
+                                   .x = a->y,
+                                   .w = W(PARAM_POST_NORM),
+                                   .rstd = a->rstd2,
+                                   .dres = m->dx,
+                                   .S = S,
+                                   .C = m->C},
+                     stream);
+    linear_wgrad(ops, z.gate_up, G(PARAM_GATE), a->gu, m->norm, stream);
 
-    ops->linear_dgrad(m->dnorm, m->dx, W(PARAM_O), false, S, m->C, HD, stream);
-    ops->linear_wgrad(G(PARAM_O), m->dx, a->o, S, m->C, HD, stream);
+    linear_dgrad(ops, z.o, m->dnorm, m->dx, W(PARAM_O), stream);
+    linear_wgrad(ops, z.o, G(PARAM_O), m->dx, a->o, stream);
     CHECK(cp_backward(m->opt.cp, m->dq, m->dkv, m->dnorm, a->o, a->lse, a->q, a->kv, stream));
-    ops->rope_split_bwd(m->qkv, m->dq, m->dkv, m->positions, m->inv_freq, S, m->H, m->K, m->D,
-                        stream);
-    ops->linear_dgrad(m->dnorm, m->qkv, W(PARAM_Q), false, S, qkv_width, m->C, stream);
-    ops->rmsnorm_bwd(m->dx, G(PARAM_INPUT_NORM), m->norm, m->dnorm, a->x, W(PARAM_INPUT_NORM),
-                     a->rstd1, m->dx, S, m->C, stream);
-    ops->linear_wgrad(G(PARAM_Q), m->qkv, m->norm, S, qkv_width, m->C, stream);
+    ops->rope_split_bwd(m->qkv, m->dq, m->dkv, &rope, stream);
+    linear_dgrad(ops, z.qkv, m->dnorm, m->qkv, W(PARAM_Q), stream);
+    ops->rmsnorm_bwd(&(RmsnormBwd){.dx = m->dx,
+                                   .dw = G(PARAM_INPUT_NORM),
+                                   .y = m->norm,
+                                   .dy = m->dnorm,
+                                   .x = a->x,
+                                   .w = W(PARAM_INPUT_NORM),
+                                   .rstd = a->rstd1,
+                                   .dres = m->dx,
+                                   .S = S,
+                                   .C = m->C},
+                     stream);
+    linear_wgrad(ops, z.qkv, G(PARAM_Q), m->qkv, m->norm, stream);
     return OK;
 #undef G
 #undef W
@@ -199,19 +230,26 @@ static void head(Llama *m, bool train, double *loss, int64_t S, Stream *stream) 
                      (float)m->opt.model->norm_eps, stream);
     for (int64_t s = 0; s < S; s += m->chunk) {
         int64_t n = i64_min(m->chunk, S - s);
+        Linear z = {n, m->Vp, m->C};
         void *x = rows(m, m->norm, s, m->C);
-        ops->linear_fwd(m->logits, x, weight(m, out->offset), NULL, n, m->Vp, m->C, stream);
+        linear_fwd(ops, z, m->logits, x, weight(m, out->offset), NULL, stream);
         ops->cross_entropy(m->losses + s, m->logits, m->labels + s, m->token_weights + s, train, n,
                            m->V, m->Vp, stream);
         if (!train) continue;
-        ops->linear_dgrad(rows(m, m->dnorm, s, m->C), m->logits, weight(m, out->offset), false, n,
-                          m->Vp, m->C, stream);
-        ops->linear_wgrad(m->grads + out->offset, m->logits, x, n, m->Vp, m->C, stream);
+        linear_dgrad(ops, z, rows(m, m->dnorm, s, m->C), m->logits, weight(m, out->offset), stream);
+        linear_wgrad(ops, z, m->grads + out->offset, m->logits, x, stream);
     }
     ops->sum_f32(loss, m->losses, S, stream);
     if (train)
-        ops->rmsnorm_bwd(m->dx, m->grads + norm->offset, NULL, m->dnorm, m->x_final,
-                         weight(m, norm->offset), m->rstd_final, NULL, S, m->C, stream);
+        ops->rmsnorm_bwd(&(RmsnormBwd){.dx = m->dx,
+                                       .dw = m->grads + norm->offset,
+                                       .dy = m->dnorm,
+                                       .x = m->x_final,
+                                       .w = weight(m, norm->offset),
+                                       .rstd = m->rstd_final,
+                                       .S = S,
+                                       .C = m->C},
+                         stream);
 }
 
 static Status report(LlamaBucketReady ready, void *ctx, int bucket) {

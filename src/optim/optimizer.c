@@ -61,7 +61,7 @@ void optimizer_free(Optimizer *o) {
 Status optimizer_start(Optimizer *o, void *weights, float *grads) {
     o->weights = weights;
     o->grads = grads;
-    CHECK(o->ops->stream_create(&o->side));
+    CHECK(o->ops->stream_create(o->ops, &o->side));
     CHECK(o->ops->event_create(&o->ready));
     return o->ops->event_create(&o->reduced);
 }

@@ -54,10 +54,11 @@ static void choose_threads(void) {
                  given, comm_local_cores());
 }
 
-Status device_open(const Ops **ops, DeviceKind want, const ModelConfig *model, char **why) {
+Status device_open(const Ops **ops, DeviceKind want, bool deterministic, const ModelConfig *model,
+                   char **why) {
     *why = NULL;
     if (want != DEVICE_CPU) {
-        Status st = cuda_ops_open(ops, comm_local_rank());
+        Status st = cuda_ops_open(ops, comm_local_rank(), deterministic);
         if (st == OK || want == DEVICE_CUDA) {
             if (st != OK) status_suffix("; device=cpu runs without a GPU");
             return st;

@@ -8,7 +8,8 @@
 /* Opens the backend that `want` names on this rank's device. auto: the CPU where no GPU can be
  * used; *why is then a message for the user (who frees it), or NULL where a CPU is no surprise:
  * this binary holds no CUDA, the machine shows no GPU, and the model (NULL: none) is small. */
-Status device_open(const Ops **ops, DeviceKind want, const ModelConfig *model, char **why);
+Status device_open(const Ops **ops, DeviceKind want, bool deterministic, const ModelConfig *model,
+                   char **why);
 
 /* ERR_USER when a GPU of these properties (NULL: a CPU, which runs any) cannot run the model; the
  * message names the keys. */

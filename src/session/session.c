@@ -107,7 +107,7 @@ static Status agree_data(const Session *s, Comm *host) {
 static Status open_device(Session *s, char **why_cpu) {
     const Config *c = s->config;
     if (c->device == DEVICE_CUDA) CHECK(device_check_model(c, &gpu_h100));
-    CHECK(device_open(&s->ops, c->device, &c->model, why_cpu));
+    CHECK(device_open(&s->ops, c->device, c->run.deterministic, &c->model, why_cpu));
     return device_check_model(c, s->ops->gpu);
 }
 
@@ -249,9 +249,8 @@ Status session_plan(Session *s, const Config *config, int world, char **no_data)
 }
 
 static Status start_alone(Session *s) {
-    s->ops->set_deterministic(s->config->run.deterministic);
     CHECK(arena_commit(&s->arena, s->ops));
-    CHECK(s->ops->stream_create(&s->stream));
+    CHECK(s->ops->stream_create(s->ops, &s->stream));
     CHECK(optimizer_start(s->optimizer, llama_weights(s->llama), llama_gradients(s->llama)));
     s->ops->mem_zero(s->loss, sizeof(double), s->stream);
     return llama_start(s->llama, s->stream);

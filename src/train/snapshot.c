@@ -19,7 +19,7 @@ Status snapshot_create(Snapshot *snap, Session *s) {
     *snap = (Snapshot){.s = s};
     snap->pieces = state_pieces(s, PIECE_BYTES / (int64_t)sizeof(float), &snap->n_pieces);
     for (int i = 0; i < snap->n_pieces; i++) snap->bytes += piece_bytes(&snap->pieces[i]);
-    CHECK(s->ops->stream_create(&snap->stream));
+    CHECK(s->ops->stream_create(s->ops, &snap->stream));
     return s->ops->event_create(&snap->updated);
 }
 

@@ -1,0 +1,59 @@
+/* linear.h: the three products of a linear layer y[S,N] = x[S,M] w[N,M]^T, weights as in Hugging
+ * Face, in the activation type. */
+#ifndef CRIA_OPS_LINEAR_H
+#define CRIA_OPS_LINEAR_H
+
+#include "ops/ops.h"
+
+typedef struct {
+    int64_t S, N, M;
+} Linear;
+
+static inline MatmulInput linear_input(const Ops *ops, const void *data) {
+    return (MatmulInput){.data = data, .type = ops->act_dtype};
+}
+
+/* y[S,N] = x[S,M] w[N,M]^T (+ residual[S,N] when not NULL, which may be y) */
+static inline void linear_fwd(const Ops *ops, Linear z, void *y, const void *x, const void *w,
+                              const void *residual, Stream *stream) {
+    Matmul p = {.m = z.S,
+                .n = z.N,
+                .k = z.M,
+                .transpose_b = true,
+                .a = linear_input(ops, x),
+                .b = linear_input(ops, w),
+                .c = residual,
+                .d = y,
+                .d_type = ops->act_dtype};
+    ops->linear_fwd(&p, stream);
+}
+
+/* dx[S,M] = dy[S,N] w[N,M] */
+static inline void linear_dgrad(const Ops *ops, Linear z, void *dx, const void *dy, const void *w,
+                                Stream *stream) {
+    Matmul p = {.m = z.S,
+                .n = z.M,
+                .k = z.N,
+                .a = linear_input(ops, dy),
+                .b = linear_input(ops, w),
+                .d = dx,
+                .d_type = ops->act_dtype};
+    ops->linear_dgrad(&p, stream);
+}
+
+/* dw[N,M] += dy[S,N]^T x[S,M] in fp32 */
+static inline void linear_wgrad(const Ops *ops, Linear z, float *dw, const void *dy, const void *x,
+                                Stream *stream) {
+    Matmul p = {.m = z.N,
+                .n = z.M,
+                .k = z.S,
+                .transpose_a = true,
+                .a = linear_input(ops, dy),
+                .b = linear_input(ops, x),
+                .c = dw,
+                .d = dw,
+                .d_type = DT_F32};
+    ops->linear_wgrad(&p, stream);
+}
+
+#endif
