@@ -29,20 +29,16 @@ typedef struct {
     int n;
 } Taken;
 
-static void take(void *taken, int32_t id) {
-    Taken *t = taken;
-    t->ids[t->n++] = id;
-}
-
 static Taken run(Generator *g, const int32_t *prompt, SampleOptions sample, int64_t end) {
     Taken taken = {0};
-    GenerateOptions o = {.sample = sample,
-                         .tokens = TOKENS - PROMPT,
-                         .ends = &end,
-                         .n_ends = 1,
-                         .take = take,
-                         .ctx = &taken};
-    assert_status_ok(generate(g->decoder, prompt, PROMPT, &o, g->stream));
+    Generation text = {
+        .decoder = g->decoder, .stream = g->stream, .sample = sample, .ends = &end, .n_ends = 1};
+    generation_begin(&text, prompt, PROMPT);
+    for (int32_t id; taken.n < TOKENS - PROMPT; taken.ids[taken.n++] = id) {
+        assert_status_ok(generation_next(&text, &id));
+        if (id < 0) break;
+    }
+    generation_end(&text);
     return taken;
 }
 

@@ -6,7 +6,7 @@
 #include "base/output.h"
 #include "base/text.h"
 #include "session/generator.h"
-#include "text/tokenizer.h"
+#include "session/prompt.h"
 
 enum { TOKENS = 128 }; /* where --tokens is not given */
 
@@ -17,7 +17,8 @@ typedef struct {
     TextStream stream;
     DeviceKind device;
     TokenIds prompt;
-    GenerateOptions options;
+    Generation text;
+    int64_t tokens;
 } Command;
 
 /* ---- arguments ------------------------------------------------------------------------------- */
@@ -58,13 +59,13 @@ static Status parse_device(const char *text, DeviceKind *out) {
 static Status parse(Command *c) {
     const GenerateArguments *a = c->a;
     int64_t seed = 0;
-    SampleOptions *sample = &c->options.sample;
+    SampleOptions *sample = &c->text.sample;
     *sample = (SampleOptions){.temperature = 0.8, .top_p = 0.95};
-    c->options.tokens = TOKENS;
+    c->tokens = TOKENS;
     CHECK(parse_number("--temperature", a->temperature, 0, 1e3, &sample->temperature));
     CHECK(parse_number("--top-p", a->top_p, 0, 1, &sample->top_p));
     CHECK(parse_integer("--seed", a->seed, 0, INT64_MAX, &seed));
-    CHECK(parse_integer("--tokens", a->tokens, 1, INT32_MAX, &c->options.tokens));
+    CHECK(parse_integer("--tokens", a->tokens, 1, INT32_MAX, &c->tokens));
     sample->seed = (uint64_t)seed;
     return parse_device(a->device, &c->device);
 }
@@ -85,56 +86,18 @@ static Status load_tokenizer(Command *c) {
     return st;
 }
 
-static Status parse_ids(const char *text, TokenIds *out) {
-    for (const char *at = text + strspn(text, " ,"); *at != '\0'; at += strspn(at, " ,")) {
-        char *end;
-        long long id = strtoll(at, &end, 10);
-        if (end == at || id < 0 || id > INT32_MAX)
-            return status_fail(ERR_USER,
-                               "--prompt %s: expected token ids, as in \"1 2 3\", because of --ids",
-                               text);
-        token_ids_append(out, (int32_t)id);
-        at = end;
-    }
-    return OK;
-}
-
-/* A document begins behind the end of another. */
-static Status begin_document(const ModelSource *model, TokenIds *out) {
-    int64_t id = model->extra.bos >= 0    ? model->extra.bos
-                 : model->extra.n_eos > 0 ? model->extra.eos[0]
-                                          : -1;
-    if (id < 0)
-        return status_fail(ERR_USER,
-                           "%s has no token that begins or ends a text: give it a "
-                           "--prompt to go on from",
-                           model->path);
-    token_ids_append(out, (int32_t)id);
-    return OK;
-}
-
 static Status read_prompt(Command *c) {
     const ModelSource *model = &c->generator.source;
+    const HfExtra *marks = &model->extra;
+    int64_t start = marks->bos >= 0 ? marks->bos : marks->n_eos > 0 ? marks->eos[0] : -1;
     const char *text = c->a->prompt != NULL ? c->a->prompt : "";
-    if (c->a->ids)
-        CHECK(parse_ids(text, &c->prompt));
-    else
-        CHECK(tokenizer_encode(c->tokenizer, text, (int64_t)strlen(text), true, &c->prompt));
-    if (c->prompt.n == 0) CHECK(begin_document(model, &c->prompt));
-    for (int64_t i = 0; i < c->prompt.n; i++)
-        if (c->prompt.ids[i] >= model->config.model.vocab)
-            return status_fail(
-                ERR_USER,
-                "the prompt has the token id %d, but %s has %d ids: is the tokenizer "
-                "of another model?",
-                c->prompt.ids[i], model->path, model->config.model.vocab);
-    return OK;
+    return prompt_read(c->tokenizer, text, start, model->config.model.vocab, &c->prompt);
 }
 
 /* Without --tokens as many as there is room for, up to TOKENS. */
 static Status fit(Command *c) {
     const ModelSource *model = &c->generator.source;
-    int64_t room = model->extra.max_positions - c->prompt.n, *tokens = &c->options.tokens;
+    int64_t room = model->extra.max_positions - c->prompt.n, *tokens = &c->tokens;
     if (c->a->tokens == NULL) *tokens = i64_min(*tokens, i64_max(room, 1));
     if (*tokens <= room) return OK;
     return status_fail(ERR_USER,
@@ -158,8 +121,7 @@ static void print(const char *bytes, size_t n) {
     strbuf_free(&text);
 }
 
-static void take(void *command, int32_t id) {
-    Command *c = command;
+static void print_token(Command *c, int32_t id) {
     StrBuf text = {0};
     if (c->tokenizer != NULL)
         tokenizer_decode(c->tokenizer, &c->stream, id, &text);
@@ -188,6 +150,24 @@ static void print_end(Command *c) {
 
 /* ---- the command ----------------------------------------------------------------------------- */
 
+static Status generate(Command *c) {
+    Generator *g = &c->generator;
+    Generation *text = &c->text;
+    text->decoder = g->decoder;
+    text->stream = g->stream;
+    text->ends = g->source.extra.eos;
+    text->n_ends = g->source.extra.n_eos;
+    generation_begin(text, c->prompt.ids, c->prompt.n);
+    Status st = OK;
+    int32_t id = 0;
+    for (int64_t i = 0; i < c->tokens && st == OK && id >= 0; i++) {
+        st = generation_next(text, &id);
+        if (st == OK && id >= 0) print_token(c, id);
+    }
+    generation_end(text);
+    return st;
+}
+
 static Status run(Command *c) {
     Generator *g = &c->generator;
     CHECK(parse(c));
@@ -195,13 +175,9 @@ static Status run(Command *c) {
     if (!c->a->ids) CHECK(load_tokenizer(c));
     CHECK(read_prompt(c));
     CHECK(fit(c));
-    CHECK(generator_start(g, c->device, c->prompt.n + c->options.tokens));
-    c->options.ends = g->source.extra.eos;
-    c->options.n_ends = g->source.extra.n_eos;
-    c->options.take = take;
-    c->options.ctx = c;
+    CHECK(generator_start(g, c->device, c->prompt.n + c->tokens));
     print_prompt(c);
-    Status st = generate(g->decoder, c->prompt.ids, c->prompt.n, &c->options, g->stream);
+    Status st = generate(c);
     print_end(c);
     return st;
 }

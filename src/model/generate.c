@@ -50,24 +50,30 @@ int32_t sample_token(const float *logits, int vocab, int64_t t, const SampleOpti
     return id;
 }
 
-static bool is_end(const GenerateOptions *o, int32_t id) {
-    for (int i = 0; i < o->n_ends; i++)
-        if (o->ends[i] == id) return true;
+static bool is_end(const Generation *g, int32_t id) {
+    for (int i = 0; i < g->n_ends; i++)
+        if (g->ends[i] == id) return true;
     return false;
 }
 
-Status generate(Decoder *d, const int32_t *prompt, int64_t n, const GenerateOptions *o,
-                Stream *stream) {
-    int vocab = decoder_vocab(d);
-    float *logits = NEW(float, vocab);
-    decoder_reset(d);
-    Status st = o->tokens > 0 ? decoder_run(d, prompt, n, logits, stream) : OK;
-    for (int64_t i = 0; st == OK && i < o->tokens; i++) {
-        int32_t id = sample_token(logits, vocab, n + i, &o->sample);
-        if (is_end(o, id)) break;
-        o->take(o->ctx, id);
-        if (i + 1 < o->tokens) st = decoder_run(d, &id, 1, logits, stream);
-    }
-    free(logits);
-    return st;
+void generation_begin(Generation *g, const int32_t *prompt, int64_t n) {
+    decoder_reset(g->decoder);
+    g->logits = NEW(float, decoder_vocab(g->decoder));
+    g->pending = prompt;
+    g->n_pending = n;
+    g->n = 0;
+}
+
+Status generation_next(Generation *g, int32_t *id) {
+    CHECK(decoder_run(g->decoder, g->pending, g->n_pending, g->logits, g->stream));
+    g->n += g->n_pending;
+    g->last = sample_token(g->logits, decoder_vocab(g->decoder), g->n, &g->sample);
+    g->pending = &g->last;
+    g->n_pending = 1;
+    *id = is_end(g, g->last) ? -1 : g->last;
+    return OK;
+}
+
+void generation_end(Generation *g) {
+    free(g->logits);
 }

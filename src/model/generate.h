@@ -14,18 +14,25 @@ typedef struct {
  * curious case of neural text degeneration", ICLR 2020) */
 int32_t sample_token(const float *logits, int vocab, int64_t t, const SampleOptions *o);
 
+/* A text that grows. The caller sets the first fields and calls generation_begin(). */
 typedef struct {
+    Decoder *decoder;
+    Stream *stream;
     SampleOptions sample;
-    int64_t tokens;      /* new ones at most */
-    const int64_t *ends; /* [n_ends] ids that end a text, and are not given out */
+    const int64_t *ends; /* [n_ends] ids that end a text */
     int n_ends;
-    /* Takes each new token when it is known. */
-    void (*take)(void *ctx, int32_t id);
-    void *ctx;
-} GenerateOptions;
+    float *logits;
+    const int32_t *pending; /* [n_pending] tokens that the decoder has not run yet */
+    int64_t n_pending, n;   /* n: those that it has */
+    int32_t last;
+} Generation;
 
-/* Goes on with prompt[n]: n >= 1, ids within the vocabulary, and all tokens fit the decoder. */
-Status generate(Decoder *d, const int32_t *prompt, int64_t n, const GenerateOptions *o,
-                Stream *stream);
+/* prompt[n] is how the text begins: n >= 1, ids within the vocabulary, borrowed until the first
+ * token is there. To be ended. */
+void generation_begin(Generation *g, const int32_t *prompt, int64_t n);
+/* The next token; -1, and no more may be asked for, when the text is at its end. The decoder must
+ * have room. */
+Status generation_next(Generation *g, int32_t *id);
+void generation_end(Generation *g);
 
 #endif

@@ -56,7 +56,7 @@ refuse 'tokenizer.json: cannot open this tokenizer' tests/golden/hf_untied
 refuse 'the prompt has the token id' "$model" --prompt 'people' --tokenizer data/tokenizer.json
 refuse 'a prompt of 2 tokens and 31 new ones are more than the 32' "$run" --ids --prompt '1 2' --tokens 31
 refuse 'a prompt of 33 tokens and 1 new ones' "$run" --ids --prompt "$(seq -s ' ' 33)"
-refuse 'expected token ids' "$run" --ids --prompt 'one two'
+refuse 'the prompt is '\''one two'\'', expected token ids' "$run" --ids --prompt 'one two'
 refuse 'not UTF-8 at byte 1' "$run" --prompt "$(printf 'a\377')"
 refuse '--temperature -1: expected a number' "$run" --temperature -1
 refuse '--top-p 2: expected a number' "$run" --top-p 2
