@@ -2,8 +2,9 @@
 # demo.sh [--no-setup]: from a fresh machine to a pretrained LLaMA. Installs what is missing, builds,
 # trains a small model on real text with two MPI ranks, then loses its last checkpoint, resumes from
 # the one before, is stopped and resumed again, and ends with the same bits. Draws the loss. Then trains
-# a few steps by ring attention and by MagiAttention and lays the curves over each other. All goes into
-# runs/demo; what the demo left there before is moved to runs/demo.old, and what was there is deleted.
+# a few steps by ring attention and by MagiAttention and lays the curves over each other, and prints text
+# that the model generates. All goes into runs/demo; what the demo left there before is moved to
+# runs/demo.old, and what was there is deleted.
 # --no-setup: the tools are there and build/cria is built (make demo).
 set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."
@@ -102,3 +103,9 @@ say 'Sequences shared by two ranks, with ring attention and MagiAttention, again
 scripts/compare_loss.py configs/tiny.yaml --cp 1,2 --backends ring,magi --ranks 2 --steps 15 \
     --out "$run" --drop-checkpoints 'data.val=[]'
 echo "Also in $run: the log (log.jsonl), the configuration (config.yaml) and the checkpoints."
+
+say 'What the model has learnt to say'
+for prompt in 'Gentlemen of the Senate' 'The people of the United States'; do
+    printf "\$ build/cria generate %s --prompt '%s'\n" "$run" "$prompt"
+    build/cria generate "$run" --prompt "$prompt" --tokens 60
+done

@@ -107,6 +107,8 @@ static const StepRecord a_step = {.step = 3,
                                   .has_crc = true,
                                   .weights_crc = 0xabc};
 static const EvalRecord an_eval = {.step = 3, .loss = 2.75, .tokens = 512};
+static const SampleRecord a_sample = {
+    .step = 3, .prompt = "a \"b\"", .text = "\nc\x1b[2J", .tokens = 4};
 static const SaveRecord a_save = {.step = 3,
                                   .path = "a \"quoted\" path",
                                   .bytes = 1 << 20,
@@ -118,6 +120,7 @@ static void write_records(Sink *all) {
     char message[] = "step 3: it went wrong";
     all->step(all, &a_step);
     all->eval(all, &an_eval);
+    all->sample(all, &a_sample);
     all->snapshot(all, &a_save);
     all->save(all, &a_save);
     for (GuardOutcome outcome = GUARD_WARNED; outcome < GUARD_OUTCOMES; outcome++) {
@@ -195,6 +198,7 @@ static void the_console_gets_a_line_a_record(void **state) {
                         "step 3/6 | loss  2.5000 | norm     nan | lr 1.00e-03 |   250.0 ms | 16384 "
                         "tok/s | 8192 tok/s/gpu | 0.25 GiB | eta 1h01m\n"
                         "eval at step 3 | loss 2.7500 over 512 held-out tokens\n"
+                        "sample at step 3 | a \"b\"\nc?[2J\n"
                         "snapshot of step 3 | training waited 0.125 s\n"
                         "saved a \"quoted\" path | 1.0 MiB in 0.50 s | weights 00000def\n");
     strbuf_free(&text);
@@ -240,13 +244,15 @@ static void the_log_holds_an_object_a_line(void **state) {
     all->free(all);
     StrBuf text = read_log();
     const char *log = strbuf_text(&text);
-    assert_int_equal(check_lines(&text), 1 + 4 + GUARD_OUTCOMES - 1);
+    assert_int_equal(check_lines(&text), 1 + 5 + GUARD_OUTCOMES - 1);
     assert_int_equal(strncmp(log, "{\"kind\":\"head\"}\n", 16), 0);
     static const char *const parts[] = {
         "{\"kind\":\"step\",\"step\":3,\"loss\":2.5,\"grad_norm\":null,\"lr\":0.001,",
         "\"mfu\":null,", /* of an unknown device */
         "\"weights_crc\":\"00000abc\"}\n",
         "{\"kind\":\"eval\",\"step\":3,\"loss\":2.75,\"tokens\":512}\n",
+        "{\"kind\":\"sample\",\"step\":3,\"prompt\":\"a \\\"b\\\"\",\"text\":\"\\nc\\u001b[2J\","
+        "\"tokens\":4}\n",
         "{\"kind\":\"snapshot\",\"step\":3,\"seconds\":0.125}\n",
         "{\"kind\":\"save\",\"step\":3,\"path\":\"a \\\"quoted\\\" path\",\"bytes\":1048576,",
         "{\"kind\":\"spike\",\"step\":3,\"loss\":null,", /* the names of before */
@@ -359,6 +365,7 @@ typedef struct {
     int n;            /* values of the summary */
     char tags[8][32];
     float values[8];
+    char text[16]; /* the value of a summary that is a text */
 } TbEvent;
 
 typedef struct {
@@ -393,12 +400,31 @@ static void read_text(Bytes *b, char *out, size_t size) {
     snprintf(out, size, "%.*s", (int)(part.end - part.at), (const char *)part.at);
 }
 
+/* A tensor of type STRING and shape [1]. */
+static void read_text_value(Bytes b, TbEvent *e) {
+    assert_true(b.end - b.at > 8);
+    assert_memory_equal(b.at, "\x08\x07\x12\x04\x12\x02\x08\x01", 8);
+    b.at += 8;
+    assert_int_equal(read_varint(&b), 8 << 3 | 2);
+    read_text(&b, e->text, sizeof e->text);
+    assert_ptr_equal(b.at, b.end);
+}
+
 static void read_value(Bytes b, TbEvent *e) {
     assert_true(e->n < 8);
     assert_int_equal(read_varint(&b), 1 << 3 | 2);
     read_text(&b, e->tags[e->n], sizeof e->tags[0]);
-    assert_int_equal(read_varint(&b), 2 << 3 | 5);
-    read_fixed(&b, &e->values[e->n++], sizeof(float));
+    uint64_t field = read_varint(&b);
+    if (field == (8 << 3 | 2)) {
+        read_text_value(read_part(&b), e);
+        assert_int_equal(read_varint(&b), 9 << 3 | 2);
+        Bytes plugin = read_part(&b); /* {1: {1: "text"}} */
+        assert_memory_equal(plugin.at, "\x0a\x06\x0a\x04text", 8);
+    } else {
+        assert_int_equal(field, 2 << 3 | 5);
+        read_fixed(&b, &e->values[e->n], sizeof(float));
+    }
+    e->n++;
     assert_ptr_equal(b.at, b.end);
 }
 
@@ -483,7 +509,7 @@ static void events_are_framed_as_tensorboard_reads_them(void **state) {
     Sink *all = open_sinks("{}", 0);
     write_records(all);
     all->free(all);
-    assert_int_equal(read_events(events, 8, true), 4);
+    assert_int_equal(read_events(events, 8, true), 5);
     assert_string_equal(events[0].version, "brain.Event:2");
     assert_true(events[0].wall > 1.6e9);
     assert_true(events[1].starts);
@@ -498,6 +524,8 @@ static void events_are_framed_as_tensorboard_reads_them(void **state) {
     check_value(&events[2], "tokens-per-second", 16384);
     assert_int_equal(events[3].n, 1);
     check_value(&events[3], "lm loss validation", 2.75f);
+    assert_string_equal(events[4].tags[0], "sample");
+    assert_string_equal(events[4].text, "a \"b\"\nc\x1b[2J");
 }
 
 /* TensorBoard hides events of the step of a START event and of later ones that it has read before

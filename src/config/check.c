@@ -196,11 +196,18 @@ void config_check_eval_sequences(ConfigReader *r, const ConfigKey *k) {
 
 void config_check_sample_every(ConfigReader *r, const ConfigKey *k) {
     const Config *c = r->config;
-    if (!VALID(r, &c->data.tokenizer) || c->run.sample_every == 0) return;
-    if (c->data.tokenizer[0] == '\0')
+    if (c->run.sample_every == 0) return;
+    if (VALID(r, &c->data.tokenizer) && c->data.tokenizer[0] == '\0')
         config_problem_at(r, k,
                           "found %lld without data.tokenizer, expected a tokenizer.json there",
                           ll(c->run.sample_every));
+    if (VALID(r, &c->run.sample_prompt, &c->data.eod) && c->run.sample_prompt[0] == '\0' &&
+        c->data.eod < 0)
+        config_problem_at(
+            r, k,
+            "found %lld without run.sample_prompt and data.eod, expected one of them: "
+            "where does a text begin?",
+            ll(c->run.sample_every));
 }
 
 void config_check_micro(ConfigReader *r, const ConfigKey *k) {

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "base/output.h"
+#include "base/text.h"
 #include "metrics/sink.h"
 
 typedef struct {
@@ -66,6 +67,14 @@ static void console_eval(Sink *s, const EvalRecord *r) {
                  clear_bar((ConsoleSink *)s), (long long)r->step, r->loss, r->tokens);
 }
 
+static void console_sample(Sink *s, const SampleRecord *r) {
+    char *text = mem_printf("%s%s", r->prompt, r->text);
+    text_make_printable(text, true);
+    output_print("%ssample at step %lld | %s\n", clear_bar((ConsoleSink *)s), (long long)r->step,
+                 text);
+    free(text);
+}
+
 static void console_snapshot(Sink *s, const SaveRecord *r) {
     output_print("%ssnapshot of step %lld | training waited %.3f s\n", clear_bar((ConsoleSink *)s),
                  (long long)r->step, r->snapshot_seconds);
@@ -92,6 +101,7 @@ Status sink_console_open(Sink **s, const SinkRun *run) {
     ConsoleSink *c = NEW(ConsoleSink, 1);
     c->sink = (Sink){.step = console_step,
                      .eval = console_eval,
+                     .sample = console_sample,
                      .snapshot = console_snapshot,
                      .save = console_save,
                      .guard = console_guard,

@@ -68,6 +68,16 @@ static void jsonl_eval(Sink *s, const EvalRecord *r) {
     put(s, &b);
 }
 
+static void jsonl_sample(Sink *s, const SampleRecord *r) {
+    StrBuf b = {0};
+    strbuf_printf(&b, "{\"kind\":\"sample\",\"step\":%lld,\"prompt\":", (long long)r->step);
+    strbuf_json_string(&b, r->prompt);
+    strbuf_printf(&b, ",\"text\":");
+    strbuf_json_string(&b, r->text);
+    strbuf_printf(&b, ",\"tokens\":%lld}", (long long)r->tokens);
+    put(s, &b);
+}
+
 static void jsonl_snapshot(Sink *s, const SaveRecord *r) {
     StrBuf b = {0};
     strbuf_printf(&b, "{\"kind\":\"snapshot\",\"step\":%lld,\"seconds\":%.3f}", (long long)r->step,
@@ -126,6 +136,7 @@ Status sink_jsonl_open(Sink **s, const SinkRun *run) {
     JsonlSink *j = NEW(JsonlSink, 1);
     j->sink = (Sink){.step = jsonl_step,
                      .eval = jsonl_eval,
+                     .sample = jsonl_sample,
                      .snapshot = jsonl_snapshot,
                      .save = jsonl_save,
                      .guard = jsonl_guard,

@@ -11,6 +11,7 @@ typedef struct {
 #define EACH_RECORD(X)                                                                             \
     X(step, StepRecord)                                                                            \
     X(eval, EvalRecord)                                                                            \
+    X(sample, SampleRecord)                                                                        \
     X(snapshot, SaveRecord)                                                                        \
     X(save, SaveRecord)                                                                            \
     X(guard, GuardRecord)

@@ -34,6 +34,13 @@ typedef struct {
     uint32_t weights_crc;
 } SaveRecord;
 
+/* A text that the model has generated. */
+typedef struct {
+    int64_t step;
+    const char *prompt, *text; /* what it began with, and how the model went on, in UTF-8 */
+    int64_t tokens;            /* of `text` */
+} SampleRecord;
+
 /* What the guard (health/guard.h) did about a step: GUARD_PASSED is not recorded. */
 typedef enum {
     GUARD_PASSED,     /* nothing is wrong */
@@ -60,6 +67,7 @@ typedef struct Sink Sink;
 struct FIELDS_BY_NAME Sink {
     void (*step)(Sink *s, const StepRecord *r);
     void (*eval)(Sink *s, const EvalRecord *r);
+    void (*sample)(Sink *s, const SampleRecord *r);
     /* The state of a step is copied and training goes on: what follows from the copy is not known.
      */
     void (*snapshot)(Sink *s, const SaveRecord *r);

@@ -4,7 +4,10 @@
  *
  *     Event      { 1: double wall_time, 2: int64 step, 3: string file_version, 5: Summary,
  *                  7: SessionLog }
- *     Summary    { 1: repeated Value }    Value { 1: string tag, 2: float simple_value }
+ *     Summary    { 1: repeated Value }
+ *     Value      { 1: string tag, 2: float simple_value, 8: Tensor, 9: Metadata }
+ *     Tensor     { 1: enum type, 2: Shape, 8: repeated bytes }    STRING = 7
+ *     Shape      { 2: repeated { 1: int64 size } }    Metadata { 1: { 1: string plugin } }
  *     SessionLog { 1: enum status }       START = 1 */
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +78,22 @@ static void put_scalar(StrBuf *summary, const char *tag, double value) {
     strbuf_free(&v);
 }
 
+/* As its plugin "text" takes one: a tensor of one string. */
+static void put_text(StrBuf *summary, const char *tag, const char *text) {
+    static const char type_and_shape[] = {1 << 3 | 0, 7, 2 << 3 | 2, 4,
+                                          2 << 3 | 2, 2, 1 << 3 | 0, 1};
+    static const char metadata[] = {1 << 3 | 2, 6, 1 << 3 | 2, 4, 't', 'e', 'x', 't'};
+    StrBuf tensor = {0}, v = {0};
+    strbuf_append(&tensor, type_and_shape, sizeof type_and_shape);
+    put_bytes(&tensor, 8, text, strlen(text));
+    put_bytes(&v, 1, tag, strlen(tag));
+    put_bytes(&v, 8, tensor.text, tensor.len);
+    put_bytes(&v, 9, metadata, sizeof metadata);
+    put_bytes(summary, 1, v.text, v.len);
+    strbuf_free(&tensor);
+    strbuf_free(&v);
+}
+
 static void put_summary(Sink *s, int64_t step, StrBuf *summary) {
     StrBuf event = {0};
     begin_event(&event, step);
@@ -99,6 +118,14 @@ static void tensorboard_eval(Sink *s, const EvalRecord *r) {
     StrBuf b = {0};
     put_scalar(&b, "lm loss validation", r->loss);
     put_summary(s, r->step, &b);
+}
+
+static void tensorboard_sample(Sink *s, const SampleRecord *r) {
+    StrBuf b = {0};
+    char *text = mem_printf("%s%s", r->prompt, r->text);
+    put_text(&b, "sample", text);
+    put_summary(s, r->step, &b);
+    free(text);
 }
 
 static void tensorboard_free(Sink *s) {
@@ -131,7 +158,10 @@ Status sink_tensorboard_open(Sink **s, const SinkRun *run) {
     free(path);
     CHECK(st);
     TensorboardSink *t = NEW(TensorboardSink, 1);
-    t->sink = (Sink){.step = tensorboard_step, .eval = tensorboard_eval, .free = tensorboard_free};
+    t->sink = (Sink){.step = tensorboard_step,
+                     .eval = tensorboard_eval,
+                     .sample = tensorboard_sample,
+                     .free = tensorboard_free};
     t->file = file;
     write_start(&t->sink, run->step + 1);
     *s = &t->sink;

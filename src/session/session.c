@@ -167,6 +167,24 @@ static Status open_alike(Session *s, Comm *host, bool data) {
     return st;
 }
 
+/* A prompt has at most as many tokens as bytes, beside those that its tokenizer puts around it. */
+static int64_t longest_text(const Config *c) {
+    enum { MARKS = 16 };
+    int64_t most = (int64_t)strlen(c->run.sample_prompt) + MARKS + c->run.sample_tokens;
+    return i64_min(most, c->model.seq_len);
+}
+
+/* On every rank, though one generates: all lay out their memory alike. */
+static void reserve_decoder(Session *s) {
+    const Config *c = s->config;
+    DecodeOptions o = {.ops = s->ops,
+                       .model = &c->model,
+                       .table = s->table,
+                       .max_tokens = longest_text(c),
+                       .window = c->data.window};
+    if (c->run.sample_every > 0) s->decoder = decoder_create(&o, &s->arena);
+}
+
 static Status reserve(Session *s) {
     const Config *c = s->config;
     int64_t S;
@@ -183,6 +201,7 @@ static Status reserve(Session *s) {
     s->llama = llama_create(&o, &s->arena);
     s->optimizer =
         optimizer_create(&c->optim, c->parallel.zero, s->table, s->ops, s->comm.world, &s->arena);
+    reserve_decoder(s);
     arena_reserve(&s->arena, "activations", "loss", sizeof(double), (void **)&s->loss);
     return arena_check(&s->arena);
 }
@@ -253,6 +272,7 @@ static Status start_alone(Session *s) {
     CHECK(s->ops->stream_create(s->ops, &s->stream));
     CHECK(optimizer_start(s->optimizer, llama_weights(s->llama), llama_gradients(s->llama)));
     s->ops->mem_zero(s->loss, sizeof(double), s->stream);
+    if (s->decoder != NULL) CHECK(decoder_start(s->decoder, llama_weights(s->llama), s->stream));
     return llama_start(s->llama, s->stream);
 }
 
@@ -267,6 +287,7 @@ void session_close(Session *s) {
     dataset_close(s->train_data);
     dataset_close(s->val_data);
     optimizer_free(s->optimizer);
+    decoder_free(s->decoder);
     llama_free(s->llama);
     cp_free(s->cp);
     param_table_free(s->table);

@@ -8,6 +8,7 @@
 #include "config/config.h"
 #include "cp/cp.h"
 #include "data/loader.h"
+#include "model/decode.h"
 #include "model/llama.h"
 #include "optim/optimizer.h"
 
@@ -25,6 +26,7 @@ typedef struct {
     CpRuntime *cp;
     Llama *llama;
     Optimizer *optimizer;
+    Decoder *decoder;               /* of run.sample_every; NULL: no text is generated */
     double *loss;                   /* device accumulator */
     Dataset *train_data, *val_data; /* val_data NULL: no evaluation */
     LoaderOptions loader;

@@ -97,6 +97,7 @@ static Status start_logs_and_data(TrainRun *r, const Resume *resume) {
     Comm *host = s->comm.host;
     progress_beat(r->state.step, "reading the first batches");
     CHECK(comm_agree(host, check_first_batches(s, r->state.step)));
+    CHECK(text_sampler_open(&r->sampler, s));
     stop_wait_for_loop();
     progress_beat(r->state.step, "opening logs and the copy for checkpoints");
     CHECK(
@@ -166,6 +167,7 @@ void run_close(TrainRun *r, Status st) {
     if (r->sink != NULL) r->sink->free(r->sink);
     loader_free(r->loader);
     saver_free(r->saver);
+    text_sampler_close(&r->sampler);
     session_close(&r->s);
     rundir_close(&r->dir);
 }

@@ -7,6 +7,7 @@
 #include "session/train_state.h"
 #include "train/rundir.h"
 #include "train/saver.h"
+#include "train/text_sample.h"
 #include "train/throughput.h"
 #include "train/train.h"
 
@@ -17,6 +18,7 @@ typedef struct {
     Loader *loader;
     Sink *sink; /* passes records on to all sinks; to none on ranks other than 0 */
     Saver *saver;
+    TextSampler sampler;
     int64_t saved_step; /* of the newest checkpoint this run began or resumed; -1: none */
     Throughput throughput;
     bool warned_of_eval; /* that the held-out data count for nothing */

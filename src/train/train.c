@@ -154,13 +154,15 @@ static Status loop(TrainRun *r) {
         bool last = n == c->run.steps, ends = last || result.stop;
         bool logs = ends || n == 1 || due(n, c->run.log_every);
         bool evals = evaluates && eval_due(c, n);
+        bool samples = r->s.decoder != NULL && (last || due(n, c->run.sample_every));
         bool saves = ends || result.save || due(n, c->run.save_every);
         bool compares = c->run.check_every > 0 && (saves || due(n, c->run.check_every));
         if (logs) CHECK(report_step(r, &result));
         if (evals) CHECK(evaluate(r));
+        if (samples) CHECK(text_sampler_run(&r->sampler, &r->s, n, r->sink));
         if (compares) CHECK(compare_weights(r)); /* nothing else is saved */
         if (saves) CHECK(save(r, ends));
-        if (logs || evals || saves) throughput_start(&r->throughput, &r->s, n);
+        if (logs || evals || samples || saves) throughput_start(&r->throughput, &r->s, n);
 
         if (result.stop && !last)
             return status_fail(

@@ -44,7 +44,41 @@ expect_status 'without a prompt' 0
 generate "$run" --ids --prompt '1 2' --tokens 3
 expect 'ids' "$(wc -w <"$work/out")" 5
 
+# Texts during training change nothing in it, and are the same again.
+words='run.steps=6 run.sample_every=4 run.sample_tokens=20 data.tokenizer=data/tokenizer.json data.eod=0'
+samples() { grep '^{"kind":"sample"' "$work/$1/log.jsonl"; }
+train 2 silent run.steps=6 data.eod=0 parallel.cp=2
+# shellcheck disable=SC2086 # words
+for name in talking again; do
+    train 2 $name $words run.sample_prompt='We the' parallel.cp=2
+    expect_status "$name" 0
+    expect "$name: lines on the console" "$(grep -c '^sample at step [46] | We the' "$work/out")" 2
+    samples $name >"$work/$name.samples"
+done
+logged silent weights_crc >"$work/silent.crc"
+logged talking weights_crc >"$work/talking.crc"
+expect_same 'weights' talking.crc silent.crc
+expect 'records' "$(grep -c '"prompt":"We the","text":"..*","tokens":20}' "$work/talking.samples")" 2
+expect_same 'the texts again' again.samples talking.samples
+# shellcheck disable=SC2086 # words
+train 1 documents $words
+expect 'texts without a prompt' "$(samples documents | grep -c '"prompt":"",')" 2
+
 # ---- one sentence ----
+refuse_run() { # TEXT KEY=VALUE...
+    text=$1
+    shift
+    train 2 refused $words "$@"
+    expect_error "run: $*" 2 "$text"
+}
+# shellcheck disable=SC2086 # words
+{
+    refuse_run 'run.sample_every: found 4 without data.tokenizer' data.tokenizer=
+    refuse_run 'run.sample_every: found 4 without run.sample_prompt and data.eod' data.eod=-1
+    refuse_run 'missing.json: cannot open this tokenizer' data.tokenizer=missing.json
+    refuse_run 'run.sample_prompt: it has 79 tokens' "run.sample_prompt=$(printf '%040d' 0 | sed 's/0/0 /g')"
+}
+
 refuse() { # TEXT ARGUMENT...
     text=$1
     shift
@@ -54,14 +88,14 @@ refuse() { # TEXT ARGUMENT...
 refuse 'does not tell its tokenizer (data.tokenizer)' "$model"
 refuse 'tokenizer.json: cannot open this tokenizer' tests/golden/hf_untied
 refuse 'the prompt has the token id' "$model" --prompt 'people' --tokenizer data/tokenizer.json
-refuse 'a prompt of 2 tokens and 31 new ones are more than the 32' "$run" --ids --prompt '1 2' --tokens 31
-refuse 'a prompt of 33 tokens and 1 new ones' "$run" --ids --prompt "$(seq -s ' ' 33)"
-refuse 'the prompt is '\''one two'\'', expected token ids' "$run" --ids --prompt 'one two'
-refuse 'not UTF-8 at byte 1' "$run" --prompt "$(printf 'a\377')"
-refuse '--temperature -1: expected a number' "$run" --temperature -1
-refuse '--top-p 2: expected a number' "$run" --top-p 2
-refuse '--tokens 0: expected an integer' "$run" --tokens 0
-refuse '--device tpu: expected auto, cpu or cuda' "$run" --device tpu
+refuse 'a prompt of 2 tokens and 31 new ones are more than the 32' "$work/run" --ids --prompt '1 2' --tokens 31
+refuse 'a prompt of 33 tokens and 1 new ones' "$work/run" --ids --prompt "$(seq -s ' ' 33)"
+refuse 'the prompt is '\''one two'\'', expected token ids' "$work/run" --ids --prompt 'one two'
+refuse 'not UTF-8 at byte 1' "$work/run" --prompt "$(printf 'a\377')"
+refuse '--temperature -1: expected a number' "$work/run" --temperature -1
+refuse '--top-p 2: expected a number' "$work/run" --top-p 2
+refuse '--tokens 0: expected an integer' "$work/run" --tokens 0
+refuse '--device tpu: expected auto, cpu or cuda' "$work/run" --device tpu
 refuse 'there is no checkpoint in' "$work"
 refuse 'which model?'
 refuse 'is not a checkpoint that cria wrote' tests/golden/case1.safetensors
