@@ -270,7 +270,7 @@ static inline void dense_run(Side *side, const Problem *p, CpBackend backend, in
     compare(side, p, &o, "o", found_o, p->o, token, S, q_width);
     compare(side, p, &o, "dq", found_dq, p->dq, token, S, q_width);
     compare(side, p, &o, "dkv", found_dkv, p->dkv, token, S, kv_width);
-    for (int64_t r = 0; r < S && backend != BACKEND_ULYSSES; r++)
+    for (int64_t r = 0; r < S && !cp_backend_is(backend, BACKEND_SPLITS_HEADS); r++)
         for (int h = 0; h < p->H; h++) {
             double x = (double)found_lse[h * S + r];
             double y = token[r] < p->S ? p->lse[token[r] * p->H + h] : -INFINITY;
@@ -295,18 +295,19 @@ static inline void dense_run_all(Side *side, const char *name, int32_t S, const 
     int group = groups[seed % 3];
     Problem p;
     problem_open(&p, name, S, bands, n, 1 + (int)(seed % 2), group, side->D, seed);
-    if (side->fused) {
-        dense_run(side, &p, BACKEND_MAGI, -1, ACCUM_FP32);
-        problem_close(&p);
-        return;
+    for (CpBackend b = 0; b < CP_BACKENDS; b++) {
+        bool staged = cp_backend_is(b, BACKEND_NEEDED_ROWS);
+        if (cp_backend_is(b, BACKEND_ONE_RANK | BACKEND_SPLITS_HEADS) || (side->fused && !staged))
+            continue;
+        for (int i = staged && !side->fused ? 0 : 4; i < 5; i++)
+            dense_run(side, &p, b, degrees[i], ACCUM_FP32);
     }
-    dense_run(side, &p, BACKEND_RING, 0, ACCUM_FP32);
-    dense_run(side, &p, BACKEND_RING, 0, ACCUM_BF16);
-    dense_run(side, &p, BACKEND_ALLGATHER, 0, ACCUM_FP32);
-    for (int i = 0; i < 5; i++) dense_run(side, &p, BACKEND_MAGI, degrees[i], ACCUM_FP32);
+    if (!side->fused) dense_run(side, &p, BACKEND_RING, 0, ACCUM_BF16);
     problem_close(&p);
+    if (side->fused) return;
     problem_open(&p, name, S, bands, n, side->comm->size, group, side->D, seed);
-    dense_run(side, &p, BACKEND_ULYSSES, 0, ACCUM_FP32);
+    for (CpBackend b = 0; b < CP_BACKENDS; b++)
+        if (cp_backend_is(b, BACKEND_SPLITS_HEADS)) dense_run(side, &p, b, -1, ACCUM_FP32);
     problem_close(&p);
 }
 

@@ -136,15 +136,16 @@ static AttnPlan pack_plan(CpBackend backend, int P, int64_t S, int ranks_per_nod
     return plan;
 }
 
-static const CpBackend backends[] = {BACKEND_MAGI, BACKEND_RING, BACKEND_ALLGATHER,
-                                     BACKEND_ULYSSES};
+/* Those for several ranks. */
+static const CpBackend first_backend = BACKEND_NONE + 1;
+enum { N_BACKENDS = CP_BACKENDS - 1 };
 
 static void the_json_report_says_what_the_plan_says(void **state) {
     (void)state;
     CostModel cost = cost_default(32, 8, 64);
-    for (int i = 0; i < 8; i++) {
-        int P = i < 4 ? 8 : 80; /* exact, equal stages */
-        AttnPlan plan = pack_plan(backends[i % 4], P, 32768, 4);
+    for (int i = 0; i < 2 * N_BACKENDS; i++) {
+        int P = i < N_BACKENDS ? 8 : 80; /* exact, equal stages */
+        AttnPlan plan = pack_plan(first_backend + (CpBackend)i % N_BACKENDS, P, 32768, 4);
         AttnPlan ring = pack_plan(BACKEND_RING, P, 32768, 4);
         PlanReport report = {&plan, &ring, 1, &cost};
         StrBuf out = {0};
@@ -185,8 +186,10 @@ static void the_json_report_says_what_the_plan_says(void **state) {
 static void equal_stages_hold_the_same_work_as_real_ones(void **state) {
     (void)state;
     CostModel cost = cost_default(32, 8, 64);
-    for (int i = 0; i < 4; i++) {
-        AttnPlan plan = pack_plan(backends[i], 16, 65536, i % 2 ? 0 : 8);
+    for (int i = 0; i < 2 * N_BACKENDS; i++) {
+        CpBackend backend = first_backend + (CpBackend)(i / 2);
+        int per_node = i % 2 ? 0 : 8;
+        AttnPlan plan = pack_plan(backend, 16, 65536, per_node);
         for (int r = 0; r < plan.P; r++) {
             RankPlan rp;
             CostStage *real = NEW(CostStage, plan.n_stages), *equal = NEW(CostStage, plan.n_stages);
@@ -202,7 +205,7 @@ static void equal_stages_hold_the_same_work_as_real_ones(void **state) {
              * directions, and the sum over stages of that is at least the larger sum */
             assert_true(area[1] <= area[0] && 2 * area[1] >= area[0]);
             assert_true(in[1] <= in[0] + plan.n_stages && 2 * in[1] >= in[0]);
-            if (backends[i] == BACKEND_MAGI) {
+            if (cp_backend_is(backend, BACKEND_NEEDED_ROWS) && per_node > 0) {
                 int64_t far = 0, recv = 0;
                 for (int k = 0; k < rp.n_stages; k++)
                     for (int n = 0; n < rp.stages[k].n_recv; n++) {
@@ -252,9 +255,9 @@ static void pictures_are_well_formed_and_small_for_every_backend_and_size(void *
     } sizes[] = {{1, 100}, {1, 1 << 20}, {2, 9}, {3, 1000}, {8, 8192}, {64, 65536}, {300, 1 << 20}};
     CostModel cost = cost_default(32, 8, 64);
     for (int i = 0; i < 7; i++)
-        for (int b = 0; b < 4; b++) {
-            CpBackend backend = sizes[i].P == 1 ? BACKEND_NONE : backends[b];
-            AttnPlan plan = pack_plan(backend, sizes[i].P, sizes[i].S, 0);
+        for (CpBackend b = first_backend; b < CP_BACKENDS; b++) {
+            AttnPlan plan =
+                pack_plan(sizes[i].P == 1 ? BACKEND_NONE : b, sizes[i].P, sizes[i].S, 0);
             StrBuf out = {0};
             plan_svg(&plan, &cost, &out);
             int elements = assert_well_formed_xml(strbuf_text(&out));

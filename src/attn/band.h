@@ -1,6 +1,6 @@
-/* band.h: the one inward form of an attention mask: a rectangle of (query row, key) pairs with a
- * diagonal band. Row q sees keys max(k_begin, q + lo) <= k <= min(k_end - 1, q + hi).
- * Every cut of a band by rows or by keys is again one band. Ranges are half open. */
+/* band.h: the internal representation of an attention mask: a rectangle of (query row, key) pairs
+ * with a diagonal band. Row q sees keys max(k_begin, q + lo) <= k <= min(k_end - 1, q + hi). Every
+ * cut of a band by rows or by keys is again one band. Ranges are half open. */
 #ifndef CRIA_ATTN_BAND_H
 #define CRIA_ATTN_BAND_H
 
@@ -11,6 +11,9 @@
 #define BAND_NO_LO      (-(1 << 30))
 #define BAND_NO_HI      (1 << 30)
 #define BAND_MAX_TOKENS (1 << 29) /* longest stream whose offsets stay clear of both */
+/* Side of the square tiles that attention kernels work in: plans and costs count these, and cut
+ * stages and ranges at multiples of it. */
+#define ATTN_TILE 128
 
 typedef struct {
     int32_t q_begin, q_end, k_begin, k_end;

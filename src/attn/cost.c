@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "attn/band.h"
+
 #define FLOPS_PER_PAIR 4.0 /* forward, per head and head_dim: q.k and p.v, multiply and add */
 #define BWD_FACTOR     2.5 /* five products instead of two */
 
@@ -12,7 +14,7 @@ CostModel cost_default(int H, int K, int D) {
                        .D = D,
                        .act_bytes = 2,
                        .dkv_bytes = 4,
-                       .tile = 128,
+                       .tile = ATTN_TILE,
                        .fwd_flops = small ? 540e12 : 690e12,
                        .bwd_flops = small ? 487e12 : 560e12,
                        .memory_bw = 2.9e12,

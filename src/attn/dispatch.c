@@ -12,7 +12,6 @@
 #define TRIALS_PER_CHUNK        4   /* with many (measured) */
 #define MAX_TRIALS              (1 << 18)
 #define MAX_COST                (1 << 24) /* see assignment_cost: half a second, 8 M bands a rank */
-#define TILE                    128       /* rows of a kernel's q tile */
 
 const char *const dispatch_kind_names[DISPATCH_KINDS] = {
 #define X(name, text) text,
@@ -26,7 +25,7 @@ const char *const dispatch_kind_names[DISPATCH_KINDS] = {
  * does not matter), then the nearest to aim. `unit` divides the number of chunks. */
 static int64_t choose_chunk(int64_t S, int64_t aim, int64_t unit) {
     int64_t align = 1;
-    while (2 * align <= i64_min(TILE, aim)) align *= 2;
+    while (2 * align <= i64_min(ATTN_TILE, aim)) align *= 2;
     int64_t best = 0, best_waste = INT64_MAX;
     for (int64_t c = round_up(i64_max(1, aim / 3), align); c <= 2 * aim; c += align) {
         int64_t waste = ceil_div(64 * (round_up(S, c * unit) - S), S);
@@ -63,7 +62,7 @@ Status dispatch_grid(int64_t S, const DispatchOptions *o, int32_t *chunk, int32_
         int64_t aim = i64_max(1, S / (per_rank * o->P));
         /* zigzag gives a rank two pieces of T / 2P of every sequence; chunks should not straddle */
         int64_t piece = o->T > 0 ? o->T / (2 * o->P) : aim;
-        if (per_rank > 1) aim = i64_min(aim, i64_max(piece, i64_min(aim, TILE)));
+        if (per_rank > 1) aim = i64_min(aim, i64_max(piece, i64_min(aim, ATTN_TILE)));
         if (per_rank % 2 == 0) unit = 2 * o->P;
         c = choose_chunk(S, aim, unit);
     }
@@ -108,20 +107,18 @@ typedef struct {
     int64_t *load, *first_key;
     RangeList keys;
     int32_t *ids; /* 0, 1, 2, ... */
-} Survey;
+} ChunkStats;
 
-static void survey_build(Survey *s, const Dispatch *d, const Mask *mask) {
+static void chunk_stats_build(ChunkStats *s, const Dispatch *d, const Mask *mask) {
     int64_t n = d->n_chunks;
-    *s =
-        (Survey){.load = NEW(int64_t, n), .first_key = NEW(int64_t, n + 1), .ids = NEW(int32_t, n)};
+    Band cut;
+    *s = (ChunkStats){
+        .load = NEW(int64_t, n), .first_key = NEW(int64_t, n + 1), .ids = NEW(int32_t, n)};
     for (int32_t i = 0; i < n; i++) {
         s->ids[i] = i;
         Range rows = {i * d->chunk, (i + 1) * d->chunk};
         int64_t start = s->keys.n;
-        for (int64_t b = mask_first_band(mask, rows.begin); b < mask->n; b++) {
-            if (mask->bands[b].q_begin >= rows.end) break;
-            if (mask->bands[b].q_end <= rows.begin) continue;
-            Band cut = band_cut_q(mask->bands[b], rows);
+        for (MaskRows at = mask_rows(mask, rows); mask_next(&at, &cut);) {
             s->load[i] += band_area(cut);
             range_list_add(&s->keys, cut.k_begin, cut.k_end);
         }
@@ -132,7 +129,7 @@ static void survey_build(Survey *s, const Dispatch *d, const Mask *mask) {
     s->in = (BalanceInput){n, d->chunk, s->load, s->keys.ranges, s->first_key};
 }
 
-static void survey_free(Survey *s) {
+static void chunk_stats_free(ChunkStats *s) {
     free(s->load);
     free(s->first_key);
     free(s->ids);
@@ -140,7 +137,7 @@ static void survey_free(Survey *s) {
 }
 
 /* Greatest load of a rank over the mean, minus 1. */
-static double imbalance(const Dispatch *d, const Survey *s) {
+static double imbalance(const Dispatch *d, const ChunkStats *s) {
     int64_t *load = NEW(int64_t, d->P), total = 0, most = 0;
     for (int32_t i = 0; i < d->n_chunks; i++) {
         load[d->owner[i]] += s->load[i];
@@ -160,7 +157,7 @@ static double slack_of(const DispatchOptions *o) {
     return o->slack > 0 ? o->slack : DEFAULT_SLACK;
 }
 
-static void assign_local_search(Dispatch *d, const Survey *s, const DispatchOptions *o) {
+static void assign_local_search(Dispatch *d, const ChunkStats *s, const DispatchOptions *o) {
     int64_t trials = trial_budget(o, d->P, d->n_chunks);
     assign_contiguous(d);
     balance_local_search(&s->in, s->ids, d->n_chunks, d->P, slack_of(o), trials, d->owner);
@@ -180,7 +177,7 @@ static void assign_local_search(Dispatch *d, const Survey *s, const DispatchOpti
 }
 
 /* Chunks to nodes first, so that few rows cross nodes, then to the ranks of each node. */
-static void assign_two_level(Dispatch *d, const Survey *s, const DispatchOptions *o) {
+static void assign_two_level(Dispatch *d, const ChunkStats *s, const DispatchOptions *o) {
     int ranks = o->ranks_per_node, nodes = d->P / ranks;
     int32_t per_node = d->n_chunks / nodes;
     int32_t *node = NEW(int32_t, d->n_chunks), *filled = NEW(int32_t, nodes);
@@ -203,7 +200,7 @@ static void assign_two_level(Dispatch *d, const Survey *s, const DispatchOptions
     free(rank);
 }
 
-static void assign(Dispatch *d, const Survey *s, const DispatchOptions *o) {
+static void assign(Dispatch *d, const ChunkStats *s, const DispatchOptions *o) {
     switch (d->kind) {
     case DISPATCH_CONTIGUOUS:
         assign_contiguous(d);
@@ -226,7 +223,7 @@ static void assign(Dispatch *d, const Survey *s, const DispatchOptions *o) {
     }
 }
 
-static DispatchKind choose_kind(Dispatch *d, const Mask *mask, const Survey *s,
+static DispatchKind choose_kind(Dispatch *d, const Mask *mask, const ChunkStats *s,
                                 const DispatchOptions *o) {
     int64_t T;
     MaskForm form = mask_form(mask, &T);
@@ -273,17 +270,17 @@ static void assign_blocks(Dispatch *d, const Mask *mask, const DispatchOptions *
                        .n_chunks = d->P * blocks,
                        .chunks_per_rank = blocks,
                        .owner = NEW(int32_t, d->P * (int64_t)blocks)};
-    Survey s;
-    survey_build(&s, &coarse, mask);
+    ChunkStats s;
+    chunk_stats_build(&s, &coarse, mask);
     assign(&coarse, &s, o);
-    survey_free(&s);
+    chunk_stats_free(&s);
     int32_t assigned = coarse.n_chunks * block;
     for (int32_t i = 0; i < d->n_chunks; i++)
         d->owner[i] = i < assigned ? coarse.owner[i / block] : (i - assigned) / rest;
     dispatch_free(&coarse);
 }
 
-/* ---- the whole --------------------------------------------------------------------------- */
+/* ---- public entry --------------------------------------------------------------------------- */
 
 Status dispatch_build(Dispatch *out, const Mask *mask, const DispatchOptions *o) {
     *out = (Dispatch){0};
@@ -303,16 +300,16 @@ Status dispatch_build(Dispatch *out, const Mask *mask, const DispatchOptions *o)
                     .chunks = NEW(int32_t, n)};
     if (o->kind == DISPATCH_TWO_LEVEL && o->ranks_per_node == 0) d->kind = DISPATCH_LOCAL_SEARCH;
     if (o->P == 1) d->kind = DISPATCH_CONTIGUOUS;
-    Survey s = {0};
-    bool survey = d->kind != DISPATCH_CONTIGUOUS && d->kind != DISPATCH_ZIGZAG;
-    if (survey) survey_build(&s, d, mask);
+    ChunkStats s = {0};
+    bool stats = d->kind != DISPATCH_CONTIGUOUS && d->kind != DISPATCH_ZIGZAG;
+    if (stats) chunk_stats_build(&s, d, mask);
     if (d->kind == DISPATCH_AUTO) d->kind = choose_kind(d, mask, &s, o);
     int32_t block = chunks_of_block(d, o);
     if (block > 1)
         assign_blocks(d, mask, o, block);
     else
         assign(d, &s, o);
-    if (survey) survey_free(&s);
+    if (stats) chunk_stats_free(&s);
 
     int32_t *filled = NEW(int32_t, o->P);
     for (int32_t i = 0; i < n; i++) {

@@ -317,25 +317,31 @@ int64_t mask_area(const Mask *m) {
     return area;
 }
 
-int64_t mask_first_band(const Mask *m, int32_t row) {
-    int64_t low = 0, high = m->n;
+MaskRows mask_rows(const Mask *m, Range rows) {
+    int64_t low = 0, high = m->n; /* the first band that reaches behind rows.begin */
     while (low < high) {
         int64_t mid = (low + high) / 2;
-        if (m->reach[mid] <= row)
+        if (m->reach[mid] <= rows.begin)
             low = mid + 1;
         else
             high = mid;
     }
-    return low;
+    return (MaskRows){m, rows, low};
+}
+
+bool mask_next(MaskRows *at, Band *cut) {
+    const Mask *m = at->mask;
+    while (at->next < m->n && m->bands[at->next].q_begin < at->rows.end) {
+        *cut = band_cut_q(m->bands[at->next++], at->rows);
+        if (!band_is_empty(*cut)) return true;
+    }
+    return false;
 }
 
 void mask_keys(const Mask *m, Range rows, RangeList *out) {
-    for (int64_t i = mask_first_band(m, rows.begin); i < m->n; i++) {
-        if (m->bands[i].q_begin >= rows.end) break;
-        if (m->bands[i].q_end <= rows.begin) continue;
-        Band cut = band_cut_q(m->bands[i], rows);
+    Band cut;
+    for (MaskRows at = mask_rows(m, rows); mask_next(&at, &cut);)
         range_list_add(out, cut.k_begin, cut.k_end);
-    }
 }
 
 MaskForm mask_form(const Mask *m, int64_t *T) {

@@ -44,9 +44,15 @@ bool mask_check(const Band *bands, int64_t n, int64_t *first, int64_t *second);
 
 int64_t mask_area(const Mask *m);
 
-/* Index of the first band that may touch a row >= `row`: start there, stop at the first band with
- * q_begin >= the end of the rows wanted, and skip those that end before. */
-int64_t mask_first_band(const Mask *m, int32_t row);
+/* The bands cut to some rows, without those that are empty then:
+ *   for (MaskRows at = mask_rows(m, rows); mask_next(&at, &cut);) ... */
+typedef struct {
+    const Mask *mask;
+    Range rows;
+    int64_t next;
+} MaskRows;
+MaskRows mask_rows(const Mask *m, Range rows);
+bool mask_next(MaskRows *at, Band *cut);
 
 /* Appends the keys that rows [rows.begin, rows.end) see, one range per band: not normal yet. */
 void mask_keys(const Mask *m, Range rows, RangeList *out);

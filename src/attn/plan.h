@@ -1,5 +1,5 @@
 /* plan.h: what every rank computes and moves in one layer's attention. A plan is a pure function of
- * (mask, options): no communication, the same on every rank. plan_build() knows all ranks in brief;
+ * (mask, options): no communication, the same on every rank. plan_build() sums up all ranks;
  * plan_rank() writes the full tables of one rank.
  *
  * A rank's attention is a sequence of stages. Stage i is one attention call over `bands`, in
@@ -9,13 +9,13 @@
  * segments in the other direction: back to their owner, who adds them in the order of its `send`
  * list.
  *
- *   backend    stages       KV buffer of a stage                              transfers
- *   none       1            own shard                                         -
- *   ring       P            shard of rank (r - i) mod P                       r - 1 -> r, whole
- * shards magi, D=0  1            [own shard | needed remote rows, by position]     owner -> r magi,
- * D>0  1 + D        0: own shard; else a part of the needed rows      owner -> r allgather  1 shard
- * of rank 0 | 1 | ... | P - 1                 owner -> r ulysses    1            as allgather, but
- * with K / P heads; so is q       owner -> r
+ *   backend    stages       KV buffer of a stage                           transfers
+ *   none       1            own shard                                      -
+ *   ring       P            shard of rank (r - i) mod P                    shards, r - 1 -> r
+ *   magi, D=0  1            [own shard | needed remote rows, by position]  owner -> r
+ *   magi, D>0  1 + D        0: own shard; else a part of the needed rows   owner -> r
+ *   allgather  1            shard of rank 0 | 1 | ... | P - 1              owner -> r
+ *   ulysses    1            as allgather, with K / P heads; so is q        owner -> r
  */
 #ifndef CRIA_ATTN_PLAN_H
 #define CRIA_ATTN_PLAN_H
@@ -33,15 +33,16 @@ typedef struct {
     const CostModel *cost;    /* for degree -1; NULL = cost_default(32, 8, 64). Not kept */
 } PlanOptions;
 
-/* A rank in brief. Rows are KV rows per layer forward; the backward receives them again and returns
- * as many dKV rows. */
+/* Per-rank totals, without segments. Rows are KV rows per layer forward; the backward receives them
+ * again and returns as many dKV rows. */
 typedef struct {
-    int64_t area;       /* pairs this rank computes (ulysses: for its share of the heads) */
-    int64_t local_area; /* of these, with keys of its own shard */
+    int64_t
+        area; /* pairs this rank computes (ulysses: all of them, times its share of the heads) */
+    int64_t local_area;                 /* of these, with keys of its own shard */
     int64_t tile_area, local_tile_area; /* the same in whole 128 x 128 tiles, as kernels work */
     int64_t needed_rows;                /* remote rows that its pairs touch */
     int64_t recv_rows, send_rows;       /* rows that the backend moves */
-} PlanRank;
+} RankSummary;
 
 typedef struct {
     CpBackend backend;
@@ -50,7 +51,7 @@ typedef struct {
     int n_stages; /* the same for every rank; a stage may be empty on some */
     Mask mask;
     Dispatch dispatch;
-    PlanRank *ranks; /* [P] */
+    RankSummary *ranks; /* [P] */
     Range
         *need; /* remote keys that rank r's pairs touch: need[need_begin[r] .. need_begin[r + 1]) */
     int64_t *need_begin; /* [P + 1] */
@@ -108,9 +109,12 @@ typedef struct {
     double forward, backward;
 } PlanBytes;
 PlanBytes plan_bytes(const AttnPlan *p, const CostModel *m);
-/* The same for ring, allgather or ulysses on this plan's number of rows: no mask changes it. */
+/* The same for a backend that moves all rows, on this plan's number of them. */
 PlanBytes plan_bytes_dense(const AttnPlan *p, CpBackend backend, const CostModel *m);
 
+/* The overlap degree with the least predicted time, of a plan whose degree is not set yet. cost
+ * NULL: cost_default(32, 8, 64). */
+int plan_choose_degree(const AttnPlan *p, const CostModel *cost);
 /* The stages of a rank for cost_forward / cost_backward; n_stages entries. */
 void plan_cost_stages(const AttnPlan *p, const RankPlan *rp, const CostModel *m, CostStage *out);
 /* The same as if the remote part were cut into equal stages: needs no RankPlan, so it serves
@@ -119,8 +123,6 @@ void plan_cost_equal(const AttnPlan *p, int rank, const CostModel *m, CostStage 
 
 /* 64 bits over everything that decides results: mask, assignment, backend, stages. */
 uint64_t plan_hash(const AttnPlan *p);
-/* A few lines for people, plus one per rank and stage when detail is set (small plans). */
-void plan_print(const AttnPlan *p, bool detail, StrBuf *out);
 /* Verifies against a dense mask that every allowed pair is computed exactly once, sends match
  * receives, magi receives the rows that its bands touch and no others, own rows are equal. O(S^2)
  * bytes and time; ERR_USER above 4,096 tokens; a violation is ERR_USER with a message. */

@@ -73,7 +73,8 @@ static Status count_pairs(Checker *c, int r, int i) {
             }
         }
     }
-    if (c->p->backend != BACKEND_MAGI) return OK; /* the others move whole shards */
+    if (!cp_backend_is(c->p->backend, BACKEND_NEEDED_ROWS))
+        return OK; /* the others move whole shards */
     for (int k = 0; k < s->n_recv; k++)
         for (int32_t j = 0; j < s->recv[k].rows; j++)
             if (!c->used[s->recv[k].row + j])
@@ -104,7 +105,8 @@ static Status match_segments(const Checker *c, int r, int i) {
 }
 
 static Status check_rank(Checker *c, int r) {
-    const PlanRank *brief = &c->p->ranks[r];
+    bool split_heads = cp_backend_is(c->p->backend, BACKEND_SPLITS_HEADS);
+    const RankSummary *summary = &c->p->ranks[r];
     const RankPlan *rp = &c->ranks[r];
     int64_t recv = 0, send = 0, area = 0;
     for (int i = 0; i < rp->n_stages; i++) {
@@ -112,20 +114,21 @@ static Status check_rank(Checker *c, int r) {
         if (s->kv_rows > rp->max_kv_rows)
             return violation(r, i, "kv_rows", s->kv_rows, rp->max_kv_rows);
         CHECK(fill_buffer(c, r, i));
-        /* ulysses: all ranks do the same pairs, each for its own heads */
-        if (c->p->backend != BACKEND_ULYSSES || r == 0) CHECK(count_pairs(c, r, i));
+        /* all ranks do the same pairs, each for its own heads */
+        if (!split_heads || r == 0) CHECK(count_pairs(c, r, i));
         CHECK(match_segments(c, r, i));
         recv += s->recv_rows;
         send += s->send_rows;
         for (int b = 0; b < s->n_bands; b++) area += band_area(s->bands[b]);
     }
-    if (recv != brief->recv_rows) return violation(r, 0, "rows received", recv, brief->recv_rows);
-    if (send != brief->send_rows) return violation(r, 0, "rows sent", send, brief->send_rows);
-    if (c->p->backend == BACKEND_ULYSSES) {
+    if (recv != summary->recv_rows)
+        return violation(r, 0, "rows received", recv, summary->recv_rows);
+    if (send != summary->send_rows) return violation(r, 0, "rows sent", send, summary->send_rows);
+    if (split_heads) {
         int64_t all = mask_area(&c->p->mask);
         return area == all ? OK : violation(r, 0, "area", area, all);
     }
-    return area == brief->area ? OK : violation(r, 0, "area", area, brief->area);
+    return area == summary->area ? OK : violation(r, 0, "area", area, summary->area);
 }
 
 static Status check_pairs(Checker *c) {

@@ -21,8 +21,6 @@
 enum { RUNTIME = CASE_SETTINGS, TRANSPORT, CP, DEGREE, CHUNK, ALONE, STATE, SETTINGS };
 enum { METERED_CALLS = 3 };
 
-/* From BACKEND_RING on. */
-static const char *const backends[] = {"ring", "magi", "allgather", "ulysses", NULL};
 static const char *const transports[] = {
     [TRANSPORT_AUTO] = "auto", [TRANSPORT_NCCL] = "nccl", NULL};
 static const char *const answers[] = {"no", "yes", NULL};
@@ -191,10 +189,10 @@ static Status draw(Layer *l) {
     CHECK(meter_calls(l, both, 1, &unused));
     CHECK(meter_calls(l, both, 1, &unused));
     x->timelines = mem_grow(x->timelines, x->n_timelines + 1, sizeof *x->timelines);
-    char *title = mem_printf("%s, %d ranks of %s, %s, %s tokens, D=%d, %s heads",
-                             config_enum_name((int)l->options.backend, "parallel.backend"),
-                             l->options.size, x->b.ops->device_name, bench_mask_name(x->c->mask),
-                             x->c->tokens, x->c->D, x->c->heads);
+    char *title =
+        mem_printf("%s, %d ranks of %s, %s, %s tokens, D=%d, %s heads",
+                   cp_backend_names[l->options.backend], l->options.size, x->b.ops->device_name,
+                   bench_mask_name(x->c->mask), x->c->tokens, x->c->D, x->c->heads);
     return timeline_gather(&x->timelines[x->n_timelines++], x->comm.host, l->options.size, x->meter,
                            title, x->case_index);
 }
@@ -275,7 +273,7 @@ static Status commit(Layer *l, bool *fits) {
 
 static Status measure_layer(CpBench *x, CpBackend backend, int64_t degree, int64_t chunk) {
     Layer l = {.x = x, .options = options_of(x, backend, degree, chunk)};
-    const char *name = config_enum_name((int)backend, "parallel.backend");
+    const char *name = cp_backend_names[backend];
     Direction f, b;
     bool fits = true;
     Status st = reserve(&l);
@@ -329,9 +327,11 @@ static Status measure_one(CpBench *x) {
 
 static Status measure_case(CpBench *x, const Setting *s) {
     CHECK(measure_one(x));
-    for (int i = 0; i < s[RUNTIME].n; i++) {
-        CpBackend backend = (CpBackend)(BACKEND_RING + s[RUNTIME].values[i].a);
-        bool tuned = backend == BACKEND_MAGI; /* the others have nothing to set */
+    bool given = s[RUNTIME].n > 0;
+    for (int i = 0; i < (given ? s[RUNTIME].n : CP_BACKENDS); i++) {
+        CpBackend backend = (CpBackend)(given ? s[RUNTIME].values[i].a : i);
+        if (cp_backend_is(backend, BACKEND_ONE_RANK)) continue;   /* that is measure_one() */
+        bool tuned = cp_backend_is(backend, BACKEND_NEEDED_ROWS); /* the others: nothing to set */
         for (int d = 0; d < (tuned ? s[DEGREE].n : 1); d++)
             for (int k = 0; k < (tuned ? s[CHUNK].n : 1); k++)
                 CHECK(measure_layer(x, backend, s[DEGREE].values[d].a, s[CHUNK].values[k].a));
@@ -414,8 +414,8 @@ static void close_bench(CpBench *x) {
 Status bench_cp(int argc, char **argv) {
     static const char *const chosen[] = {"auto", NULL};
     Setting s[SETTINGS + 1] = {
-        [RUNTIME] = SETTING("backend", NAME, "ring,magi,allgather,ulysses",
-                            "ring,magi,allgather,ulysses", "as parallel.backend", backends),
+        [RUNTIME] =
+            SETTING("backend", NAME, NULL, NULL, "as parallel.backend [all]", cp_backend_names),
         [TRANSPORT] =
             SETTING("transport", NAME, "auto", "auto", "as parallel.transport", transports),
         [CP] = SETTING("cp", COUNT, NULL, NULL, "ranks of a group [all]", NULL),

@@ -18,7 +18,7 @@ typedef struct {
     int64_t documents;  /* 0: it is not made of documents */
     char *no_data;      /* why data.train cannot be read; NULL: it can */
     CostModel cost;
-    AttnPlan plan, others[5];
+    AttnPlan plan, others[CP_BACKENDS];
     int n_others;
     double seconds; /* to make the plan */
 } Planning;
@@ -84,14 +84,12 @@ static Status open_mask(Planning *p, const char *file) {
 
 /* The other backends that can do these sizes. */
 static void plan_others(Planning *p) {
-    static const CpBackend backends[] = {BACKEND_MAGI, BACKEND_RING, BACKEND_ALLGATHER,
-                                         BACKEND_ULYSSES};
     const CpOptions *o = &p->s.cp_options;
-    for (int i = 0; i < 4 && o->size > 1; i++) {
+    for (CpBackend b = 0; b < CP_BACKENDS && o->size > 1; b++) {
         CpOptions other = *o;
         int64_t S;
-        other.backend = backends[i];
-        if (other.backend == o->backend) continue;
+        other.backend = b;
+        if (b == o->backend || cp_backend_is(b, BACKEND_ONE_RANK)) continue;
         Status st = cp_tokens(&other, &S);
         if (st == OK) st = cp_plan(&p->others[p->n_others], &other, &p->mask);
         p->n_others += st == OK;

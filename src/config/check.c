@@ -224,11 +224,12 @@ void config_check_micro(ConfigReader *r, const ConfigKey *k) {
 
 void config_check_backend(ConfigReader *r, const ConfigKey *k) {
     const Config *c = r->config;
-    if (VALID(r, &c->parallel.cp) && c->parallel.cp > 1 && c->parallel.backend == BACKEND_NONE)
+    if (VALID(r, &c->parallel.cp) && c->parallel.cp > 1 &&
+        cp_backend_is(c->parallel.backend, BACKEND_ONE_RANK))
         config_problem_at(r, k,
-                          "found none with parallel.cp %d, expected ring, magi, allgather or "
-                          "ulysses, or parallel.cp 1",
-                          c->parallel.cp);
+                          "found %s with parallel.cp %d, expected another backend, or "
+                          "parallel.cp 1",
+                          cp_backend_names[c->parallel.backend], c->parallel.cp);
 }
 
 /* ---- learning rate ------------------------------------------------------------------------- */

@@ -11,13 +11,35 @@ typedef enum { FORMAT_AUTO, FORMAT_NANOGPT, FORMAT_MEGATRON, FORMAT_LLMC } DataF
 typedef enum { ORDER_CRIA, ORDER_MEGATRON } DataOrder;
 typedef enum { MASK_CAUSAL, MASK_DOCUMENT, MASK_FULL } MaskKind;
 typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD } ScheduleKind;
+
+/* X(ID, name, properties) of every context-parallel backend, in the order in which reports list
+ * them. attn/plan_backend.h plans a backend, cp/runtime.h runs it. */
+#define CP_BACKEND_LIST(X)                                                                         \
+    X(NONE, none, BACKEND_ONE_RANK)                                                                \
+    X(RING, ring, BACKEND_NEIGHBOURS)                                                              \
+    X(MAGI, magi, BACKEND_NEEDED_ROWS)                                                             \
+    X(ALLGATHER, allgather, 0)                                                                     \
+    X(ULYSSES, ulysses, BACKEND_SPLITS_HEADS)
 typedef enum {
-    BACKEND_NONE,
-    BACKEND_RING,
-    BACKEND_MAGI,
-    BACKEND_ALLGATHER,
-    BACKEND_ULYSSES
+#define X(id, name, properties) BACKEND_##id,
+    CP_BACKEND_LIST(X)
+#undef X
+        CP_BACKENDS
 } CpBackend;
+/* What checks of sizes and plans go by. */
+typedef enum {
+    BACKEND_ONE_RANK = 1,
+    /* KV shards, two equal halves each, travel from rank to rank, a stage of attention for each */
+    BACKEND_NEIGHBOURS = 2,
+    /* only KV rows attended to move, in parallel.overlap_degree stages; any chunk size */
+    BACKEND_NEEDED_ROWS = 4,
+    /* a rank computes all tokens for a P-th of the heads */
+    BACKEND_SPLITS_HEADS = 8
+} BackendProperty;
+extern const char *const cp_backend_names[CP_BACKENDS + 1]; /* ends with NULL */
+/* Any of the properties. */
+bool cp_backend_is(CpBackend backend, unsigned properties);
+
 /* parallel.overlap_degree: the most stages that magi's remote part is cut into. */
 enum { OVERLAP_DEGREE_MAX = 8 };
 typedef enum { ACCUM_FP32, ACCUM_BF16 } RingAccum;

@@ -25,9 +25,11 @@ static const char *const schedule_names[] = {[SCHEDULE_CONSTANT] = "constant",
                                              [SCHEDULE_COSINE] = "cosine",
                                              [SCHEDULE_WSD] = "wsd",
                                              NULL};
-static const char *const backend_names[] = {
-    [BACKEND_NONE] = "none",           [BACKEND_RING] = "ring",       [BACKEND_MAGI] = "magi",
-    [BACKEND_ALLGATHER] = "allgather", [BACKEND_ULYSSES] = "ulysses", NULL};
+const char *const cp_backend_names[] = {
+#define X(id, name, properties) #name,
+    CP_BACKEND_LIST(X)
+#undef X
+        NULL};
 static const char *const accum_names[] = {[ACCUM_FP32] = "fp32", [ACCUM_BF16] = "bf16", NULL};
 static const char *const transport_names[] = {
     [TRANSPORT_AUTO] = "auto", [TRANSPORT_NCCL] = "nccl", NULL};
@@ -197,7 +199,7 @@ const ConfigKey config_keys[] = {
     NUM(optim.clip, "1", 0, 1e9, "", COURSE,
         "Clip gradients to this global norm; 0 = no clipping."),
     NUM(parallel.cp, "1", 1, 1 << 16, "ranks", NOTHING, "Ranks that share a sequence."),
-    NAMED(parallel.backend, "magi", backend_names, NOTHING,
+    NAMED(parallel.backend, "magi", cp_backend_names, NOTHING,
           "How attention runs across the cp ranks.", .check = config_check_backend),
     NUM(parallel.chunk_size, "0", 0, 1 << 29, "tokens", NOTHING,
         "magi: tokens that are dispatched as one piece; 0 = chosen by the planner."),
@@ -288,6 +290,15 @@ void config_key_expects(const ConfigKey *k, StrBuf *out) {
         strbuf_printf(out, "a path, a list of paths, or a list of {path, weight}%s",
                       k->default_value != NULL ? "; [] = none" : "");
     }
+}
+
+bool cp_backend_is(CpBackend backend, unsigned wanted) {
+    static const unsigned properties[] = {
+#define X(id, name, properties) properties,
+        CP_BACKEND_LIST(X)
+#undef X
+    };
+    return (properties[backend] & wanted) != 0;
 }
 
 const char *config_enum_name(int value, const char *key) {

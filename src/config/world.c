@@ -53,26 +53,28 @@ static void check_divides(ConfigReader *r, const Config *c, int world) {
 static void check_backend(ConfigReader *r, const Config *c) {
     int64_t cp = c->parallel.cp, tokens = c->batch.micro * c->model.seq_len;
     int64_t chunk = c->parallel.chunk_size;
+    CpBackend backend = c->parallel.backend;
+    const char *name = cp_backend_names[backend];
     StrBuf near = {0};
     if (cp == 1) return;
-    if (c->parallel.backend == BACKEND_ULYSSES && c->model.kv_heads % cp != 0) {
+    if (cp_backend_is(backend, BACKEND_SPLITS_HEADS) && c->model.kv_heads % cp != 0) {
         print_divisors(c->model.kv_heads, cp, &near);
         config_problem(r,
-                       "parallel.cp: found %lld with backend ulysses, expected a divisor of "
+                       "parallel.cp: found %lld with backend %s, expected a divisor of "
                        "model.kv_heads %d, which it shares out: use parallel.cp %s, or another "
                        "backend",
-                       ll(cp), c->model.kv_heads, near.text);
+                       ll(cp), name, c->model.kv_heads, near.text);
     }
-    if (c->parallel.backend == BACKEND_RING && tokens % (2 * cp) != 0) {
+    if (cp_backend_is(backend, BACKEND_NEIGHBOURS) && tokens % (2 * cp) != 0) {
         print_multiples(c->model.seq_len, 2 * cp, &near);
         config_problem(r,
                        "model.seq_len: found %lld x batch.micro %lld = %lld tokens with backend "
-                       "ring, expected a multiple of 2 x cp %lld = %lld: use model.seq_len %s, or "
+                       "%s, expected a multiple of 2 x cp %lld = %lld: use model.seq_len %s, or "
                        "another backend",
-                       ll(c->model.seq_len), ll(c->batch.micro), ll(tokens), ll(cp), ll(2 * cp),
-                       near.text);
+                       ll(c->model.seq_len), ll(c->batch.micro), ll(tokens), name, ll(cp),
+                       ll(2 * cp), near.text);
     }
-    if (c->parallel.backend == BACKEND_MAGI && chunk > 0 && ceil_div(tokens, chunk) < cp)
+    if (cp_backend_is(backend, BACKEND_NEEDED_ROWS) && chunk > 0 && ceil_div(tokens, chunk) < cp)
         config_problem(r,
                        "parallel.chunk_size: found %lld, which cuts batch.micro %lld x "
                        "model.seq_len %lld = %lld tokens into %lld chunks, expected one or more "

@@ -2,45 +2,55 @@
  * (Llama 3, section 3.3.2). No partial results to merge; nothing is hidden. */
 #include "cp/runtime.h"
 
+typedef struct {
+    CpRuntime rt;
+    void *kv;   /* of all ranks, in rank order */
+    float *dkv; /* the same rows */
+} Allgather;
+
 static Status create(CpRuntime *rt, Arena *arena) {
+    Allgather *x = (Allgather *)rt;
     int64_t all = rt->opt.size * rt->S;
-    cp_reserve_kv(rt, arena, "kv gathered", all, &rt->kv[0]);
-    cp_reserve_dkv(rt, arena, "dkv of all ranks", all, &rt->dkv_part[0]);
+    cp_reserve_kv(rt, arena, "kv gathered", all, &x->kv);
+    cp_reserve_dkv(rt, arena, "dkv of all ranks", all, &x->dkv);
     return OK;
 }
 
-static Status gather(CpRuntime *rt, const void *kv, Stream *stream) {
+static Status gather(CpRuntime *rt, void *all, const void *kv, Stream *stream) {
     int64_t n = rt->S * cp_kv_width(rt);
-    rt->ops->mem_copy(cp_kv_row(rt, rt->kv[0], rt->plan->stages[0].own_row), kv,
-                      n * rt->ops->act_bytes, stream);
-    return comm_all_gather(rt->comm, rt->kv[0], n, rt->ops->act_dtype, COMM_KIND_KV, stream);
+    rt->ops->mem_copy(cp_kv_row(rt, all, rt->plan->stages[0].own_row), kv, n * rt->ops->act_bytes,
+                      stream);
+    return comm_all_gather(rt->comm, all, n, rt->ops->act_dtype, COMM_KIND_KV, stream);
 }
 
 static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
                       Stream *stream) {
-    CHECK(gather(rt, kv, stream));
-    cp_stage_forward(rt, 0, o, lse, q, rt->kv[0], stream);
+    Allgather *x = (Allgather *)rt;
+    CHECK(gather(rt, x->kv, kv, stream));
+    cp_stage_forward(rt, 0, o, lse, q, x->kv, stream);
     return OK;
 }
 
 static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
                        const float *lse, const void *q, const void *kv, Stream *stream) {
+    Allgather *x = (Allgather *)rt;
     const Ops *ops = rt->ops;
     int64_t n = rt->S * cp_kv_width(rt);
-    CHECK(gather(rt, kv, stream));
+    CHECK(gather(rt, x->kv, kv, stream));
     ops->attention_delta(rt->delta, d_o, o, rt->S, rt->heads, rt->opt.D, stream);
     ops->attention_bwd(&(AttnBwd){.dq = dq,
-                                  .dkv = rt->dkv_part[0],
+                                  .dkv = x->dkv,
                                   .d_o = d_o,
                                   .q = q,
-                                  .kv = rt->kv[0],
+                                  .kv = x->kv,
                                   .lse = lse,
                                   .delta = rt->delta,
                                   .work = rt->work[0]},
                        stream);
-    CHECK(comm_reduce_scatter(rt->comm, rt->dkv_part[0], n, DT_F32, COMM_KIND_DKV, stream));
-    ops->mem_copy(dkv, rt->dkv_part[0] + rt->opt.rank * n, n * (int64_t)sizeof(float), stream);
+    CHECK(comm_reduce_scatter(rt->comm, x->dkv, n, DT_F32, COMM_KIND_DKV, stream));
+    ops->mem_copy(dkv, x->dkv + rt->opt.rank * n, n * (int64_t)sizeof(float), stream);
     return OK;
 }
 
-const CpTable cp_allgather = {.create = create, .forward = forward, .backward = backward};
+const CpTable cp_allgather = {
+    .state_bytes = sizeof(Allgather), .create = create, .forward = forward, .backward = backward};

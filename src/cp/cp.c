@@ -2,27 +2,28 @@
 
 #include <stdlib.h>
 
-static const CpTable *const tables[] = {[BACKEND_NONE] = &cp_none,
-                                        [BACKEND_RING] = &cp_ring,
-                                        [BACKEND_MAGI] = &cp_magi,
-                                        [BACKEND_ALLGATHER] = &cp_allgather,
-                                        [BACKEND_ULYSSES] = &cp_ulysses};
+static const CpTable *const tables[] = {
+#define X(id, name, properties) &cp_##name,
+    CP_BACKEND_LIST(X)
+#undef X
+};
 
 Status cp_create(CpRuntime **out, const CpOptions *o, const Ops *ops, Comm *comm, Arena *arena) {
     *out = NULL;
     int64_t S;
     CHECK(cp_tokens(o, &S));
-    CpRuntime *rt = NEW(CpRuntime, 1);
     /* Every backend is the same thing on one rank. */
-    rt->table = tables[o->size > 1 ? o->backend : BACKEND_NONE];
-    rt->opt = *o;
-    rt->ops = ops;
-    rt->comm = comm;
-    rt->S = S;
-    rt->heads = o->H;
-    rt->kv_heads = o->K;
+    const CpTable *table = tables[o->size > 1 ? o->backend : BACKEND_NONE];
+    CpRuntime *rt = mem_new(1, table->state_bytes);
+    *rt = (CpRuntime){.table = table,
+                      .opt = *o,
+                      .ops = ops,
+                      .comm = comm,
+                      .S = S,
+                      .heads = o->H,
+                      .kv_heads = o->K};
     arena_reserve(arena, "cp", "delta", S * o->H * (int64_t)sizeof(float), (void **)&rt->delta);
-    Status st = rt->table->create(rt, arena);
+    Status st = table->create != NULL ? table->create(rt, arena) : OK;
     if (st == OK)
         *out = rt;
     else
@@ -33,8 +34,6 @@ Status cp_create(CpRuntime **out, const CpOptions *o, const Ops *ops, Comm *comm
 static void free_work(CpRuntime *rt) {
     for (int i = 0; i < rt->n_work; i++) rt->ops->attn_work_free(rt->work[i]);
     free(rt->work);
-    if (rt->fused_work != NULL) rt->ops->attn_work_free(rt->fused_work);
-    rt->fused_work = NULL;
     rt->work = NULL;
     rt->n_work = 0;
 }
@@ -42,7 +41,7 @@ static void free_work(CpRuntime *rt) {
 void cp_free(CpRuntime *rt) {
     if (rt == NULL) return;
     free_work(rt);
-    free(rt->fused_segments);
+    if (rt->table->free != NULL) rt->table->free(rt);
     free(rt);
 }
 
@@ -51,14 +50,14 @@ Status cp_begin(CpRuntime *rt, const CpBatch *batch, Stream *stream) {
     rt->plan = &batch->mine;
     if (rt->table->start != NULL && !rt->started) rt->table->start(rt, stream);
     rt->started = true;
-    if ((rt->n_work > 0 || rt->fused_work != NULL) && rt->work_hash == batch->hash) return OK;
+    if (rt->n_work > 0 && rt->work_hash == batch->hash) return OK;
     free_work(rt);
     rt->work_hash = batch->hash;
     return rt->table->plan != NULL ? rt->table->plan(rt, stream) : cp_plan_stages(rt, stream);
 }
 
 int cp_stages(const CpRuntime *rt) {
-    return rt->fused_work != NULL ? 1 : rt->n_work;
+    return rt->n_work;
 }
 
 AttnShape cp_shape(const CpRuntime *rt, int64_t keys) {
@@ -99,8 +98,7 @@ Status cp_backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const 
     return rt->table->backward(rt, dq, dkv, d_o, o, lse, q, kv, stream);
 }
 
-/* ---- shared by the runtimes -------------------------------------------------------------------
- */
+/* ---- shared by the runtimes ------------------------------------------------------------------ */
 
 void cp_reserve_kv(CpRuntime *rt, Arena *a, const char *name, int64_t rows, void **slot) {
     arena_reserve(a, "cp", name, rows * cp_kv_width(rt) * rt->ops->act_bytes, slot);
@@ -108,6 +106,11 @@ void cp_reserve_kv(CpRuntime *rt, Arena *a, const char *name, int64_t rows, void
 
 void cp_reserve_dkv(CpRuntime *rt, Arena *a, const char *name, int64_t rows, float **slot) {
     arena_reserve(a, "cp", name, rows * cp_kv_width(rt) * (int64_t)sizeof(float), (void **)slot);
+}
+
+void cp_reserve_o_acc(CpRuntime *rt, Arena *a) {
+    arena_reserve(a, "cp", "o accumulator", rt->S * rt->heads * rt->opt.D * (int64_t)sizeof(float),
+                  (void **)&rt->o_acc);
 }
 
 void cp_stage_forward(CpRuntime *rt, int stage, void *o, float *lse, const void *q, const void *kv,

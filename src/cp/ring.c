@@ -8,24 +8,33 @@
  * so: what TransformerEngine does. */
 #include "cp/runtime.h"
 
+typedef struct {
+    CpRuntime rt;
+    void *kv[2];   /* shards of other ranks, double buffered */
+    float *dkv[2]; /* what this rank adds to the dKV of a shard */
+    void *dkv_hop; /* dKV received, in fp32; bf16: received, then sent */
+    void *rounded; /* bf16: o or dq as the activation type holds it */
+    CommTicket prefetch;
+} Ring;
+
 static bool rounds(const CpRuntime *rt) {
     return rt->opt.ring_accum == ACCUM_BF16;
 }
 
 static Status create(CpRuntime *rt, Arena *arena) {
-    arena_reserve(arena, "cp", "o accumulator",
-                  rt->S * rt->heads * rt->opt.D * (int64_t)sizeof(float), (void **)&rt->o_acc);
-    cp_reserve_kv(rt, arena, "kv 0", rt->S, &rt->kv[0]);
-    cp_reserve_kv(rt, arena, "kv 1", rt->S, &rt->kv[1]);
-    cp_reserve_dkv(rt, arena, "dkv partial 0", rt->S, &rt->dkv_part[0]);
-    cp_reserve_dkv(rt, arena, "dkv partial 1", rt->S, &rt->dkv_part[1]);
+    Ring *x = (Ring *)rt;
+    cp_reserve_o_acc(rt, arena);
+    cp_reserve_kv(rt, arena, "kv 0", rt->S, &x->kv[0]);
+    cp_reserve_kv(rt, arena, "kv 1", rt->S, &x->kv[1]);
+    cp_reserve_dkv(rt, arena, "dkv partial 0", rt->S, &x->dkv[0]);
+    cp_reserve_dkv(rt, arena, "dkv partial 1", rt->S, &x->dkv[1]);
     if (!rounds(rt)) {
-        cp_reserve_dkv(rt, arena, "dkv received", rt->S, &rt->dkv_in);
+        cp_reserve_dkv(rt, arena, "dkv received", rt->S, (float **)&x->dkv_hop);
         return OK;
     }
-    cp_reserve_kv(rt, arena, "dkv received and sent", 2 * rt->S, (void **)&rt->dkv_in);
+    cp_reserve_kv(rt, arena, "dkv received and sent", 2 * rt->S, &x->dkv_hop);
     arena_reserve(arena, "cp", "rounded", rt->S * rt->heads * rt->opt.D * rt->ops->act_bytes,
-                  &rt->pack);
+                  &x->rounded);
     return OK;
 }
 
@@ -43,22 +52,23 @@ static Status hop(CpRuntime *rt, int step, const void *send, void *recv, Dtype t
     return comm_group_end(rt->comm, stream, ticket);
 }
 
-/* x as the activation type holds it. */
-static void round_acc(CpRuntime *rt, float *x, int64_t n, Stream *stream) {
+/* acc as the activation type holds it. */
+static void round_acc(CpRuntime *rt, float *acc, int64_t n, Stream *stream) {
     if (!rounds(rt)) return;
-    rt->ops->cast_f32(rt->pack, x, n, stream);
-    rt->ops->widen(x, rt->pack, false, n, stream);
+    rt->ops->cast_f32(((Ring *)rt)->rounded, acc, n, stream);
+    rt->ops->widen(acc, ((Ring *)rt)->rounded, false, n, stream);
 }
 
 static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
                       Stream *stream) {
+    Ring *x = (Ring *)rt;
     CommTicket ticket = {0};
     for (int i = 0; i < rt->opt.size; i++) {
-        const void *now = i == 0 ? kv : rt->kv[i % 2];
+        const void *now = i == 0 ? kv : x->kv[i % 2];
         CHECK(comm_wait(rt->comm, ticket, stream));
         ticket = (CommTicket){0};
         if (i + 1 < rt->opt.size)
-            CHECK(hop(rt, 1, now, rt->kv[(i + 1) % 2], rt->ops->act_dtype, COMM_KIND_KV, stream,
+            CHECK(hop(rt, 1, now, x->kv[(i + 1) % 2], rt->ops->act_dtype, COMM_KIND_KV, stream,
                       &ticket));
         cp_stage_forward(rt, i, o, lse, q, now, stream);
         if (i + 1 < rt->opt.size) round_acc(rt, rt->o_acc, rt->S * rt->heads * rt->opt.D, stream);
@@ -68,14 +78,15 @@ static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const v
 
 /* The shard of rank r + 1 is where the backward starts. */
 static Status prefetch(CpRuntime *rt, const void *kv, Stream *stream) {
-    return hop(rt, -1, kv, rt->kv[0], rt->ops->act_dtype, COMM_KIND_KV, stream, &rt->ticket);
+    Ring *x = (Ring *)rt;
+    return hop(rt, -1, kv, x->kv[0], rt->ops->act_dtype, COMM_KIND_KV, stream, &x->prefetch);
 }
 
 /* Adds what the ranks before this one found for the shard, and passes the sum on. */
 static Status pass_dkv(CpRuntime *rt, float *part, bool first, bool last, CommTicket *ticket,
                        Stream *stream) {
     int64_t n = rt->S * cp_kv_width(rt);
-    void *in = rt->dkv_in, *rounded = cp_kv_row(rt, in, rt->S);
+    void *in = ((Ring *)rt)->dkv_hop, *rounded = cp_kv_row(rt, in, rt->S);
     CHECK(comm_wait(rt->comm, *ticket, stream));
     if (!rounds(rt)) {
         if (!first) rt->ops->add_f32(part, in, n, stream);
@@ -90,18 +101,19 @@ static Status pass_dkv(CpRuntime *rt, float *part, bool first, bool last, CommTi
 
 static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
                        const float *lse, const void *q, const void *kv, Stream *stream) {
+    Ring *x = (Ring *)rt;
     int P = rt->opt.size;
-    CommTicket kv_ticket = rt->ticket, dkv_ticket = {0};
+    CommTicket kv_ticket = x->prefetch, dkv_ticket = {0};
     rt->ops->attention_delta(rt->delta, d_o, o, rt->S, rt->heads, rt->opt.D, stream);
     for (int j = 0; j < P; j++) {
         int stage = P - 1 - j; /* the shard of rank r + 1 + j */
         bool own = stage == 0;
-        const void *now = own ? kv : rt->kv[j % 2];
-        float *part = own ? dkv : rt->dkv_part[j % 2];
+        const void *now = own ? kv : x->kv[j % 2];
+        float *part = own ? dkv : x->dkv[j % 2];
         CHECK(comm_wait(rt->comm, kv_ticket, stream));
         kv_ticket = (CommTicket){0};
         if (stage > 1)
-            CHECK(hop(rt, -1, now, rt->kv[(j + 1) % 2], rt->ops->act_dtype, COMM_KIND_KV, stream,
+            CHECK(hop(rt, -1, now, x->kv[(j + 1) % 2], rt->ops->act_dtype, COMM_KIND_KV, stream,
                       &kv_ticket));
         rt->ops->attention_bwd(&(AttnBwd){.dq = dq,
                                           .dkv = part,
@@ -119,5 +131,8 @@ static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, co
     return OK;
 }
 
-const CpTable cp_ring = {
-    .create = create, .forward = forward, .backward = backward, .prefetch = prefetch};
+const CpTable cp_ring = {.state_bytes = sizeof(Ring),
+                         .create = create,
+                         .forward = forward,
+                         .backward = backward,
+                         .prefetch = prefetch};

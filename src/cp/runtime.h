@@ -1,12 +1,13 @@
-/* runtime.h: what the runtimes share: the state behind CpRuntime and the table they are rows of.
- * Private to src/cp. */
+/* runtime.h: what the runtimes share: a row for each backend of CP_BACKEND_LIST, and the state that
+ * every CpRuntime begins with. Private to src/cp. */
 #ifndef CRIA_CP_RUNTIME_H
 #define CRIA_CP_RUNTIME_H
 
 #include "cp/cp.h"
 
 typedef struct FIELDS_BY_NAME {
-    Status (*create)(CpRuntime *rt, Arena *arena); /* reserve buffers */
+    size_t state_bytes; /* of the runtime's own struct, which begins with CpRuntime */
+    Status (*create)(CpRuntime *rt, Arena *arena); /* reserve buffers; may be NULL */
     Status (*forward)(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
                       Stream *stream);
     Status (*backward)(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
@@ -14,17 +15,11 @@ typedef struct FIELDS_BY_NAME {
     Status (*prefetch)(CpRuntime *rt, const void *kv, Stream *stream); /* may be NULL */
     void (*start)(CpRuntime *rt, Stream *stream);  /* once, before the first batch; may be NULL */
     Status (*plan)(CpRuntime *rt, Stream *stream); /* at a new plan; NULL: cp_plan_stages() */
+    void (*free)(CpRuntime *rt);                   /* what create and plan allocated; may be NULL */
 } CpTable;
-
-/* Fused magi: rows that are contiguous at both ends of a transfer. */
-typedef struct {
-    int range, stage; /* remote range; stage of the plan */
-    bool sent;
-    int32_t row, rows; /* sent: of the local shard. Else: of the stage's buffer */
-    int32_t at; /* sent: row of dkv_in where their gradients return. Else: row of the fused call */
-} FusedSegment;
-
-extern const CpTable cp_none, cp_ring, cp_magi, cp_allgather, cp_ulysses;
+#define X(id, name, properties) extern const CpTable cp_##name;
+CP_BACKEND_LIST(X)
+#undef X
 
 struct CpRuntime {
     const CpTable *table;
@@ -34,37 +29,13 @@ struct CpRuntime {
     int64_t S;            /* local rows */
     int heads, kv_heads;  /* in one attention call: H and K, for ulysses a P-th of them */
     const RankPlan *plan; /* of the current batch */
-    AttnWork **work;      /* [n_work] one per stage */
+    AttnWork **work;      /* [n_work] one per attention call of a direction */
     int n_work;
-    AttnWork *fused_work; /* fused magi: all stages in one call; else NULL */
-    uint64_t work_hash;   /* of the plan they were made for */
-
-    /* Buffers; each runtime reserves those it needs. */
-    float *delta, *o_acc;
-    void *kv[2];        /* remote KV */
-    float *dkv_part[2]; /* partial dKV of this rank */
-    float *dkv_in;      /* partial dKV from others */
-    void *pack;         /* ulysses: act or fp32, one tensor at a time */
-    void *q_full, *o_full, *do_full;
-    float *dq_full;
-    int32_t *index_q, *index_kv;
-    int32_t *reduce_begin,
-        *reduce_from; /* magi: rows of dkv_in to add to each local row, see Ops.sum_rows */
-    uint32_t *flags;  /* fused magi: kv_ready and dkv_done of `remote` */
-
+    uint64_t work_hash; /* of the plan they were made for */
+    float *delta;       /* [H, S] */
+    float *o_acc;       /* of a forward in several calls: o in fp32; reserved by who needs it */
     bool started;
     bool prefetched; /* the first transfer of the backward is under way */
-    CommTicket ticket;
-    /* fused magi only */
-    RemoteKv remote;
-    FusedSegment *fused_segments; /* by range */
-    int64_t n_fused_segments;
-    Range dkv_recv_rows[ATTN_REMOTE_RANGES]; /* rows of dkv_in where the gradients of a range return
-                                              */
-    CommTicket kv_tickets[ATTN_REMOTE_RANGES]; /* of the transfers of keys */
-    /* the value dkv_done has after all transfers queued so far; counted by range, because plans
-     * differ in the number of ranges */
-    uint32_t dkv_done_target[ATTN_REMOTE_RANGES];
 };
 
 static inline int64_t cp_kv_width(const CpRuntime *rt) { /* elements of a row of kv */
@@ -76,6 +47,7 @@ static inline void *cp_kv_row(const CpRuntime *rt, const void *kv, int64_t row) 
 /* Reserves rows of kv in the activation type, or as fp32 gradients. */
 void cp_reserve_kv(CpRuntime *rt, Arena *a, const char *name, int64_t rows, void **slot);
 void cp_reserve_dkv(CpRuntime *rt, Arena *a, const char *name, int64_t rows, float **slot);
+void cp_reserve_o_acc(CpRuntime *rt, Arena *a);
 
 /* What most runtimes do at a new plan: a work list for each stage, into rt->work. */
 Status cp_plan_stages(CpRuntime *rt, Stream *stream);

@@ -5,6 +5,15 @@
 
 #include <stdlib.h>
 
+/* "full": of all tokens, for this rank's heads. */
+typedef struct {
+    CpRuntime rt;
+    void *pack; /* act or fp32, one tensor at a time */
+    void *q_full, *kv_full, *o_full, *do_full;
+    float *dq_full, *dkv_full;
+    int32_t *index_q, *index_kv; /* see upload_index() */
+} Ulysses;
+
 /* A tensor [S, parts, heads, D] is seen as rows of one rank's share of the heads, heads / P * D
  * elements: the row of rank p in (s, part) is (s * parts + part) * P + p. `index` lists them by
  * (p, s, part), which is the order in which they are sent. */
@@ -18,26 +27,28 @@ static void upload_index(CpRuntime *rt, int32_t *device, int parts, Stream *stre
 }
 
 static Status create(CpRuntime *rt, Arena *arena) {
+    Ulysses *x = (Ulysses *)rt;
     int P = rt->opt.size;
     int64_t act = rt->ops->act_bytes, f32 = sizeof(float), all = P * rt->S;
     rt->heads = rt->opt.H / P; /* cp_tokens has checked that P divides both */
     rt->kv_heads = rt->opt.K / P;
     int64_t q = all * rt->heads * rt->opt.D, kv = all * cp_kv_width(rt);
-    arena_reserve(arena, "cp", "packed", i64_max(q, kv) * f32, &rt->pack);
-    arena_reserve(arena, "cp", "q of all tokens", q * act, &rt->q_full);
-    arena_reserve(arena, "cp", "o of all tokens", q * act, &rt->o_full);
-    arena_reserve(arena, "cp", "do of all tokens", q * act, &rt->do_full);
-    arena_reserve(arena, "cp", "dq of all tokens", q * f32, (void **)&rt->dq_full);
-    cp_reserve_kv(rt, arena, "kv of all tokens", all, &rt->kv[0]);
-    cp_reserve_dkv(rt, arena, "dkv of all tokens", all, &rt->dkv_part[0]);
-    arena_reserve(arena, "cp", "head index q", all * 4, (void **)&rt->index_q);
-    arena_reserve(arena, "cp", "head index kv", 2 * all * 4, (void **)&rt->index_kv);
+    arena_reserve(arena, "cp", "packed", i64_max(q, kv) * f32, &x->pack);
+    arena_reserve(arena, "cp", "q of all tokens", q * act, &x->q_full);
+    arena_reserve(arena, "cp", "o of all tokens", q * act, &x->o_full);
+    arena_reserve(arena, "cp", "do of all tokens", q * act, &x->do_full);
+    arena_reserve(arena, "cp", "dq of all tokens", q * f32, (void **)&x->dq_full);
+    cp_reserve_kv(rt, arena, "kv of all tokens", all, &x->kv_full);
+    cp_reserve_dkv(rt, arena, "dkv of all tokens", all, &x->dkv_full);
+    arena_reserve(arena, "cp", "head index q", all * 4, (void **)&x->index_q);
+    arena_reserve(arena, "cp", "head index kv", 2 * all * 4, (void **)&x->index_kv);
     return OK;
 }
 
 static void start(CpRuntime *rt, Stream *stream) {
-    upload_index(rt, rt->index_q, 1, stream);
-    upload_index(rt, rt->index_kv, 2, stream);
+    Ulysses *x = (Ulysses *)rt;
+    upload_index(rt, x->index_q, 1, stream);
+    upload_index(rt, x->index_kv, 2, stream);
 }
 
 /* Blocks of n elements: block p of src goes to rank p, whose block lands at p in dst. */
@@ -57,51 +68,58 @@ static Status all_to_all(CpRuntime *rt, void *dst, const void *src, int64_t n, D
 /* parts = 1: q, o, do [S,H,D]; parts = 2: kv [S,2,K,D]. */
 static Status to_heads(CpRuntime *rt, void *full, const void *local, int parts, CommKind kind,
                        Stream *stream) {
+    Ulysses *x = (Ulysses *)rt;
     int64_t row = (parts == 1 ? rt->heads : rt->kv_heads) * (int64_t)rt->opt.D;
     int64_t rows = rt->S * parts;
-    rt->ops->gather_rows(rt->pack, local, parts == 1 ? rt->index_q : rt->index_kv,
-                         rt->opt.size * rows, row * rt->ops->act_bytes, stream);
-    return all_to_all(rt, full, rt->pack, rows * row, rt->ops->act_dtype, kind, stream);
+    rt->ops->gather_rows(x->pack, local, parts == 1 ? x->index_q : x->index_kv, rt->opt.size * rows,
+                         row * rt->ops->act_bytes, stream);
+    return all_to_all(rt, full, x->pack, rows * row, rt->ops->act_dtype, kind, stream);
 }
 
 static Status to_tokens(CpRuntime *rt, void *local, const void *full, int parts, Dtype t,
                         CommKind kind, Stream *stream) {
+    Ulysses *x = (Ulysses *)rt;
     int64_t row = (parts == 1 ? rt->heads : rt->kv_heads) * (int64_t)rt->opt.D;
     int64_t rows = rt->S * parts;
-    CHECK(all_to_all(rt, rt->pack, full, rows * row, t, kind, stream));
-    rt->ops->scatter_rows(local, rt->pack, parts == 1 ? rt->index_q : rt->index_kv,
+    CHECK(all_to_all(rt, x->pack, full, rows * row, t, kind, stream));
+    rt->ops->scatter_rows(local, x->pack, parts == 1 ? x->index_q : x->index_kv,
                           rt->opt.size * rows, row * dtype_bytes(t), stream);
     return OK;
 }
 
 static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
                       Stream *stream) {
-    CHECK(to_heads(rt, rt->q_full, q, 1, COMM_KIND_KV, stream));
-    CHECK(to_heads(rt, rt->kv[0], kv, 2, COMM_KIND_KV, stream));
-    cp_stage_forward(rt, 0, rt->o_full, lse, rt->q_full, rt->kv[0], stream);
-    return to_tokens(rt, o, rt->o_full, 1, rt->ops->act_dtype, COMM_KIND_KV, stream);
+    Ulysses *x = (Ulysses *)rt;
+    CHECK(to_heads(rt, x->q_full, q, 1, COMM_KIND_KV, stream));
+    CHECK(to_heads(rt, x->kv_full, kv, 2, COMM_KIND_KV, stream));
+    cp_stage_forward(rt, 0, x->o_full, lse, x->q_full, x->kv_full, stream);
+    return to_tokens(rt, o, x->o_full, 1, rt->ops->act_dtype, COMM_KIND_KV, stream);
 }
 
 static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
                        const float *lse, const void *q, const void *kv, Stream *stream) {
-    CHECK(to_heads(rt, rt->q_full, q, 1, COMM_KIND_DKV, stream));
-    CHECK(to_heads(rt, rt->kv[0], kv, 2, COMM_KIND_DKV, stream));
-    CHECK(to_heads(rt, rt->o_full, o, 1, COMM_KIND_DKV, stream));
-    CHECK(to_heads(rt, rt->do_full, d_o, 1, COMM_KIND_DKV, stream));
-    rt->ops->attention_delta(rt->delta, rt->do_full, rt->o_full, rt->plan->q_rows, rt->heads,
+    Ulysses *x = (Ulysses *)rt;
+    CHECK(to_heads(rt, x->q_full, q, 1, COMM_KIND_DKV, stream));
+    CHECK(to_heads(rt, x->kv_full, kv, 2, COMM_KIND_DKV, stream));
+    CHECK(to_heads(rt, x->o_full, o, 1, COMM_KIND_DKV, stream));
+    CHECK(to_heads(rt, x->do_full, d_o, 1, COMM_KIND_DKV, stream));
+    rt->ops->attention_delta(rt->delta, x->do_full, x->o_full, rt->plan->q_rows, rt->heads,
                              rt->opt.D, stream);
-    rt->ops->attention_bwd(&(AttnBwd){.dq = rt->dq_full,
-                                      .dkv = rt->dkv_part[0],
-                                      .d_o = rt->do_full,
-                                      .q = rt->q_full,
-                                      .kv = rt->kv[0],
+    rt->ops->attention_bwd(&(AttnBwd){.dq = x->dq_full,
+                                      .dkv = x->dkv_full,
+                                      .d_o = x->do_full,
+                                      .q = x->q_full,
+                                      .kv = x->kv_full,
                                       .lse = lse,
                                       .delta = rt->delta,
                                       .work = rt->work[0]},
                            stream);
-    CHECK(to_tokens(rt, dq, rt->dq_full, 1, DT_F32, COMM_KIND_DKV, stream));
-    return to_tokens(rt, dkv, rt->dkv_part[0], 2, DT_F32, COMM_KIND_DKV, stream);
+    CHECK(to_tokens(rt, dq, x->dq_full, 1, DT_F32, COMM_KIND_DKV, stream));
+    return to_tokens(rt, dkv, x->dkv_full, 2, DT_F32, COMM_KIND_DKV, stream);
 }
 
-const CpTable cp_ulysses = {
-    .create = create, .forward = forward, .backward = backward, .start = start};
+const CpTable cp_ulysses = {.state_bytes = sizeof(Ulysses),
+                            .create = create,
+                            .forward = forward,
+                            .backward = backward,
+                            .start = start};

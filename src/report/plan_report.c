@@ -11,7 +11,7 @@
 static const double MIB = 1024.0 * 1024.0, MICRO = 1e6;
 
 static const char *backend_name(const AttnPlan *p) {
-    return config_enum_name((int)p->backend, "parallel.backend");
+    return cp_backend_names[p->backend];
 }
 
 /* ---- prediction ---------------------------------------------------------------------------- */
@@ -74,7 +74,7 @@ static const struct {
 
 static void fill_columns(const AttnPlan *p, int rank, double mean_area, const RankTimes *t,
                          double *x) {
-    const PlanRank *k = &p->ranks[rank];
+    const RankSummary *k = &p->ranks[rank];
     x[AREA] = (double)k->area;
     x[OF_MEAN] = mean_area > 0 ? (double)k->area / mean_area : 1;
     x[LOCAL] = k->area > 0 ? 100 * (double)k->local_area / (double)k->area : 100;
@@ -188,10 +188,30 @@ static void timeline(const PlanReport *r, int rank, StrBuf *out) {
     rank_times_free(&t);
 }
 
+static void figures(const AttnPlan *p, StrBuf *out) {
+    const Dispatch *d = &p->dispatch;
+    PlanSummary s = plan_summary(p);
+    strbuf_printf(out,
+                  "%s over %d ranks: %" PRId64 " tokens (%" PRId64 " with padding) in %d chunks "
+                  "of %d, dispatch %s, %d rows a rank, ",
+                  backend_name(p), p->P, d->S, d->padded, d->n_chunks, d->chunk,
+                  dispatch_kind_names[d->kind], d->rows);
+    if (cp_backend_is(p->backend, BACKEND_NEEDED_ROWS))
+        strbuf_printf(out, "degree %d, ", p->degree);
+    strbuf_printf(out, "hash %016" PRIx64 "\n", plan_hash(p));
+    double fraction = s.ring_rows > 0 ? (double)s.recv_rows / (double)s.ring_rows : 0;
+    strbuf_printf(out,
+                  "area %" PRId64 ", imbalance %.2f %%; rows received per layer forward %" PRId64
+                  " (ring %" PRId64 ": %.1f %%), most by a rank %" PRId64 ", most sent %" PRId64
+                  "\n",
+                  s.area, 100 * s.imbalance, s.recv_rows, s.ring_rows, 100 * fraction,
+                  s.max_recv_rows, s.max_send_rows);
+}
+
 void plan_report_text(const PlanReport *r, StrBuf *out) {
     const AttnPlan *p = r->plan;
     PlanTimes t = plan_times(p, r->cost);
-    plan_print(p, false, out);
+    figures(p, out);
     rank_table(p, (double)plan_summary(p).area / p->P, &t, out);
     backend_table(r, &t.ranks[t.slowest], out);
     timeline(r, t.slowest, out);
@@ -246,7 +266,7 @@ static void figures_json(const PlanReport *r, StrBuf *out) {
 static void ranks_json(const AttnPlan *p, const PlanTimes *t, StrBuf *out) {
     strbuf_printf(out, "\"per_rank\":[");
     for (int r = 0; r < p->P; r++) {
-        const PlanRank *k = &p->ranks[r];
+        const RankSummary *k = &p->ranks[r];
         strbuf_printf(out,
                       "%s{\"rank\":%d,\"area\":%" PRId64 ",\"local_area\":%" PRId64
                       ",\"needed_rows\":%" PRId64 ",\"recv_rows\":%" PRId64

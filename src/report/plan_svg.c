@@ -132,20 +132,16 @@ static void mark_stages(const Picture *g, int rank, unsigned char *shades) {
 
 /* share[n]: how much of every cell of a row of cells is allowed. */
 static void cover(const Picture *g, int row, double *share) {
-    const Mask *mask = &g->p->mask;
     Range rows = {g->edge[row], g->edge[row + 1]};
     memset(share, 0, (size_t)g->n * sizeof *share);
-    for (int64_t b = mask_first_band(mask, rows.begin); b < mask->n; b++) {
-        if (mask->bands[b].q_begin >= rows.end) break;
-        Band cut = band_cut_q(mask->bands[b], rows);
-        if (band_is_empty(cut)) continue;
+    Band cut;
+    for (MaskRows at = mask_rows(&g->p->mask, rows); mask_next(&at, &cut);)
         for (int c = cell_of(g, cut.k_begin); c < g->n && g->edge[c] < cut.k_end; c++) {
             Range keys = {g->edge[c], g->edge[c + 1]};
             Band part = band_cut_k(cut, keys);
             double cell = (double)(rows.end - rows.begin) * (keys.end - keys.begin);
             if (!band_is_empty(part)) share[c] += (double)band_area(part) / cell;
         }
-    }
 }
 
 /* Cells of one look are one path. */
@@ -264,7 +260,7 @@ static void draw_ranks(const Picture *g, double mean_area) {
                   "<text x=\"200\" y=\"-4\" text-anchor=\"end\">rows received</text></g>\n",
                   FAINT);
     for (int i = 0; i < n; i++) {
-        const PlanRank *r = &g->p->ranks[lane_rank(g, i)];
+        const RankSummary *r = &g->p->ranks[lane_rank(g, i)];
         int y = 6 + 20 * i;
         swatch(g, 0, y, 12, rank_colour(g, colour_of(g, lane_rank(g, i))), 0);
         strbuf_printf(g->out,
@@ -391,15 +387,15 @@ static void draw_title(const Picture *g, PlanSummary s) {
     strbuf_printf(g->out,
                   "<text x=\"%d\" y=\"24\" font-size=\"15\" font-weight=\"600\">%s over %d rank%s, "
                   "%" PRId64 " tokens, %s dispatch</text>\n",
-                  PLOT_X - 14, config_enum_name((int)p->backend, "parallel.backend"), p->P,
-                  p->P == 1 ? "" : "s", p->dispatch.S, dispatch_kind_names[p->dispatch.kind]);
+                  PLOT_X - 14, cp_backend_names[p->backend], p->P, p->P == 1 ? "" : "s",
+                  p->dispatch.S, dispatch_kind_names[p->dispatch.kind]);
     strbuf_printf(
         g->out,
         "<text x=\"%d\" y=\"42\" fill=\"%s\">%d stage%s, imbalance %.1f %%, %.1f %% of the "
         "rows that a ring moves%s</text>\n",
         PLOT_X - 14, FAINT, p->n_stages, p->n_stages == 1 ? "" : "s", 100 * s.imbalance,
         s.ring_rows > 0 ? 100 * (double)s.recv_rows / (double)s.ring_rows : 0.0,
-        p->backend == BACKEND_ULYSSES
+        cp_backend_is(p->backend, BACKEND_SPLITS_HEADS)
             ? "; every rank computes all of it for its heads, colours are holders"
             : "");
 }
