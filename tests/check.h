@@ -28,7 +28,7 @@
         EXPECT(found_ == expected_, "%s is %lld, expected %lld", #found, found_, expected_);       \
     } while (0)
 #define EXPECT_BYTES(found, expected, n) EXPECT_EQ(memcmp(found, expected, (size_t)(n)), 0)
-/* The call fails with `code`, and the sentence contains `text`. Clears the sentence. */
+/* The call fails with `code`, and the message contains `text`. Clears the message. */
 #define EXPECT_FAILS(call, code, text)                                                             \
     do {                                                                                           \
         Status st_ = (call);                                                                       \

@@ -1,4 +1,4 @@
-/* gpu_comm.c: the NCCL row against locally computed expectations: mpiexec -n {1,2,4,8} gpu_comm, a
+/* gpu_comm.c: the NCCL backend against locally computed expectations: mpiexec -n {1,2,4,8} gpu_comm, a
  * GPU for each rank. `gpu_comm time` prints what transfers cost. */
 #include "gpu.h"
 

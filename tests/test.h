@@ -12,14 +12,14 @@
 
 #include "base/base.h"
 
-/* The expression returns OK; otherwise the sentence is printed. */
+/* The expression returns OK; otherwise the message is printed. */
 #define assert_status_ok(expr)                                                                     \
     do {                                                                                           \
         Status test_st_ = (expr);                                                                  \
         if (test_st_ != OK) fail_msg("%s: status %d: %s", #expr, test_st_, status_message());      \
     } while (0)
 
-/* The expression fails with `code`, and the sentence contains `text`. Clears the sentence. */
+/* The expression fails with `code`, and the message contains `text`. Clears the message. */
 #define assert_status_fails(expr, code, text)                                                      \
     do {                                                                                           \
         Status test_st_ = (expr);                                                                  \
