@@ -1,5 +1,5 @@
-/* gpu_comm.c: the NCCL backend against locally computed expectations: mpiexec -n {1,2,4,8} gpu_comm, a
- * GPU for each rank. `gpu_comm time` prints what transfers cost. */
+/* gpu_comm.c: the NCCL backend against locally computed expectations: mpiexec -n {1,2,4,8}
+ * gpu_comm, a GPU for each rank. `gpu_comm time` prints what transfers cost. */
 #include "gpu.h"
 
 #include "comm/comm.h"

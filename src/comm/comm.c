@@ -24,7 +24,7 @@ static Status open_split(Comm **c, const Ops *ops, int color) {
 Status comm_open(CommSet *set, const Ops *ops, int cp) {
     int rank = comm_world_rank();
     REQUIRE(cp >= 1 && comm_world_size() % cp == 0);
-    *set = (CommSet){.local_rank = comm_local_rank()};
+    *set = (CommSet){0};
     Status st;
     CHECK_GOTO(comm_mpi_create(&set->host), fail);
     CHECK_GOTO(open_split(&set->world, ops, 0), fail);

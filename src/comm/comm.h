@@ -72,7 +72,6 @@ struct Comm {
  * is no communicator of data-parallel ranks. */
 typedef struct {
     Comm *host, *world, *cp;
-    int local_rank; /* index of this rank among those of its host */
 } CommSet;
 
 /* Detects the launcher (mpirun, srun) and starts MPI with MPI_THREAD_MULTIPLE; without a launcher
@@ -82,7 +81,7 @@ void comm_start(void);
 bool comm_has_mpi(void);
 int comm_world_rank(void);
 int comm_world_size(void);
-int comm_local_rank(void);
+int comm_local_rank(void);  /* index of this rank among those of its host */
 int comm_local_size(void);  /* ranks of this host */
 int comm_local_cores(void); /* this rank's share of the cores of its host, at least 1 */
 void comm_finish(void);
