@@ -20,7 +20,6 @@ typedef struct {
 struct AttnWork {
     AttnShape shape;
     bool sm90;              /* or the portable kernels */
-    bool wide;              /* tiles of the forward */
     bool split_kv;          /* some of them are split */
     int sm_count, l2_bytes; /* of the device */
     AttnList by_q, by_k;
@@ -53,7 +52,7 @@ static inline int64_t attn_dq_order_bytes(const AttnWork *work) {
 }
 
 /* Tile sizes of the two implementations; by_q and by_k. */
-void attn_sm90_grids(int D, int wide, AttnGrid *by_q, AttnGrid *by_k);
+void attn_sm90_grids(int D, AttnGrid *by_q, AttnGrid *by_k);
 void attn_portable_grids(AttnGrid *by_q, AttnGrid *by_k);
 
 void attn_sm90_fwd(const AttnFwd *a, cudaStream_t stream);
@@ -62,9 +61,9 @@ void attn_portable_fwd(const AttnFwd *a, cudaStream_t stream);
 void attn_portable_bwd(const AttnBwd *a, cudaStream_t stream);
 
 extern "C" {
-/* As cuda_attn_work_create, for tests: what it chooses; the portable kernels whatever the device;
- * on Hopper with D = 64 wide tiles whatever the bands. */
-typedef enum { ATTN_BEST, ATTN_PORTABLE, ATTN_WIDE } AttnKernels;
+/* As cuda_attn_work_create, for tests: what it chooses; the portable kernels whatever the device.
+ */
+typedef enum { ATTN_BEST, ATTN_PORTABLE } AttnKernels;
 Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **work, const Band *bands,
                                 int64_t n_bands, AttnShape shape, const RemoteKv *remote,
                                 Stream *stream);

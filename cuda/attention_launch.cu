@@ -31,10 +31,10 @@ static int64_t list_place(AttnList *out, const AttnTiles *list, char *image, cha
     return list_bytes(list);
 }
 
-static AttnTuning fwd_tuning(const AttnWork *work, bool wide) {
+static AttnTuning fwd_tuning(const AttnWork *work) {
     AttnTuning t = {};
     t.ctas = work->sm_count;
-    t.step_us = work->shape.D == 128 ? FWD_STEP_US_D128 : wide ? FWD_STEP_US_WIDE : FWD_STEP_US_D64;
+    t.step_us = work->shape.D == 128 ? FWD_STEP_US_D128 : FWD_STEP_US_D64;
     t.item_steps = FWD_ITEM_STEPS;
     t.split_pass_us = FWD_SPLIT_PASS_US;
     t.min_split_steps = FWD_MIN_SPLIT_STEPS;
@@ -43,13 +43,14 @@ static AttnTuning fwd_tuning(const AttnWork *work, bool wide) {
     return t;
 }
 
-/* *us: the estimate of the Hopper forward; the portable one, the oracle, never splits. */
-static AttnTiles tiles_by_q(const AttnWork *work, const Band *bands, int64_t n_bands, AttnGrid grid,
-                            bool wide, double *us) {
-    const AttnTuning tuning = fwd_tuning(work, wide);
+/* Hopper's forward; the portable one, the oracle, never splits. */
+static AttnTiles tiles_by_q(const AttnWork *work, const Band *bands, int64_t n_bands,
+                            AttnGrid grid) {
+    const AttnTuning tuning = fwd_tuning(work);
     const int32_t Sq = (int32_t)work->shape.Sq;
     if (!work->sm90) return attn_tiles_by_q(bands, n_bands, Sq, grid, &work->remote, NULL, &tuning);
-    return attn_tiles_fwd(bands, n_bands, Sq, grid, &work->remote, work->shape.H, &tuning, us);
+    double us;
+    return attn_tiles_fwd(bands, n_bands, Sq, grid, &work->remote, work->shape.H, &tuning, &us);
 }
 
 extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, const Band *bands,
@@ -69,32 +70,18 @@ extern "C" Status cuda_attn_work_create_as(AttnKernels kernels, AttnWork **out, 
     if (remote != NULL) work->remote = *remote;
     work->sm90 = kernels != ATTN_PORTABLE && gpu_hopper_attention(10 * major + minor, shape.D);
 
-    double area = 0; /* of the rectangles' bands, roughly */
-    for (int64_t i = 0; i < n_bands; i++) {
+    for (int64_t i = 0; i < n_bands; i++)
         REQUIRE(bands[i].q_begin >= 0 && bands[i].q_end <= shape.Sq && bands[i].k_begin >= 0 &&
                 bands[i].k_end <= shape.Sk);
-        area += (double)band_area(band_shrink(bands[i]));
-    }
     AttnGrid grid_q, grid_k;
     if (work->sm90)
-        attn_sm90_grids(shape.D, false, &grid_q, &grid_k);
+        attn_sm90_grids(shape.D, &grid_q, &grid_k);
     else
         attn_portable_grids(&grid_q, &grid_k);
     AttnBlocks dq_blocks = attn_dq_blocks(bands, n_bands, (int32_t)shape.Sq, grid_k.step);
-    double us = 0, wide_us = 0; /* of the forward */
-    AttnTiles by_q = tiles_by_q(work, bands, n_bands, grid_q, false, &us);
+    AttnTiles by_q = tiles_by_q(work, bands, n_bands, grid_q);
     AttnTiles by_k =
         attn_tiles_by_k(bands, n_bands, (int32_t)shape.Sk, grid_k, &dq_blocks, &work->remote);
-    bool forced = kernels == ATTN_WIDE && shape.D == 64;
-    if (work->sm90 && (forced || (shape.D == 64 &&
-                                  area / (double)i64_max(shape.Sq, 1) > FWD_WIDE_KEYS_PER_ROW))) {
-        attn_sm90_grids(shape.D, true, &grid_q, &grid_k);
-        AttnTiles wide = tiles_by_q(work, bands, n_bands, grid_q, true, &wide_us);
-        work->wide = forced || wide_us < us;
-        AttnTiles *other = work->wide ? &by_q : &wide;
-        attn_tiles_free(other);
-        if (work->wide) by_q = wide;
-    }
     work->split_kv = by_q.n_split_tiles > 0;
     work->n_dq_blocks = (int32_t)dq_blocks.n;
     for (int64_t t = 0; t < by_k.n_tiles; t++) {

@@ -9,7 +9,7 @@
 #include "attention.h"
 #include "sm90.cuh"
 
-AttnGrid attn_sm90_fwd_grid(int D, int wide);
+AttnGrid attn_sm90_fwd_grid(int D);
 
 /* What consumers need to know about one step, besides its operands. */
 struct Step {

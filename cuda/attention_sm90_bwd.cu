@@ -384,8 +384,8 @@ int choose_head_splits(const AttnList &list, int K, int group, int sm_count) {
 
 } /* namespace */
 
-void attn_sm90_grids(int D, int wide, AttnGrid *by_q, AttnGrid *by_k) {
-    *by_q = attn_sm90_fwd_grid(D, wide);
+void attn_sm90_grids(int D, AttnGrid *by_q, AttnGrid *by_k) {
+    *by_q = attn_sm90_fwd_grid(D);
     *by_k = AttnGrid{KEYS, D == 64 ? Bwd<64>::ROWS : Bwd<128>::ROWS};
 }
 

@@ -9,9 +9,8 @@
  * each K it leaves a Step record. Consumers see one stream of steps, whatever the bands were and
  * wherever items end: the first product of an item runs beside the last of the one before. Each
  * other warpgroup owns 64 rows: S = Q K^T and O in accumulators, P in registers. Under the softmax
- * of S(j) run
- *   D = 128: P(j-1) V;
- *   D = 64 (bound by exponentials, not by the tensor cores): S(j+1) too, which needs two S buffers.
+ * of S(j) runs P(j-1) V, and the products of the other warpgroups: there are two at D = 128, whose
+ * registers have no room for more, and three at D = 64.
  *
  * Most steps compute no maximum. With any m, p = exp2(c s - m) gives the same o = sum p v / sum p
  * and lse; m only keeps p in the range of fp32, and bf16 has the same. So a step wholly inside a
@@ -30,36 +29,29 @@
  * transfers are long. SPLIT_KV is a template flag: the branch alone costs up to 2 % when nothing is
  * split.
  *
- * Measured on an H200, causal, 8k / 32k tokens, TFLOP/s: D = 64 454 / 471 with a maximum at every
- * step and items one by one, 539 / 547 so; D = 128 658 / 606 and 741 / 691. ncu, D = 64, 8k: tensor
- * cores 59 %, exponentials 59 %: no pipe is full, the latency of a warp's own chain bounds it. */
+ * Measured on an H200, us a call in the state "step" of bench/timing.h, causal 8k, 32/8 heads,
+ * D = 64: 590; with two warpgroups and S(j+1) under the softmax of S(j), 685; three so with 80 keys
+ * a step, 643; 112 keys a step, 612; turns of the warpgroups by a named barrier, 594; two
+ * warpgroups with 192 keys, 677. A quarter of the exponentials by a polynomial: 8 % slower. D =
+ * 128, 24/8 heads: 678; turns, 695; 144 keys a step, 718; 112 keys, 707. */
 #include "attention_sm90_fwd.cuh"
 #include "tuning.h"
 
 namespace {
 
-/* W: the wide tiles of D = 64. AHEAD: how many steps S runs ahead of the softmax. */
-template <int D, int W> struct Fwd;
-template <> struct Fwd<128, 0> {
+template <int D> struct Fwd;
+template <> struct Fwd<128> {
     static constexpr int WGS = 2, STEP = 128, STAGES = 2, ITEMS = 2, CONSUMER_REGS = 232,
                          PRODUCER_REGS = 40;
-    static constexpr int AHEAD = 0;
 };
-template <> struct Fwd<64, 0> {
-    static constexpr int WGS = 2, STEP = 128, STAGES = 4, ITEMS = 4, CONSUMER_REGS = 232,
-                         PRODUCER_REGS = 40;
-    static constexpr int AHEAD = 1;
-};
-template <> struct Fwd<64, 1> {
-    static constexpr int WGS = 3, STEP = 80, STAGES = 4, ITEMS = 4, CONSUMER_REGS = 160,
+template <> struct Fwd<64> {
+    static constexpr int WGS = 3, STEP = 128, STAGES = 4, ITEMS = 2, CONSUMER_REGS = 160,
                          PRODUCER_REGS = 32;
-    static constexpr int AHEAD = 1;
 };
 
-/* Stage n of the ring: K of step n and V of step n - 1 - AHEAD, which are multiplied at the same
- * time. */
-template <int D, int W> struct FwdShared {
-    using C = Fwd<D, W>;
+/* Stage n of the ring: K of step n and V of step n - 1, which are multiplied at the same time. */
+template <int D> struct FwdShared {
+    using C = Fwd<D>;
     static constexpr int ROWS = 64 * C::WGS;
     __nv_bfloat16 q[C::ITEMS][ROWS * D]; /* then the staging of O */
     __nv_bfloat16 k[C::STAGES][C::STEP * D], v[C::STAGES][C::STEP * D];
@@ -68,17 +60,16 @@ template <int D, int W> struct FwdShared {
     uint64_t q_full[C::ITEMS], q_empty[C::ITEMS], full[C::STAGES], empty[C::STAGES];
 };
 
-template <int D, int W, bool SPLIT_KV>
-__device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const KeyMaps &keys,
+template <int D, bool SPLIT_KV>
+__device__ void produce(FwdShared<D> &sm, const CUtensorMap *map_q, const KeyMaps &keys,
                         const FwdParams &p) {
-    using C = Fwd<D, W>;
+    using C = Fwd<D>;
     constexpr int ST = C::STAGES, BYTES = C::STEP * D * 2;
     uint32_t items = 0, n = 0; /* produced so far */
     int ready = 0;             /* remote ranges */
     struct {
         int c0, panel;
-    } due[1 + C::AHEAD]; /* the V of the last steps; panel < 0: none */
-    for (auto &v : due) v.panel = -1;
+    } due = {0, -1}; /* the V of the last step; panel < 0: none */
     auto stage = [&](int c0, int k_panel, int v_panel, bool masked, const Band &band) {
         const int i = ring_index<ST>(n);
         mbar_wait(&sm.empty[i], ring_parity<ST>(n) ^ 1);
@@ -86,11 +77,10 @@ __device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const Key
         step.c0 = c0;
         step.masked = masked;
         if (masked) step.band = band;
-        mbar_arrive_expect(&sm.full[i], ((k_panel >= 0) + (due[0].panel >= 0)) * BYTES);
+        mbar_arrive_expect(&sm.full[i], ((k_panel >= 0) + (due.panel >= 0)) * BYTES);
         if (k_panel >= 0) load_keys(sm.k[i], keys, c0, k_panel, &sm.full[i]);
-        if (due[0].panel >= 0) load_keys(sm.v[i], keys, due[0].c0, due[0].panel, &sm.full[i]);
-        if (C::AHEAD) due[0] = due[C::AHEAD];
-        due[C::AHEAD] = {c0, v_panel};
+        if (due.panel >= 0) load_keys(sm.v[i], keys, due.c0, due.panel, &sm.full[i]);
+        due = {c0, v_panel};
         n++;
     };
     int index;
@@ -124,7 +114,7 @@ __device__ void produce(FwdShared<D, W> &sm, const CUtensorMap *map_q, const Key
     mbar_wait(&sm.q_empty[qi], ring_parity<C::ITEMS>(items) ^ 1);
     sm.item[qi].n_steps = -1;
     mbar_arrive(&sm.q_full[qi]);
-    for (int i = 0; i <= C::AHEAD && items > 0; i++) stage(0, -1, -1, false, Band{});
+    if (items > 0) stage(0, -1, -1, false, Band{});
     counters_reset(p.counters);
 }
 
@@ -151,17 +141,17 @@ __device__ __forceinline__ void issue_accumulate(float (&o)[D / 2],
     wgmma_commit();
 }
 
-template <int D, int W, bool SPLIT_KV>
-__device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
-    using C = Fwd<D, W>;
+template <int D, bool SPLIT_KV>
+__device__ void consume(FwdShared<D> &sm, const FwdParams &p, int wg) {
+    using C = Fwd<D>;
     constexpr int ST = C::STAGES, IT = C::ITEMS, STEP = C::STEP, BLOCKS = STEP / 16;
-    constexpr int ROWS = 64 * C::WGS, AHEAD = C::AHEAD;
+    constexpr int ROWS = 64 * C::WGS;
     constexpr uint32_t TILE = STEP * D * 2 / 16; /* of K or V, in units of descriptors */
     const int warp_row = wg * 64 + __shfl_sync(0xffffffff, threadIdx.x / 32 % 4, 0) * 16;
     const uint64_t q_desc = desc_tile(smem_addr(sm.q[0]) + wg * 64 * 128);
     const uint64_t k_desc = desc_tile(smem_addr(sm.k[0]));
     const uint64_t v_desc = desc_tile(smem_addr(sm.v[0]), STEP);
-    float o[D / 2], s0[STEP / 2], s1[STEP / 2], m[2], l[2], factor[2];
+    float o[D / 2], s[STEP / 2], m[2], l[2], factor[2];
     uint32_t pb[BLOCKS][4] = {};
 
     auto wait_stage = [&](uint32_t n) {
@@ -172,7 +162,7 @@ __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
         mbar_wait(&sm.q_full[ring_index<IT>(n)], ring_parity<IT>(n));
         return __shfl_sync(0xffffffff, sm.item[ring_index<IT>(n)].n_steps, 0);
     };
-    auto score = [&](float(&s)[STEP / 2], uint32_t item, uint32_t n) {
+    auto score = [&](uint32_t item, uint32_t n) {
         issue_scores<D, ROWS, STEP>(s,
                                     desc_plus(q_desc, ring_index<IT>(item) * (ROWS * D * 2 / 16)),
                                     desc_plus(k_desc, ring_index<ST>(n) * TILE));
@@ -194,30 +184,19 @@ __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
     int left = wait_item(0);  /* steps of the item whose S is due */
     if (left < 0) return;
     bool first = true, rows_have_max = false;
-    if (AHEAD) {
-        wait_stage(0);
-        score(s0, 0, 0);
-        wgmma_wait<0>();
-        wgmma_pin(s0);
-    }
 
-    /* The softmax of step j, on s, over the products beside it, of which S goes to `next` (to s
-     * itself unless AHEAD). Returns whether it was the last step of all. A last step has no next
-     * one and multiplies stale operands; nobody reads the result. */
-    auto step = [&](float(&s)[STEP / 2], float(&next)[STEP / 2]) -> bool {
+    /* A step: the softmax of S(j) over P(j-1) V. The first step of all multiplies P = 0. */
+    do {
         const bool last = left == 1; /* of its item */
         const int q = ring_index<IT>(item), stage = ring_index<ST>(j);
-        if (AHEAD && last) left = wait_item(item + 1) + 1;
-        wait_stage(j + AHEAD);
-        score(next, item + (AHEAD && last), j + AHEAD);
-        accumulate(j + AHEAD);
-        if (!AHEAD) {
-            wgmma_wait<1>();
-            wgmma_pin(s);
-        }
+        wait_stage(j);
+        score(item, j);
+        accumulate(j);
+        wgmma_wait<1>();
+        wgmma_pin(s);
         if (first) {
             wgmma_wait<0>();
-            wgmma_pin(next);
+            wgmma_pin(s);
             wgmma_pin(o);
             if (item > 0) finish(item - 1);
             load_rows<D, SPLIT_KV>(o, m, l, sm.item[q], p, warp_row);
@@ -226,40 +205,36 @@ __device__ void consume(FwdShared<D, W> &sm, const FwdParams &p, int wg) {
         bool max_grew = softmax<D, ROWS>(s, m, l, factor, &rows_have_max, sm.step[stage],
                                          sm.item[q].row0, warp_row, p.c, sm.q[q], sm.k[stage]);
         wgmma_wait<0>();
-        wgmma_pin(next);
+        wgmma_pin(s);
         wgmma_pin(o);
         warp_arrive(&sm.empty[stage]);
         if (max_grew) rescale(o, factor);
 #pragma unroll
         for (int b = 0; b < BLOCKS; b++) pack_block(pb[b], s, b);
-        if (!AHEAD && last) left = wait_item(item + 1) + 1;
+        if (last) left = wait_item(item + 1) + 1;
         left--;
         first = last;
         item += last;
         j++;
-        return left < 0;
-    };
-    bool end;
-    do end = AHEAD ? step(s0, s1) || step(s1, s0) : step(s0, s0);
-    while (!end);
-    wait_stage(j + AHEAD);
-    accumulate(j + AHEAD);
+    } while (left >= 0);
+    wait_stage(j);
+    accumulate(j);
     wgmma_wait<0>();
     wgmma_pin(o);
     finish(item - 1);
 }
 
-template <int D, int W, bool SPLIT_KV>
-__global__ void __launch_bounds__((Fwd<D, W>::WGS + 1) * 128, 1)
+template <int D, bool SPLIT_KV>
+__global__ void __launch_bounds__((Fwd<D>::WGS + 1) * 128, 1)
     fwd_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ KeyMaps keys,
                const FwdParams p) {
-    using C = Fwd<D, W>;
+    using C = Fwd<D>;
     /* The SM has 64 Ki registers, dealt in multiples of 8 a thread; a warpgroup that asks for more
      * than is left waits forever. */
     static_assert(C::PRODUCER_REGS + C::WGS * C::CONSUMER_REGS <=
                   (C::WGS + 1) * (512 / (C::WGS + 1) / 8 * 8));
     extern __shared__ uint8_t raw[];
-    FwdShared<D, W> &sm = shared_as<FwdShared<D, W>>(raw);
+    FwdShared<D> &sm = shared_as<FwdShared<D>>(raw);
     const int wg = __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
     if (threadIdx.x == 0) {
         prefetch_map(&map_q);
@@ -277,20 +252,20 @@ __global__ void __launch_bounds__((Fwd<D, W>::WGS + 1) * 128, 1)
     __syncthreads();
     if (wg == 0) {
         registers_shrink<C::PRODUCER_REGS>();
-        if (threadIdx.x == 0) produce<D, W, SPLIT_KV>(sm, &map_q, keys, p);
+        if (threadIdx.x == 0) produce<D, SPLIT_KV>(sm, &map_q, keys, p);
     } else {
         registers_grow<C::CONSUMER_REGS>();
-        consume<D, W, SPLIT_KV>(sm, p, wg - 1);
+        consume<D, SPLIT_KV>(sm, p, wg - 1);
     }
 }
 
-template <int D, int W, bool SPLIT_KV>
+template <int D, bool SPLIT_KV>
 void launch_as(const FwdParams &p, const void *q, const void *kv, const AttnWork *work,
                cudaStream_t stream) {
-    using C = Fwd<D, W>;
-    constexpr int bytes = shared_bytes<FwdShared<D, W>>();
+    using C = Fwd<D>;
+    constexpr int bytes = shared_bytes<FwdShared<D>>();
     static_assert(bytes <= 227 * 1024 && 4 * C::WGS <= ATTN_WARPS);
-    const auto kernel = fwd_kernel<D, W, SPLIT_KV>;
+    const auto kernel = fwd_kernel<D, SPLIT_KV>;
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     CUtensorMap map_q = tile_map(q, p.Sq, p.H, D, 64 * C::WGS);
     KeyMaps keys = key_maps(work->shape.Sk ? kv : q, work, C::STEP);
@@ -298,20 +273,17 @@ void launch_as(const FwdParams &p, const void *q, const void *kv, const AttnWork
              stream>>>(map_q, keys, p);
 }
 
-template <int D, int W>
+template <int D>
 void launch(const FwdParams &p, const void *q, const void *kv, const AttnWork *work,
             cudaStream_t stream) {
-    (work->split_kv ? launch_as<D, W, true> : launch_as<D, W, false>)(p, q, kv, work, stream);
-}
-
-template <int D, int W> AttnGrid grid_of() {
-    return AttnGrid{64 * Fwd<D, W>::WGS, Fwd<D, W>::STEP};
+    (work->split_kv ? launch_as<D, true> : launch_as<D, false>)(p, q, kv, work, stream);
 }
 
 } /* namespace */
 
-AttnGrid attn_sm90_fwd_grid(int D, int wide) {
-    return D == 128 ? grid_of<128, 0>() : wide ? grid_of<64, 1>() : grid_of<64, 0>();
+AttnGrid attn_sm90_fwd_grid(int D) {
+    return D == 128 ? AttnGrid{FwdShared<128>::ROWS, Fwd<128>::STEP}
+                    : AttnGrid{FwdShared<64>::ROWS, Fwd<64>::STEP};
 }
 
 void attn_sm90_fwd(const AttnFwd *a, cudaStream_t stream) {
@@ -338,10 +310,5 @@ void attn_sm90_fwd(const AttnFwd *a, cudaStream_t stream) {
     p.resume = a->resume;
     p.remote = work->remote;
     p.split_done = work->split_done;
-    if (s.D == 128)
-        launch<128, 0>(p, a->q, a->kv, work, stream);
-    else if (work->wide)
-        launch<64, 1>(p, a->q, a->kv, work, stream);
-    else
-        launch<64, 0>(p, a->q, a->kv, work, stream);
+    (s.D == 128 ? launch<128> : launch<64>)(p, a->q, a->kv, work, stream);
 }

@@ -30,9 +30,7 @@ constexpr double BWD_SPLIT_WAIT_STEPS = 3.0;
 /* ---- attention: the estimate of a forward (attn/tiles.c) ----------------------------------------
  */
 /* A step of a tile, H200 at its clock under load; none kept; 776ee89. */
-constexpr double FWD_STEP_US_D128 = 1.5, FWD_STEP_US_D64 = 1.0, FWD_STEP_US_WIDE = 0.864;
-/* Below so many keys a row wide tiles are not tried; H200; none kept; 62ebf73. */
-constexpr double FWD_WIDE_KEYS_PER_ROW = 2000;
+constexpr double FWD_STEP_US_D128 = 1.5, FWD_STEP_US_D64 = 1.4;
 /* What an item costs beside its steps, passing o and lse on, and the least gain, which is the error
  * of the estimate; two and four H200; bench cp, fused magi, 8k, split and not, figures; 776ee89. */
 constexpr double FWD_ITEM_STEPS = 0.5, FWD_SPLIT_PASS_US = 2.2;

@@ -41,7 +41,7 @@ static bool run_named(AttnKernels kernels, int D, bool any_order) {
     add_band(halves, 0, 400, 0, 200, no_lo, 0);
     add_band(halves, 0, 400, 200, 400, no_lo, 0);
     run("causal in two stages", {400, 400, 8, 2, D}, halves, 2);
-    /* rows that see so many keys may be walked in wide tiles, on Hopper with D = 64 */
+    /* many steps of one row tile */
     run("long rows", {400, 2600, 4, 2, D}, one_band(400, 2600, no_lo, 2200));
     run("long rows, ragged", {193, 2345, 3, 1, D}, one_band(193, 2345, -2300, 2200));
     return ok;
@@ -257,9 +257,9 @@ static bool run_group(const char *group) {
     if (sscanf(group, "portable-named-%d", &D) == 1) return run_named(ATTN_PORTABLE, D, false);
     if (sscanf(group, "sm90-small-%d", &D) == 1) { /* for compute-sanitizer */
         Case c = {{200, 200, 4, 2, D}, documents_bands({130, 70}), ATTN_BEST, 1, false};
-        Case wide = {
-            {200, 2200, 2, 1, D}, one_band(200, 2200, BAND_NO_LO, 2100), ATTN_WIDE, 1, false};
-        return run_case("documents", c) & run_case("long rows", wide);
+        Case rows = {
+            {200, 2200, 2, 1, D}, one_band(200, 2200, BAND_NO_LO, 2100), ATTN_BEST, 1, false};
+        return run_case("documents", c) & run_case("long rows", rows);
     }
     if (sscanf(group, "sm90-named-%d", &D) == 1) return run_named(ATTN_BEST, D, false);
     if (sscanf(group, "sm90-hard-%d", &D) == 1) return run_hard(ATTN_BEST, D);
@@ -270,10 +270,6 @@ static bool run_group(const char *group) {
         return run_random(ATTN_PORTABLE, D, n, (uint64_t)D);
     if (sscanf(group, "sm90-random-%d-%d", &D, &n) == 2)
         return run_random(ATTN_BEST, D, n, 1000 + (uint64_t)D);
-    if (sscanf(group, "wide-named-%d", &D) == 1) return run_named(ATTN_WIDE, D, false);
-    if (sscanf(group, "wide-hard-%d", &D) == 1) return run_hard(ATTN_WIDE, D);
-    if (sscanf(group, "wide-random-%d-%d", &D, &n) == 2) return run_random(ATTN_WIDE, D, n, 2064);
-    if (sscanf(group, "wide-remote-%d", &D) == 1) return run_remote(ATTN_WIDE, D);
     if (sscanf(group, "sm90-remote-%d", &D) == 1) return run_remote(ATTN_BEST, D);
     if (sscanf(group, "portable-remote-%d", &D) == 1) return run_remote(ATTN_PORTABLE, D);
     if (sscanf(group, "sm90-long-%d", &D) == 1) return run_long(ATTN_BEST, D);
@@ -355,13 +351,12 @@ int main(int argc, char **argv) {
             "portable-named-64",     "portable-named-128",    "sm90-named-64",
             "sm90-named-128",        "sm90-hard-64",          "sm90-hard-128",
             "portable-hard-64",      "sm90-any-64",           "sm90-any-128",
-            "sm90-random-64-40",     "sm90-random-128-40",    "sm90-repeat-64",
+            "sm90-random-64-80",     "sm90-random-128-40",    "sm90-repeat-64",
             "sm90-repeat-128",       "sm90-long-64",          "sm90-long-128",
             "portable-random-48-8",  "portable-random-64-12", "portable-random-128-12",
             "portable-random-112-8", "portable-random-96-6",  "portable-random-16-4",
             "portable-long-64",      "portable-long-128",     "sm90-remote-64",
-            "sm90-remote-128",       "portable-remote-64",    "wide-named-64",
-            "wide-hard-64",          "wide-random-64-40",     "wide-remote-64"};
+            "sm90-remote-128",       "portable-remote-64"};
         for (const char *g : groups) {
             if (argc > 2 && !strstr(g, argv[2])) continue;
             double t0 = time_now();
