@@ -94,6 +94,11 @@ Status checkpoint_verify_header(Checkpoint *ck) {
     Status st = OK;
     if (error != 0) {
         st = read_fail(ck, "the header", error);
+    } else if (crc32_z(0, (const Bytef *)json, (z_size_t)len) != ck->file.header_crc) {
+        st = status_fail(ERR_USER,
+                         "%s is damaged, or memory, storage or the network is faulty: two reads of "
+                         "its header differ",
+                         ck->path);
     } else if (len < digits + 8 || memcmp(json, CKPT_HEADER_START, (size_t)digits) != 0) {
         st = status_fail(ERR_USER,
                          "%s cannot be verified: it has no checksums where cria writes them; a "

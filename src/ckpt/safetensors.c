@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <zlib.h>
 
 #include "base/file.h"
 #include "base/json.h"
@@ -303,6 +304,7 @@ Status safetensors_read(SafeFile *f, const char *path, int fd) {
     error = file_read_at(fd, json, (int64_t)len, 8);
     Status st = error == 0 ? safetensors_parse(f, path, json, (int64_t)len, info.st_size)
                            : status_fail(ERR_ENV, "cannot read %s: %s", path, file_error(error));
+    f->header_crc = (uint32_t)crc32_z(0, (const Bytef *)json, (z_size_t)len);
     free(json);
     return st;
 }

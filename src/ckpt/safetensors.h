@@ -34,7 +34,8 @@ typedef struct {
     SafeTensor **by_name; /* the same, sorted */
     SafeEntry *entries;   /* __metadata__, sorted by key */
     int n_entries;
-    int64_t data_start; /* file offset of the data section */
+    int64_t data_start;  /* file offset of the data section */
+    uint32_t header_crc; /* CRC-32 of the JSON that safetensors_read() has parsed */
 } SafeFile;
 
 /* Parses a header of `len` JSON bytes that a file of file_size bytes starts with (after the 8-byte
