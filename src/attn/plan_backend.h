@@ -51,9 +51,4 @@ CP_BACKEND_LIST(X)
 #undef X
 extern const PlanBackend *const plan_backends[CP_BACKENDS];
 
-/* For rows. TransformerEngine's zigzag: every sequence cut in 2P, ranks hold two pieces each. */
-void plan_dispatch_zigzag(DispatchOptions *o, int64_t S);
-/* All KV in one stage, the shards in rank order. */
-void plan_build_gathered(PlanBuilder *b);
-
 #endif

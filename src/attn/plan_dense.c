@@ -3,7 +3,8 @@
 
 #include <stdlib.h>
 
-void plan_dispatch_zigzag(DispatchOptions *o, int64_t S) {
+/* TransformerEngine's zigzag: every sequence cut in 2P, ranks hold two pieces each. */
+static void dispatch_zigzag(DispatchOptions *o, int64_t S) {
     int64_t T = o->T > 0 && S % o->T == 0 ? o->T : S;
     o->kind = DISPATCH_ZIGZAG;
     o->chunks_per_rank = (int)(2 * i64_min(S / T, 1 << 20));
@@ -40,7 +41,8 @@ static void map_all_shards(TokenMap *map, const Dispatch *d) {
                       d->owner[i] * d->rows + d->slot[i] * d->chunk);
 }
 
-void plan_build_gathered(PlanBuilder *b) {
+/* All KV in one stage, the shards in rank order. */
+static void build_gathered(PlanBuilder *b) {
     int P = b->p->P, rank = b->rp->rank;
     int32_t rows = b->p->dispatch.rows;
     TokenMap all = {0};
@@ -57,6 +59,6 @@ void plan_build_gathered(PlanBuilder *b) {
     free(all.pieces);
 }
 
-const PlanBackend plan_ring = {.dispatch = plan_dispatch_zigzag, .build = build_ring};
-const PlanBackend plan_allgather = {.dispatch = plan_dispatch_zigzag, .build = plan_build_gathered};
-const PlanBackend plan_ulysses = {.dispatch = dispatch_contiguous, .build = plan_build_gathered};
+const PlanBackend plan_ring = {.dispatch = dispatch_zigzag, .build = build_ring};
+const PlanBackend plan_allgather = {.dispatch = dispatch_zigzag, .build = build_gathered};
+const PlanBackend plan_ulysses = {.dispatch = dispatch_contiguous, .build = build_gathered};
