@@ -31,7 +31,7 @@ Status generator_open(Generator *g, const char *path) {
 static Status open_device(Generator *g, DeviceKind device, int64_t max_tokens) {
     const ModelConfig *m = &g->source.config.model;
     char *why_cpu;
-    CHECK(device_open(&g->ops, device, false, m, &why_cpu));
+    CHECK(device_open(&g->ops, device, true, m, &why_cpu));
     if (why_cpu != NULL) log_warn("%s", why_cpu);
     free(why_cpu);
     if (g->ops->gpu == NULL) return OK;
