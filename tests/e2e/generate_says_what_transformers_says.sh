@@ -68,6 +68,7 @@ expect 'texts without a prompt' "$(samples documents | grep -c '"prompt":"",')" 
 refuse_run() { # TEXT KEY=VALUE...
     text=$1
     shift
+    # shellcheck disable=SC2086 # words
     train 2 refused $words "$@"
     expect_error "run: $*" 2 "$text"
 }
