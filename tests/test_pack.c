@@ -1,8 +1,7 @@
-#include "cli/data_pack.h"
+#include "cli/commands.h"
 
 #include <sys/stat.h>
 
-#include "cli/data_inspect.h"
 #include "data/tokens.h"
 #include "base/rng.h"
 #include "token_files.h"
@@ -11,8 +10,8 @@ enum { EOD = 3, VOCAB = 1000, DOCUMENTS = 2000 };
 
 /* Runs cria data pack in the test's folder; the words are separated by spaces, @ is the folder. */
 static Status pack(const char *format, ...) {
-    char *argv[32];
-    int argc = 0;
+    char *argv[32] = {"data", "pack"};
+    int argc = 2;
     StrBuf line = {0};
     va_list ap;
     va_start(ap, format);
@@ -23,8 +22,8 @@ static Status pack(const char *format, ...) {
         argv[argc++] = at == NULL ? mem_strdup(word)
                                   : mem_printf("%.*s%s/%s", (int)(at - word), word, folder, at + 1);
     }
-    Status st = pack_command(argc, argv);
-    for (int i = 0; i < argc; i++) free(argv[i]);
+    Status st = commands_run(argc, argv);
+    for (int i = 2; i < argc; i++) free(argv[i]);
     strbuf_free(&line);
     return st;
 }
@@ -194,19 +193,21 @@ static void mistakes_are_one_sentence_and_leave_nothing_behind(void **state) {
     static const struct {
         const char *line, *text;
     } cases[] = {
-        {"--to llmc --out @o", "which token files?"},
+        {"--to llmc --out @o", "missing FILE..."},
         {"--to llmc @source.bin", "needs --to nanogpt|megatron|llmc and --out"},
         {"--out @o @source.bin", "needs --to"},
-        {"--to parquet --out @o @source.bin", "--to: found 'parquet', expected nanogpt, megatron"},
-        {"--too llmc --out @o @source.bin", "has no option --too; it has: to out"},
+        {"--to parquet --out @o @source.bin",
+         "--to: found 'parquet', expected nanogpt, megatron or llmc"},
+        {"--too llmc --out @o @source.bin", "unknown option --too; did you mean --to?"},
         {"--to nanogpt --out @o @none.bin", "none.bin: No such file"},
         {"--to nanogpt --out @o @none*", "no token file matches"},
         {"--to megatron --out @o @source.bin", "give --eod"},
         {"--to nanogpt --val 0.5 --out @o @source.bin", "give --eod"},
         {"--to nanogpt --val 1.5 --out @o @source.bin", "found '1.5', expected a share"},
-        {"--to nanogpt --eod x --out @o @source.bin", "found 'x', expected the id"},
+        {"--to nanogpt --eod x --out @o @source.bin",
+         "found 'x', expected an integer from 0 to 2147483646 or none"},
         {"--to nanogpt --gzip=1 --out @o @source.bin", "found '1', expected no value"},
-        {"--to nanogpt --eod", "found 'nothing'"},
+        {"--to nanogpt --eod", "found nothing, expected"},
         {"--to nanogpt --ids int32 --out @o @source.bin", "found int32, expected uint16"},
         {"--to nanogpt --vocab 900 --out @o @source.bin", "but model.vocab is 900"},
         {"--to megatron --eod 3 --ids uint8 --out @o @source.bin", "does not fit uint8"},
@@ -241,9 +242,10 @@ static void inspect_reads_everything_and_finds_what_is_wrong(void **state) {
     (void)state;
     write_source();
     char *path = mem_strdup(in_folder("source.bin"));
-    char *good[] = {path, "--eod", "3", "--vocab=1000"}, *bad[] = {path, "--vocab", "998"};
-    assert_status_ok(inspect_command(4, good));
-    assert_status_fails(inspect_command(3, bad), ERR_USER, "but model.vocab is 998");
+    char *good[] = {"data", "inspect", path, "--eod", "3", "--vocab=1000"};
+    char *bad[] = {"data", "inspect", path, "--vocab", "998"};
+    assert_status_ok(commands_run(6, good));
+    assert_status_fails(commands_run(5, bad), ERR_USER, "but model.vocab is 998");
     free(path);
 }
 

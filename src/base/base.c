@@ -193,7 +193,8 @@ void strbuf_wrap(StrBuf *b, const char *text, int indent) {
     for (size_t n; *text != '\0'; text += n + (text[n] == ' ')) {
         n = strcspn(text, " ");
         size_t column = b->len - line;
-        if (first ? column >= (size_t)indent : column + 1 + n > WIDTH) {
+        bool full = first ? column > 0 && column >= (size_t)indent : column + 1 + n > WIDTH;
+        if (full) {
             strbuf_append(b, "\n", 1);
             line = b->len;
             first = true;

@@ -127,24 +127,13 @@ static Status set_values(Setting *s, const char *list) {
 
 /* ---- the command line ---------------------------------------------------------------------- */
 
-static Status unknown(const char *what, const char *given, int takes, const Setting *settings) {
+static Status unknown(const char *what, const char *given, bool config, const Setting *settings) {
     StrBuf keys = {0};
     for (const Setting *s = settings; s->key != NULL; s++) strbuf_printf(&keys, " %s=", s->key);
-    Status st = status_fail(ERR_USER,
-                            "cria bench %s: what is '%s'? It takes%s device= --json "
-                            "--help%s%s",
-                            what, given, strbuf_text(&keys),
-                            takes & BENCH_TIMELINE ? " --timeline FILE" : "",
-                            takes & BENCH_CONFIG ? ", a configuration and its keys" : "");
+    Status st = status_fail(ERR_USER, "cria bench %s: what is '%s'? It takes%s device=%s", what,
+                            given, strbuf_text(&keys), config ? " and keys of CONFIG" : "");
     strbuf_free(&keys);
     return st;
-}
-
-static Status take_override(BenchArguments *a, char *text) {
-    if (a->n_overrides == (int)(sizeof a->overrides / sizeof *a->overrides))
-        return status_fail(ERR_USER, "more than %d overrides", a->n_overrides);
-    a->overrides[a->n_overrides++] = text;
-    return OK;
 }
 
 static Status take_device(BenchArguments *a, char *text) {
@@ -152,13 +141,14 @@ static Status take_device(BenchArguments *a, char *text) {
     for (int d = DEVICE_AUTO; d <= DEVICE_CUDA; d++)
         if (strcmp(value, config_enum_name(d, "device")) == 0) {
             a->device = (DeviceKind)d;
-            return take_override(a, text);
+            a->overrides[a->n_overrides++] = text;
+            return OK;
         }
     return status_fail(ERR_USER, "%s: expected auto, cpu or cuda", text);
 }
 
-static Status take_setting(const char *what, int takes, Setting *settings, BenchArguments *a,
-                           char *text) {
+static Status take_text(BenchArguments *a, const char *what, bool config, Setting *settings,
+                        char *text) {
     size_t length = strcspn(text, "=");
     if (strncmp(text, "device=", length + 1) == 0) return take_device(a, text);
     for (Setting *s = settings; s->key != NULL; s++)
@@ -166,38 +156,15 @@ static Status take_setting(const char *what, int takes, Setting *settings, Bench
             s->given = true;
             return set_values(s, text + length + 1);
         }
-    bool key = memchr(text, '.', length) != NULL; /* of a configuration */
-    return key && takes & BENCH_CONFIG ? take_override(a, text)
-                                       : unknown(what, text, takes, settings);
+    if (!config || memchr(text, '.', length) == NULL) return unknown(what, text, config, settings);
+    a->overrides[a->n_overrides++] = text;
+    return OK;
 }
 
-static Status no_timeline(void) {
-    return status_fail(ERR_USER, "--timeline needs a file to draw to");
-}
-
-Status bench_arguments_parse(BenchArguments *a, const char *what, int takes, Setting *settings,
-                             int argc, char **argv) {
-    *a = (BenchArguments){0};
-    for (int i = 0; i < argc; i++) {
-        char *given = argv[i];
-        if (strcmp(given, "--json") == 0) {
-            a->json = true;
-        } else if (strcmp(given, "--help") == 0 || strcmp(given, "-h") == 0) {
-            a->help = true;
-        } else if (takes & BENCH_TIMELINE && strncmp(given, "--timeline=", 11) == 0) {
-            a->timeline = given + 11;
-            if (a->timeline[0] == '\0') return no_timeline();
-        } else if (takes & BENCH_TIMELINE && strcmp(given, "--timeline") == 0) {
-            if (++i == argc) return no_timeline();
-            a->timeline = argv[i];
-        } else if (given[0] != '-' && strchr(given, '=') != NULL) {
-            CHECK(take_setting(what, takes, settings, a, given));
-        } else if (given[0] != '-' && takes & BENCH_CONFIG && a->config == NULL) {
-            a->config = given;
-        } else {
-            return unknown(what, given, takes, settings);
-        }
-    }
+Status bench_arguments_parse(BenchArguments *a, const char *what, bool config, Setting *settings,
+                             int n, char **texts) {
+    a->overrides = texts; /* those that are none are taken out */
+    for (int i = 0; i < n; i++) CHECK(take_text(a, what, config, settings, texts[i]));
     return OK;
 }
 
@@ -210,11 +177,14 @@ void bench_settings_fill(Setting *settings, bool gpu) {
 
 void bench_settings_print(const Setting *settings, StrBuf *out) {
     for (const Setting *s = settings; s->key != NULL; s++) {
-        strbuf_printf(out, "  %-16s %s", s->key, s->help);
-        if (s->gpu != NULL && strcmp(s->gpu, s->cpu) == 0)
-            strbuf_printf(out, " [%s]", s->gpu);
-        else if (s->gpu != NULL)
-            strbuf_printf(out, " [GPU %s; CPU %s]", s->gpu, s->cpu);
-        strbuf_printf(out, "\n");
+        strbuf_printf(out, "  %s  ", s->key);
+        char *values = s->gpu == NULL ? mem_strdup("")
+                       : strcmp(s->gpu, s->cpu) == 0
+                           ? mem_printf(" [%s]", s->gpu)
+                           : mem_printf(" [GPU %s; CPU %s]", s->gpu, s->cpu);
+        char *help = mem_printf("%s%s", s->help, values);
+        strbuf_wrap(out, help, 19);
+        free(help);
+        free(values);
     }
 }

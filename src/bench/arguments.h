@@ -1,6 +1,5 @@
-/* arguments.h: the command line of `cria bench`: settings that each have a list of values, which
- * key=value[,value ...] replaces; options; and for some benchmarks a configuration with overrides.
- */
+/* arguments.h: the settings of `cria bench`: each has a list of values, which key=value[,value ...]
+ * replaces. */
 #ifndef CRIA_BENCH_ARGUMENTS_H
 #define CRIA_BENCH_ARGUMENTS_H
 
@@ -42,23 +41,21 @@ typedef struct {
 
 typedef struct {
     const char *config; /* NULL: not given */
-    char *overrides[128];
+    char **overrides;
     int n_overrides;
     DeviceKind device;
-    bool json, help;
-    const char *timeline;
+    bool json;
+    const char *timeline; /* NULL: not given */
 } BenchArguments;
 
-/* Which of the optional parts a benchmark takes. */
-typedef enum { BENCH_CONFIG = 1, BENCH_TIMELINE = 2 } BenchTakes;
-
-/* ERR_USER with a message that says what would do. `settings` ends with a NULL key; those that are
- * not given stay empty. */
-Status bench_arguments_parse(BenchArguments *a, const char *what, int takes, Setting *settings,
-                             int argc, char **argv);
+/* Takes "key=value" texts apart: settings, which ends with a NULL key, device, and, with `config`,
+ * keys of a configuration, which stay in `texts` as a->overrides. ERR_USER with a message that says
+ * what would do. Settings that are not given stay empty. */
+Status bench_arguments_parse(BenchArguments *a, const char *what, bool config, Setting *settings,
+                             int n, char **texts);
 /* Gives the others their values. */
 void bench_settings_fill(Setting *settings, bool gpu);
-/* What the settings are, one a line, for --help. */
+/* What the settings are, for --help. */
 void bench_settings_print(const Setting *settings, StrBuf *out);
 
 #endif

@@ -80,7 +80,7 @@ done:
 
 /* ---- the command --------------------------------------------------------------------------- */
 
-enum { DETERMINISTIC = CASE_SETTINGS, STATE, SETTINGS };
+enum { DETERMINISTIC = CASE_SETTINGS, STATE };
 
 static Status measure_row(Bench *b, const Table *t, const BenchCase *c, bool deterministic) {
     Mask mask;
@@ -144,23 +144,20 @@ static Status measure_all(Bench *b, const Setting *s, const BenchCase *cases, in
     return OK;
 }
 
-Status bench_attention(int argc, char **argv) {
+static void list_settings(Setting *s) {
     static const char *const no_yes[] = {"false", "true", NULL};
-    Setting s[SETTINGS + 1] = {[DETERMINISTIC] = SETTING("deterministic", NAME, "false", "true",
-                                                         "as run.deterministic", no_yes),
-                               [STATE] = bench_state_setting()};
+    s[DETERMINISTIC] =
+        SETTING("deterministic", NAME, "false", "true", "as run.deterministic", no_yes);
+    s[STATE] = bench_state_setting();
     bench_case_settings(s, "2k,4k,8k,4x2k,32k,128k", "256,2x128,512",
                         "causal,full,document,window");
-    BenchArguments a;
-    CHECK(bench_arguments_parse(&a, "attention", 0, s, argc, argv));
-    if (a.help) {
-        bench_print_help("attention", " [key=value ...] [--json]", s);
-        return OK;
-    }
+}
+
+static Status run(BenchArguments *a, Setting *s) {
     Bench b = {0};
     BenchCase *cases = NULL;
     Status st;
-    CHECK_GOTO(bench_open(&b, "attention", &a, &s[STATE]), done);
+    CHECK_GOTO(bench_open(&b, "attention", a, &s[STATE]), done);
     CHECK_GOTO(bench_check_cases(b.ops, s), done);
     bench_settings_fill(s, !b.ops->host_memory);
     int n = bench_cases(&cases, s, !b.ops->host_memory);
@@ -170,3 +167,5 @@ done:
     bench_close(&b);
     return st;
 }
+
+const Benchmark bench_attention = {.name = "attention", .list_settings = list_settings, .run = run};

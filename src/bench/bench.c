@@ -58,14 +58,17 @@ Status bench_finish(Status mine) {
     comm_abort(status_exit_code(mine));
 }
 
-void bench_print_help(const char *what, const char *text, const Setting *settings) {
-    StrBuf out = {0};
-    strbuf_printf(&out,
-                  "usage: cria bench %s%s\nkey=value[,value ...] replaces the values of a "
-                  "setting:\n",
-                  what, text);
-    bench_settings_print(settings, &out);
-    strbuf_printf(&out, "  %-16s auto, cpu or cuda\n--json prints a JSON object a line", "device");
-    log_info("%s", strbuf_text(&out));
-    strbuf_free(&out);
+Status bench_run(const Benchmark *b, BenchArguments *a, int n, char **texts) {
+    Setting settings[BENCH_SETTINGS_MAX + 1] = {0};
+    b->list_settings(settings);
+    CHECK(bench_arguments_parse(a, b->name, b->takes_config, settings, n, texts));
+    return b->run(a, settings);
+}
+
+void bench_print_settings(const Benchmark *b, StrBuf *out) {
+    Setting settings[BENCH_SETTINGS_MAX + 1] = {0};
+    b->list_settings(settings);
+    bench_settings_print(settings, out);
+    strbuf_printf(out, "  device  ");
+    strbuf_wrap(out, "auto, cpu or cuda", 19);
 }

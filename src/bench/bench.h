@@ -22,20 +22,29 @@ typedef struct {
     char *members;    /* of every JSON row */
 } Bench;
 
-/* The commands; `cria bench NAME ...` picks one. ERR_USER: nothing was measured. */
-Status bench_command(int argc, char **argv);
-Status bench_gemm(int argc, char **argv);
-Status bench_attention(int argc, char **argv);
-Status bench_cp(int argc, char **argv);
-Status bench_step(int argc, char **argv);
+/* `cria bench NAME ...` */
+enum { BENCH_SETTINGS_MAX = 16 };
+typedef struct {
+    const char *name;
+    bool together;     /* all ranks take part; else rank 0 measures while the others wait */
+    bool takes_config; /* and its keys */
+    void (*list_settings)(Setting *settings);
+    /* The settings that are not given are empty until bench_settings_fill(). ERR_USER: nothing was
+     * measured. */
+    Status (*run)(BenchArguments *a, Setting *settings);
+} Benchmark;
+extern const Benchmark bench_attention, bench_gemm, bench_cp, bench_step;
+
+/* Runs it with these values of settings and, where it takes one, keys of a configuration. */
+Status bench_run(const Benchmark *b, BenchArguments *a, int n, char **texts);
+/* For help. */
+void bench_print_settings(const Benchmark *b, StrBuf *out);
 
 /* The setting `state`, one value; bench_open takes what was given. */
 Setting bench_state_setting(void);
 /* Opens the backend and measures gemm_rate. Frees nothing on failure: bench_close does. */
 Status bench_open(Bench *b, const char *what, const BenchArguments *a, const Setting *state);
 void bench_close(Bench *b);
-/* The text that --help prints. */
-void bench_print_help(const char *what, const char *text, const Setting *settings);
 
 /* For commands in which all ranks take part. Before they start: all get the worst Status. After
  * they have: a rank that failed alone ends the job, because the others wait for it. */

@@ -18,7 +18,7 @@
 #include "cp/cp.h"
 #include "base/file.h"
 
-enum { RUNTIME = CASE_SETTINGS, TRANSPORT, CP, DEGREE, CHUNK, ALONE, STATE, SETTINGS };
+enum { RUNTIME = CASE_SETTINGS, TRANSPORT, CP, DEGREE, CHUNK, ALONE, STATE };
 enum { METERED_CALLS = 3 };
 
 static const char *const transports[] = {
@@ -411,34 +411,31 @@ static void close_bench(CpBench *x) {
     bench_close(&x->b);
 }
 
-Status bench_cp(int argc, char **argv) {
+static void list_settings(Setting *s) {
     static const char *const chosen[] = {"auto", NULL};
-    Setting s[SETTINGS + 1] = {
-        [RUNTIME] =
-            SETTING("backend", NAME, NULL, NULL, "as parallel.backend [all]", cp_backend_names),
-        [TRANSPORT] =
-            SETTING("transport", NAME, "auto", "auto", "as parallel.transport", transports),
-        [CP] = SETTING("cp", COUNT, NULL, NULL, "ranks of a group [all]", NULL),
-        [DEGREE] = SETTING("overlap_degree", COUNT, "auto", "auto", "of magi", chosen),
-        [CHUNK] = SETTING("chunk_size", COUNT, "auto", "auto", "of magi", chosen),
-        [ALONE] = SETTING("alone", NAME, "yes", "yes", "measure one device, too", answers),
-        [STATE] = bench_state_setting()};
+    s[RUNTIME] =
+        SETTING("backend", NAME, NULL, NULL, "as parallel.backend [all]", cp_backend_names);
+    s[TRANSPORT] = SETTING("transport", NAME, "auto", "auto", "as parallel.transport", transports);
+    s[CP] = SETTING("cp", COUNT, NULL, NULL, "ranks of a group [all]", NULL);
+    s[DEGREE] = SETTING("overlap_degree", COUNT, "auto", "auto", "of magi", chosen);
+    s[CHUNK] = SETTING("chunk_size", COUNT, "auto", "auto", "of magi", chosen);
+    s[ALONE] = SETTING("alone", NAME, "yes", "yes", "measure one device, too", answers);
+    s[STATE] = bench_state_setting();
     s[DEGREE].most = OVERLAP_DEGREE_MAX;
     s[TRANSPORT].single = s[CP].single = s[ALONE].single = true;
     bench_case_settings(s, "8k,32k,128k", "1k", "causal,document,window");
-    BenchArguments a;
+}
+
+static Status measure_ranks(BenchArguments *a, Setting *s) {
     CpBench x = {0};
-    CHECK(bench_arguments_parse(&a, "cp", BENCH_TIMELINE, s, argc, argv));
-    if (a.help) {
-        bench_print_help("cp", " [key=value ...] [--json] [--timeline FILE.svg]   (mpirun -n N)",
-                         s);
-        return OK;
-    }
-    x.svg = a.timeline;
+    x.svg = a->timeline;
     x.transport = s[TRANSPORT].given ? (Transport)s[TRANSPORT].values[0].a : TRANSPORT_AUTO;
     x.alone = !s[ALONE].given || s[ALONE].values[0].a == 1;
-    Status st = bench_agree(open_alone(&x, &a, s));
+    Status st = bench_agree(open_alone(&x, a, s));
     if (st == OK) st = bench_finish(run(&x, s));
     close_bench(&x);
     return st;
 }
+
+const Benchmark bench_cp = {
+    .name = "cp", .together = true, .list_settings = list_settings, .run = measure_ranks};

@@ -99,7 +99,7 @@ static int default_shapes(bool gpu, Shape *out) {
 
 /* ---- the command --------------------------------------------------------------------------- */
 
-enum { SHAPE, PASS, TOKENS, STATE, SETTINGS };
+enum { SHAPE, PASS, TOKENS, STATE };
 
 static bool wanted(const Setting *s, const char *name) {
     for (int i = 0; i < s->n; i++)
@@ -146,40 +146,39 @@ static Status measure_all(Bench *b, const Setting *s, const Shape *shapes, int n
     return OK;
 }
 
-Status bench_gemm(int argc, char **argv) {
-    Setting s[SETTINGS + 1] = {
-        [SHAPE] = SETTING("shape", NAME, "qkv,o,gate-up,down,head", "qkv,o,gate-up,down,head",
-                          "products", shape_names),
-        [PASS] = SETTING("pass", NAME, "fwd,dgrad,wgrad", "fwd,dgrad,wgrad",
-                         "y = x w^T; dx = dy w; dw += dy^T x", pass_names),
-        [TOKENS] = SETTING("T", COUNT, "8192", "256", "tokens; of a micro-batch with CONFIG", NULL),
-        [STATE] = bench_state_setting()};
-    BenchArguments a;
-    CHECK(bench_arguments_parse(&a, "gemm", BENCH_CONFIG, s, argc, argv));
-    if (a.help) {
-        bench_print_help("gemm", " [CONFIG] [section.key=value ...] [key=value ...] [--json]", s);
-        return OK;
-    }
+static void list_settings(Setting *s) {
+    s[SHAPE] = SETTING("shape", NAME, "qkv,o,gate-up,down,head", "qkv,o,gate-up,down,head",
+                       "products", shape_names);
+    s[PASS] = SETTING("pass", NAME, "fwd,dgrad,wgrad", "fwd,dgrad,wgrad",
+                      "y = x w^T; dx = dy w; dw += dy^T x", pass_names);
+    s[TOKENS] = SETTING("T", COUNT, "8192", "256", "tokens; of a micro-batch with CONFIG", NULL);
+    s[STATE] = bench_state_setting();
+}
+
+static Status measure_shapes(BenchArguments *a, Setting *s) {
     Shape shapes[MAX_SHAPES];
     int n = 0;
     Config config = {0};
     Bench b = {0};
     Status st = OK;
-    if (a.config != NULL) {
-        CHECK_GOTO(config_load(&config, a.config, a.n_overrides, a.overrides), done);
-        a.device = config.device;
+    if (a->config != NULL) {
+        CHECK_GOTO(config_load(&config, a->config, a->n_overrides, a->overrides), done);
+        a->device = config.device;
         n = model_shapes(&config.model, shapes);
         if (!s[TOKENS].given) {
             s[TOKENS].values[s[TOKENS].n++].a = config.batch.micro * config.model.seq_len;
             s[TOKENS].given = true;
         }
     }
-    CHECK_GOTO(bench_open(&b, "gemm", &a, &s[STATE]), done);
+    CHECK_GOTO(bench_open(&b, "gemm", a, &s[STATE]), done);
     bench_settings_fill(s, !b.ops->host_memory);
-    if (a.config == NULL) n = default_shapes(!b.ops->host_memory, shapes);
+    if (a->config == NULL) n = default_shapes(!b.ops->host_memory, shapes);
     st = measure_all(&b, s, shapes, n);
 done:
     bench_close(&b);
     config_free(&config);
     return st;
 }
+
+const Benchmark bench_gemm = {
+    .name = "gemm", .takes_config = true, .list_settings = list_settings, .run = measure_shapes};

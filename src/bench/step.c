@@ -13,7 +13,7 @@
 #include "base/rng.h"
 #include "session/step.h"
 
-enum { STEPS, MICRO_STEPS, SETTINGS };
+enum { STEPS, MICRO_STEPS };
 enum { WARM_STEPS = 2, MAX_OPS = 40, MICRO_STEPS_MAX = 1 << 16 };
 
 typedef struct {
@@ -325,35 +325,30 @@ static void close_step(StepBench *x) {
     meter_free(x->meter);
 }
 
-static Status load(BenchArguments *a, Config *config) {
-    if (a->config == NULL)
-        return status_fail(ERR_USER, "cria bench step: which configuration? e.g. cria bench step "
-                                     "configs/tiny.yaml");
-    return config_load(config, a->config, a->n_overrides, a->overrides);
-}
-
-Status bench_step(int argc, char **argv) {
-    Setting s[SETTINGS + 1] = {
-        [STEPS] = SETTING("steps", COUNT, "5", "2", "steps that are timed", NULL),
-        [MICRO_STEPS] = SETTING("micro_steps", COUNT, NULL, NULL,
-                                "micro-batches a step [batch.global's, at most 4]", NULL)};
+static void list_settings(Setting *s) {
+    s[STEPS] = SETTING("steps", COUNT, "5", "2", "steps that are timed", NULL);
+    s[MICRO_STEPS] = SETTING("micro_steps", COUNT, NULL, NULL,
+                             "micro-batches a step [batch.global's, at most 4]", NULL);
     s[MICRO_STEPS].most = MICRO_STEPS_MAX; /* times batch.micro and the ranks it fits in 64 bits */
     s[STEPS].single = s[MICRO_STEPS].single = true;
-    BenchArguments a;
-    CHECK(bench_arguments_parse(&a, "step", BENCH_CONFIG, s, argc, argv));
-    if (a.help) {
-        bench_print_help("step", " CONFIG [section.key=value ...] [key=value ...] [--json]", s);
-        return OK;
-    }
+}
+
+static Status measure(BenchArguments *a, Setting *s) {
     Config config = {0};
     StepBench x = {0};
     Status st;
-    CHECK_GOTO(bench_agree(load(&a, &config)), done);
+    CHECK_GOTO(bench_agree(config_load(&config, a->config, a->n_overrides, a->overrides)), done);
     set_micro_steps(&config, &s[MICRO_STEPS]);
     bench_settings_fill(s, config.device != DEVICE_CPU);
-    st = bench_finish(run(&x, &config, s[STEPS].values[0].a, a.json));
+    st = bench_finish(run(&x, &config, s[STEPS].values[0].a, a->json));
 done:
     close_step(&x);
     config_free(&config);
     return st;
 }
+
+const Benchmark bench_step = {.name = "step",
+                              .together = true,
+                              .takes_config = true,
+                              .list_settings = list_settings,
+                              .run = measure};

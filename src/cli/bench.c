@@ -1,26 +1,57 @@
 /* bench.c: `cria bench NAME ...`. */
+#include "bench/bench.h"
+
 #include <string.h>
 
-#include "bench/bench.h"
 #include "base/log.h"
+#include "cli/commands.h"
 
-static const struct {
-    const char *name;
-    Status (*run)(int argc, char **argv);
-    bool together; /* all ranks take part; else rank 0 measures while the others wait */
-} commands[] = {{"attention", bench_attention, false},
-                {"gemm", bench_gemm, false},
-                {"cp", bench_cp, true},
-                {"step", bench_step, true}};
+static const Benchmark *find(const char *command) {
+    static const Benchmark *const all[] = {&bench_attention, &bench_gemm, &bench_cp, &bench_step};
+    size_t i = 0;
+    while (strcmp(all[i]->name, command + strlen("bench ")) != 0) i++;
+    return all[i];
+}
 
-Status bench_command(int argc, char **argv) {
+static void print_settings(const char *command, StrBuf *out) {
+    strbuf_printf(out, "\nkey=value[,value ...] replaces the values of a setting:\n");
+    bench_print_settings(find(command), out);
+}
+
+static Status run(const Args *a) {
+    const Benchmark *b = find(a->command->name);
+    BenchArguments *arguments = a->options;
     comm_start();
     log_init(comm_world_rank(), comm_world_size());
-    size_t i = 0, n = sizeof commands / sizeof *commands;
-    while (i < n && (argc < 1 || strcmp(commands[i].name, argv[0]) != 0)) i++;
-    if (i == n)
-        return status_fail(ERR_USER, "cria bench: found '%s', expected attention, gemm, cp or step",
-                           argc > 0 ? argv[0] : "nothing");
-    if (!commands[i].together && comm_world_rank() != 0) return OK;
-    return commands[i].run(argc - 1, argv + 1);
+    CHECK(a->status);
+    if (!b->together && comm_world_rank() != 0) return OK;
+    if (a->n_paths > 0) arguments->config = a->paths[0];
+    return bench_run(b, arguments, a->n_overrides, a->overrides);
 }
+
+static const ArgOption options[] = {
+    ARG_OPTION("json", FLAG, BenchArguments, json, NULL, "Print a JSON object a line."),
+    {.name = NULL}};
+static const ArgOption cp_options[] = {
+    ARG_OPTION("json", FLAG, BenchArguments, json, NULL, "Print a JSON object a line."),
+    ARG_OPTION("timeline", TEXT, BenchArguments, timeline, "FILE",
+               "Draw what every rank does when, as SVG."),
+    {.name = NULL}};
+#define BENCH(options_, ...)                                                                       \
+    {                                                                                              \
+        .options = options_, .options_size = sizeof(BenchArguments), .overrides = true,            \
+        .with_mpi = true, .more_help = print_settings, .run = run, __VA_ARGS__                     \
+    }
+
+const Command command_bench_attention =
+    BENCH(options, .name = "bench attention", .summary = "time attention on one device",
+          .arguments = "[key=value ...]");
+const Command command_bench_gemm =
+    BENCH(options, .name = "bench gemm", .summary = "time the matrix products of a model",
+          .arguments = "[CONFIG] [key=value ...]", .max_paths = 1);
+const Command command_bench_cp =
+    BENCH(cp_options, .name = "bench cp", .summary = "time attention across ranks (mpirun -n N)",
+          .arguments = "[key=value ...]");
+const Command command_bench_step =
+    BENCH(options, .name = "bench step", .summary = "time a training step, on random data",
+          .arguments = "CONFIG [key=value ...]", .min_paths = 1, .max_paths = 1);

@@ -1,10 +1,12 @@
-#include "cli/data_inspect.h"
+/* data_inspect.c: `cria data inspect`: reads token files through and says what is in them. */
+#include "cli/data_options.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 
-#include "data/arguments.h"
+#include "cli/commands.h"
 #include "data/documents.h"
 #include "data/source.h"
 #include "base/output.h"
@@ -25,7 +27,8 @@ static void count_document(Findings *f, int64_t tokens) {
     f->bins[63 - __builtin_clzll((uint64_t)tokens)]++;
 }
 
-static Status read_all(const TokenFile *file, const Arguments *a, Progress *progress, Findings *f) {
+static Status read_all(const TokenFile *file, const DataInputs *a, Progress *progress,
+                       Findings *f) {
     DocumentReader *r = documents_open(file, a->eod, a->vocab, progress);
     Piece p;
     Status st;
@@ -61,7 +64,7 @@ static void print_lengths(const Findings *f, int64_t tokens) {
     }
 }
 
-static void print_file(const TokenFile *file, const Arguments *a, const Findings *f) {
+static void print_file(const TokenFile *file, const DataInputs *a, const Findings *f) {
     const MegatronIndex *x = tokens_index(file);
     char *path = mem_printable(tokens_path(file));
     output_print("%s\n", path);
@@ -89,11 +92,11 @@ static void print_file(const TokenFile *file, const Arguments *a, const Findings
     output_print("  fingerprint  %08x, ids %08x\n", tokens_fingerprint(file), f->crc);
 }
 
-static Status inspect(const char *path, const Arguments *a) {
+static Status inspect(const char *path, const DataInputs *a) {
     TokenFile *file;
     Findings found;
     Progress progress;
-    CHECK(tokens_open(&file, path, a->format));
+    CHECK(tokens_open(&file, path, (DataFormat)a->format));
     progress_start(&progress, tokens_count(file));
     Status st = tokens_check_eod(file, a->eod, "--eod");
     if (st == OK) st = read_all(file, a, &progress, &found);
@@ -103,10 +106,23 @@ static Status inspect(const char *path, const Arguments *a) {
     return st;
 }
 
-Status inspect_command(int argc, char **argv) {
-    Arguments a;
-    Status st = arguments_parse(&a, "cria data inspect", argc, argv, "eod vocab format");
-    for (int i = 0; i < a.n_paths && st == OK; i++) st = inspect(a.paths[i], &a);
-    arguments_free(&a);
+static Status inspect_all(const Args *a) {
+    DataInputs *in = a->options;
+    Status st = data_inputs_open(in, a);
+    for (int i = 0; i < in->n_paths && st == OK; i++) st = inspect(in->paths[i], in);
+    data_inputs_free(in);
     return st;
 }
+
+static const ArgOption options[] = {DATA_INPUT_OPTIONS, {.name = NULL}};
+const Command command_data_inspect = {
+    .name = "data inspect",
+    .summary = "what token files hold: format, documents, ids",
+    .arguments = "FILE...",
+    .details = "Reads token files through and prints their format, number of tokens and documents, "
+               "lengths of documents, least and largest id, and fingerprints.",
+    .options = options,
+    .options_size = sizeof(DataInputs),
+    .min_paths = 1,
+    .max_paths = INT_MAX,
+    .run = inspect_all};

@@ -1,12 +1,19 @@
-#include "cli/data_order.h"
+/* data_order.c: `cria data order`: which samples a step of a configuration trains on, and where
+ * their tokens are. Needs the token files, no MPI and no device. */
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/output.h"
+#include "cli/commands.h"
 #include "train/eval.h"
 #include "session/session.h"
+
+typedef struct {
+    const char *step; /* "N" or "N:M", both included, as log.jsonl counts them; NULL: 1 */
+    bool eval, json;
+} OrderOptions;
 
 /* Digits, without sign or space; *end is what follows. */
 static bool parse_step(const char *text, const char **end, int64_t *step) {
@@ -85,7 +92,7 @@ static void print_sample(const Dataset *data, int64_t step, int64_t sample, bool
     free(pieces);
 }
 
-static Status print_steps(const Config *c, const OrderCommandOptions *o, const Dataset *train,
+static Status print_steps(const Config *c, const OrderOptions *o, const Dataset *train,
                           const Dataset *val) {
     int64_t first, last, found = 0;
     CHECK(
@@ -111,11 +118,37 @@ static Status print_steps(const Config *c, const OrderCommandOptions *o, const D
                        o->step, (long long)c->run.eval_every);
 }
 
-Status order_command_run(const Config *config, const OrderCommandOptions *options) {
+static Status order(const Args *a) {
+    Config config = {0};
     Dataset *train = NULL, *val = NULL;
-    Status st = session_open_data(config, &train, &val);
-    if (st == OK) st = print_steps(config, options, train, val);
+    Status st = config_load(&config, a->paths[0], a->n_overrides, a->overrides);
+    if (st == OK) st = session_open_data(&config, &train, &val);
+    if (st == OK) st = print_steps(&config, a->options, train, val);
     dataset_close(train);
     dataset_close(val);
+    config_free(&config);
     return st;
 }
+
+static const ArgOption options[] = {
+    ARG_OPTION("step", TEXT, OrderOptions, step, "N[:M]",
+               "The steps, as log.jsonl counts them. [1]"),
+    ARG_OPTION("eval", FLAG, OrderOptions, eval, NULL,
+               "The samples of the evaluation after each step instead."),
+    ARG_OPTION("json", FLAG, OrderOptions, json, NULL,
+               "Print a JSON object a line for each sample; data/README.md says which."),
+    {.name = NULL}};
+const Command command_data_order = {
+    .name = "data order",
+    .summary = "the samples that steps train on: file, token, document",
+    .arguments = "CONFIG [key=value ...]",
+    .details =
+        "Prints a line for each piece of each sample of a step: step, number of the sample, "
+        "its first token in the file, tokens, and, where the file has an index, the document "
+        "and how far in it the piece begins.",
+    .options = options,
+    .options_size = sizeof(OrderOptions),
+    .min_paths = 1,
+    .max_paths = 1,
+    .overrides = true,
+    .run = order};

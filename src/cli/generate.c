@@ -1,78 +1,36 @@
-#include "cli/generate.h"
-
+/* generate.c: `cria generate`: text from a trained model. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/output.h"
 #include "base/text.h"
+#include "cli/commands.h"
 #include "session/generator.h"
 #include "session/prompt.h"
 
 enum { TOKENS = 128 }; /* where --tokens is not given */
 
 typedef struct {
-    const GenerateArguments *a;
+    const char *prompt, *tokenizer; /* NULL: not given */
+    int64_t tokens, seed;
+    double temperature, top_p;
+    int device; /* DeviceKind */
+    bool ids;
+} Options;
+
+typedef struct {
+    const Options *a;
     Generator generator;
     Tokenizer *tokenizer; /* NULL: --ids */
     TextStream stream;
-    DeviceKind device;
     TokenIds prompt;
     Generation text;
     int64_t tokens;
-} Command;
-
-/* ---- arguments ------------------------------------------------------------------------------- */
-
-static Status parse_number(const char *name, const char *text, double least, double most,
-                           double *out) {
-    char *end;
-    if (text == NULL) return OK;
-    double value = strtod(text, &end);
-    if (end == text || *end != '\0' || !(value >= least && value <= most))
-        return status_fail(ERR_USER, "%s %s: expected a number from %.15g to %.15g", name, text,
-                           least, most);
-    *out = value;
-    return OK;
-}
-
-static Status parse_integer(const char *name, const char *text, int64_t least, int64_t most,
-                            int64_t *out) {
-    char *end;
-    if (text == NULL) return OK;
-    long long value = strtoll(text, &end, 10);
-    if (end == text || *end != '\0' || value < least || value > most)
-        return status_fail(ERR_USER, "%s %s: expected an integer from %lld to %lld", name, text,
-                           (long long)least, (long long)most);
-    *out = value;
-    return OK;
-}
-
-static Status parse_device(const char *text, DeviceKind *out) {
-    if (text == NULL) return OK;
-    for (DeviceKind d = DEVICE_AUTO; d <= DEVICE_CUDA; d++) {
-        *out = d;
-        if (strcmp(text, config_enum_name((int)d, "device")) == 0) return OK;
-    }
-    return status_fail(ERR_USER, "--device %s: expected auto, cpu or cuda", text);
-}
-
-static Status parse(Command *c) {
-    const GenerateArguments *a = c->a;
-    int64_t seed = 0;
-    SampleOptions *sample = &c->text.sample;
-    *sample = (SampleOptions){.temperature = 0.8, .top_p = 0.95};
-    c->tokens = TOKENS;
-    CHECK(parse_number("--temperature", a->temperature, 0, 1e3, &sample->temperature));
-    CHECK(parse_number("--top-p", a->top_p, 0, 1, &sample->top_p));
-    CHECK(parse_integer("--seed", a->seed, 0, INT64_MAX, &seed));
-    CHECK(parse_integer("--tokens", a->tokens, 1, INT32_MAX, &c->tokens));
-    sample->seed = (uint64_t)seed;
-    return parse_device(a->device, &c->device);
-}
+} Generate;
 
 /* ---- tokenizer and prompt -------------------------------------------------------------------- */
 
-static Status load_tokenizer(Command *c) {
+static Status load_tokenizer(Generate *c) {
     const ModelSource *model = &c->generator.source;
     const char *path = c->a->tokenizer;
     if (path == NULL) path = model->ck == NULL ? model->path : model->config.data.tokenizer;
@@ -86,7 +44,7 @@ static Status load_tokenizer(Command *c) {
     return st;
 }
 
-static Status read_prompt(Command *c) {
+static Status read_prompt(Generate *c) {
     const ModelSource *model = &c->generator.source;
     const HfExtra *marks = &model->extra;
     int64_t start = marks->bos >= 0 ? marks->bos : marks->n_eos > 0 ? marks->eos[0] : -1;
@@ -95,10 +53,10 @@ static Status read_prompt(Command *c) {
 }
 
 /* Without --tokens as many as there is room for, up to TOKENS. */
-static Status fit(Command *c) {
+static Status fit(Generate *c) {
     const ModelSource *model = &c->generator.source;
     int64_t room = model->extra.max_positions - c->prompt.n, *tokens = &c->tokens;
-    if (c->a->tokens == NULL) *tokens = i64_min(*tokens, i64_max(room, 1));
+    *tokens = c->a->tokens > 0 ? c->a->tokens : i64_min(TOKENS, i64_max(room, 1));
     if (*tokens <= room) return OK;
     return status_fail(ERR_USER,
                        "a prompt of %lld tokens and %lld new ones are more than the %lld that %s "
@@ -121,7 +79,7 @@ static void print(const char *bytes, size_t n) {
     strbuf_free(&text);
 }
 
-static void print_token(Command *c, int32_t id) {
+static void print_token(Generate *c, int32_t id) {
     StrBuf text = {0};
     if (c->tokenizer != NULL)
         tokenizer_decode(c->tokenizer, &c->stream, id, &text);
@@ -131,7 +89,7 @@ static void print_token(Command *c, int32_t id) {
     strbuf_free(&text);
 }
 
-static void print_prompt(const Command *c) {
+static void print_prompt(const Generate *c) {
     if (c->tokenizer != NULL) {
         if (c->a->prompt != NULL) print(c->a->prompt, strlen(c->a->prompt));
         return;
@@ -140,7 +98,7 @@ static void print_prompt(const Command *c) {
         output_print("%s%d", i > 0 ? " " : "", c->prompt.ids[i]);
 }
 
-static void print_end(Command *c) {
+static void print_end(Generate *c) {
     StrBuf text = {0};
     text_stream_end(&c->stream, &text);
     strbuf_printf(&text, "\n");
@@ -150,7 +108,7 @@ static void print_end(Command *c) {
 
 /* ---- the command ----------------------------------------------------------------------------- */
 
-static Status generate(Command *c) {
+static Status generate(Generate *c) {
     Generator *g = &c->generator;
     Generation *text = &c->text;
     text->decoder = g->decoder;
@@ -168,25 +126,61 @@ static Status generate(Command *c) {
     return st;
 }
 
-static Status run(Command *c) {
+static Status run(Generate *c, const char *model) {
     Generator *g = &c->generator;
-    CHECK(parse(c));
-    CHECK(generator_open(g, c->a->model));
+    CHECK(generator_open(g, model));
     if (!c->a->ids) CHECK(load_tokenizer(c));
     CHECK(read_prompt(c));
     CHECK(fit(c));
-    CHECK(generator_start(g, c->device, c->prompt.n + c->tokens));
+    CHECK(generator_start(g, (DeviceKind)c->a->device, c->prompt.n + c->tokens));
     print_prompt(c);
     Status st = generate(c);
     print_end(c);
     return st;
 }
 
-Status generate_command_run(const GenerateArguments *a) {
-    Command c = {.a = a};
-    Status st = run(&c);
+static Status generate_text(const Args *args) {
+    Options *a = args->options;
+    if (!args_given(args, offsetof(Options, temperature))) a->temperature = 0.8;
+    if (!args_given(args, offsetof(Options, top_p))) a->top_p = 0.95;
+    Generate c = {.a = a,
+                  .text.sample = {
+                      .temperature = a->temperature, .top_p = a->top_p, .seed = (uint64_t)a->seed}};
+    Status st = run(&c, args->paths[0]);
     generator_close(&c.generator);
     tokenizer_free(c.tokenizer);
     free(c.prompt.ids);
     return st;
 }
+
+static const ArgOption options[] = {
+    ARG_OPTION("prompt", TEXT, Options, prompt, "TEXT",
+               "What the text begins with. [the token that begins a text]"),
+    ARG_OPTION("tokens", INTEGER, Options, tokens, "N",
+               "The most tokens to add. [128, or what the model's length leaves]", .min = 1,
+               .max = INT32_MAX),
+    ARG_OPTION("temperature", NUMBER, Options, temperature, "T",
+               "0 takes the likeliest token; larger ones vary more. [0.8]", .max = 1000),
+    ARG_OPTION("top-p", NUMBER, Options, top_p, "P",
+               "Draw from the likeliest tokens that have this probability together. [0.95]",
+               .max = 1),
+    ARG_OPTION("seed", INTEGER, Options, seed, "N", "Of the draws. [0]", .max = INT64_MAX),
+    ARG_OPTION("tokenizer", TEXT, Options, tokenizer, "FILE",
+               "A tokenizer.json. [the directory's own, or data.tokenizer of the run]"),
+    ARG_OPTION("ids", FLAG, Options, ids, NULL,
+               "The prompt and what is printed are token ids; needs no tokenizer."),
+    ARG_OPTION("device", NAME, Options, device, "NAME", "auto, cpu or cuda. [auto]",
+               .names = device_names),
+    {.name = NULL}};
+const Command command_generate = {
+    .name = "generate",
+    .summary = "text from a trained model",
+    .arguments = "CHECKPOINT|DIR",
+    .details =
+        "Prints the prompt and, token by token, what follows. The model is a checkpoint, the "
+        "newest one of a run.dir, or a Hugging Face directory.",
+    .options = options,
+    .options_size = sizeof(Options),
+    .min_paths = 1,
+    .max_paths = 1,
+    .run = generate_text};

@@ -8,6 +8,8 @@
 #include "report/plan_report.h"
 #include "report/plan_svg.h"
 #include "base/file.h"
+#include "base/output.h"
+#include "cli/commands.h"
 #include "base/rng.h"
 #include "report/run_report.h"
 
@@ -98,8 +100,8 @@ static void plan_others(Planning *p) {
 }
 
 static Status open_planning(Planning *p, const Config *c, const PlanCommandOptions *o) {
-    CHECK(session_plan(&p->s, c, o->ranks > 0 ? o->ranks : c->parallel.cp, &p->no_data));
-    p->s.cp_options.ranks_per_node = o->ranks_per_node;
+    CHECK(session_plan(&p->s, c, o->ranks > 0 ? (int)o->ranks : c->parallel.cp, &p->no_data));
+    p->s.cp_options.ranks_per_node = (int)o->ranks_per_node;
     CHECK(open_mask(p, o->mask_file));
     p->cost = cost_default(c->model.heads, c->model.kv_heads, c->model.head_dim);
     p->cost.act_bytes = p->s.ops->act_bytes;
@@ -175,3 +177,40 @@ done:
     close_planning(&p);
     return st;
 }
+
+static Status plan(const Args *a) {
+    Config config = {0};
+    StrBuf text = {0};
+    Status st = config_load(&config, a->paths[0], a->n_overrides, a->overrides);
+    if (st == OK) st = plan_command_run(&config, a->options, &text);
+    if (st == OK) output_write(OUTPUT_STDOUT, strbuf_text(&text), text.len);
+    strbuf_free(&text);
+    config_free(&config);
+    return st;
+}
+
+static const ArgOption options[] = {
+    ARG_OPTION("ranks", INTEGER, PlanCommandOptions, ranks, "N",
+               "Ranks of the whole run. [parallel.cp]", .min = 1, .max = 1 << 20),
+    ARG_OPTION("ranks-per-node", INTEGER, PlanCommandOptions, ranks_per_node, "N",
+               "Ranks of a context-parallel group on a node; training finds out. [all]", .min = 1,
+               .max = 1 << 20),
+    ARG_OPTION("json", FLAG, PlanCommandOptions, json, NULL, "Print one JSON object."),
+    ARG_OPTION("svg", TEXT, PlanCommandOptions, svg, "FILE", "Draw the plan."),
+    ARG_OPTION("mask-file", TEXT, PlanCommandOptions, mask_file, "FILE",
+               "Plan for the mask in this file: lines q_begin q_end k_begin k_end TYPE, where TYPE "
+               "is FULL, "
+               "CAUSAL, INV_CAUSAL or BI_CAUSAL, and # begins a comment."),
+    {.name = NULL}};
+const Command command_plan = {
+    .name = "plan",
+    .summary = "what a configuration amounts to on N ranks",
+    .arguments = "CONFIG [key=value ...]",
+    .details = "Prints batch, memory, FLOPs, and which rank computes and moves what in attention. "
+               "Needs no MPI, no GPU and no data.",
+    .options = options,
+    .options_size = sizeof(PlanCommandOptions),
+    .min_paths = 1,
+    .max_paths = 1,
+    .overrides = true,
+    .run = plan};

@@ -6,8 +6,9 @@
 #include "config/config.h"
 
 typedef struct {
-    int ranks;          /* of the whole run; 0 = parallel.cp */
-    int ranks_per_node; /* of a context-parallel group; 0 = all on one node; training finds out */
+    int64_t ranks; /* of the whole run; 0 = parallel.cp */
+    int64_t
+        ranks_per_node; /* of a context-parallel group; 0 = all on one node; training finds out */
     bool json;
     const char *svg;       /* file to draw to; NULL: none */
     const char *mask_file; /* slice list (attn/mask.h) in place of data.mask; NULL: none */

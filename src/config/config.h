@@ -8,6 +8,7 @@
 
 typedef enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA } DeviceKind;
 typedef enum { FORMAT_AUTO, FORMAT_NANOGPT, FORMAT_MEGATRON, FORMAT_LLMC } DataFormat;
+extern const char *const device_names[], *const data_format_names[]; /* end with NULL */
 typedef enum { ORDER_CRIA, ORDER_MEGATRON } DataOrder;
 typedef enum { MASK_CAUSAL, MASK_DOCUMENT, MASK_FULL } MaskKind;
 typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD } ScheduleKind;

@@ -9,13 +9,13 @@
 
 #define COUNT_MAX 1e12
 
-static const char *const device_names[] = {
+const char *const device_names[] = {
     [DEVICE_AUTO] = "auto", [DEVICE_CPU] = "cpu", [DEVICE_CUDA] = "cuda", NULL};
-static const char *const format_names[] = {[FORMAT_AUTO] = "auto",
-                                           [FORMAT_NANOGPT] = "nanogpt",
-                                           [FORMAT_MEGATRON] = "megatron",
-                                           [FORMAT_LLMC] = "llmc",
-                                           NULL};
+const char *const data_format_names[] = {[FORMAT_AUTO] = "auto",
+                                         [FORMAT_NANOGPT] = "nanogpt",
+                                         [FORMAT_MEGATRON] = "megatron",
+                                         [FORMAT_LLMC] = "llmc",
+                                         NULL};
 static const char *const order_names[] = {
     [ORDER_CRIA] = "cria", [ORDER_MEGATRON] = "megatron", NULL};
 static const char *const mask_names[] = {
@@ -152,7 +152,7 @@ const ConfigKey config_keys[] = {
           .check = config_check_train),
     FILES(data.val, data.n_val, "", NOTHING, "Token files to evaluate on; none = no evaluation.",
           .check = config_check_weights),
-    NAMED(data.format, "auto", format_names, NOTHING,
+    NAMED(data.format, "auto", data_format_names, NOTHING,
           "Format of the token files; auto = detected from their content."),
     TEXT(data.split, "", 0, 64, BATCHES,
          "\"train,val,test\" shares of data.train's documents, such as 94,5,1; \"\" = no split.",

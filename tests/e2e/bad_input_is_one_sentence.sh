@@ -18,13 +18,13 @@ refused() {
 
 # ---- the command line ------------------------------------------------------------------------------
 
-refused 'unknown option' 2 'unknown option --resum;' 2 --resum auto
-refused 'option without its value' 2 "--resume needs 'auto' or a checkpoint" 2 --resume
-refused 'second configuration' 2 "$config and other.yaml" 2 other.yaml
+refused 'unknown option' 2 'unknown option --resum; did you mean --resume?' 2 --resum auto
+refused 'option without its value' 2 '--resume: found nothing, expected auto|PATH' 2 --resume
+refused 'second configuration' 2 'unexpected argument other.yaml' 2 other.yaml
 run "$cria" tarin $config
-expect_refused 'unknown command' 2 'unknown command tarin'
+expect_refused 'unknown command' 2 'unknown command tarin; did you mean train?'
 run "$cria" train
-expect_refused 'no configuration' 2 'which configuration?'
+expect_refused 'no configuration' 2 'missing CONFIG; usage: cria train CONFIG'
 run mpirun -n 2 "$cria" train "$work/none.yaml"
 expect_refused 'missing configuration' 2 "$work/none.yaml: cannot open this config"
 

@@ -75,7 +75,7 @@ expect_refused 'check: missing file' 2 "cannot open $work/none"
 run "$cria" check README.md
 expect_refused 'check: something else' 2 'README.md: not a safetensors file'
 run "$cria" check
-expect_refused 'check: no argument' 2 'takes one checkpoint'
+expect_refused 'check: no argument' 2 'missing CHECKPOINT'
 
 # ---- the others ------------------------------------------------------------------------------------
 
@@ -97,6 +97,40 @@ done <"$work/keys"
 run "$cria" --help
 expect_status 'cria --help' 0
 cp "$work/out" "$work/usage"
+run "$cria" help
+expect_same 'cria help' usage out
+
+# Every command of the usage has help, that fits 80 columns.
+sed -n 's/^  \([a-z][a-z]*\( [a-z][a-z]*\)\{0,1\}\)   *.*/\1/p' "$work/usage" >"$work/commands"
+expect 'commands in the usage, at least 15' "$(($(wc -l <"$work/commands") >= 15))" 1
+while read -r command; do
+    # shellcheck disable=SC2086 # words
+    run "$cria" $command --help
+    expect "cria $command --help" "$status $(grep -c "^usage: cria $command" "$work/out")" '0 1'
+    expect "cria $command --help: widest line" "$(awk 'length > 80' "$work/out")" ''
+    cp "$work/out" "$work/help"
+    # shellcheck disable=SC2086
+    run "$cria" help $command
+    expect_same "cria help $command" help out
+done <"$work/commands"
+expect 'widest line of the usage' "$(awk 'length > 80' "$work/usage")" ''
+run "$cria" --version
+expect '--version' "$status $(cut -c 1-5 "$work/out")" '0 cria '
+run "$cria" config optim.lr
+expect 'config optim.lr' "$status $(grep -c '^  optim.lr: a number' "$work/out") $(grep -c . "$work/out")" '0 1 3'
+run "$cria" config optin
+expect_refused 'config optin' 2 'did you mean optim?'
+run "$cria" data
+expect_refused 'cria data' 2 "found 'nothing', expected inspect, pack or order"
+run "$cria" plan $config --optim.lr=1e-4
+expect_refused 'a key with dashes' 2 'write the key without dashes: optim.lr=1e-4'
+run "$cria" help --man
+expect 'the man page' "$status $(grep -c '^\.SS' "$work/out")" "0 $(wc -l <"$work/commands")"
+"$cria" help --completion bash >"$work/completion"
+expect 'completion' "$(bash -c ". '$work/completion'; COMP_WORDS=(cria data pa) COMP_CWORD=2; _cria
+    echo \"\${COMPREPLY[*]}\"; COMP_WORDS=(cria plan --ra) COMP_CWORD=2; _cria; echo \"\${COMPREPLY[*]}\"" |
+    tr '\n' ' ')" 'pack --ranks --ranks-per-node '
+
 run "$cria"
 expect_status 'cria' 2
 cp "$work/err" "$work/found"

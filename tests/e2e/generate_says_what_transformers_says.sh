@@ -93,12 +93,12 @@ refuse 'a prompt of 2 tokens and 31 new ones are more than the 32' "$work/run" -
 refuse 'a prompt of 33 tokens and 1 new ones' "$work/run" --ids --prompt "$(seq -s ' ' 33)"
 refuse 'the prompt is '\''one two'\'', expected token ids' "$work/run" --ids --prompt 'one two'
 refuse 'not UTF-8 at byte 1' "$work/run" --prompt "$(printf 'a\377')"
-refuse '--temperature -1: expected a number' "$work/run" --temperature -1
-refuse '--top-p 2: expected a number' "$work/run" --top-p 2
-refuse '--tokens 0: expected an integer' "$work/run" --tokens 0
-refuse '--device tpu: expected auto, cpu or cuda' "$work/run" --device tpu
+refuse "--temperature: found '-1', expected a number from 0" "$work/run" --temperature -1
+refuse "--top-p: found '2', expected a number from 0 to 1" "$work/run" --top-p 2
+refuse "--tokens: found '0', expected an integer from 1" "$work/run" --tokens 0
+refuse "--device: found 'tpu', expected auto, cpu or cuda" "$work/run" --device tpu
 refuse 'there is no checkpoint in' "$work"
-refuse 'which model?'
+refuse 'missing CHECKPOINT|DIR'
 refuse 'is not a checkpoint that cria wrote' tests/golden/case1.safetensors
 
 cp -r tests/golden/hf_untied "$work/other"

@@ -55,8 +55,8 @@ expect_refused 'a picture that cannot be written' 2 'error: cannot write the pic
 run "$cria" plan "$config" parallel.cp=4 --ranks 6
 expect_refused 'ranks that cp does not divide' 2 'parallel.cp: found 4 on 6 ranks'
 run "$cria" plan "$config" --ranks many
-expect_refused 'no number' 2 '--ranks many'
+expect_refused 'no number' 2 "--ranks: found 'many', expected an integer from 1"
 run "$cria" plan "$config" --svg
-expect_refused 'no value' 2 '--svg needs a file'
+expect_refused 'no value' 2 '--svg: found nothing, expected FILE'
 run "$cria" plan "$config" --josn
-expect_refused 'unknown option' 2 'unknown option --josn'
+expect_refused 'unknown option' 2 'unknown option --josn; did you mean --json?'

@@ -37,8 +37,7 @@ make_words() {
     done
 }
 command_words() {
-    grep -q "{\"$1\"," src/main.c || return 1
-    [ "$1" != bench ] || [ $# = 1 ] || grep -q "\"$2\"" src/cli/bench.c || return 1
+    grep -qE "\.name = \"$1(\"| ${2:-})" src/cli/*.c || return 1
     shift
     for word in "$@"; do
         case $word in

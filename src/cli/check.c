@@ -1,0 +1,50 @@
+/* check.c: `cria check`. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/output.h"
+#include "base/text.h"
+#include "ckpt/checkpoint.h"
+#include "cli/commands.h"
+#include "config/config.h"
+
+/* The model as a section to paste, where the file says what it is of. */
+static void describe_model(const Checkpoint *ck, StrBuf *out) {
+    const char *text = checkpoint_entry(ck, "cria.config");
+    Config config = {0};
+    Status st = text != NULL ? config_parse(&config, "", text, strlen(text), 0, NULL) : ERR_USER;
+    if (st == OK) config_print_section(&config, "model", out);
+    config_free(&config);
+    status_ignore(st);
+}
+
+static Status check_file(const char *path) {
+    Checkpoint *ck;
+    CHECK(checkpoint_open(&ck, path));
+    Status st = checkpoint_verify(ck);
+    StrBuf text = {0};
+    checkpoint_describe(ck, &text);
+    if (st == OK) describe_model(ck, &text);
+    text_make_printable(text.text, true); /* it names the file */
+    output_write(OUTPUT_STDOUT, text.text, strlen(text.text));
+    strbuf_free(&text);
+    checkpoint_close(ck);
+    return st;
+}
+
+static Status check(const Args *a) {
+    char *path;
+    CHECK(checkpoint_find(a->paths[0], &path));
+    Status st = check_file(path);
+    free(path);
+    return st;
+}
+
+const Command command_check = {.name = "check",
+                               .summary = "verify a checkpoint, print what is inside",
+                               .arguments = "CHECKPOINT|DIR",
+                               .details = "Compares every checksum of a checkpoint, or of the "
+                                          "newest one of a folder, and prints what is inside.",
+                               .min_paths = 1,
+                               .max_paths = 1,
+                               .run = check};
