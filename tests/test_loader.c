@@ -219,7 +219,7 @@ static void freeing_works_at_any_moment(void **state) {
     dataset_close(d);
 }
 
-static void an_error_arrives_after_the_good_batches_with_its_sentence(void **state) {
+static void an_error_arrives_after_the_valid_batches_with_its_message(void **state) {
     (void)state;
     const char *path = write_counting("counting.bin", 0, 10 * T + 1);
     DataSource s = {(char *)path, 0};
@@ -318,7 +318,7 @@ int main(void) {
         cmocka_unit_test(every_token_an_eod_is_a_document_each),
         cmocka_unit_test(the_thread_delivers_what_the_definition_says),
         cmocka_unit_test(freeing_works_at_any_moment),
-        cmocka_unit_test(an_error_arrives_after_the_good_batches_with_its_sentence),
+        cmocka_unit_test(an_error_arrives_after_the_valid_batches_with_its_message),
         cmocka_unit_test(a_micro_batch_too_large_for_its_index_is_refused),
         cmocka_unit_test(what_is_prepared_stays_with_its_batch_and_is_released_once),
         cmocka_unit_test(samples_past_the_end_have_no_weight),

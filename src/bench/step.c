@@ -34,7 +34,7 @@ typedef struct {
     int n_ops;
 } StepBench;
 
-/* ---- input --------------------------------------------------------------------------------- */
+/* ---- input ----------------------------------------------------------------------------------- */
 
 static void make_batch(StepBench *x, MicroBatch *mb, uint64_t which) {
     const Config *c = x->s.config;
@@ -88,7 +88,7 @@ static Status give_batch(void *bench, int64_t j, const MicroBatch **mb) {
     return OK;
 }
 
-/* ---- steps --------------------------------------------------------------------------------- */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 /* A step of training, but for reading data, the guard and writing logs. */
 static Status run_step(StepBench *x) {
@@ -194,7 +194,7 @@ static Status gather(StepBench *x) {
     return OK;
 }
 
-/* ---- what is said -------------------------------------------------------------------------- */
+/* ---- report ---------------------------------------------------------------------------------- */
 
 typedef struct {
     double tok_s, flops, mfu, gib, idle_ms;
@@ -283,7 +283,7 @@ static Status report(StepBench *x, bool json) {
     return OK;
 }
 
-/* ---- the command --------------------------------------------------------------------------- */
+/* ---- the command ----------------------------------------------------------------------------- */
 
 static void wrap(void *ctx, const Ops **ops, CommSet *comm) {
     StepBench *x = ctx;

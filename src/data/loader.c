@@ -18,13 +18,13 @@ struct Loader {
     bool running;
     pthread_mutex_t lock;   /* guards everything below */
     pthread_cond_t changed; /* only one side can be waiting: a ring is not both full and empty */
-    int64_t made, taken;    /* micro-batches filled; handed out (the last of them is held) */
+    int64_t made, taken;    /* micro-batches filled; returned (the last of them is in use) */
     bool stop;
     Status failure; /* why micro-batch number `made` could not be made */
     char *message;
 };
 
-/* ---- one micro-batch ---------------------------------------------------------------------- */
+/* ---- one micro-batch ------------------------------------------------------------------------- */
 
 static void check_options(const Dataset *data, const LoaderOptions *o) {
     REQUIRE(o->micro >= 1 && o->dp_size >= 1 && o->dp_rank >= 0 && o->dp_rank < o->dp_size);
@@ -125,7 +125,7 @@ Status loader_batch(MicroBatch *mb, Dataset *data, const LoaderOptions *o, int64
     return st;
 }
 
-/* ---- the thread ---------------------------------------------------------------------------- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 static void *fill_ring(void *arg) {
     Loader *l = arg;
@@ -200,7 +200,7 @@ Status loader_next(Loader *l, const MicroBatch **mb, double *waited) {
     if (l->made > l->taken) {
         *mb = &l->ring[l->taken++ % l->slots];
         pthread_cond_signal(&l->changed);
-    } else { /* what was made before the failure has been handed out */
+    } else { /* all micro-batches before the failure have been returned */
         st = status_fail(l->failure, "%s", l->message);
     }
     pthread_mutex_unlock(&l->lock);

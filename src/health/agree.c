@@ -9,9 +9,9 @@
 #include "base/version.h"
 #include "comm/agree.h"
 
-/* ---- at the start --------------------------------------------------------------------------- */
+/* ---- at the start ---------------------------------------------------------------------------- */
 
-/* The version alone does not tell a binary that was built from changed files, or otherwise. */
+/* The version does not distinguish builds from modified files or with other options. */
 static void print_binary(StrBuf *out) {
     enum { BLOCK = 1 << 16 };
     unsigned char *block = NEW(unsigned char, BLOCK);
@@ -42,7 +42,7 @@ Status agree_start(const Config *c, const char *resume, bool dry_run) {
     return st;
 }
 
-/* ---- during the run ------------------------------------------------------------------------- */
+/* ---- during the run -------------------------------------------------------------------------- */
 
 static const char *const replica_names[OPTIM_REPLICAS] = {
     "", "the master weights of ", "the first moments of ", "the second moments of "};
@@ -61,7 +61,7 @@ static void print_ranks(StrBuf *out, const uint64_t *of_rank, int64_t stride, in
     if (n > shown) strbuf_printf(out, " and %d more after %d", n - shown, last);
 }
 
-/* The value that most ranks have, and of several such the lowest rank's. */
+/* The value of most ranks; the lowest rank's among equally common ones. */
 static uint64_t most_common(const uint64_t *of_rank, int64_t stride, int world) {
     uint64_t best = 0;
     int best_count = 0;
@@ -76,7 +76,7 @@ static uint64_t most_common(const uint64_t *of_rank, int64_t stride, int world) 
     return best;
 }
 
-/* all: n sums of each rank, of which some differ */
+/* all [world * n]: checksums of each rank, some of which differ. */
 static Status describe_difference(const Session *s, const TrainState *state, const uint64_t *all,
                                   int64_t n) {
     int64_t i = 0;
@@ -113,10 +113,11 @@ Status agree_weights(Session *s, const TrainState *state) {
     Status st;
     CHECK_GOTO(comm_agree(host, optimizer_checksums(s->optimizer, mine, s->stream)), done);
     mine[n - 1] = crc32(0, (const Bytef *)state, sizeof *state);
-    /* One number first: only a difference is worth gathering all of them. */
+    /* Compares one number per rank, and gathers all only if it differs. */
     uint64_t digest = 0;
     cpu_ops()->checksum(&digest, mine, n * (int64_t)sizeof *mine, NULL);
-    int64_t extremes[2] = {(int64_t)digest, (int64_t)~digest}; /* the largest, and not the least */
+    int64_t extremes[2] = {(int64_t)digest,
+                           (int64_t)~digest}; /* the maximum, and not the minimum */
     CHECK_GOTO(comm_all_reduce(host, extremes, 2, DT_I64, COMM_MAX, COMM_KIND_OTHER, NULL), done);
     if (extremes[0] == ~extremes[1]) goto done;
     CHECK_GOTO(comm_all_gather(host, all, n, DT_I64, COMM_KIND_OTHER, NULL), done);

@@ -8,7 +8,7 @@
 
 enum { MIN_STEPS_FOR_STATS = 20 }; /* before, nothing is a spike */
 
-/* ---- the last steps ------------------------------------------------------------------------- */
+/* ---- statistics of recent steps -------------------------------------------------------------- */
 
 static void learn(GuardState *g, const StepNumbers *n) {
     g->losses[g->seen % GUARD_WINDOW] = n->loss;
@@ -16,8 +16,8 @@ static void learn(GuardState *g, const StepNumbers *n) {
     g->in_a_row = 0;
 }
 
-/* Standard deviations of `loss` above the mean. The deviation counts as at least 1e-3 of the mean,
- * so that a difference of a thousandth is no spike where losses hardly vary. */
+/* Standard deviations of `loss` above the mean. The deviation is taken as at least 1e-3 of the
+ * mean, so that where losses hardly vary a difference of a thousandth is no spike. */
 static double deviations_above(const GuardState *g, double loss, double *mean) {
     int64_t n = guard_steps_kept(g);
     double sum = 0, squares = 0;
@@ -31,7 +31,7 @@ static double deviations_above(const GuardState *g, double loss, double *mean) {
     return (loss - *mean) / fmax(sqrt(squares / (double)n), 1e-3 * fabs(*mean));
 }
 
-/* How many times the mean. */
+/* `norm` divided by the mean. */
 static double norm_ratio(const GuardState *g, double norm, double *mean) {
     int64_t n = 0;
     double sum = 0;
@@ -43,8 +43,7 @@ static double norm_ratio(const GuardState *g, double norm, double *mean) {
     return n < MIN_STEPS_FOR_STATS ? 0 : norm / *mean;
 }
 
-/* ---- the step, run again
- * ------------------------------------------------------------------------- */
+/* ---- recomputing the step -------------------------------------------------------------------- */
 
 static bool is_finite(const StepNumbers *n) {
     return isfinite(n->loss) && isfinite(n->grad_norm);
@@ -73,7 +72,7 @@ static Status note_worst(void *worst, const MicroBatch *mb) {
     Worst *w = worst;
     const Session *s = w->s;
     double before = w->sum;
-    /* Looked at without being taken: a sum is the same to the bit only in one go. */
+    /* Without resetting it: the sum must be accumulated as in the first run, for the same bits. */
     s->ops->mem_copy(&w->sum, s->loss, sizeof w->sum, s->stream);
     CHECK(s->ops->stream_sync(s->stream));
     double loss = (w->sum - before) / fmax(mb->cp_batch->weight_sum, 1);
@@ -84,7 +83,7 @@ static Status note_worst(void *worst, const MicroBatch *mb) {
     return OK;
 }
 
-/* All of the step's micro-batches, as at the first time and in the same order. */
+/* The step's micro-batches in the same order. */
 static Status run_again(Session *s, int64_t step, StepNumbers *n, Worst *w) {
     BatchReader reader = {.data = s->train_data, .options = &s->loader, .step = step};
     const MicroBatches batches = {.n = s->micro_steps,
@@ -105,7 +104,7 @@ static Status run_again(Session *s, int64_t step, StepNumbers *n, Worst *w) {
     return session_grad_norm(s, n);
 }
 
-/* Of all ranks' worst micro-batches the worst. */
+/* The worst micro-batch of all ranks. */
 static Status share_worst(const Worst *w, char **found) {
     Comm *host = w->s->comm.host;
     double highest = w->loss;
@@ -116,9 +115,9 @@ static Status share_worst(const Worst *w, char **found) {
     return agree_first(host, found);
 }
 
-/* ---- the decision --------------------------------------------------------------------------- */
+/* ---- the decision ---------------------------------------------------------------------------- */
 
-/* Runs the step again; *found says what is wrong with it, NULL: nothing any more. */
+/* Runs the step again; *found describes what is wrong with it, NULL: nothing is. */
 static Status examine(const GuardState *g, Session *s, int64_t step, StepNumbers *again,
                       char **found) {
     Worst worst = {.s = s, .loss = -INFINITY};
@@ -141,7 +140,7 @@ static void describe(const GuardRecord *r, bool spike, bool of_loss, StrBuf *out
         strbuf_printf(out, " is %.1f times its mean %g", r->norm_ratio, r->norm_mean);
 }
 
-/* What was done, in words. */
+/* The outcome. */
 static void describe_end(const GuardRecord *r, const GuardState *g, const Config *c,
                          const char *found, StrBuf *out) {
     bool stops = r->outcome == GUARD_STOPPED;
@@ -163,7 +162,7 @@ static Status react(GuardState *g, Session *s, StepNumbers *n, bool skips, Guard
                     StrBuf *message) {
     const Config *c = s->config;
     char *found = NULL;
-    if (!is_finite(n)) { /* weights that are lost make every step wrong */
+    if (!is_finite(n)) { /* with bad weights every step is bad */
         CHECK(nonfinite_weights(s, &found));
         if (found != NULL) {
             r->outcome = GUARD_STOPPED;

@@ -1,6 +1,5 @@
-/* guard.h: what becomes of a step whose numbers are not to be trusted: a loss or gradient that is
- * not finite, or a spike of either. The decision falls before any weight is touched and is the same
- * on every rank. */
+/* guard.h: handles bad steps: a loss or gradient that is not finite, or a spike of either. It
+ * decides before any weight changes, and alike on every rank. */
 #ifndef CRIA_HEALTH_GUARD_H
 #define CRIA_HEALTH_GUARD_H
 
@@ -8,17 +7,17 @@
 #include "session/guard_state.h"
 #include "session/step.h"
 
-/* Judges step number `step` (updates and skips before it), whose reduced gradients the optimizer
- * holds, by its numbers and those of earlier steps. If they are not to be trusted, run.on_nonfinite
- * or run.on_spike decides, and *r says what was done and why:
+/* Checks the numbers of step `step` (counted from 0), whose reduced gradients the optimizer holds,
+ * against those of recent steps, and acts as run.on_nonfinite and run.on_spike say. *r records what
+ * was done and why:
  *
- *     GUARD_PASSED      nothing was found
- *     GUARD_WARNED      a spike: reported, nothing else
- *     GUARD_RECOMPUTED  run again, the step was right: *n and the gradients are those of now
- *     GUARD_SKIPPED     it was wrong again: the update must be left out
- *     GUARD_STOPPED     returns ERR_ENV with the message, agreed
+ *     GUARD_PASSED      nothing is wrong
+ *     GUARD_WARNED      a spike, only to be reported
+ *     GUARD_RECOMPUTED  the second run was right: *n and the gradients are its own
+ *     GUARD_SKIPPED     it was wrong again: the caller leaves out the update
+ *     GUARD_STOPPED     ERR_ENV with r->message is returned on every rank
  *
- * Collective. The caller frees r->message. */
+ * The caller frees r->message. Collective. */
 Status guard_step(GuardState *g, Session *s, int64_t step, StepNumbers *n, GuardRecord *r);
 
 #endif

@@ -10,9 +10,9 @@
 #include "base/log.h"
 #include "base/progress.h"
 
-enum { SUSPENDED_SECONDS = 5 }; /* looks so far apart: the process did not run in between */
+enum { SUSPENDED_SECONDS = 5 }; /* between two checks: the process was suspended */
 
-/* One watchdog a process: the thread outlives any object a caller could pass. */
+/* One per process. */
 static struct {
     pthread_t thread;
     pthread_mutex_t mutex;
@@ -53,8 +53,8 @@ static void end_orphan(void) {
 }
 
 double watchdog_look(WatchdogLook *w, double now, int64_t beats) {
-    /* After a job was suspended its ranks wake one after the other: the time counts anew. A clock
-     * that is set looks the same. */
+    /* Ranks of a suspended job wake one after the other, so the time counts anew; a clock that is
+     * set looks the same. */
     bool suspended = now < w->looked || now > w->looked + SUSPENDED_SECONDS;
     if (beats != w->beats || suspended) w->since = now;
     w->looked = now;

@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "model/params.h"
 
-/* More weights than this are not trained on a CPU by intention. */
+/* Nobody trains more weights than this on a CPU on purpose. */
 static const int64_t MANY_WEIGHTS = 100 * 1000 * 1000;
 
 char *device_why_cpu(bool built, const char *failure, const char *gpu_file, int64_t weights) {
@@ -33,7 +33,7 @@ static int64_t count_weights(const ModelConfig *m) {
     return n;
 }
 
-/* As OpenMP reads it: numbers from 1, separated by commas. */
+/* As OpenMP parses it: positive numbers, separated by commas. */
 static bool is_thread_count(const char *text) {
     char *end;
     do {
@@ -43,7 +43,7 @@ static bool is_thread_count(const char *text) {
     return text[-1] == '\0';
 }
 
-/* OpenMP's default is all cores for every rank, whose threads then wait for each other. */
+/* OpenMP's default is all cores for each rank, so that ranks of one host would compete for them. */
 static void choose_threads(void) {
     const char *given = getenv("OMP_NUM_THREADS");
     if (given != NULL && is_thread_count(given)) return;

@@ -10,7 +10,7 @@
 #include "comm/work.h"
 #include "session/device.h"
 
-/* The loader's thread turns a micro-batch into this rank's part of it. */
+/* Runs on the loader's thread. */
 static CpBatch *prepare(void *options, const MicroBatch *mb) {
     return cp_batch_create(options, mb);
 }
@@ -35,8 +35,7 @@ static bool splits_validation(const Config *c) {
     return second != NULL && strtod(second + 1, NULL) > 0;
 }
 
-/* As Megatron counts them: its order of the validation part depends on how many the run asks for.
- */
+/* As Megatron-LM counts them: its validation order depends on the number of samples. */
 static int64_t validation_samples(const Config *c) {
     int64_t times = c->run.steps / c->run.eval_every + 1;
     return times * round_up(c->run.eval_sequences, c->batch.global);
@@ -103,7 +102,7 @@ static Status agree_data(const Session *s, Comm *host) {
     return st;
 }
 
-/* A model that no GPU can run is refused before one is looked for. */
+/* Refuses a model that no GPU can run before it opens one. */
 static Status open_device(Session *s, char **why_cpu) {
     const Config *c = s->config;
     if (c->device == DEVICE_CUDA) CHECK(device_check_model(c, &gpu_h100));
@@ -116,13 +115,13 @@ static Status open_data(void *session) {
     return session_open_data(s->config, &s->train_data, &s->val_data);
 }
 
-/* What one rank alone can find wrong. */
+/* Local checks. */
 static Status open_alone(Session *s, char **why_cpu) {
     CHECK(config_check_world(s->config, comm_world_size()));
     return open_device(s, why_cpu);
 }
 
-/* One warning, of the first rank that computes on a CPU unasked. */
+/* One warning, from the first rank for which `auto` chose a CPU. */
 static Status warn_of_cpu(Comm *host, const char *why) {
     int32_t first = why != NULL ? host->rank : host->size;
     CHECK(comm_all_reduce(host, &first, 1, DT_I32, COMM_MIN, COMM_KIND_OTHER, NULL));
@@ -139,7 +138,7 @@ static DatasetUse data_use(const Config *c, const char *name) {
                         .eod_mask_loss = c->data.eod_mask_loss};
 }
 
-/* All ranks have the same data: one looks into them. */
+/* All ranks have the same data: rank 0 checks them. */
 static Status check_data(void *session) {
     const Session *s = session;
     if (comm_world_rank() != 0) return OK;
@@ -156,7 +155,7 @@ static Status open_alike(Session *s, Comm *host, bool data) {
     Status st = comm_agree(host, open_alone(s, &why_cpu));
     if (st == OK) st = warn_of_cpu(host, why_cpu);
     if (st == OK) st = agree_device(host, s->ops);
-    /* A compressed file may have to be read to its end once. */
+    /* May take minutes: a compressed file is read to its end once. */
     if (st == OK && data) st = comm_agree_on_work(host, "opening data", open_data, s);
     if (st == OK && data) st = agree_data(s, host);
     if (st == OK && data) {
@@ -206,8 +205,8 @@ static Status reserve(Session *s) {
     return arena_check(&s->arena);
 }
 
-/* A group that spans nodes, all alike and filled in the order of ranks, is planned in two levels.
- */
+/* A context-parallel group over several equal nodes, filled in rank order, is planned in two
+ * levels. */
 static Status find_nodes(Session *s) {
     int64_t local = comm_local_size(), cp = s->config->parallel.cp;
     int64_t greatest[] = {local, -local, comm_local_rank() != s->rank % local};
@@ -233,7 +232,7 @@ Status session_open(Session *s, const Config *config, const SessionOptions *opti
     return comm_agree(s->comm.host, reserve(s));
 }
 
-/* The fields that reserving reads. */
+/* The fields that reserve() reads. */
 static const Ops planned_ops[] = {[false] = {.name = "cuda",
                                              .device_name = "GPUs (bf16)",
                                              .act_bytes = 2,

@@ -31,10 +31,10 @@ typedef struct {
     Dataset *train_data, *val_data; /* val_data NULL: no evaluation */
     LoaderOptions loader;
     char *hf; /* HF_ENTRY (ckpt/hf.h) of the checkpoint resumed from, for those saved; NULL: none */
-    Comm *planned; /* of session_plan: a world and a cp group that only have sizes */
+    Comm *planned; /* of session_plan: a world and a cp group without ranks behind them */
 } Session;
 
-/* For benchmarks. */
+/* Options of benchmarks. */
 typedef struct {
     bool without_data; /* train_data and val_data stay NULL */
     /* May replace backend and communicators before anything is built on them; NULL: as they are. */

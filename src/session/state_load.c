@@ -1,6 +1,5 @@
-/* state_load.c: weights and moments from a checkpoint to their owners. A file is read once: every
- * rank reads its own part and computes CRC-32s of what it gets, which together must be those of the
- * file. */
+/* state_load.c: reads weights and moments of a checkpoint. Every rank reads its own part once and
+ * computes CRC-32s of it, which combined must be those in the file. */
 #include "session/train_state.h"
 
 #include <inttypes.h>
@@ -22,10 +21,10 @@ static const char PHASE[] = "loading the checkpoint";
 typedef struct {
     Session *s;
     Checkpoint *ck;
-    CkptPiece *pieces; /* what this rank is to have, and where */
+    CkptPiece *pieces; /* of this rank, and where they go */
     CkptPart *parts;   /* [n] what was read of them */
     int n;
-    /* where the device has memory of its own: what was read, and what it then holds */
+    /* for device memory: what was read, and what the device holds after the copy */
     void *block, *back;
 } Load;
 
@@ -80,7 +79,8 @@ static Status read_piece(Load *l, int i) {
     return st;
 }
 
-/* In rounds: however slow storage is, each rank's watchdog sees that all of them move. */
+/* In rounds of a second, after which ranks report progress to their watchdogs, however slow storage
+ * is. */
 static Status read_all(Load *l) {
     Comm *host = l->s->comm.host;
     int next = 0;
@@ -99,7 +99,7 @@ static Status read_all(Load *l) {
 
 /* ---- comparing ------------------------------------------------------------------------------- */
 
-/* A tensor that is read again, in the parts that the ranks have. */
+/* A tensor to be read again, in the parts that the ranks had read. */
 typedef struct {
     Checkpoint *ck;
     const SafeTensor *tensor;
@@ -119,8 +119,8 @@ static Status read_again(void *arg) {
     return OK;
 }
 
-/* A tensor of which the ranks do not have what the header says (parts: theirs): is it the file, or
- * is it a rank? The same failure on every rank. */
+/* Finds out why the CRC-32 of a tensor, combined from the ranks' parts, is wrong: the file is
+ * damaged, or a rank misread it. The same failure on every rank. */
 static Status explain(Session *s, Checkpoint *ck, const SafeTensor *t, const CkptPart *parts,
                       int64_t n) {
     Comm *host = s->comm.host;
@@ -168,7 +168,7 @@ static Status compare(Load *l, uint32_t *weights_crc) {
     return comm_agree(l->s->comm.host, st);
 }
 
-/* Once more from the memory that training goes on with. */
+/* Checks the weights as they are in memory. */
 static Status compare_weights(Session *s, const Checkpoint *ck, uint32_t read, uint32_t memory) {
     const char *saved = checkpoint_entry(ck, "cria.weights_crc"); /* old checkpoints have none */
     char hex[9];

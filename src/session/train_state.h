@@ -1,5 +1,5 @@
-/* train_state.h: all of a run that is not a tensor, and how it and the tensors go into a checkpoint
- * and come back, whatever the number of ranks. */
+/* train_state.h: the state of a run beside its tensors, and how both are saved to a checkpoint and
+ * loaded from it, on any number of ranks. */
 #ifndef CRIA_SESSION_TRAIN_STATE_H
 #define CRIA_SESSION_TRAIN_STATE_H
 
@@ -14,18 +14,18 @@ typedef struct {
     GuardState guard;
 } TrainState;
 
-/* Begins run.dir/step_%08d.safetensors (collective), which state_pieces() of all ranks fill. Both
- * *file and *path are the caller's to end and to free. */
+/* Begins run.dir/step_%08d.safetensors, to which each rank then writes its state_pieces(). The
+ * caller ends *file and frees *path. Collective. */
 Status state_begin_save(Session *s, const TrainState *state, CkptSave **file, char **path);
-/* This rank's part of weights and moments, in pieces of at most `most` elements, which the caller
- * frees; their data are where the optimizer has them, in device memory. */
+/* This rank's part of weights and moments, in pieces of at most `most` elements. Their data are the
+ * optimizer's, in device memory; the caller frees the list. */
 CkptPiece *state_pieces(Session *s, int64_t most, int *n);
 
 /* A checkpoint's name for the weights (which = OPTIM_WEIGHT) or moments of a parameter; free it. */
 char *state_tensor_name(int which, const Param *p);
 
-/* The state as a checkpoint's entries cria.step, cria.tokens and cria.guard (NULL: it has none)
- * tell it. ERR_USER when they do not or contradict each other. */
+/* Parses the entries cria.step, cria.tokens and cria.guard (NULL: absent) of a checkpoint. ERR_USER
+ * when they are malformed or contradict each other. */
 Status state_parse(TrainState *state, const char *step, const char *tokens, const char *guard);
 /* Loads weights and moments from an open checkpoint that has the right tensors (collective), and
  * compares the CRC-32 of every byte that a rank has read with those in the file. ERR_USER: the file

@@ -9,7 +9,7 @@
 
 #define SAMPLES_MAX (1LL << 60)
 
-/* ---- what the header says -------------------------------------------------------------------- */
+/* ---- reading the header ---------------------------------------------------------------------- */
 
 Status changes_read_state(const Checkpoint *ck, const char *path, TrainState *state) {
     const char *step = checkpoint_entry(ck, "cria.step");
@@ -24,7 +24,7 @@ Status changes_read_state(const Checkpoint *ck, const char *path, TrainState *st
     return st;
 }
 
-/* *was is that of the checkpoint; false: it has none that can be read. */
+/* The configuration of the run that saved the checkpoint; false: it has none that can be read. */
 static bool read_config(const Checkpoint *ck, Config *was) {
     const char *text = checkpoint_entry(ck, "cria.config");
     *was = (Config){0};
@@ -82,8 +82,8 @@ static Status check_shapes(const Session *s, const Checkpoint *ck, const char *p
 
 /* ---- the data -------------------------------------------------------------------------------- */
 
-/* If the data changed, be it only by appended tokens, or what is taken from them, later batches are
- * others. */
+/* If the dataset changed, even only by appended tokens, or what is read from it, later batches
+ * differ from the original run. */
 static Status check_data(const Session *s, const Checkpoint *ck, const Config *was,
                          const char *path, StrBuf *warnings) {
     static const char consent[] = "set run.allow_data_change=true to go on with what is there now";
@@ -114,7 +114,7 @@ static Status check_data(const Session *s, const Checkpoint *ck, const Config *w
     return st;
 }
 
-/* Samples that the run has seen, in units of this configuration. */
+/* Samples seen so far, counted in sequences of this configuration. */
 static Status find_position(const Session *s, const Checkpoint *ck, const Config *was,
                             const char *path, TrainState *state) {
     const Config *c = s->config;
@@ -127,7 +127,7 @@ static Status find_position(const Session *s, const Checkpoint *ck, const Config
             state->samples > SAMPLES_MAX)
             return status_fail(
                 ERR_USER, "%s: cria.samples is '%.60s', expected a number of samples", path, text);
-    } else { /* older checkpoints, of runs whose batches were all alike */
+    } else { /* older checkpoints, of runs with one batch size */
         int64_t global = (was != NULL ? was : c)->batch.global;
         if (!checked_mul(state->step, global, &state->samples) || state->samples > SAMPLES_MAX)
             return status_fail(ERR_USER,
@@ -148,7 +148,7 @@ static Status find_position(const Session *s, const Checkpoint *ck, const Config
     return OK;
 }
 
-/* ---- the course of training ------------------------------------------------------------------ */
+/* ---- learning rate and batch size ------------------------------------------------------------ */
 
 static void describe_course(const Config *was, const Config *is, const char *path,
                             const TrainState *state, StrBuf *warnings, StrBuf *notes) {
@@ -158,7 +158,7 @@ static void describe_course(const Config *was, const Config *is, const char *pat
     double now = schedule_lr(&is->optim, is->run.steps, state->step + 1);
     int of_length =
         (was->run.steps != is->run.steps) + (was->optim.decay_steps != is->optim.decay_steps);
-    /* A run that only got another length, and is not where that shows, goes on as it was. */
+    /* A new length that does not change the next learning rate needs no warning. */
     StrBuf *out = n == of_length && before == now ? notes : warnings;
     if (n > 0) strbuf_printf(out, "changed since %s: %s", path, strbuf_text(&changes));
     if (n > 0 && before != now)

@@ -7,8 +7,8 @@ bool eval_due(const Config *c, int64_t step) {
 }
 
 /* Megatron-LM evaluates at multiples of its eval_interval and after the last step, not at step 0,
- * each time on eval_iters global batches, and does not go back to the first one. A function of the
- * step, so that a resumed run needs to remember nothing. */
+ * each time on the next eval_iters global batches. A function of the step, so that checkpoints need
+ * not store a position. */
 void eval_samples(const Config *c, const Dataset *val, int64_t step, int64_t *first, int64_t *n) {
     *first = 0;
     *n = c->run.eval_sequences;

@@ -1,4 +1,4 @@
-/* eval.h: loss on the held-out part. */
+/* eval.h: loss on held-out data. */
 #ifndef CRIA_TRAIN_EVAL_H
 #define CRIA_TRAIN_EVAL_H
 

@@ -6,7 +6,7 @@
 
 #include "base/base.h"
 
-/* The number behind `key` at the beginning of a line, or -1. */
+/* The number after `key` at the start of a line, or -1. */
 static int64_t read_number(const char *path, const char *key) {
     FILE *f = fopen(path, "r");
     if (f == NULL) return -1;
@@ -29,16 +29,16 @@ static int64_t number_in(const char *dir, const char *file, const char *key) {
     return x;
 }
 
-/* What the limit of one group leaves. Memory that caches files does not count as used: it is given
- * back. */
+/* What the limit of one group leaves. The page cache does not count as used: it can be reclaimed.
+ */
 static int64_t group_leaves(const char *dir, bool v1) {
     int64_t limit = number_in(dir, v1 ? "memory.limit_in_bytes" : "memory.max", "");
     int64_t used = number_in(dir, "memory.stat", v1 ? "total_rss " : "anon ");
     return limit >= 0 && used >= 0 ? i64_max(0, limit - used) : INT64_MAX;
 }
 
-/* The least that `group` ("/a/b") and those above it leave. Where a container shows only its own
- * groups, the path is not found and the topmost one counts. */
+/* The least that `group` ("/a/b") and its parents leave. In a container that shows only its own
+ * groups the path is not found, and the root group counts. */
 static int64_t groups_leave(const char *mount, char *group, bool v1) {
     int64_t least = INT64_MAX;
     for (;;) {

@@ -27,7 +27,7 @@ bool resume_is_done(const Config *c, const char *path, int64_t step) {
 
 /* ---- loading --------------------------------------------------------------------------------- */
 
-/* A file that was renamed would be taken for a later or an earlier step than it is of. */
+/* Refuses a renamed file: its name would stand for another step than its own. */
 static Status check_name(const Config *c, const char *path, int64_t step) {
     int64_t named;
     if (!checkpoint_path_step(path, &named) || named == step || !branch_has(c, path)) return OK;
@@ -43,7 +43,7 @@ static void say_lines(void (*say)(const char *fmt, ...), const StrBuf *lines) {
         say("%.*s", (int)strcspn(at, "\n"), at);
 }
 
-/* *damaged: the file's bytes are not those that were saved. */
+/* *damaged: the bytes of the file are not those that were saved. */
 static Status load(Session *s, Checkpoint *ck, const char *path, TrainState *state, Resume *r,
                    bool *damaged) {
     Comm *host = s->comm.host;
@@ -69,7 +69,7 @@ static Status load(Session *s, Checkpoint *ck, const char *path, TrainState *sta
     return st;
 }
 
-/* Loads what is named, or the first of a folder that is not damaged. */
+/* Loads the named checkpoint, or the newest undamaged one of a folder. */
 static Status load_candidates(Session *s, Candidates *a, TrainState *state, Resume *r) {
     for (;;) {
         char *path;
@@ -104,7 +104,7 @@ Status resume_load(Session *s, const char *resume, TrainState *state, Resume *r)
     return OK;
 }
 
-/* ---- before anything is made ----------------------------------------------------------------- */
+/* ---- before run.dir is made ------------------------------------------------------------------ */
 
 static Status read_step(const Config *c, const char *resume, char **path, int64_t *step) {
     Candidates a = {0};
@@ -125,7 +125,7 @@ Status resume_check_named(const Config *c, Comm *host, const char *resume, bool 
     char *path = NULL;
     int64_t step = 0;
     Status st = host->rank == 0 ? read_step(c, resume, &path, &step) : OK;
-    /* Of a folder another checkpoint is taken when the newest is damaged. */
+    /* If the newest of a folder is damaged, an older one is loaded. */
     if (host->rank == 0 && st == OK && !candidates_is_dir(resume))
         *done = resume_is_done(c, path, step);
     free(path);

@@ -20,8 +20,8 @@ static Status dir_fail(const char *what, const char *dir, int error) {
                        strerror(error));
 }
 
-/* A shell leaves "~" alone in key=value and sees nothing of the YAML file: without this the run
- * would go to a new folder called "~" or "$SCRATCH" in the current one. */
+/* Shells do not expand "~" in key=value, and nothing expands the YAML file: without this check a
+ * run would be written to a new folder called "~" or "$SCRATCH". */
 static Status check_expanded(const char *path) {
     if (path[0] != '~' && path[0] != '$') return OK;
     char *first = mem_printf("%.*s", (int)strcspn(path, "/"), path);
@@ -59,19 +59,19 @@ static Status make_dirs(const char *path) {
 
 /* ---- the lock -------------------------------------------------------------------------------- */
 
-/* A process, as the holder of the lock writes it into the file. */
+/* The process that holds the lock, as it writes itself into the file. */
 typedef struct {
     char host[65];
     long pid, parent;
-    long long start; /* of the process, in clock ticks since the host's boot: pids are used again */
+    long long start; /* in clock ticks since boot: pids are reused */
 } Holder;
 
-/* The next number of a text, behind it. */
+/* Reads a number and moves behind it. */
 static long long next_number(char **at) {
     return strtoll(*at, at, 10);
 }
 
-/* Of a process of this host; false when there is none. */
+/* Of a process of this host; false: it does not exist. */
 static bool read_process(long pid, Holder *h) {
     enum { FIELDS_BETWEEN = 17 }; /* from pgrp to itrealvalue: proc(5) */
     char path[64], text[1024];
@@ -81,7 +81,7 @@ static bool read_process(long pid, Holder *h) {
     size_t n = fread(text, 1, sizeof text - 1, f);
     fclose(f);
     text[n] = '\0';
-    char *at = strrchr(text, ')'); /* behind the name, which may hold anything */
+    char *at = strrchr(text, ')'); /* the name may contain anything */
     if (at == NULL || strlen(at) < 4 || at[2] == 'Z' || at[2] == 'X') return false;
     at += 3; /* ") S" */
     h->pid = pid;
@@ -102,11 +102,10 @@ static void write_holder(int fd) {
     if (!read_process((long)getpid(), &h) || ftruncate(fd, 0) != 0) return;
     char text[160];
     int n = snprintf(text, sizeof text, "%s %ld %ld %lld\n", h.host, h.pid, h.parent, h.start);
-    file_write_at(fd, text, n, 0); /* if it cannot, the holder is not known */
+    file_write_at(fd, text, n, 0); /* on failure the holder is unknown */
 }
 
-/* False when the file does not tell, or tells of a process of this host that is gone: what it says
- * is then left from an earlier job. */
+/* False: the file names no process, or one of this host that has ended. */
 static bool read_holder(int fd, Holder *h, bool *runs) {
     Holder here, now;
     char text[160] = "";
@@ -124,7 +123,7 @@ static bool read_holder(int fd, Holder *h, bool *runs) {
     own_host(&here);
     if (strcmp(h->host, here.host) != 0) return true;
     if (!read_process(h->pid, &now) || now.start != h->start) return false;
-    *runs = now.parent == h->parent; /* without who started it, it is what a killed job left */
+    *runs = now.parent == h->parent; /* an orphan is what a killed job left behind */
     return true;
 }
 
@@ -149,22 +148,23 @@ static int try_lock(int fd) {
     return 0;
 }
 
-/* While another process has the lock. *error is then what else try_lock() says. */
+/* While another process holds the lock. OK: *error is any other result of try_lock(). */
 static Status wait_for_lock(int fd, const char *dir, double seconds, int *error) {
     enum { POLL_NS = 100 * 1000 * 1000 };
-    bool told = false, runs;
+    bool warned = false, runs;
     Holder h = {0};
     for (double begin = time_now();;) {
-        nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL); /* a new holder writes its name */
+        nanosleep(&(struct timespec){.tv_nsec = POLL_NS},
+                  NULL); /* the holder may be about to write itself */
         *error = try_lock(fd);
         if (*error != EWOULDBLOCK) return OK;
         bool known = read_holder(fd, &h, &runs);
         double waited = time_now() - begin;
         if (runs) return lock_fail(ERR_USER, dir, waited, &h, true);
         if (waited >= seconds) return lock_fail(ERR_ENV, dir, waited, &h, known);
-        if (!told && waited >= 1)
+        if (!warned && waited >= 1)
             log_warn("run.dir %s is locked: waiting up to %.0f s", dir, seconds);
-        told |= waited >= 1;
+        warned |= waited >= 1;
     }
 }
 

@@ -12,12 +12,18 @@
 #include "train/snapshot.h"
 
 enum {
-    MAX_THREADS = 8, /* of a rank, beside training: more than a disk keeps up with */
+    MAX_THREADS = 8, /* per rank while training continues: more than a disk keeps up with */
     POLL_NS = 1000 * 1000,
-    POLLS = 20 /* while waiting, before ranks tell each other how far they are */
+    POLLS = 20 /* between two exchanges of progress with the other ranks */
 };
 
-/* The same on every rank. COPYING: the copies are queued; the thread starts when they are made. */
+/* The same on every rank:
+ *
+ *     IDLE -> COPYING     copies are queued              saver_save()
+ *          -> WRITING     each rank's thread writes      saver_release()
+ *          -> COPYING     while pieces are left, or      saver_advance()
+ *          -> PUBLISHING  rank 0's thread completes      saver_advance()
+ *          -> IDLE        on disk and reported           saver_advance() */
 typedef enum { IDLE, COPYING, WRITING, PUBLISHING } Phase;
 
 struct Saver {
@@ -31,20 +37,20 @@ struct Saver {
     char *path;
     SaveRecord record;
     double begin;
-    bool waits; /* training does, until it is on disk */
+    bool waits; /* training waits until it is on disk */
 
     /* shared with the thread while it runs */
     pthread_t thread;
     bool running;
     int threads;
     atomic_bool done;
-    atomic_llong written; /* bytes, of all checkpoints: a sign of life */
-    Status status;        /* of what it did */
+    atomic_llong written; /* bytes so far: progress, for the watchdog */
+    Status status;        /* of its work */
     bool prune_failed;
     char *message;
 };
 
-/* ---- what the thread does -------------------------------------------------------------------- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 /* Old checkpoints that cannot be deleted cost space, not the run: one warning. */
 static void prune(Saver *v, int64_t keep, const char *current) {
@@ -96,7 +102,7 @@ static Status take_result(Saver *v) {
 
 /* ---- a checkpoint ---------------------------------------------------------------------------- */
 
-/* On CPUs training has work for every core. */
+/* On a CPU backend training uses every core. */
 static int choose_threads(const Saver *v) {
     int cores = (int)i64_min(omp_get_max_threads(), comm_local_cores());
     if (v->waits) return cores;
@@ -196,7 +202,7 @@ Status saver_join(Saver *v) {
     return OK;
 }
 
-/* ---- the saver ------------------------------------------------------------------------------- */
+/* ---- create and free ------------------------------------------------------------------------- */
 
 Status saver_create(Saver **saver, Session *s, Sink *sink) {
     const Config *c = s->config;

@@ -7,9 +7,9 @@
 #include "base/base.h"
 #include "comm/comm.h"
 
-/* Signal handlers can reach nothing but objects of static storage. */
+/* Signal handlers take no argument: static storage. */
 static volatile sig_atomic_t loop_stops, stop_flag;
-static atomic_bool save_flag; /* taken and cleared in one step, so that no request is lost */
+static atomic_bool save_flag; /* read and cleared atomically, so that no request is lost */
 static bool hangup_is_ignored;
 static double deadline; /* of time_now(); 0: none */
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# With a clock that is set to other days all the time, and files of the future: the watchdog does not
-# bark, the time limit is kept, durations are durations, and the newest checkpoint is the last one.
+# With a clock that is set to other days all the time, and files of the future: clock changes do not
+# trigger the watchdog, the time limit is kept, durations are durations, and the newest checkpoint is the last one.
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname -- "$0")/lib.sh"
 
