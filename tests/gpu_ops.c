@@ -4,6 +4,7 @@
  *     (rel 0, abs 0: the same value, the CPU's rounded to bf16 for activations);
  *   both runs must leave the same bits;
  *   no byte outside the outputs may change: inputs, and the space between the tensors.
+ * Then those that are bound by memory are timed against a copy.
  * `gpu_ops [WORD]` runs the cases whose name contains WORD. */
 #include "gpu_ops_rig.h"
 #include "ops/linear.h"
@@ -24,12 +25,14 @@ static void test_embedding(OpsRig *rig, int64_t S, int C, int V) {
     add_ints(&c, "tokens", S, V);
     add_input(&c, "table", ACT, (int64_t)V * C, 1);
     c.z[0] = S, c.z[1] = C;
+    c.bytes = S * (4 + 4 * C);
     case_run(&c, embedding_fwd);
     case_begin(&c, rig, "embedding_bwd S=%lld C=%d V=%d", (long long)S, C, V);
     add_input(&c, "dtable", F32, (int64_t)V * C, 1), is_output(&c, EXACT); /* the same order */
     add_input(&c, "dx", ACT, S * C, 1);
     add_ints(&c, "tokens", S, V);
     c.z[0] = S, c.z[1] = C, c.z[2] = V;
+    c.bytes = S * (4 + 2 * C) + i64_min(S, V) * 8 * C;
     case_run(&c, embedding_bwd);
 }
 
@@ -59,6 +62,7 @@ static void test_rmsnorm(OpsRig *rig, int64_t S, int C) {
     add_input(&c, "x", ACT, S * C, 2);
     add_input(&c, "w", ACT, C, 1);
     c.z[0] = S, c.z[1] = C;
+    c.bytes = S * 4 * C;
     case_run(&c, rmsnorm_fwd);
     static const char *const residual[] = {"", " +dres", " +dres in dx"};
     for (int r = 0; r < 3; r++) {
@@ -75,6 +79,7 @@ static void test_rmsnorm(OpsRig *rig, int64_t S, int C) {
         for (int64_t s = 0; s < S; s++) rstd[s] = 0.3f + (float)s * 0.001f;
         add_input(&c, "dres", ACT, S * C, 1);
         c.z[0] = S, c.z[1] = C, c.z[2] = r, c.z[3] = write_y;
+        c.bytes = S * 2 * C * (3 + (r != 0) + write_y);
         case_run(&c, rmsnorm_bwd);
     }
 }
@@ -164,6 +169,7 @@ static void test_rope(OpsRig *rig, int64_t S, int H, int K, int D) {
         float *inv_freq = add_tensor(&c, "inv_freq", F32, D / 2);
         for (int i = 0; i < D / 2; i++) inv_freq[i] = (float)pow(500000, -2.0 * i / D);
         c.z[0] = S, c.z[1] = H, c.z[2] = K, c.z[3] = D;
+        c.bytes = (q + kv) * (backward ? 6 : 4);
         case_run(&c, backward ? rope_bwd : rope_fwd);
     }
 }
@@ -181,6 +187,7 @@ static void test_swiglu(OpsRig *rig, int64_t S, int F) {
     add_output(&c, "h", ACT, S * F, ROUNDED);
     add_input(&c, "gate_up", ACT, S * 2 * F, 4);
     c.z[0] = S, c.z[1] = F;
+    c.bytes = S * 6 * F;
     case_run(&c, swiglu_fwd);
     for (int in_place = 0; in_place < 2; in_place++) {
         case_begin(&c, rig, "swiglu_bwd S=%lld F=%d%s", (long long)S, F,
@@ -191,6 +198,7 @@ static void test_swiglu(OpsRig *rig, int64_t S, int F) {
         add_input(&c, "gate_up", ACT, S * 2 * F, 4);
         if (in_place) is_output(&c, ROUNDED);
         c.z[0] = S, c.z[1] = F, c.z[2] = in_place;
+        c.bytes = S * F * (10 + 2 * in_place);
         case_run(&c, swiglu_bwd);
     }
 }
@@ -209,14 +217,17 @@ static void test_cross_entropy(OpsRig *rig, int64_t S, int V, int Vp, double sca
         if (grad) is_output(&c, 0x1p-8 * 1.01, 1e-6);
         int32_t *labels = add_ints(&c, "labels", S, V);
         float *weights = add_tensor(&c, "weights", F32, S);
+        int64_t used = 0;
         for (int64_t s = 0; s < S; s++) {
             for (int i = V; i < Vp; i++) x[s * Vp + i] = 1000; /* padding has no part in it */
             weights[s] = s % 3 == 1 ? 0.0f : 0.5f + (float)(s % 3);
             labels[s] = s == 0 ? V - 1 : s == 2 ? 0 : labels[s];
+            used += weights[s] != 0;
             if (weights[s] == 0) labels[s] = -1;
             if (weights[s] == 0) x[s * Vp] = INFINITY; /* an unused row may hold anything */
         }
         c.z[0] = S, c.z[1] = V, c.z[2] = Vp, c.z[3] = grad;
+        c.bytes = 2 * Vp * (used + (grad ? S : 0));
         case_run(&c, cross_entropy);
     }
 }
@@ -263,22 +274,26 @@ static void test_flat(OpsRig *rig, int64_t n) {
     add_output(&c, "param", ACT, n, ROUNDED);
     add_input(&c, "grad", F32, n, 1);
     c.z[0] = n;
+    c.bytes = n * 30;
     case_run(&c, adamw);
     case_begin(&c, rig, "cast_f32 n=%lld", (long long)n);
     add_output(&c, "dst", ACT, n, EXACT);
     add_input(&c, "src", F32, n, 1);
     c.z[0] = n;
+    c.bytes = n * 6;
     case_run(&c, cast_f32);
     case_begin(&c, rig, "add_f32 n=%lld", (long long)n);
     add_input(&c, "dst", F32, n, 1), is_output(&c, EXACT);
     add_input(&c, "src", F32, n, 1);
     c.z[0] = n;
+    c.bytes = n * 12;
     case_run(&c, add_f32);
     for (int adds = 0; adds < 2; adds++) {
         case_begin(&c, rig, "widen n=%lld add=%d", (long long)n, adds);
         add_input(&c, "dst", F32, n, 1), is_output(&c, EXACT);
         add_input(&c, "src", ACT, n, 1);
         c.z[0] = n, c.z[1] = adds;
+        c.bytes = n * (adds ? 10 : 6);
         case_run(&c, widen);
     }
     for (int squares = 0; squares < 2; squares++) {
@@ -287,6 +302,7 @@ static void test_flat(OpsRig *rig, int64_t n) {
         is_output(&c, 1e-11, 1e-11);
         add_input(&c, "x", F32, n, 1);
         c.z[0] = n;
+        c.bytes = n * 4;
         case_run(&c, squares ? sum_squares : sum_f32);
     }
     for (int64_t cut = 0; cut < 8 && cut <= 4 * n; cut += 3) {
@@ -295,6 +311,7 @@ static void test_flat(OpsRig *rig, int64_t n) {
         is_output(&c, EXACT);
         add_input(&c, "x", F32, n, 1);
         c.z[0] = 4 * n - cut;
+        c.bytes = c.z[0];
         case_run(&c, checksum);
     }
 }
@@ -325,6 +342,7 @@ static void test_rows(OpsRig *rig, int64_t n, int64_t rows, int64_t width) {
         for (int64_t k = 0; k < n; k++)
             index[k] = (int32_t)rng_permute((uint64_t)rows, 5, 6, (uint64_t)k);
         c.z[0] = n, c.z[1] = width;
+        c.bytes = n * 8 * width;
         case_run(&c, ops[i].call);
     }
     Case c;
@@ -341,6 +359,7 @@ static void test_rows(OpsRig *rig, int64_t n, int64_t rows, int64_t width) {
             from[j] = (int32_t)((7 * i + 11 * j) % rows);
     }
     c.z[0] = n, c.z[1] = width;
+    c.bytes = (2 * n + begin[n]) * 4 * width;
     case_run(&c, sum_rows);
 }
 
@@ -422,6 +441,32 @@ static void test_all(OpsRig *rig) {
     test_linear(rig, 512, 1024, 2048);
 }
 
+CALL(copy) {
+    o->mem_copy(p[0], p[1], z[0], s);
+}
+
+/* Ops bound by memory, at sizes that do not fit into a cache. Nobody fails for being slow: what is
+ * far below the rate of a copy stands out. */
+static void time_all(OpsRig *rig) {
+    enum { COPIED = 512 << 20 };
+    void *p[2];
+    const int64_t bytes = COPIED;
+    EXPECT_OK(rig->ops->mem_alloc(&p[0], COPIED, "copies"));
+    EXPECT_OK(rig->ops->mem_alloc(&p[1], COPIED, "copies"));
+    rig->timed = true;
+    rig->copy_rate = 2e6 * COPIED / call_us(rig, copy, p, &bytes);
+    printf("times; a copy reads and writes %.0f GB/s\n", rig->copy_rate / 1e9);
+    rig->ops->mem_free(p[0]);
+    rig->ops->mem_free(p[1]);
+    test_flat(rig, 1 << 25);
+    test_rows(rig, 16384, 32768, 1024);
+    test_embedding(rig, 32768, 2048, 50304);
+    test_rmsnorm(rig, 32768, 2048);
+    test_rope(rig, 32768, 32, 8, 64);
+    test_swiglu(rig, 8192, 5440);
+    test_cross_entropy(rig, 2048, 50257, 50304, 1);
+}
+
 int main(int argc, char **argv) {
     OpsRig rig = {.filter = argc > 1 ? argv[1] : ""};
     rig_open(&rig);
@@ -432,6 +477,7 @@ int main(int argc, char **argv) {
     rig.shift = 0;
     test_linear(&rig, 33, 65, 17);
     test_linear(&rig, 512, 1024, 2048);
+    time_all(&rig);
     rig_close(&rig);
     printf("%d passed, %d failed\n", rig.passed, rig.failed);
     return rig.failed != 0 || rig.passed == 0;

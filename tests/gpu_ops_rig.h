@@ -3,11 +3,12 @@
 #ifndef CRIA_TESTS_GPU_OPS_RIG_H
 #define CRIA_TESTS_GPU_OPS_RIG_H
 
+#include "bench/median.h"
 #include "gpu.h"
 
 typedef enum { ACT, F32, I32, F64 } Kind;
 
-enum { MAX_TENSORS = 8, MAX_SIZES = 8, GUARD = 256 };
+enum { MAX_TENSORS = 8, MAX_SIZES = 8, GUARD = 256, TIMED_CALLS = 15 };
 
 typedef struct {
     Ops table;      /* a copy, deterministic unless a test says otherwise */
@@ -15,6 +16,8 @@ typedef struct {
     Stream *stream;
     const char *filter; /* run the cases whose name contains it */
     int shift;          /* elements by which every tensor is off a 256-byte boundary */
+    bool timed;         /* cases are timed, not compared */
+    double copy_rate;   /* bytes per second that a copy reads and writes, if timed */
     int passed, failed;
     char *memory; /* on the GPU */
     int64_t capacity;
@@ -38,6 +41,7 @@ typedef struct {
     Tensor t[MAX_TENSORS];
     int n;
     int64_t z[MAX_SIZES]; /* sizes and flags, for the call */
+    int64_t bytes;        /* that it must read and write at least; 0: it is not timed */
 } Case;
 
 /* half of the last place of a bf16 at worst, and what fp32 sums may differ by */
@@ -208,24 +212,68 @@ static inline int64_t strayed(const Case *c, const unsigned char *before,
     return -1;
 }
 
-static inline void run_on_gpu(const Case *c, Call *call, const unsigned char *before,
-                              unsigned char *after, int64_t bytes) {
+/* Puts the tensors into the memory of the GPU, at p. */
+static inline void upload(const Case *c, const unsigned char *image, int64_t bytes, void **p) {
     OpsRig *r = c->rig;
     if (bytes > r->capacity) {
         r->ops->mem_free(r->memory);
         r->capacity = 2 * bytes;
         EXPECT_OK(r->ops->mem_alloc((void **)&r->memory, r->capacity, "tensors of the test"));
     }
-    void *p[MAX_TENSORS];
     for (int i = 0; i < c->n; i++) p[i] = r->memory + c->t[i].offset;
-    r->ops->mem_copy(r->memory, before, bytes, r->stream);
+    r->ops->mem_copy(r->memory, image, bytes, r->stream);
+}
+
+static inline void run_on_gpu(const Case *c, Call *call, const unsigned char *before,
+                              unsigned char *after, int64_t bytes) {
+    OpsRig *r = c->rig;
+    void *p[MAX_TENSORS];
+    upload(c, before, bytes, p);
     call(r->ops, p, c->z, r->stream);
     r->ops->mem_copy(after, r->memory, bytes, r->stream);
     EXPECT_OK(r->ops->stream_sync(r->stream));
 }
 
+/* Microseconds of a call that follows others of its kind: the median. */
+static inline double call_us(OpsRig *r, Call *call, void *const *p, const int64_t *z) {
+    Event *begin[TIMED_CALLS], *end[TIMED_CALLS];
+    double us[TIMED_CALLS];
+    for (int i = 0; i < TIMED_CALLS; i++) {
+        EXPECT_OK(r->ops->event_create(&begin[i]));
+        EXPECT_OK(r->ops->event_create(&end[i]));
+    }
+    for (int i = 0; i < 3; i++)
+        call(r->ops, p, z, r->stream); /* until clocks and caches are warm */
+    for (int i = 0; i < TIMED_CALLS; i++) {
+        r->ops->event_record(begin[i], r->stream);
+        call(r->ops, p, z, r->stream);
+        r->ops->event_record(end[i], r->stream);
+    }
+    EXPECT_OK(r->ops->stream_sync(r->stream));
+    for (int i = 0; i < TIMED_CALLS; i++) {
+        us[i] = 1e3 * r->ops->event_ms(begin[i], end[i]);
+        r->ops->event_free(begin[i]);
+        r->ops->event_free(end[i]);
+    }
+    return median(us, TIMED_CALLS);
+}
+
+static inline void case_time(Case *c, Call *call) {
+    OpsRig *r = c->rig;
+    void *p[MAX_TENSORS];
+    int64_t bytes = lay_out(c);
+    unsigned char *image = make_image(c, bytes);
+    upload(c, image, bytes, p);
+    double us = call_us(r, call, p, c->z), rate = 1e6 * (double)c->bytes / us;
+    printf("%-58s %8.1f us %6.0f GB/s %4.0f %% of a copy\n", c->name, us, rate / 1e9,
+           100 * rate / r->copy_rate);
+    free(image);
+}
+
 static inline void case_run(Case *c, Call *call) {
-    if (strstr(c->name, c->rig->filter) != NULL) {
+    bool chosen = strstr(c->name, c->rig->filter) != NULL;
+    if (chosen && c->rig->timed && c->bytes > 0) case_time(c, call);
+    if (chosen && !c->rig->timed) {
         int64_t bytes = lay_out(c);
         unsigned char *before = make_image(c, bytes), *after = NEW(unsigned char, bytes);
         unsigned char *again = NEW(unsigned char, bytes);
