@@ -72,13 +72,10 @@ refuse_run() { # TEXT KEY=VALUE...
     train 2 refused $words "$@"
     expect_error "run: $*" 2 "$text"
 }
-# shellcheck disable=SC2086 # words
-{
-    refuse_run 'run.sample_every: found 4 without data.tokenizer' data.tokenizer=
-    refuse_run 'run.sample_every: found 4 without run.sample_prompt and data.eod' data.eod=-1
-    refuse_run 'missing.json: cannot open this tokenizer' data.tokenizer=missing.json
-    refuse_run 'run.sample_prompt: it has 79 tokens' "run.sample_prompt=$(printf '%040d' 0 | sed 's/0/0 /g')"
-}
+refuse_run 'run.sample_every: found 4 without data.tokenizer' data.tokenizer=
+refuse_run 'run.sample_every: found 4 without run.sample_prompt and data.eod' data.eod=-1
+refuse_run 'missing.json: cannot open this tokenizer' data.tokenizer=missing.json
+refuse_run 'run.sample_prompt: it has 79 tokens' "run.sample_prompt=$(printf '%040d' 0 | sed 's/0/0 /g')"
 
 refuse() { # TEXT ARGUMENT...
     text=$1
