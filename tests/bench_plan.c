@@ -16,7 +16,7 @@ static void require_ok(Status st) {
 }
 
 /* n documents of random lengths that fill S tokens */
-static void cut_documents(int64_t S, int64_t n, uint64_t seed, int64_t *begin) {
+static void cut_documents(int64_t S, int64_t n, uint64_t seed, int32_t *begin) {
     double total = 0, at = 0;
     for (int64_t i = 0; i < n; i++) total += 0.1 + rng_uniform(seed, 1, (uint64_t)i);
     for (int64_t i = 0; i < n; i++) {
@@ -35,7 +35,7 @@ static double cpu_ms(void) {
 /* Milliseconds of mask + plan_build, and of plan_rank for one rank: the fastest of `repeats`. */
 static void time_plan(const char *name, int64_t S, int64_t n_docs, PlanOptions o, int repeats) {
     double build = 1e9, rank = 1e9;
-    int64_t *begin = NEW(int64_t, n_docs);
+    int32_t *begin = NEW(int32_t, n_docs);
     PlanSummary s = {0};
     for (int i = 0; i < repeats; i++) {
         Mask m;
@@ -108,7 +108,7 @@ static void print_volumes(void) {
            PACKS, "tokens", "ranks");
     for (int k = 0; k < 4; k++) printf(" | %-30s", kinds[k].name);
     printf("\n");
-    int64_t *begin = NEW(int64_t, 131072);
+    int32_t *begin = NEW(int32_t, 131072);
     for (int64_t S = 8192; S <= 131072; S *= 4)
         for (int P = 2; P <= 8; P *= 2) {
             printf("%7lld %5d", (long long)S, P);

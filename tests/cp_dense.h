@@ -208,7 +208,7 @@ static inline void dense_run(Side *side, const Problem *p, CpBackend backend, in
                    .overlap_degree = degree,
                    .tokens = p->S,
                    .seq_len = p->S,
-                   .mask = MASK_CAUSAL,
+                   .mask.kind = MASK_CAUSAL,
                    .H = p->H,
                    .K = p->K,
                    .D = p->D};

@@ -173,7 +173,7 @@ static Bands named_bands(const char *mask, int S) {
     if (!strcmp(mask, "full")) return one_band(S, S, BAND_NO_LO, BAND_NO_HI);
     if (!strcmp(mask, "window")) return one_band(S, S, -1023, 0);
     std::vector<int32_t> begin((size_t)S + 1);
-    int64_t n = bench_documents(0, S, begin.data());
+    int64_t n = synthetic_documents(0, S, begin.data());
     begin[(size_t)n] = S;
     std::vector<int> lengths;
     for (size_t i = 0; i < (size_t)n; i++) lengths.push_back(begin[i + 1] - begin[i]);

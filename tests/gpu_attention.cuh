@@ -5,7 +5,7 @@
 
 #include "attention.h"
 extern "C" {
-#include "bench/cases.h"
+#include "data/synthetic.h"
 #include "base/rng.h"
 }
 

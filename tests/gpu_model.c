@@ -35,7 +35,7 @@ static void open_rig(Rig *r, const Ops *ops, const ModelConfig *m, int64_t B, Ma
     *r = (Rig){.ops = ops,
                .model = *m,
                .optim = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1},
-               .cp_options = {.mask = mask}};
+               .cp_options = {.mask.kind = mask}};
     rig_open(r, B, m->seq_len, recompute, 0);
 }
 

@@ -7,6 +7,7 @@
 
 #include "attn/mask.h"
 #include "base/rng.h"
+#include "data/synthetic.h"
 
 enum { CASE_SLICES_MAX = 128 };
 
@@ -129,33 +130,15 @@ static inline int64_t draw_bands(Draw *d, int32_t S, int64_t n, Band *bands) {
 }
 
 /* Document starts for S tokens with lengths 1..longest; returns their number (begin holds S). */
-static inline int64_t draw_documents(Draw *d, int64_t S, int64_t longest, int64_t *begin) {
+static inline int64_t draw_documents(Draw *d, int64_t S, int64_t longest, int32_t *begin) {
     int64_t n = 0;
-    for (int64_t at = 0; at < S; at += 1 + draw_below(d, longest)) begin[n++] = at;
+    for (int64_t at = 0; at < S; at += 1 + draw_below(d, longest)) begin[n++] = (int32_t)at;
     return n;
 }
 
-/* Packed documents as MagiAttention's benchmarks draw them: bin mid-points of a table of document
- * lengths, by count, each at most a quarter of the pack; returns the number (begin holds S). */
-static inline int64_t draw_pack(uint64_t seed, int64_t S, int64_t *begin) {
-    static const int64_t bins[][3] = {
-        {0, 10, 30254},         {11, 50, 391188},       {51, 100, 699596},
-        {101, 200, 1377757},    {201, 500, 3794735},    {501, 1024, 3316785},
-        {1025, 2048, 2106566},  {2049, 4096, 988525},   {4097, 8192, 410002},
-        {8193, 16384, 173574},  {16385, 32768, 115007}, {32769, 65536, 18428},
-        {65537, 131072, 22513}, {131073, 196608, 18284}};
-    int64_t total = 0, n = 0;
-    uint64_t index = 0;
-    for (int i = 0; i < 14; i++) total += bins[i][2];
-    for (int64_t at = 0; at < S;) {
-        uint64_t u = rng_u64(seed, rng_stream(RNG_TEST, (uint64_t)S), index++);
-        int64_t x = (int64_t)(u % (uint64_t)total);
-        int bin = 0;
-        while (x >= bins[bin][2]) x -= bins[bin++][2];
-        begin[n++] = at;
-        at += i64_min((bins[bin][0] + bins[bin][1]) / 2, S / 4);
-    }
-    return n;
+/* Documents packed into S tokens, as synthetic_pack() draws them. */
+static inline int64_t draw_pack(uint64_t seed, int64_t S, int32_t *begin) {
+    return synthetic_pack(seed, rng_stream(RNG_TEST, (uint64_t)S), S, S, begin);
 }
 
 #endif

@@ -62,7 +62,7 @@ static inline void rig_make_batch(Rig *r, int64_t B, int64_t T) {
         mb->labels[s] = (mb->tokens[s] * 7 + 3) % r->model.vocab;
         mb->positions[s] = (int32_t)(s % T);
         mb->weights[s] = s % 5 == 3 ? 0.0f : 1.0f;
-        bool starts = s % T == 0 || (r->cp_options.mask == MASK_DOCUMENT && draw % 100 == 0);
+        bool starts = s % T == 0 || (r->cp_options.mask.kind == MASK_DOCUMENT && draw % 100 == 0);
         if (starts) mb->doc_begin[mb->n_docs++] = (int32_t)s;
     }
 }

@@ -45,7 +45,8 @@ static void every_rank_holds_the_same_number_of_rows_once(void **state) {
     (void)state;
     Draw draw = {.seed = 21};
     for (int i = 0; i < 3000; i++) {
-        int64_t S = 1 + draw_below(&draw, 300), begin[300];
+        int64_t S = 1 + draw_below(&draw, 300);
+        int32_t begin[300];
         Mask m;
         Dispatch d;
         assert_status_ok(mask_documents(&m, S, begin, draw_documents(&draw, S, 60, begin), 0));
@@ -111,7 +112,7 @@ static void the_grid_is_chosen_by_size_alone(void **state) {
         assert_status_ok(mask_causal(&masks[0], 2048, 1024, 0));
         assert_status_ok(mask_full(&masks[1], 2048, 2048));
         assert_status_ok(mask_causal(&masks[2], 2048, 1024, 100));
-        assert_status_ok(mask_documents(&masks[3], 2048, (int64_t[]){0, 700, 1024, 1500}, 4, 0));
+        assert_status_ok(mask_documents(&masks[3], 2048, (int32_t[]){0, 700, 1024, 1500}, 4, 0));
         int32_t rows = 0;
         for (int i = 0; i < 4; i++) {
             Dispatch d;
@@ -149,7 +150,7 @@ static void auto_follows_the_mask(void **state) {
         dispatch_free(&d);
         mask_free(&m);
     }
-    int64_t begin[8192];
+    int32_t begin[8192];
     assert_status_ok(mask_documents(&m, 8192, begin, draw_pack(1, 8192, begin), 0));
     for (int per_node = 0; per_node <= 2; per_node += 2) {
         DispatchOptions o = {.P = 4, .ranks_per_node = per_node};
@@ -210,7 +211,8 @@ static void min_heap_on_a_causal_mask_is_zigzag(void **state) {
 static void local_search_keeps_its_promises(void **state) {
     (void)state;
     static const int64_t lengths[] = {8192, 32768, 131072};
-    int64_t *begin = NEW(int64_t, 131072), area[8];
+    int32_t *begin = NEW(int32_t, 131072);
+    int64_t area[8];
     for (int s = 0; s < 3; s++)
         for (int P = 2; P <= 8; P *= 2) {
             double heap_moved = 0, moved = 0, ring = 0;
@@ -241,7 +243,8 @@ static void local_search_keeps_its_promises(void **state) {
 static void two_levels_move_fewer_rows_between_nodes(void **state) {
     (void)state;
     enum { S = 131072, P = 16, NODE = 8 };
-    int64_t *begin = NEW(int64_t, S), crossed[2] = {0}, area[P];
+    int32_t *begin = NEW(int32_t, S);
+    int64_t crossed[2] = {0}, area[P];
     for (uint64_t pack = 0; pack < 4; pack++) {
         Mask m;
         assert_status_ok(mask_documents(&m, S, begin, draw_pack(pack, S, begin), 0));

@@ -27,8 +27,8 @@ enum { N_LAYOUTS = sizeof layouts / sizeof layouts[0] };
 static void open_stream(Rig *r, const Layout *layout, MaskKind mask, int64_t window, bool reset) {
     *r = (Rig){.model = rig_model(T)};
     rig_open(r, layout->B, T, RECOMPUTE_NONE, 0);
-    r->cp_options.mask = mask;
-    r->cp_options.window = window;
+    r->cp_options.mask.kind = mask;
+    r->cp_options.mask.window = window;
     free(r->mb.doc_begin);
     r->mb.doc_begin = NEW(int32_t, MAX_DOCUMENTS);
     int32_t begin = 0, n = 0;
@@ -46,7 +46,7 @@ static void open_stream(Rig *r, const Layout *layout, MaskKind mask, int64_t win
 static void open_alone(Rig *r, const Rig *stream, int32_t begin, int32_t n) {
     *r = (Rig){.model = rig_model(T)};
     rig_open(r, 1, n, RECOMPUTE_NONE, 0);
-    r->cp_options.window = stream->cp_options.window;
+    r->cp_options.mask.window = stream->cp_options.mask.window;
     memcpy(r->mb.tokens, stream->mb.tokens + begin, (size_t)n * sizeof(int32_t));
     memcpy(r->mb.labels, stream->mb.labels + begin, (size_t)n * sizeof(int32_t));
     memcpy(r->mb.weights, stream->mb.weights + begin, (size_t)n * sizeof(float));
@@ -121,10 +121,11 @@ static double run_row_by_row(Rig *r) {
     Band *rows = NEW(Band, S);
     int32_t begin = 0;
     for (int32_t s = 0, doc = 0; s < S; s++) {
-        if (r->cp_options.mask == MASK_CAUSAL && s % T == 0) begin = s;
-        if (r->cp_options.mask == MASK_DOCUMENT && doc < r->mb.n_docs && r->mb.doc_begin[doc] == s)
+        if (r->cp_options.mask.kind == MASK_CAUSAL && s % T == 0) begin = s;
+        if (r->cp_options.mask.kind == MASK_DOCUMENT && doc < r->mb.n_docs &&
+            r->mb.doc_begin[doc] == s)
             begin = r->mb.doc_begin[doc++];
-        int32_t window = (int32_t)r->cp_options.window;
+        int32_t window = (int32_t)r->cp_options.mask.window;
         int32_t first = window > 0 && s - window > begin ? s - window : begin;
         rows[s] = (Band){s, s + 1, first, s + 1, BAND_NO_LO, BAND_NO_HI};
     }
@@ -177,6 +178,24 @@ static void a_window_reaches_as_far_as_it_says(void **state) {
     }
 }
 
+/* The target of token i of a sequence is token i + 1, which token i sees where it lies in the
+ * prefix. */
+static void targets_within_the_prefix_are_not_in_the_loss(void **state) {
+    (void)state;
+    for (int64_t prefix = 1; prefix <= T; prefix++) {
+        Rig r;
+        open_stream(&r, &layouts[3], MASK_PREFIX_LM, 0, false);
+        r.cp_options.mask.prefix = prefix;
+        for (int32_t s = 0; s < 2 * T; s++) r.mb.weights[s] = 1;
+        CpBatch *batch = cp_batch_create(&r.cp_options, &r.mb);
+        for (int32_t s = 0; s < 2 * T; s++)
+            assert_true(batch->weights[s] == (s % T + 1 < prefix ? 0 : 1));
+        assert_true(batch->weight_sum == (double)(2 * (T + 1 - prefix)));
+        cp_batch_free(batch);
+        rig_close(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(documents_train_as_if_each_were_alone),
@@ -185,6 +204,7 @@ int main(void) {
         cmocka_unit_test(without_a_document_mask_documents_see_each_other),
         cmocka_unit_test(every_mask_equals_its_pairs_listed_row_by_row),
         cmocka_unit_test(a_window_reaches_as_far_as_it_says),
+        cmocka_unit_test(targets_within_the_prefix_are_not_in_the_loss),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,7 +19,7 @@ static bool sees(const Mask *m, int32_t q, int32_t k) {
 static void constructors_allow_the_pairs_they_say(void **state) {
     (void)state;
     enum { S = 48, T = 16 };
-    static const int64_t begin[] = {0, 5, 6, 20, 21, 22, 40};
+    static const int32_t begin[] = {0, 5, 6, 20, 21, 22, 40};
     for (int window = 0; window <= 20; window += 4)
         for (int prefix = 0; prefix <= T; prefix += 4) {
             Mask documents, causal, full, lm;
@@ -172,7 +172,7 @@ static void slice_lists_are_read_and_mistakes_located(void **state) {
         {"0 4 0 4 CASUAL", "not 'CASUAL'"},
         {"\n\n0 4 0 4 F F", "list:3: 'F' follows a complete slice"},
         {"4 0 0 4 F", "list:1: a range ends before it begins"},
-        {"0 4 0 70 F", "list:1: the slice ends at 70, behind the stream of 64"},
+        {"0 4 0 70 F", "list:1: the slice ends at 70, beyond a sequence of 64"},
         {"4 8 0 8 C\n# a comment\n0 4 0 4 F\n3 5 3 5 F # twice",
          "list:4: this slice covers pairs that line 1"},
     };
@@ -186,7 +186,7 @@ static void slice_lists_are_read_and_mistakes_located(void **state) {
     assert_status_ok(mask_parse(&m, "list", good, sizeof good - 1, 0));
     assert_int_equal(m.S, 16);
     Mask same;
-    assert_status_ok(mask_documents(&same, 16, (int64_t[]){0, 8}, 2, 0));
+    assert_status_ok(mask_documents(&same, 16, (int32_t[]){0, 8}, 2, 0));
     assert_true(mask_hash(&m) == mask_hash(&same));
     mask_free(&m);
 
@@ -211,38 +211,66 @@ static void bad_sizes_are_refused(void **state) {
     assert_status_fails(mask_full(&m, (int64_t)BAND_MAX_TOKENS + 1, 1), ERR_USER, "are possible");
     assert_status_fails(mask_causal(&m, 8, 4, -1), ERR_USER, "negative");
     assert_status_fails(mask_prefix_lm(&m, 8, 4, 5), ERR_USER, "prefix of 5");
-    assert_status_fails(mask_documents(&m, 8, (int64_t[]){1}, 1, 0), ERR_USER, "first document");
-    assert_status_fails(mask_documents(&m, 8, (int64_t[]){0, 4, 4}, 3, 0), ERR_USER, "document 1");
-    assert_status_fails(mask_documents(&m, 8, (int64_t[]){0, 8}, 2, 0), ERR_USER, "document 1");
+    assert_status_fails(mask_documents(&m, 8, (int32_t[]){1}, 1, 0), ERR_USER, "first document");
+    assert_status_fails(mask_documents(&m, 8, (int32_t[]){0, 4, 4}, 3, 0), ERR_USER, "document 1");
+    assert_status_fails(mask_documents(&m, 8, (int32_t[]){0, 8}, 2, 0), ERR_USER, "document 1");
+}
+
+/* As the constructors, and slices in every sequence. */
+static void a_spec_is_built_as_it_says(void **state) {
+    (void)state;
+    enum { S = 24, T = 12 };
+    const int32_t begin[] = {0, 5, 12, 20};
+    Mask slices, expected[MASK_KINDS], m;
+    Band pieces[] = {{0, 4, 6, 12, BAND_NO_LO, BAND_NO_HI}, {4, 12, 0, 12, BAND_NO_LO, 0}}, all[4];
+    for (int i = 0; i < 4; i++) all[i] = band_shift(pieces[i % 2], i / 2 * T, i / 2 * T);
+    assert_status_ok(mask_bands(&slices, T, pieces, 2));
+    MaskSpec spec = {.window = 3, .prefix = 7, .slices = &slices};
+    assert_status_ok(mask_causal(&expected[MASK_CAUSAL], S, T, 3));
+    assert_status_ok(mask_documents(&expected[MASK_DOCUMENT], S, begin, 4, 3));
+    assert_status_ok(mask_full(&expected[MASK_FULL], S, T));
+    assert_status_ok(mask_prefix_lm(&expected[MASK_PREFIX_LM], S, T, 7));
+    assert_status_ok(mask_bands(&expected[MASK_SLICES], S, all, 4));
+    for (spec.kind = 0; spec.kind < MASK_KINDS; spec.kind++) {
+        assert_status_ok(mask_build(&m, &spec, S, T, begin, 4));
+        assert_int_equal(mask_hash(&m), mask_hash(&expected[spec.kind]));
+        mask_free(&m);
+        mask_free(&expected[spec.kind]);
+    }
+    mask_free(&slices);
 }
 
 static void forms_are_recognised(void **state) {
     (void)state;
     Mask m;
     int64_t T;
-    static const int64_t even[] = {0, 8, 16, 24}, odd[] = {0, 8, 16, 23};
+    bool window;
+    static const int32_t even[] = {0, 8, 16, 24}, odd[] = {0, 8, 16, 23};
     assert_status_ok(mask_causal(&m, 32, 8, 0));
-    assert_int_equal(mask_form(&m, &T), MASK_FORM_CAUSAL);
+    assert_int_equal(mask_form(&m, &T, &window), MASK_CAUSAL);
+    assert_false(window);
     assert_int_equal(T, 8);
     mask_free(&m);
     assert_status_ok(mask_documents(&m, 32, even, 4, 0));
-    assert_int_equal(mask_form(&m, &T), MASK_FORM_CAUSAL);
+    assert_int_equal(mask_form(&m, &T, &window), MASK_CAUSAL);
+    assert_false(window);
     mask_free(&m);
     assert_status_ok(mask_documents(&m, 32, odd, 4, 0));
-    assert_int_equal(mask_form(&m, &T), MASK_FORM_OTHER);
+    assert_int_equal(mask_form(&m, &T, &window), MASK_SLICES);
     assert_int_equal(T, 32);
     mask_free(&m);
     assert_status_ok(mask_causal(&m, 32, 16, 5));
-    assert_int_equal(mask_form(&m, &T), MASK_FORM_WINDOW);
+    assert_int_equal(mask_form(&m, &T, &window), MASK_CAUSAL);
+    assert_true(window);
     mask_free(&m);
     assert_status_ok(mask_full(&m, 32, 32));
-    assert_int_equal(mask_form(&m, &T), MASK_FORM_FULL);
+    assert_int_equal(mask_form(&m, &T, &window), MASK_FULL);
     mask_free(&m);
     assert_status_ok(mask_prefix_lm(&m, 32, 32, 4));
-    assert_int_equal(mask_form(&m, &T), MASK_FORM_OTHER);
+    assert_int_equal(mask_form(&m, &T, &window), MASK_SLICES);
     mask_free(&m);
     assert_status_ok(mask_bands(&m, 32, NULL, 0)); /* nobody sees anything */
-    assert_int_equal(mask_form(&m, &T), MASK_FORM_OTHER);
+    assert_int_equal(mask_form(&m, &T, &window), MASK_SLICES);
     mask_free(&m);
 }
 
@@ -252,7 +280,7 @@ static void equal_masks_hash_alike_and_others_do_not(void **state) {
     uint64_t hashes[N];
     Draw draw = {.seed = 14};
     for (int i = 0; i < N; i++) {
-        int64_t begin[200];
+        int32_t begin[200];
         Mask m, copy;
         int64_t n = draw_documents(&draw, 200, 20, begin);
         assert_status_ok(mask_documents(&m, 200, begin, n, 0));
@@ -280,6 +308,7 @@ int main(void) {
         cmocka_unit_test(the_first_pair_covered_twice_is_named),
         cmocka_unit_test(slice_lists_are_read_and_mistakes_located),
         cmocka_unit_test(bad_sizes_are_refused),
+        cmocka_unit_test(a_spec_is_built_as_it_says),
         cmocka_unit_test(forms_are_recognised),
         cmocka_unit_test(equal_masks_hash_alike_and_others_do_not),
     };

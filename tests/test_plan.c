@@ -61,7 +61,7 @@ static void random_document_layouts_are_planned_exactly(void **state) {
     (void)state;
     Draw draw = {.seed = 32};
     for (int i = 0; i < 1000; i++) {
-        int64_t begin[200];
+        int32_t begin[200];
         Mask m;
         int64_t S = 1 + draw_below(&draw, i % 10 ? 64 : 200);
         int64_t n = draw_documents(&draw, S, 1 + draw_below(&draw, S), begin);
@@ -107,7 +107,7 @@ static void degenerate_plans_are_exact(void **state) {
     (void)state;
     Draw draw = {.seed = 34};
     Mask m;
-    int64_t ones[32];
+    int32_t ones[32];
     for (int i = 0; i < 32; i++) ones[i] = i;
     assert_status_ok(mask_documents(&m, 32, ones, 32, 0)); /* one-token documents: nothing moves */
     check_all(&m, &draw, "one-token documents");
@@ -159,7 +159,7 @@ static void degenerate_plans_are_exact(void **state) {
 static void one_rank_runs_the_mask_itself_under_every_backend(void **state) {
     (void)state;
     Mask m;
-    assert_status_ok(mask_documents(&m, 100, (int64_t[]){0, 30, 31, 77}, 4, 20));
+    assert_status_ok(mask_documents(&m, 100, (int32_t[]){0, 30, 31, 77}, 4, 20));
     for (CpBackend i = 0; i < CP_BACKENDS; i++) {
         AttnPlan p;
         RankPlan rp;
@@ -272,7 +272,7 @@ static void assert_stages_equal(const PlanStage *a, const PlanStage *b) {
 static void plans_are_reproducible_and_hashes_tell_them_apart(void **state) {
     (void)state;
     enum { S = 4096, P = 8 };
-    int64_t begin[S];
+    int32_t begin[S];
     Mask m;
     assert_status_ok(mask_documents(&m, S, begin, draw_pack(5, S, begin), 0));
     uint64_t hashes[5] = {0};
@@ -384,7 +384,7 @@ static void the_degree_is_chosen_by_predicted_time(void **state) {
 
 static void a_broken_plan_is_noticed(void **state) {
     (void)state;
-    int64_t begin[] = {0, 40, 100};
+    int32_t begin[] = {0, 40, 100};
     Mask m;
     AttnPlan p;
     assert_status_ok(mask_documents(&m, 128, begin, 3, 0));
@@ -439,7 +439,7 @@ static void planning_tiny_chunks_takes_no_longer_than_coarse_ones(void **state) 
                  {65536, 16, 2, 4},
                  {65521, 16, 3, 0}};
     enum { P = 8, CPU_SECONDS = 10 };
-    int64_t *begin = NEW(int64_t, 65536);
+    int32_t *begin = NEW(int32_t, 65536);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Draw draw = {.seed = 23 + i};
         Mask m;

@@ -121,7 +121,7 @@ static int assert_well_formed_xml(const char *s) {
  */
 
 static AttnPlan pack_plan(CpBackend backend, int P, int64_t S, int ranks_per_node) {
-    int64_t *begin = NEW(int64_t, S);
+    int32_t *begin = NEW(int32_t, S);
     Mask mask;
     AttnPlan plan;
     CostModel cost = cost_default(32, 8, 64);
@@ -395,7 +395,7 @@ static void documents_come_from_the_first_micro_batch_or_are_drawn(void **state)
                    .overlap_degree = -1,
                    .tokens = 64,
                    .seq_len = 32,
-                   .mask = MASK_DOCUMENT,
+                   .mask.kind = MASK_DOCUMENT,
                    .H = 4,
                    .K = 2,
                    .D = 16};
@@ -418,11 +418,18 @@ static void documents_come_from_the_first_micro_batch_or_are_drawn(void **state)
 
 static void a_mask_file_takes_the_place_of_the_mask(void **state) {
     (void)state;
-    const char *slices = "0 32 0 32 FULL\n32 64 32 64 CAUSAL\n";
+    const char *slices = "0 16 0 16 FULL\n16 32 16 32 CAUSAL\n";
     PlanCommandOptions o = {.json = true, .mask_file = write_bytes("mask", slices, strlen(slices))};
     char *text = report_of(FOUR_RANKS, &o);
     assert_json(text, "mask.source", "\"file\"");
-    assert_true(number_at(text, "plan.area") == 32 * 32 + 32 * 33 / 2);
+    double area = 16 * 16 + 16 * 17 / 2; /* of a sequence */
+    assert_true(number_at(text, "plan.area") == 2 * area);
+    char *same = mem_printf("data.mask: slices\ndata.mask_file: %s\n" FOUR_RANKS, o.mask_file);
+    free(text);
+    text = report_of(same, &(PlanCommandOptions){.json = true});
+    assert_json(text, "mask.source", "\"file\"");
+    assert_true(number_at(text, "plan.area") == 2 * area);
+    free(same);
     free(text);
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "base/rng.h"
 
 /* ---- min-heap ---------------------------------------------------------------------------- */
 
@@ -131,10 +132,7 @@ typedef struct {
 
 /* Counter-based draws below n (splitmix64): the search must be the same on every rank. */
 static int64_t draw(Search *s, int64_t n) {
-    uint64_t x = ++s->draws * 0x9E3779B97F4A7C15u;
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
-    return (int64_t)(((x ^ x >> 31) >> 32) * (uint64_t)n >> 32);
+    return (int64_t)((mix64(++s->draws * 0x9E3779B97F4A7C15u) >> 32) * (uint64_t)n >> 32);
 }
 
 /* A random swap with group g, its effect on load filled in. */

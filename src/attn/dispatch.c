@@ -226,11 +226,11 @@ static void assign(Dispatch *d, const ChunkStats *s, const DispatchOptions *o) {
 static DispatchKind choose_kind(Dispatch *d, const Mask *mask, const ChunkStats *s,
                                 const DispatchOptions *o) {
     int64_t T;
-    MaskForm form = mask_form(mask, &T);
+    bool window;
+    MaskKind form = mask_form(mask, &T, &window);
     assign_contiguous(d);
-    if (form == MASK_FORM_FULL || form == MASK_FORM_WINDOW || imbalance(d, s) <= BALANCED)
-        return DISPATCH_CONTIGUOUS;
-    if (form == MASK_FORM_CAUSAL) {
+    if (form == MASK_FULL || window || imbalance(d, s) <= BALANCED) return DISPATCH_CONTIGUOUS;
+    if (form == MASK_CAUSAL) {
         assign_zigzag(d, o->T);
         if (imbalance(d, s) <= slack_of(o)) return DISPATCH_ZIGZAG;
     }

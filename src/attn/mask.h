@@ -5,7 +5,7 @@
 
 #include "attn/band.h"
 #include "attn/range.h"
-#include "base/base.h"
+#include "config/config.h"
 
 typedef struct {
     int64_t S;   /* tokens in the stream, at most BAND_MAX_TOKENS */
@@ -14,13 +14,25 @@ typedef struct {
     int32_t *reach; /* reach[i] = max q_end of bands[0..i]: finds the bands of a row by bisection */
 } Mask;
 
+/* What keys and command lines say of a mask. */
+typedef struct {
+    MaskKind kind;
+    int64_t window;     /* MASK_CAUSAL, MASK_DOCUMENT: as mask_documents(); 0 = no limit */
+    int64_t prefix;     /* MASK_PREFIX_LM: as mask_prefix_lm() */
+    const Mask *slices; /* MASK_SLICES: the mask of one sequence; borrowed */
+} MaskSpec;
+
 /* Every constructor fills *out (mask_free releases it). Those that return a Status check what they
  * are given and fail with ERR_USER; *out is then empty. T, the tokens of a sequence, divides S. */
+
+/* Any of the masks below over a micro-batch of S / T sequences. doc_begin: for MASK_DOCUMENT. */
+Status mask_build(Mask *out, const MaskSpec *spec, int64_t S, int64_t T, const int32_t *doc_begin,
+                  int64_t n_docs);
 
 /* Causal documents: doc_begin[0] = 0 and ascending; document i ends where i + 1 begins, the last
  * one at S. A document never crosses a sequence: the caller lists every sequence start as well.
  * window > 0: a token sees at most that many previous tokens of its document; 0: all of them. */
-Status mask_documents(Mask *out, int64_t S, const int64_t *doc_begin, int64_t n_docs,
+Status mask_documents(Mask *out, int64_t S, const int32_t *doc_begin, int64_t n_docs,
                       int64_t window);
 /* S / T sequences, each causal (window as above), or each full. */
 Status mask_causal(Mask *out, int64_t S, int64_t T, int64_t window);
@@ -57,10 +69,10 @@ bool mask_next(MaskRows *at, Band *cut);
 /* Appends the keys that rows [rows.begin, rows.end) see, one range per band: not normal yet. */
 void mask_keys(const Mask *m, Range rows, RangeList *out);
 
-/* What decides a dispatch: all sequences alike, with one band each of this form, or anything. */
-typedef enum { MASK_FORM_FULL, MASK_FORM_CAUSAL, MASK_FORM_WINDOW, MASK_FORM_OTHER } MaskForm;
-/* *T: tokens of one of the sequences that are alike; S for MASK_FORM_OTHER. */
-MaskForm mask_form(const Mask *m, int64_t *T);
+/* What a mask amounts to, for dispatch: MASK_FULL or MASK_CAUSAL when all sequences are alike, with
+ * one band each of this form (*window: with an edge on both sides), else MASK_SLICES. *T: tokens of
+ * such a sequence; S for MASK_SLICES. */
+MaskKind mask_form(const Mask *m, int64_t *T, bool *window);
 
 /* 64 bits over S and every band; equal masks have equal hashes on every machine. */
 uint64_t mask_hash(const Mask *m);

@@ -12,6 +12,14 @@ static inline uint64_t rng_stream(RngPurpose purpose, uint64_t which) {
     return ((uint64_t)purpose << 56) ^ which;
 }
 
+/* The finaliser of splitmix64 (Steele et al., 2014): every bit of x changes half of the result's.
+ */
+static inline uint64_t mix64(uint64_t x) {
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
+    return x ^ x >> 31;
+}
+
 /* Four uniform 32-bit words. */
 void rng_philox(uint32_t out[4], uint64_t seed, uint64_t stream, uint64_t index);
 

@@ -97,7 +97,7 @@ static Status measure_row(Bench *b, const Table *t, const BenchCase *c, bool det
     double percent = 100 / (b->gemm_rate / 1e12);
     const TableCell row[] = {CELL_NUMBER(c->D),
                              CELL_TEXT(c->heads),
-                             CELL_TEXT(bench_mask_name(c->mask)),
+                             CELL_TEXT(c->mask_name),
                              CELL_TEXT(c->tokens),
                              CELL_TEXT(deterministic ? "true" : "false"),
                              CELL_NUMBER(times.area),

@@ -1,56 +1,29 @@
 #include "bench/cases.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "data/mt19937.h"
+#include "data/synthetic.h"
 
 /* ---- masks --------------------------------------------------------------------------------- */
 
-static const char *const mask_names[BENCH_MASKS + 1] = {"causal", "full", "document", "window",
-                                                        NULL};
+/* Those of data.mask, and causal with a window. */
+enum { WINDOW = MASK_KINDS };
+static const char *const names[] = {
+#define X(id, name) #name,
+    MASK_LIST(X)
+#undef X
+        "window",
+    NULL};
 
-const char *bench_mask_name(BenchMask mask) {
-    return mask_names[mask];
-}
-
-int64_t bench_documents(uint32_t seed, int64_t T, int32_t *begin) {
-    Mt mt;
-    mt_seed(&mt, seed);
-    int64_t n = 0;
-    for (int64_t at = 0; at < T; n++) {
-        double u = (double)(mt_u32(&mt) & 0xffffff) * 0x1p-24; /* of 24 bits, as a float has */
-        begin[n] = (int32_t)at;
-        at += (int64_t)exp(log(100) + u * (log(4000) - log(100)));
-    }
-    return n;
-}
-
-static Status documents(Mask *out, int64_t B, int64_t T) {
-    int32_t *one = NEW(int32_t, T);
-    int64_t n = bench_documents(0, T, one), *begin = NEW(int64_t, B * n);
-    for (int64_t i = 0; i < B * n; i++) begin[i] = i / n * T + one[i % n];
-    Status st = mask_documents(out, B * T, begin, B * n, 0);
-    free(begin);
-    free(one);
-    return st;
-}
-
+/* All sequences alike; documents of seed 0. */
 Status bench_case_mask(Mask *out, const BenchCase *c) {
-    switch (c->mask) {
-    case BENCH_CAUSAL:
-        return mask_causal(out, c->B * c->T, c->T, 0);
-    case BENCH_FULL:
-        return mask_full(out, c->B * c->T, c->T);
-    case BENCH_DOCUMENT:
-        return documents(out, c->B, c->T);
-    case BENCH_WINDOW:
-        return mask_causal(out, c->B * c->T, c->T, c->window);
-    case BENCH_MASKS:
-        break;
-    }
-    base_bug(__FILE__, __LINE__, "the mask is one of the names");
+    int32_t *begin = NEW(int32_t, c->B * c->T);
+    int64_t n = synthetic_documents(0, c->T, begin);
+    for (int64_t i = n; i < c->B * n; i++) begin[i] = (int32_t)(i / n * c->T) + begin[i % n];
+    Status st = mask_build(out, &c->mask, c->B * c->T, c->T, begin, c->B * n);
+    free(begin);
+    return st;
 }
 
 /* ---- cases --------------------------------------------------------------------------------- */
@@ -64,21 +37,27 @@ void bench_case_settings(Setting *s, const char *gpu_tokens, const char *cpu_tok
     s[CASE_TOKENS] =
         SETTING("S", TOKENS, gpu_tokens, cpu_tokens, "tokens, or sequences x tokens", NULL);
     s[CASE_MASK] =
-        SETTING("mask", NAME, masks, masks, "of causal, full, document, window", mask_names);
+        SETTING("mask", NAME, masks, masks, "of causal, full, document, window, prefix_lm", names);
     s[CASE_WINDOW] =
         SETTING("window", COUNT, "1024", "64", "previous tokens that mask=window sees", NULL);
-    s[CASE_WINDOW].single = true;
+    s[CASE_PREFIX] = SETTING("prefix", COUNT, "1024", "64",
+                             "first tokens of a sequence that all see under mask=prefix_lm", NULL);
+    s[CASE_WINDOW].single = s[CASE_PREFIX].single = true;
 }
 
 Status bench_check_cases(const Ops *ops, const Setting *s) {
     for (int i = 0; i < s[CASE_HEAD_DIM].n && ops->gpu != NULL; i++)
         CHECK(gpu_check_head_dim((int)s[CASE_HEAD_DIM].values[i].a));
+    for (int i = 0; i < s[CASE_MASK].n; i++)
+        if (s[CASE_MASK].values[i].a == MASK_SLICES)
+            return status_fail(ERR_USER, "mask: found slices, which are a run's data.mask_file; "
+                                         "expected a mask that needs no file");
     return OK;
 }
 
 /* Full attention over a long stream takes minutes: only when asked for. */
 static bool too_long(const Setting *s, const BenchCase *c) {
-    return !s[CASE_TOKENS].given && c->mask == BENCH_FULL && c->T > 32768;
+    return !s[CASE_TOKENS].given && c->mask.kind == MASK_FULL && c->T > 32768;
 }
 
 /* The heads that go with a width when none are given: Llama-3.2 1B's, 3B's, and MagiAttention's
@@ -88,6 +67,13 @@ static int heads_of(const Setting *s, int64_t D, bool gpu, const SettingValue **
     bool two = gpu && D == 128;
     *out = s->given ? s->values : !gpu ? small : two ? wide : narrow;
     return s->given ? s->n : two ? 2 : 1;
+}
+
+static MaskSpec mask_of(const Setting *s, int i, int64_t T) {
+    int64_t kind = s[CASE_MASK].values[i].a;
+    if (kind == WINDOW)
+        return (MaskSpec){.kind = MASK_CAUSAL, .window = s[CASE_WINDOW].values[0].a};
+    return (MaskSpec){.kind = (MaskKind)kind, .prefix = i64_min(T, s[CASE_PREFIX].values[0].a)};
 }
 
 int bench_cases(BenchCase **out, const Setting *s, bool gpu) {
@@ -105,8 +91,8 @@ int bench_cases(BenchCase **out, const Setting *s, bool gpu) {
                            .D = (int)D,
                            .B = tokens.a,
                            .T = tokens.b,
-                           .mask = (BenchMask)s[CASE_MASK].values[i % s[CASE_MASK].n].a,
-                           .window = s[CASE_WINDOW].values[0].a};
+                           .mask = mask_of(s, i % s[CASE_MASK].n, tokens.b),
+                           .mask_name = names[s[CASE_MASK].values[i % s[CASE_MASK].n].a]};
             snprintf(c.heads, sizeof c.heads, "%d/%d", c.H, c.K);
             if (c.B > 1)
                 snprintf(c.tokens, sizeof c.tokens, "%dx%d", (int)c.B, (int)c.T);

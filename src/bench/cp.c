@@ -84,8 +84,7 @@ static CpOptions options_of(const CpBench *x, CpBackend backend, int64_t degree,
                        .overlap_degree = (int)degree,
                        .tokens = c->B * c->T,
                        .seq_len = c->T,
-                       .mask = c->mask == BENCH_FULL ? MASK_FULL : MASK_CAUSAL,
-                       .window = c->mask == BENCH_WINDOW ? c->window : 0,
+                       .mask = c->mask,
                        .H = c->H,
                        .K = c->K,
                        .D = c->D};
@@ -192,7 +191,7 @@ static Status draw(Layer *l) {
     char *title =
         mem_printf("%s, %d ranks of %s, %s, %s tokens, D=%d, %s heads",
                    cp_backend_names[l->options.backend], l->options.size, x->b.ops->device_name,
-                   bench_mask_name(x->c->mask), x->c->tokens, x->c->D, x->c->heads);
+                   x->c->mask_name, x->c->tokens, x->c->D, x->c->heads);
     return timeline_gather(&x->timelines[x->n_timelines++], x->comm.host, l->options.size, x->meter,
                            title, x->case_index);
 }
@@ -232,7 +231,7 @@ static void print_row(const CpBench *x, const char *backend, int cp, int stages,
                              CELL_NUMBER(cp),
                              CELL_NUMBER(c->D),
                              CELL_TEXT(c->heads),
-                             CELL_TEXT(bench_mask_name(c->mask)),
+                             CELL_TEXT(c->mask_name),
                              CELL_TEXT(c->tokens),
                              CELL_NUMBER(x->one.area),
                              CELL_NUMBER(stages),

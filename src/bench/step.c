@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "bench/bench.h"
-#include "bench/cases.h"
+#include "data/synthetic.h"
 #include "bench/meter.h"
 #include "base/log.h"
 #include "model/flops.h"
@@ -57,7 +57,7 @@ static void make_batch(StepBench *x, MicroBatch *mb, uint64_t which) {
         int64_t n = 1;
         begin[0] = 0;
         if (c->data.mask == MASK_DOCUMENT)
-            n = bench_documents((uint32_t)(which * (uint64_t)mb->B + (uint64_t)b), T, begin);
+            n = synthetic_documents((uint32_t)(which * (uint64_t)mb->B + (uint64_t)b), T, begin);
         for (int64_t i = 0; i < n; i++) begin[i] += (int32_t)(b * T);
         mb->n_docs += (int32_t)n;
     }

@@ -11,9 +11,11 @@
 #include "base/output.h"
 #include "cli/commands.h"
 #include "base/rng.h"
+#include "data/synthetic.h"
 #include "report/run_report.h"
 
 typedef struct {
+    Config config; /* borrows its strings */
     Session s;
     Mask mask;
     const char *source; /* of the mask */
@@ -26,29 +28,6 @@ typedef struct {
 } Planning;
 
 /* ---- the mask ------------------------------------------------------------------------------ */
-
-/* Packed documents with the lengths of MagiAttention's benchmarks: a bin drawn by count, its
- * middle, at most a quarter of the sequence. Returns their number; begin holds S. */
-static int64_t draw_documents(uint64_t seed, int64_t S, int64_t T, int32_t *begin) {
-    static const struct {
-        int64_t least, most, count;
-    } bins[] = {{0, 10, 30254},         {11, 50, 391188},       {51, 100, 699596},
-                {101, 200, 1377757},    {201, 500, 3794735},    {501, 1024, 3316785},
-                {1025, 2048, 2106566},  {2049, 4096, 988525},   {4097, 8192, 410002},
-                {8193, 16384, 173574},  {16385, 32768, 115007}, {32769, 65536, 18428},
-                {65537, 131072, 22513}, {131073, 196608, 18284}};
-    int64_t n_bins = sizeof bins / sizeof *bins, total = 0, n = 0;
-    for (int64_t i = 0; i < n_bins; i++) total += bins[i].count;
-    for (int64_t at = 0, next; at < S; at = next) {
-        uint64_t u = rng_u64(seed, rng_stream(RNG_PLAN, 0), (uint64_t)n);
-        int64_t x = (int64_t)(u % (uint64_t)total), bin = 0;
-        while (x >= bins[bin].count) x -= bins[bin++].count;
-        begin[n++] = (int32_t)at;
-        int64_t length = i64_min((bins[bin].least + bins[bin].most) / 2, ceil_div(T, 4));
-        next = i64_min(at + i64_max(1, length), (at / T + 1) * T);
-    }
-    return n;
-}
 
 static Status document_mask(Planning *p) {
     const CpOptions *o = &p->s.cp_options;
@@ -65,20 +44,17 @@ static Status document_mask(Planning *p) {
     }
     int32_t *begin = NEW(int32_t, o->tokens);
     p->source = "drawn";
-    p->documents = draw_documents((uint64_t)p->s.config->run.seed, o->tokens, o->seq_len, begin);
+    p->documents = synthetic_pack((uint64_t)p->config.run.seed, rng_stream(RNG_PLAN, 0), o->tokens,
+                                  o->seq_len, begin);
     Status st = cp_mask(&p->mask, o, begin, p->documents);
     free(begin);
     return st;
 }
 
-static Status open_mask(Planning *p, const char *file) {
+static Status open_mask(Planning *p) {
     const CpOptions *o = &p->s.cp_options;
-    if (file != NULL) {
-        p->source = "file";
-        return mask_load(&p->mask, file, o->tokens);
-    }
-    if (o->mask == MASK_DOCUMENT) return document_mask(p);
-    p->source = config_enum_name((int)o->mask, "data.mask");
+    if (o->mask.kind == MASK_DOCUMENT) return document_mask(p);
+    p->source = o->mask.kind == MASK_SLICES ? "file" : mask_names[o->mask.kind];
     return cp_mask(&p->mask, o, NULL, 0);
 }
 
@@ -99,10 +75,15 @@ static void plan_others(Planning *p) {
     }
 }
 
-static Status open_planning(Planning *p, const Config *c, const PlanCommandOptions *o) {
+static Status open_planning(Planning *p, const PlanCommandOptions *o) {
+    Config *c = &p->config;
+    if (o->mask_file != NULL) {
+        c->data.mask = MASK_SLICES;
+        c->data.mask_file = (char *)(uintptr_t)o->mask_file;
+    }
     CHECK(session_plan(&p->s, c, o->ranks > 0 ? (int)o->ranks : c->parallel.cp, &p->no_data));
     p->s.cp_options.ranks_per_node = (int)o->ranks_per_node;
-    CHECK(open_mask(p, o->mask_file));
+    CHECK(open_mask(p));
     p->cost = cost_default(c->model.heads, c->model.kv_heads, c->model.head_dim);
     p->cost.act_bytes = p->s.ops->act_bytes;
     double begin = time_now();
@@ -123,13 +104,13 @@ static void close_planning(Planning *p) {
 /* ---- what is said -------------------------------------------------------------------------- */
 
 static void print_text(const Planning *p, const PlanReport *report, StrBuf *out) {
-    const Config *c = p->s.config;
+    const Config *c = &p->config;
     session_describe(&p->s, out);
     if (p->no_data != NULL) strbuf_printf(out, "\ndata       is not used: %s", p->no_data);
     double S = (double)p->mask.S;
     strbuf_printf(out, "\nmask       %s", p->source);
     if (p->documents > 0) strbuf_printf(out, ", %" PRId64 " documents", p->documents);
-    if (c->data.window > 0 && strcmp(p->source, "file") != 0)
+    if (c->data.window > 0 && c->data.mask != MASK_SLICES)
         strbuf_printf(out, ", window %" PRId64, c->data.window);
     strbuf_printf(out,
                   ": %.4g M allowed pairs of a micro-batch of %.0f tokens, %.1f %% of causal\n",
@@ -164,9 +145,9 @@ static Status write_svg(const Planning *p, const char *path) {
 }
 
 Status plan_command_run(const Config *config, const PlanCommandOptions *options, StrBuf *out) {
-    Planning p = {0};
+    Planning p = {.config = *config};
     Status st;
-    CHECK_GOTO(open_planning(&p, config, options), done);
+    CHECK_GOTO(open_planning(&p, options), done);
     PlanReport report = {&p.plan, p.others, p.n_others, &p.cost};
     if (options->json)
         print_json(&p, &report, out);

@@ -11,7 +11,7 @@ typedef struct {
         ranks_per_node; /* of a context-parallel group; 0 = all on one node; training finds out */
     bool json;
     const char *svg;       /* file to draw to; NULL: none */
-    const char *mask_file; /* slice list (attn/mask.h) in place of data.mask; NULL: none */
+    const char *mask_file; /* data.mask slices with this data.mask_file; NULL: as configured */
 } PlanCommandOptions;
 
 /* Appends the report: what --dry-run shows, the mask, and report/plan_report.h's for the backend of

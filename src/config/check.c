@@ -143,17 +143,19 @@ void config_check_eod(ConfigReader *r, const ConfigKey *k) {
                           c->model.vocab);
 }
 
-/* Keys that need to know where documents end. */
-void config_check_eod_use(ConfigReader *r, const ConfigKey *k) {
+/* A key whose value needs to know where documents end. */
+static void check_documents(ConfigReader *r, const ConfigKey *k, const char *value) {
     const Config *c = r->config;
-    bool used =
-        k->type == KEY_BOOL ? *(const bool *)config_key_field(k, c) : c->data.mask == MASK_DOCUMENT;
-    if (used && VALID(r, &c->data.eod, &c->data.format) && c->data.eod < 0 &&
+    if (VALID(r, &c->data.eod, &c->data.format) && c->data.eod < 0 &&
         c->data.format != FORMAT_MEGATRON)
         config_problem_at(r, k,
                           "found %s without data.eod, expected data.eod to be set (only "
                           "data.format megatron stores where documents end)",
-                          k->type == KEY_BOOL ? "true" : "document");
+                          value);
+}
+
+void config_check_eod_use(ConfigReader *r, const ConfigKey *k) {
+    if (*(const bool *)config_key_field(k, r->config)) check_documents(r, k, "true");
 }
 
 void config_check_eod_mask_loss(ConfigReader *r, const ConfigKey *k) {
@@ -162,12 +164,31 @@ void config_check_eod_mask_loss(ConfigReader *r, const ConfigKey *k) {
         config_problem_at(r, k, "found true without data.eod, expected data.eod to be set");
 }
 
-void config_check_window(ConfigReader *r, const ConfigKey *k) {
+/* The mask, and the keys of one mask alone, which are 0 or empty under the others. */
+void config_check_mask(ConfigReader *r, const ConfigKey *k) {
     const Config *c = r->config;
-    if (VALID(r, &c->data.mask) && c->data.mask == MASK_FULL && c->data.window > 0)
-        config_problem_at(r, k,
-                          "found %lld with data.mask full, expected 0: a window looks back only",
-                          ll(c->data.window));
+    MaskKind mask = c->data.mask;
+    if (mask == MASK_DOCUMENT) check_documents(r, k, "document");
+    if (VALID(r, &c->data.window) && c->data.window > 0 && mask != MASK_CAUSAL &&
+        mask != MASK_DOCUMENT)
+        config_problem_at(r, config_key_find("data.window"),
+                          "found %lld with data.mask %s, expected 0: a window narrows the masks "
+                          "causal and document",
+                          ll(c->data.window), mask_names[mask]);
+    if (VALID(r, &c->data.prefix, &c->model.seq_len) && mask == MASK_PREFIX_LM &&
+        (c->data.prefix == 0 || c->data.prefix > c->model.seq_len))
+        config_problem_at(r, config_key_find("data.prefix"),
+                          "found %lld with data.mask prefix_lm, expected 1 to model.seq_len %lld",
+                          ll(c->data.prefix), ll(c->model.seq_len));
+    if (VALID(r, &c->data.prefix) && mask != MASK_PREFIX_LM && c->data.prefix > 0)
+        config_problem_at(r, config_key_find("data.prefix"),
+                          "found %lld with data.mask %s, expected 0, or data.mask prefix_lm",
+                          ll(c->data.prefix), mask_names[mask]);
+    if (VALID(r, &c->data.mask_file) && (mask == MASK_SLICES) != (c->data.mask_file[0] != '\0'))
+        config_problem_at(r, config_key_find("data.mask_file"),
+                          "found '%s' with data.mask %s, expected a file with data.mask slices, "
+                          "and none with other masks",
+                          c->data.mask_file, mask_names[mask]);
 }
 
 /* ---- steps and batches --------------------------------------------------------------------- */

@@ -10,7 +10,20 @@ typedef enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA } DeviceKind;
 typedef enum { FORMAT_AUTO, FORMAT_NANOGPT, FORMAT_MEGATRON, FORMAT_LLMC } DataFormat;
 extern const char *const device_names[], *const data_format_names[]; /* end with NULL */
 typedef enum { ORDER_CRIA, ORDER_MEGATRON } DataOrder;
-typedef enum { MASK_CAUSAL, MASK_DOCUMENT, MASK_FULL } MaskKind;
+/* X(ID, name) of every mask, see mask_build() in attn/mask.h. */
+#define MASK_LIST(X)                                                                               \
+    X(CAUSAL, causal)                                                                              \
+    X(DOCUMENT, document)                                                                          \
+    X(FULL, full)                                                                                  \
+    X(PREFIX_LM, prefix_lm)                                                                        \
+    X(SLICES, slices)
+typedef enum {
+#define X(id, name) MASK_##id,
+    MASK_LIST(X)
+#undef X
+        MASK_KINDS
+} MaskKind;
+extern const char *const mask_names[MASK_KINDS + 1]; /* ends with NULL */
 typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD } ScheduleKind;
 
 /* X(ID, name, properties) of every context-parallel backend, in the order in which reports list
@@ -106,7 +119,9 @@ typedef struct {
         DataOrder order;
         int64_t eod; /* id that ends a document; -1 = none */
         MaskKind mask;
-        int64_t window; /* a token sees at most this many previous tokens; 0 = no limit */
+        int64_t window;  /* a token sees at most this many previous tokens; 0 = no limit */
+        int64_t prefix;  /* of mask prefix_lm: tokens that all tokens of their sequence see */
+        char *mask_file; /* of mask slices */
         bool reset_positions, eod_mask_loss;
         char *tokenizer; /* the tokenizer.json that made the ids; "" = not known */
     } data;

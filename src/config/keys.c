@@ -18,8 +18,11 @@ const char *const data_format_names[] = {[FORMAT_AUTO] = "auto",
                                          NULL};
 static const char *const order_names[] = {
     [ORDER_CRIA] = "cria", [ORDER_MEGATRON] = "megatron", NULL};
-static const char *const mask_names[] = {
-    [MASK_CAUSAL] = "causal", [MASK_DOCUMENT] = "document", [MASK_FULL] = "full", NULL};
+const char *const mask_names[] = {
+#define X(id, name) #name,
+    MASK_LIST(X)
+#undef X
+        NULL};
 static const char *const schedule_names[] = {[SCHEDULE_CONSTANT] = "constant",
                                              [SCHEDULE_LINEAR] = "linear",
                                              [SCHEDULE_COSINE] = "cosine",
@@ -163,10 +166,18 @@ const ConfigKey config_keys[] = {
     NUM(data.eod, "-1", -1, (1 << 24) - 1, "", BATCHES, "Token id that ends a document; -1 = none.",
         .check = config_check_eod),
     NAMED(data.mask, "causal", mask_names, BATCHES,
-          "Attention mask; document = causal within each document.", .check = config_check_eod_use),
+          "Attention mask; document = causal within each document, prefix_lm = causal after a "
+          "prefix that all tokens see, slices = as data.mask_file says.",
+          .check = config_check_mask),
+    NUM(data.prefix, "0", 0, 1 << 29, "tokens", BATCHES,
+        "mask prefix_lm: first tokens of every sequence, which all its tokens attend to.",
+        .late = true),
+    TEXT(data.mask_file, "", 0, 4096, BATCHES,
+         "mask slices: file that lists the slices of a sequence, 'q_begin q_end k_begin k_end "
+         "TYPE' a line.",
+         .late = true),
     NUM(data.window, "0", 0, 1 << 29, "tokens", BATCHES,
-        "Number of previous tokens that a token attends to; 0 = no limit.",
-        .check = config_check_window),
+        "Number of previous tokens that a token attends to; 0 = no limit."),
     FLAG(data.reset_positions, "false", BATCHES, "Restart positions at 0 in every document.",
          .check = config_check_eod_use),
     FLAG(data.eod_mask_loss, "false", BATCHES,

@@ -42,6 +42,7 @@ struct ConfigKey {
     const char *unit, *help;
     KeyEffect affects_result;
     ConfigCheck *check; /* NULL: none */
+    bool late; /* younger than the hashes in checkpoints: hashed only where not the default */
 };
 
 enum { CONFIG_KEYS_MAX = 80, CONFIG_LIST_MAX = 40 };
@@ -116,7 +117,7 @@ ConfigCheck config_check_seed, config_check_steps, config_check_eval_sequences,
     config_check_sample_every, config_check_hidden, config_check_kv_heads, config_check_head_dim,
     config_check_rope_scaling, config_check_train, config_check_weights, config_check_split,
     config_check_order, config_check_eod, config_check_eod_use, config_check_eod_mask_loss,
-    config_check_window, config_check_micro, config_check_backend, config_check_min_lr,
+    config_check_mask, config_check_micro, config_check_backend, config_check_min_lr,
     config_check_schedule;
 
 #endif

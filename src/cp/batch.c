@@ -12,14 +12,7 @@ static PlanOptions plan_options(const CpOptions *o) {
 }
 
 Status cp_mask(Mask *mask, const CpOptions *o, const int32_t *doc_begin, int64_t n_docs) {
-    int64_t S = o->tokens, T = o->seq_len;
-    if (o->mask == MASK_FULL) return mask_full(mask, S, T);
-    if (o->mask == MASK_CAUSAL) return mask_causal(mask, S, T, o->window);
-    int64_t *begin = NEW(int64_t, n_docs);
-    for (int64_t i = 0; i < n_docs; i++) begin[i] = doc_begin[i];
-    Status st = mask_documents(mask, S, begin, n_docs, o->window);
-    free(begin);
-    return st;
+    return mask_build(mask, &o->mask, o->tokens, o->seq_len, doc_begin, n_docs);
 }
 
 Status cp_plan(AttnPlan *plan, const CpOptions *o, const Mask *mask) {
@@ -58,6 +51,11 @@ CpBatch *cp_batch_create(const CpOptions *o, const MicroBatch *mb) {
     return b;
 }
 
+/* The target of a token within the prefix is a token that it sees: not in the loss. */
+static bool sees_target(const CpOptions *o, int64_t token) {
+    return o->mask.kind == MASK_PREFIX_LM && token % o->seq_len + 1 < o->mask.prefix;
+}
+
 /* This rank's tokens in the order of its rows. Padding is token 0 of weight 0. */
 static void take_tokens(CpBatch *b, const CpOptions *o, const MicroBatch *mb) {
     b->tokens = NEW(int32_t, b->S);
@@ -70,7 +68,7 @@ static void take_tokens(CpBatch *b, const CpOptions *o, const MicroBatch *mb) {
         b->tokens[row] = mb->tokens[token];
         b->labels[row] = mb->labels[token];
         b->positions[row] = mb->positions[token];
-        b->weights[row] = mb->weights[token];
+        b->weights[row] = sees_target(o, token) ? 0 : mb->weights[token];
         b->weight_sum += (double)b->weights[row];
     }
 }

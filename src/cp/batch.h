@@ -15,8 +15,7 @@ typedef struct {
     int overlap_degree; /* -1 = chosen */
     RingAccum ring_accum;
     int64_t tokens, seq_len; /* of a micro-batch over the whole group (B * T); of a sequence (T) */
-    MaskKind mask;
-    int64_t window;
+    MaskSpec mask;
     int H, K, D;
 } CpOptions;
 

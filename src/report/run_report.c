@@ -7,12 +7,12 @@
 
 /* Forward and backward, for the mask without documents. */
 static double flops_per_token(const Session *s) {
-    const Config *c = s->config;
-    double T = (double)c->model.seq_len, W = (double)c->data.window;
-    double area = 0.5 * T * (T + 1);
-    if (W > 0 && W < T) area = T * (W + 1) - 0.5 * W * (W + 1);
-    if (c->data.mask == MASK_FULL) area = T * T;
-    return flops_train(&c->model, s->table, 1, area / T);
+    int64_t T = s->config->model.seq_len;
+    Mask mask;
+    REQUIRE(mask_build(&mask, &s->cp_options.mask, T, T, &(int32_t){0}, 1) == OK);
+    double area = (double)mask_area(&mask);
+    mask_free(&mask);
+    return flops_train(&s->config->model, s->table, 1, area / (double)T);
 }
 
 static double epochs(const Session *s) {

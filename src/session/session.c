@@ -73,8 +73,10 @@ static void set_options(Session *s, int rank, int world) {
                                 .ring_accum = c->parallel.ring_accum,
                                 .tokens = c->batch.micro * c->model.seq_len,
                                 .seq_len = c->model.seq_len,
-                                .mask = c->data.mask,
-                                .window = c->data.window,
+                                .mask = {.kind = c->data.mask,
+                                         .window = c->data.window,
+                                         .prefix = c->data.prefix,
+                                         .slices = &s->slices},
                                 .H = c->model.heads,
                                 .K = c->model.kv_heads,
                                 .D = c->model.head_dim};
@@ -90,6 +92,19 @@ static void set_options(Session *s, int rank, int world) {
                                 .prepare = prepare,
                                 .release = cp_batch_free,
                                 .ctx = &s->cp_options};
+}
+
+static Status open_slices(Session *s) {
+    const Config *c = s->config;
+    return c->data.mask == MASK_SLICES ? mask_load(&s->slices, c->data.mask_file, c->model.seq_len)
+                                       : OK;
+}
+
+static Status agree_slices(const Session *s, Comm *host) {
+    char *text = mem_printf("mask_file %016llx", (unsigned long long)mask_hash(&s->slices));
+    Status st = agree_text(host, "what is used", text);
+    free(text);
+    return st;
 }
 
 /* All ranks must see the same dataset files. */
@@ -118,6 +133,7 @@ static Status open_data(void *session) {
 /* Local checks. */
 static Status open_alone(Session *s, char **why_cpu) {
     CHECK(config_check_world(s->config, comm_world_size()));
+    CHECK(open_slices(s));
     return open_device(s, why_cpu);
 }
 
@@ -155,6 +171,7 @@ static Status open_alike(Session *s, Comm *host, bool data) {
     Status st = comm_agree(host, open_alone(s, &why_cpu));
     if (st == OK) st = warn_of_cpu(host, why_cpu);
     if (st == OK) st = agree_device(host, s->ops);
+    if (st == OK) st = agree_slices(s, host);
     /* May take minutes: a compressed file is read to its end once. */
     if (st == OK && data) st = comm_agree_on_work(host, "opening data", open_data, s);
     if (st == OK && data) st = agree_data(s, host);
@@ -248,6 +265,7 @@ Status session_plan(Session *s, const Config *config, int world, char **no_data)
     *s = (Session){.config = config};
     *no_data = NULL;
     CHECK(config_check_world(config, world));
+    CHECK(open_slices(s));
     s->planned = NEW(Comm, 2);
     s->comm.world = &s->planned[0];
     s->comm.cp = &s->planned[1];
@@ -285,6 +303,7 @@ Status session_start(Session *s) {
 void session_close(Session *s) {
     dataset_close(s->train_data);
     dataset_close(s->val_data);
+    mask_free(&s->slices);
     optimizer_free(s->optimizer);
     decoder_free(s->decoder);
     llama_free(s->llama);

@@ -23,6 +23,7 @@ typedef struct {
     ParamTable *table;
     Arena arena;
     CpOptions cp_options;
+    Mask slices; /* data.mask_file: of one sequence; empty without */
     CpRuntime *cp;
     Llama *llama;
     Optimizer *optimizer;

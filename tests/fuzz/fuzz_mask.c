@@ -8,6 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size > 4096) return 0; /* a check of many slices is quadratic in the worst case */
     Mask m;
     int64_t first, second, T, area = 0;
+    bool window;
     Band cut;
     if (mask_parse(&m, "input", (const char *)data, size, 0) != OK) {
         REQUIRE(status_message()[0] != '\0');
@@ -15,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     }
     REQUIRE(mask_check(m.bands, m.n, &first, &second));
-    REQUIRE(mask_form(&m, &T) == MASK_FORM_OTHER || m.S % T == 0);
+    REQUIRE(mask_form(&m, &T, &window) == MASK_SLICES || m.S % T == 0);
     for (int64_t i = 0; i < m.n; i++) {
         Band b = m.bands[i];
         REQUIRE(band_equal(band_shrink(b), b) && !band_is_empty(b));
