@@ -4,6 +4,7 @@
 
 #include "attn/plan.h"
 #include "mask_cases.h"
+#include "plan_check.h"
 
 static const int ranks[] = {1, 2, 3, 4, 5, 7, 8}, degrees[] = {0, 1, 2, 4};
 enum { N_RANKS = 7, N_DEGREES = 4 };

@@ -123,9 +123,5 @@ void plan_cost_equal(const AttnPlan *p, int rank, const CostModel *m, CostStage 
 
 /* 64 bits over everything that decides results: mask, assignment, backend, stages. */
 uint64_t plan_hash(const AttnPlan *p);
-/* Verifies against a dense mask that every allowed pair is computed exactly once, sends match
- * receives, magi receives the rows that its bands touch and no others, own rows are equal. O(S^2)
- * bytes and time; ERR_USER above 4,096 tokens; a violation is ERR_USER with a message. */
-Status plan_check(const AttnPlan *p);
 
 #endif

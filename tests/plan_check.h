@@ -1,5 +1,8 @@
-/* plan_check.c: judges a plan from outside, pair by pair and row by row, knowing nothing of how it
+/* plan_check.h: judges a plan from outside, pair by pair and row by row, knowing nothing of how it
  * was made: what each buffer row holds is followed through the segments alone. */
+#ifndef CRIA_TESTS_PLAN_CHECK_H
+#define CRIA_TESTS_PLAN_CHECK_H
+
 #include "attn/plan.h"
 
 #include <inttypes.h>
@@ -148,7 +151,10 @@ static Status check_pairs(Checker *c) {
     return OK;
 }
 
-Status plan_check(const AttnPlan *p) {
+/* Verifies against a dense mask that every allowed pair is computed exactly once, sends match
+ * receives, magi receives the rows that its bands touch and no others, own rows are equal. O(S^2)
+ * bytes and time; ERR_USER above 4,096 tokens; a violation is ERR_USER with a message. */
+static Status plan_check(const AttnPlan *p) {
     const Dispatch *d = &p->dispatch;
     if (d->padded > MAX_TOKENS)
         return status_fail(ERR_USER,
@@ -176,3 +182,5 @@ Status plan_check(const AttnPlan *p) {
     free(c.used);
     return st;
 }
+
+#endif
