@@ -13,6 +13,7 @@
 #include <zlib.h>
 
 #include "base/file.h"
+#include "optim/optimizer.h"
 
 struct Checkpoint {
     SafeFile file;
@@ -160,18 +161,19 @@ Status checkpoint_verify(Checkpoint *ck) {
 
 /* ---- for people ----------------------------------------------------------------------------- */
 
-static const struct {
-    const char *prefix, *label;
-} groups[] = {{"optim.m.", "first moments"},
-              {"optim.v.", "second moments"},
-              {"optim.", "other state"},
-              {"", "weights"}};
-enum { N_GROUPS = sizeof groups / sizeof *groups };
-
+/* The optimizer's states, of which the first are the weights, then what no optimizer of this
+ * version has. */
 static int group_of(const SafeTensor *t) {
-    int g = 0;
-    while (strncmp(t->name, groups[g].prefix, strlen(groups[g].prefix)) != 0) g++;
-    return g;
+    for (int g = 1; g < optim_adamw.n_states; g++)
+        if (strncmp(t->name, optim_adamw.states[g].prefix, strlen(optim_adamw.states[g].prefix)) ==
+            0)
+            return g;
+    return strncmp(t->name, "optim.", 6) == 0 ? optim_adamw.n_states : 0;
+}
+
+static const char *group_label(int group) {
+    if (group == 0) return "weights";
+    return group < optim_adamw.n_states ? optim_adamw.states[group].label : "other state";
 }
 
 static void describe_bytes(StrBuf *out, int64_t bytes) {
@@ -194,7 +196,7 @@ static void describe_group(const Checkpoint *ck, int group, StrBuf *out) {
         seen[t->dtype] = true;
     }
     if (tensors == 0) return;
-    strbuf_printf(out, "  %-16s %6" PRId64 " tensors %16" PRId64 " elements  ", groups[group].label,
+    strbuf_printf(out, "  %-16s %6" PRId64 " tensors %16" PRId64 " elements  ", group_label(group),
                   tensors, elements);
     describe_bytes(out, bytes);
     for (int d = 0; d <= DT_OTHER; d++)
@@ -232,7 +234,7 @@ void checkpoint_describe(const Checkpoint *ck, StrBuf *out) {
     strbuf_printf(out, "%s: ", ck->path);
     describe_bytes(out, ck->file.data_start + data);
     strbuf_printf(out, ", written %s\n", date);
-    for (int g = N_GROUPS - 1; g >= 0; g--) describe_group(ck, g, out);
+    for (int g = 0; g <= optim_adamw.n_states; g++) describe_group(ck, g, out);
     describe_entries(ck, out);
     strbuf_printf(out, "  %-16s %" PRId64 " of %d tensors have one, %s\n", "checksums", with_crc,
                   ck->file.n_tensors,

@@ -44,8 +44,14 @@ Status agree_start(const Config *c, const char *resume, bool dry_run) {
 
 /* ---- during the run -------------------------------------------------------------------------- */
 
-static const char *const replica_names[OPTIM_REPLICAS] = {
-    "", "the master weights of ", "the first moments of ", "the second moments of "};
+/* What ranks have of a tensor: 0 the weights they compute with, then the optimizer's states. */
+static char *replica_name(const Session *s, int64_t i) {
+    const char *tensor = s->table->params[i % s->table->n_params].name;
+    int which = (int)(i / s->table->n_params);
+    return which == 0 ? mem_strdup(tensor)
+                      : mem_printf("the %s of %s",
+                                   optimizer_desc(s->optimizer)->states[which - 1].label, tensor);
+}
 
 static void print_ranks(StrBuf *out, const uint64_t *of_rank, int64_t stride, int world,
                         uint64_t value) {
@@ -85,21 +91,19 @@ static Status describe_difference(const Session *s, const TrainState *state, con
         if (++r == world) r = 1, i++;
     uint64_t common = most_common(all + i, n, world), other = common;
     for (r = 0; r < world && other == common; r++) other = all[r * n + i];
-    bool is_state = i == n - 1;
-    int n_params = s->table->n_params;
+    char *name = i == n - 1 ? mem_strdup("the state of the run") : replica_name(s, i);
     StrBuf most = {0}, few = {0};
     print_ranks(&most, all + i, n, world, common);
     print_ranks(&few, all + i, n, world, other);
     Status st = status_fail(ERR_ENV,
-                            "step %lld: the ranks no longer agree: the checksum of %s%s is %016llx "
+                            "step %lld: the ranks no longer agree: the checksum of %s is %016llx "
                             "on rank %s, %016llx on "
                             "rank %s; memory, a GPU or the network is faulty there; nothing was "
                             "saved since, --resume auto "
                             "continues from the last checkpoint",
-                            (long long)state->step, is_state ? "" : replica_names[i / n_params],
-                            is_state ? "the state of the run" : s->table->params[i % n_params].name,
-                            (unsigned long long)other, strbuf_text(&few),
-                            (unsigned long long)common, strbuf_text(&most));
+                            (long long)state->step, name, (unsigned long long)other,
+                            strbuf_text(&few), (unsigned long long)common, strbuf_text(&most));
+    free(name);
     strbuf_free(&most);
     strbuf_free(&few);
     return st;
@@ -108,7 +112,7 @@ static Status describe_difference(const Session *s, const TrainState *state, con
 Status agree_weights(Session *s, const TrainState *state) {
     Comm *host = s->comm.host;
     if (s->world == 1) return OK;
-    int64_t n = (int64_t)s->table->n_params * OPTIM_REPLICAS + 1;
+    int64_t n = (int64_t)s->table->n_params * (1 + optimizer_desc(s->optimizer)->n_states) + 1;
     uint64_t *all = NEW(uint64_t, n * s->world), *mine = all + n * s->rank;
     Status st;
     CHECK_GOTO(comm_agree(host, optimizer_checksums(s->optimizer, mine, s->stream)), done);

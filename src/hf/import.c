@@ -12,16 +12,14 @@
 #include <unistd.h>
 
 #include "ckpt/checkpoint.h"
+#include "ckpt/run_layout.h"
 #include "base/file.h"
 #include "hf/source.h"
 #include "base/log.h"
 #include "model/params.h"
 #include "base/version.h"
 
-enum {
-    BLOCK = 1 << 20, /* weights in memory at a time */
-    STATES = 3       /* tensors per weight of a checkpoint: itself and two moments */
-};
+enum { BLOCK = 1 << 20 }; /* weights in memory at a time */
 
 typedef struct {
     const char *checkpoint;
@@ -82,26 +80,20 @@ static Status fill_scratch(Import *m, float *block) {
     return OK;
 }
 
-/* The tensors and entries that session/train_state.c writes and reads, less what only a run knows.
- */
+/* The entries that session/train_state.c writes and reads, less what only a run knows. */
 static Status save(const Import *m, int64_t *bytes) {
-    static const char *const prefix[STATES] = {"", "optim.m.", "optim.v."};
     const ParamTable *t = m->from.table;
-    SafeTensor *tensors = NEW(SafeTensor, STATES * (int64_t)t->n_params);
-    CkptPiece *pieces = NEW(CkptPiece, STATES * (int64_t)t->n_params);
+    const RunLayout layout = {t, &optim_adamw};
+    const int n = run_layout_count(&layout);
+    SafeTensor *tensors = run_layout_tensors(&layout);
+    CkptPiece *pieces = NEW(CkptPiece, n);
     int64_t largest = 0, at = 0;
-    for (int i = 0; i < t->n_params; i++)
-        largest = i64_max(largest, t->params[i].rows * t->params[i].cols);
+    for (int i = 0; i < n; i++) largest = i64_max(largest, safetensors_count(&tensors[i]));
     float *zeros = NEW(float, largest); /* never written, so the kernel backs it with one page */
-    for (int k = 0; k < STATES * t->n_params; k++) {
-        const Param *p = &t->params[k % t->n_params];
-        const float *data = k < t->n_params ? m->weights + at : zeros;
-        int64_t count = p->rows * p->cols;
-        tensors[k] = (SafeTensor){.name = mem_printf("%s%s", prefix[k / t->n_params], p->name),
-                                  .dtype = DT_F32,
-                                  .ndim = p->ndim,
-                                  .shape = {p->rows, p->cols}};
-        pieces[k] = (CkptPiece){.tensor = k, .count = count, .data = data};
+    for (int i = 0; i < n; i++) {
+        int64_t count = safetensors_count(&tensors[i]);
+        const float *data = i < t->n_params ? m->weights + at : zeros;
+        pieces[i] = (CkptPiece){.tensor = i, .count = count, .data = data};
         at += count;
     }
     StrBuf config = {0}, extra = {0};
@@ -117,12 +109,10 @@ static Status save(const Import *m, int64_t *bytes) {
                                  {HF_ENTRY, strbuf_text(&extra)},
                                  {"cria.config", strbuf_text(&config)}};
     Comm *self = comm_self_create();
-    Status st = checkpoint_save(m->checkpoint, tensors, STATES * t->n_params, entries,
-                                (int)(sizeof entries / sizeof *entries), pieces,
-                                STATES * t->n_params, self, bytes);
+    Status st = checkpoint_save(m->checkpoint, tensors, n, entries,
+                                (int)(sizeof entries / sizeof *entries), pieces, n, self, bytes);
     comm_free(self);
-    for (int k = 0; k < STATES * t->n_params; k++) free(tensors[k].name);
-    free(tensors);
+    run_layout_free(&layout, tensors);
     free(pieces);
     free(zeros);
     strbuf_free(&config);

@@ -6,6 +6,7 @@
 #include <zlib.h>
 
 struct Optimizer {
+    const OptimDesc *desc;
     OptimConfig config;
     bool sharded; /* state holds this rank's blocks only */
     const ParamTable *table;
@@ -15,23 +16,23 @@ struct Optimizer {
     int n_own;
     void *weights;
     float *grads;
-    float *master; /* NULL: the weights themselves */
-    float *m, *v;
-    double *sums;        /* [world] partial sums of squares, device */
-    uint64_t *checksums; /* [OPTIM_REPLICAS][n_params], device */
-    Stream *side;        /* reductions run here */
+    float *states[OPTIM_STATES_MAX]; /* [OPTIM_WEIGHT] NULL: the weights themselves */
+    double *sums;                    /* [world] partial sums of squares, device */
+    uint64_t *checksums;             /* [1 + n_states][n_params], device */
+    Stream *side;                    /* reductions run here */
     Event *ready, *reduced;
 };
 
 static int64_t checksums_bytes(const Optimizer *o) {
-    return (int64_t)OPTIM_REPLICAS * o->table->n_params * (int64_t)sizeof(uint64_t);
+    return (int64_t)(1 + o->desc->n_states) * o->table->n_params * (int64_t)sizeof(uint64_t);
 }
 
 Optimizer *optimizer_create(const OptimConfig *config, int zero, const ParamTable *table,
                             const Ops *ops, Comm *comm, Arena *arena) {
     REQUIRE(table->world == comm->size);
     Optimizer *o = NEW(Optimizer, 1);
-    *o = (Optimizer){.config = *config,
+    *o = (Optimizer){.desc = &optim_adamw,
+                     .config = *config,
                      .sharded = zero > 0 && comm->size > 1,
                      .table = table,
                      .ops = ops,
@@ -39,10 +40,8 @@ Optimizer *optimizer_create(const OptimConfig *config, int zero, const ParamTabl
     o->n_own = param_table_pieces(table, comm->rank, &o->own);
     int64_t n = o->sharded ? table->total / comm->size : table->total;
     int64_t bytes = n * (int64_t)sizeof(float);
-    if (ops->act_dtype != DT_F32)
-        arena_reserve(arena, "optimizer", "master weights", bytes, (void **)&o->master);
-    arena_reserve(arena, "optimizer", "first moments", bytes, (void **)&o->m);
-    arena_reserve(arena, "optimizer", "second moments", bytes, (void **)&o->v);
+    for (int i = ops->act_dtype == DT_F32 ? 1 : 0; i < o->desc->n_states; i++)
+        arena_reserve(arena, "optimizer", o->desc->states[i].label, bytes, (void **)&o->states[i]);
     arena_reserve(arena, "optimizer", "norm", comm->size * (int64_t)sizeof(double),
                   (void **)&o->sums);
     arena_reserve(arena, "optimizer", "checksums", checksums_bytes(o), (void **)&o->checksums);
@@ -56,6 +55,10 @@ void optimizer_free(Optimizer *o) {
     if (o->reduced != NULL) o->ops->event_free(o->reduced);
     free(o->own);
     free(o);
+}
+
+const OptimDesc *optimizer_desc(const Optimizer *o) {
+    return o->desc;
 }
 
 Status optimizer_start(Optimizer *o, void *weights, float *grads) {
@@ -72,14 +75,12 @@ static void *weight_at(const Optimizer *o, int64_t flat) {
 
 float *optimizer_state(Optimizer *o, int which, const ParamPiece *piece) {
     int64_t at = o->sharded ? piece->shard : piece->flat;
-    if (which == OPTIM_M) return o->m + at;
-    if (which == OPTIM_V) return o->v + at;
-    return o->master != NULL ? o->master + at : (float *)o->weights + piece->flat;
+    return o->states[which] != NULL ? o->states[which] + at : (float *)o->weights + piece->flat;
 }
 
 Status optimizer_publish(Optimizer *o, Stream *stream) {
     const ParamTable *t = o->table;
-    if (o->master != NULL)
+    if (o->states[OPTIM_WEIGHT] != NULL)
         for (int i = 0; i < o->n_own; i++)
             o->ops->cast_f32(weight_at(o, o->own[i].flat),
                              optimizer_state(o, OPTIM_WEIGHT, &o->own[i]), o->own[i].count, stream);
@@ -88,11 +89,10 @@ Status optimizer_publish(Optimizer *o, Stream *stream) {
                               t->buckets[b].count / t->world, o->ops->act_dtype, COMM_KIND_PARAM,
                               stream));
     if (o->sharded || t->world == 1) return OK;
-    /* Replicated state: the other ranks' master weights and moments are needed here too. */
-    float *states[] = {o->master, o->m, o->v};
-    for (int s = 0; s < 3; s++)
-        for (int b = 0; b < t->n_buckets && states[s] != NULL; b++)
-            CHECK(comm_all_gather(o->comm, states[s] + t->buckets[b].offset,
+    /* Replicated states: the other ranks' are needed here too. */
+    for (int s = 0; s < o->desc->n_states; s++)
+        for (int b = 0; b < t->n_buckets && o->states[s] != NULL; b++)
+            CHECK(comm_all_gather(o->comm, o->states[s] + t->buckets[b].offset,
                                   t->buckets[b].count / t->world, DT_F32, COMM_KIND_PARAM, stream));
     return OK;
 }
@@ -102,9 +102,8 @@ Status optimizer_init(Optimizer *o, uint64_t seed, Stream *stream) {
     const ParamTable *t = o->table;
     int64_t n = o->sharded ? t->total / t->world : t->total;
     ops->mem_zero(o->weights, t->total * ops->act_bytes, stream); /* padding stays zero */
-    if (o->master != NULL) ops->mem_zero(o->master, n * (int64_t)sizeof(float), stream);
-    ops->mem_zero(o->m, n * (int64_t)sizeof(float), stream);
-    ops->mem_zero(o->v, n * (int64_t)sizeof(float), stream);
+    for (int i = 0; i < o->desc->n_states; i++)
+        if (o->states[i] != NULL) ops->mem_zero(o->states[i], n * (int64_t)sizeof(float), stream);
     int64_t cap = 1 << 20;
     float *values = NEW(float, cap);
     Status st = OK;
@@ -167,16 +166,7 @@ done:
     return st;
 }
 
-static void update(Optimizer *o, const ParamPiece *pieces, int n, AdamwStep step, Stream *stream) {
-    for (int i = 0; i < n; i++) {
-        const ParamPiece *p = &pieces[i];
-        AdamwStep s = step;
-        if (!o->table->params[p->param].decay) s.weight_decay = 0;
-        o->ops->adamw(optimizer_state(o, OPTIM_WEIGHT, p), optimizer_state(o, OPTIM_M, p),
-                      optimizer_state(o, OPTIM_V, p), weight_at(o, p->flat), o->grads + p->flat, &s,
-                      p->count, stream);
-    }
-}
+/* ---- the update ------------------------------------------------------------------------------ */
 
 /* x^n for n >= 0 by products alone: ranks on different types of CPU get the same bits, for which
  * libm's pow() has different code. */
@@ -187,18 +177,45 @@ static double power(double x, int64_t n) {
     return result;
 }
 
+static void update_adamw(const OptimUpdate *u, Stream *stream) {
+    const OptimConfig *c = u->config;
+    const AdamwStep step = {.lr = (float)u->lr,
+                            .beta1 = (float)c->beta1,
+                            .beta2 = (float)c->beta2,
+                            .eps = (float)c->eps,
+                            .weight_decay = u->param->decay ? (float)c->weight_decay : 0,
+                            .bias1 = (float)(1 - power(c->beta1, u->t)),
+                            .bias2 = (float)(1 - power(c->beta2, u->t)),
+                            .grad_scale = (float)u->grad_scale};
+    u->ops->adamw(u->states[OPTIM_WEIGHT], u->states[OPTIM_M], u->states[OPTIM_V], u->weights,
+                  u->grads, &step, u->count, stream);
+}
+
+const OptimDesc optim_adamw = {.name = "AdamW",
+                               .n_states = 3,
+                               .states = {[OPTIM_WEIGHT] = {"master weights", ""},
+                                          [OPTIM_M] = {"first moments", "optim.m."},
+                                          [OPTIM_V] = {"second moments", "optim.v."}},
+                               .update = update_adamw};
+
+static void update(Optimizer *o, const ParamPiece *pieces, int n, OptimUpdate u, Stream *stream) {
+    for (int i = 0; i < n; i++) {
+        const ParamPiece *p = &pieces[i];
+        u.param = &o->table->params[p->param];
+        for (int k = 0; k < o->desc->n_states; k++) u.states[k] = optimizer_state(o, k, p);
+        u.weights = weight_at(o, p->flat);
+        u.grads = o->grads + p->flat;
+        u.count = p->count;
+        o->desc->update(&u, stream);
+    }
+}
+
 Status optimizer_step(Optimizer *o, int64_t t, double lr, double grad_scale, Stream *stream) {
     const ParamTable *table = o->table;
-    AdamwStep step = {.lr = (float)lr,
-                      .beta1 = (float)o->config.beta1,
-                      .beta2 = (float)o->config.beta2,
-                      .eps = (float)o->config.eps,
-                      .weight_decay = (float)o->config.weight_decay,
-                      .bias1 = (float)(1 - power(o->config.beta1, t)),
-                      .bias2 = (float)(1 - power(o->config.beta2, t)),
-                      .grad_scale = (float)grad_scale};
+    const OptimUpdate u = {
+        .ops = o->ops, .config = &o->config, .t = t, .lr = lr, .grad_scale = grad_scale};
     if (o->sharded) {
-        update(o, o->own, o->n_own, step, stream);
+        update(o, o->own, o->n_own, u, stream);
         for (int b = 0; b < table->n_buckets; b++)
             CHECK(comm_all_gather(o->comm, weight_at(o, table->buckets[b].offset),
                                   table->buckets[b].count / table->world, o->ops->act_dtype,
@@ -208,23 +225,24 @@ Status optimizer_step(Optimizer *o, int64_t t, double lr, double grad_scale, Str
     for (int r = 0; r < table->world; r++) {
         ParamPiece *pieces;
         int n = param_table_pieces(table, r, &pieces);
-        update(o, pieces, n, step, stream);
+        update(o, pieces, n, u, stream);
         free(pieces);
     }
     return OK;
 }
 
+/* ---- checksums ------------------------------------------------------------------------------- */
+
 Status optimizer_checksums(Optimizer *o, uint64_t *sums, Stream *stream) {
     const ParamTable *t = o->table;
-    const float *states[] = {o->master, o->m, o->v};
     o->ops->mem_zero(o->checksums, checksums_bytes(o), stream);
     for (int i = 0; i < t->n_params; i++) {
         const Param *p = &t->params[i];
         int64_t n = p->rows * p->cols; /* not the padding */
         o->ops->checksum(o->checksums + i, weight_at(o, p->offset), n * o->ops->act_bytes, stream);
-        for (int s = 0; s < OPTIM_STATES && !o->sharded; s++)
-            if (states[s] != NULL)
-                o->ops->checksum(o->checksums + (1 + s) * t->n_params + i, states[s] + p->offset,
+        for (int s = 0; s < o->desc->n_states && !o->sharded; s++)
+            if (o->states[s] != NULL)
+                o->ops->checksum(o->checksums + (1 + s) * t->n_params + i, o->states[s] + p->offset,
                                  n * (int64_t)sizeof(float), stream);
     }
     o->ops->mem_copy(sums, o->checksums, checksums_bytes(o), stream);

@@ -63,9 +63,9 @@ static Status copy_to_device(Load *l, void *state, int64_t bytes, const char *na
 
 static Status read_piece(Load *l, int i) {
     const CkptPiece *p = &l->pieces[i];
-    const ParamTable *t = l->s->table;
+    const RunLayout layout = state_layout(l->s);
     const SafeFile *f = checkpoint_file(l->ck);
-    char *name = state_tensor_name(p->tensor / t->n_params, &t->params[p->tensor % t->n_params]);
+    char *name = run_layout_name(&layout, p->tensor);
     const SafeTensor *in_file = safetensors_find(f, name);
     REQUIRE(in_file != NULL);
     void *state = (void *)(uintptr_t)p->data, *to = l->block != NULL ? l->block : state;

@@ -10,32 +10,17 @@
 
 #define STEPS_MAX 1000000000000 /* of run.steps, too */
 
-static const char *const state_prefix[OPTIM_STATES] = {"", "optim.m.", "optim.v."};
-
-char *state_tensor_name(int which, const Param *p) {
-    return mem_printf("%s%s", state_prefix[which], p->name);
-}
-
-/* Weights under their Hugging Face names first, then both moments. */
-static SafeTensor *list_tensors(const ParamTable *t) {
-    SafeTensor *list = NEW(SafeTensor, (int64_t)t->n_params * OPTIM_STATES);
-    for (int which = 0; which < OPTIM_STATES; which++)
-        for (int i = 0; i < t->n_params; i++) {
-            const Param *p = &t->params[i];
-            list[which * t->n_params + i] = (SafeTensor){.name = state_tensor_name(which, p),
-                                                         .dtype = DT_F32,
-                                                         .ndim = p->ndim,
-                                                         .shape = {p->rows, p->cols}};
-        }
-    return list;
+RunLayout state_layout(const Session *s) {
+    return (RunLayout){s->table, optimizer_desc(s->optimizer)};
 }
 
 CkptPiece *state_pieces(Session *s, int64_t most, int *n) {
     ParamPiece *own;
     CkptPiece *pieces = NULL;
     int n_own = param_table_pieces(s->table, s->rank, &own);
+    int n_states = optimizer_desc(s->optimizer)->n_states;
     int64_t cap = *n = 0;
-    for (int which = 0; which < OPTIM_STATES; which++)
+    for (int which = 0; which < n_states; which++)
         for (int i = 0; i < n_own; i++) {
             const float *data = optimizer_state(s->optimizer, which, &own[i]);
             for (int64_t at = 0; at < own[i].count; at += most) {
@@ -51,8 +36,8 @@ CkptPiece *state_pieces(Session *s, int64_t most, int *n) {
 }
 
 Status state_begin_save(Session *s, const TrainState *state, CkptSave **file, char **path) {
-    int n_tensors = s->table->n_params * OPTIM_STATES;
-    SafeTensor *tensors = list_tensors(s->table);
+    const RunLayout layout = state_layout(s);
+    SafeTensor *tensors = run_layout_tensors(&layout);
     StrBuf config = {0}, data = {0};
     config_print(s->config, &config);
     dataset_describe(s->train_data, &data);
@@ -74,15 +59,15 @@ Status state_begin_save(Session *s, const TrainState *state, CkptSave **file, ch
                                  {HF_ENTRY, s->hf}}; /* last, as there may be none */
     const int n_entries = (int)(sizeof entries / sizeof *entries) - (s->hf == NULL);
     *path = checkpoint_path(s->config->run.dir, state->step);
-    Status st = checkpoint_begin(file, *path, tensors, n_tensors, entries, n_entries, s->comm.host);
+    Status st = checkpoint_begin(file, *path, tensors, run_layout_count(&layout), entries,
+                                 n_entries, s->comm.host);
     if (st != OK) {
         free(*path);
         *path = NULL;
     }
     char *texts[] = {step, tokens, samples, data.text, hash, guard.text, config.text};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) free(texts[i]);
-    for (int i = 0; i < n_tensors; i++) free(tensors[i].name);
-    free(tensors);
+    run_layout_free(&layout, tensors);
     return st;
 }
 

@@ -4,6 +4,7 @@
 #define CRIA_SESSION_TRAIN_STATE_H
 
 #include "ckpt/checkpoint.h"
+#include "ckpt/run_layout.h"
 #include "session/guard_state.h"
 #include "session/session.h"
 
@@ -21,8 +22,8 @@ Status state_begin_save(Session *s, const TrainState *state, CkptSave **file, ch
  * optimizer's, in device memory; the caller frees the list. */
 CkptPiece *state_pieces(Session *s, int64_t most, int *n);
 
-/* A checkpoint's name for the weights (which = OPTIM_WEIGHT) or moments of a parameter; free it. */
-char *state_tensor_name(int which, const Param *p);
+/* Its tensors; CkptPiece.tensor counts in their order. */
+RunLayout state_layout(const Session *s);
 
 /* Parses the entries cria.step, cria.tokens and cria.guard (NULL: absent) of a checkpoint. ERR_USER
  * when they are malformed or contradict each other. */

@@ -50,11 +50,11 @@ static Status check_model(const Config *was, const Config *is, const char *path)
 }
 
 static Status check_shapes(const Session *s, const Checkpoint *ck, const char *path) {
-    const ParamTable *t = s->table;
+    const RunLayout layout = state_layout(s);
     const SafeFile *f = checkpoint_file(ck);
-    for (int k = 0; k < OPTIM_STATES * t->n_params; k++) {
-        const Param *p = &t->params[k % t->n_params];
-        char *name = state_tensor_name(k / t->n_params, p);
+    for (int i = 0; i < run_layout_count(&layout); i++) {
+        const Param *p = run_layout_param(&layout, i);
+        char *name = run_layout_name(&layout, i);
         const SafeTensor *x = safetensors_find(f, name);
         Status st = OK;
         if (x == NULL)
@@ -73,10 +73,10 @@ static Status check_shapes(const Session *s, const Checkpoint *ck, const char *p
         free(name);
         CHECK(st);
     }
-    if (f->n_tensors != t->n_params * OPTIM_STATES)
+    if (f->n_tensors != run_layout_count(&layout))
         return status_fail(ERR_USER,
                            "%s holds %d tensors, this model has %d: it is of another model", path,
-                           f->n_tensors, t->n_params * OPTIM_STATES);
+                           f->n_tensors, run_layout_count(&layout));
     return OK;
 }
 
