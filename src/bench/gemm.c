@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "ops/arena.h"
-#include "ops/linear.h"
 #include "bench/bench.h"
 #include "bench/table.h"
 #include "model/params.h"
@@ -66,19 +65,15 @@ static Status measure(Product *p, BenchTime *time) {
 enum { MAX_SHAPES = 8 };
 typedef struct {
     const char *name;
-    int64_t N, M;
+    Linear z; /* its S is not used */
 } Shape;
 
 static const char *const shape_names[] = {"qkv", "o", "gate-up", "down", "head", NULL};
 
 static int model_shapes(const ModelConfig *m, Shape *out) {
-    int64_t C = m->hidden, HD = (int64_t)m->heads * m->head_dim;
-    int64_t KD = (int64_t)m->kv_heads * m->head_dim, F = m->ffn;
-    const Shape shapes[] = {{"qkv", HD + 2 * KD, C},
-                            {"o", C, HD},
-                            {"gate-up", 2 * F, C},
-                            {"down", C, F},
-                            {"head", round_up(m->vocab, VOCAB_MULTIPLE), C}};
+    ModelLinears z = model_linears(m, 0);
+    const Shape shapes[] = {
+        {"qkv", z.qkv}, {"o", z.o}, {"gate-up", z.gate_up}, {"down", z.down}, {"head", z.head}};
     memcpy(out, shapes, sizeof shapes);
     return sizeof shapes / sizeof *shapes;
 }
@@ -92,8 +87,8 @@ static int default_shapes(bool gpu, Shape *out) {
         .heads = 4, .kv_heads = 2, .head_dim = 64, .hidden = 256, .ffn = 768, .vocab = 4096};
     int n = model_shapes(gpu ? &large : &small, out);
     if (!gpu) return n;
-    out[n++] = (Shape){"gate-up", 10880, 2048};
-    out[n++] = (Shape){"down", 2048, 5440};
+    out[n++] = (Shape){"gate-up", {0, 10880, 2048}};
+    out[n++] = (Shape){"down", {0, 2048, 5440}};
     return n;
 }
 
@@ -108,15 +103,15 @@ static bool wanted(const Setting *s, const char *name) {
 }
 
 static Status measure_row(Bench *b, const Table *t, const Shape *shape, Pass pass, int64_t S) {
-    Product p = {.b = b, .pass = pass, .z = {S, shape->N, shape->M}};
+    Product p = {.b = b, .pass = pass, .z = {S, shape->z.N, shape->z.M}};
     BenchTime time;
     CHECK(measure(&p, &time));
     double rate = 1e3 * flops(&p) / time.ms;
     const TableCell row[] = {CELL_TEXT(shape->name),
                              CELL_TEXT(pass_names[pass]),
                              CELL_NUMBER(S),
-                             CELL_NUMBER(shape->N),
-                             CELL_NUMBER(shape->M),
+                             CELL_NUMBER(shape->z.N),
+                             CELL_NUMBER(shape->z.M),
                              CELL_NUMBER(time.ms),
                              CELL_NUMBER(rate / 1e12),
                              CELL_NUMBER(1e3 * bytes(&p) / time.ms / 1e9),

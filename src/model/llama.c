@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "model/rope.h"
-#include "ops/linear.h"
 
 typedef struct {
     void *x, *q, *kv, *o, *y, *gu;
@@ -139,25 +138,13 @@ void llama_zero_gradients(Llama *m, Stream *stream) {
     m->opt.ops->mem_zero(m->grads, m->opt.table->total * (int64_t)sizeof(float), stream);
 }
 
-typedef struct {
-    Linear qkv, o, gate_up, down;
-} Projections;
-
-static Projections projections(const Llama *m, int64_t S) {
-    int64_t HD = (int64_t)m->H * m->D, KD = (int64_t)m->K * m->D;
-    return (Projections){.qkv = {S, HD + 2 * KD, m->C},
-                         .o = {S, m->C, HD},
-                         .gate_up = {S, 2 * m->F, m->C},
-                         .down = {S, m->C, m->F}};
-}
-
 /* From a->x to `out` (the next layer's input). */
 static Status layer_forward(Llama *m, int l, void *out, int64_t S, Stream *stream) {
     const Ops *ops = m->opt.ops;
     const ParamTable *t = m->opt.table;
     LayerActs *a = &m->layers[l];
     float eps = (float)m->opt.model->norm_eps;
-    Projections z = projections(m, S);
+    ModelLinears z = model_linears(m->opt.model, S);
     Rope rope = {m->positions, m->inv_freq, S, m->H, m->K, m->D};
 #define W(which) weight(m, param_layer_offset(t, l, which))
     ops->rmsnorm_fwd(m->norm, a->rstd1, a->x, W(PARAM_INPUT_NORM), S, m->C, eps, stream);
@@ -177,7 +164,7 @@ static Status layer_backward(Llama *m, int l, int64_t S, Stream *stream) {
     const Ops *ops = m->opt.ops;
     const ParamTable *t = m->opt.table;
     LayerActs *a = &m->layers[l];
-    Projections z = projections(m, S);
+    ModelLinears z = model_linears(m->opt.model, S);
     Rope rope = {m->positions, m->inv_freq, S, m->H, m->K, m->D};
 #define G(which) (m->grads + param_layer_offset(t, l, which))
     CHECK(cp_prefetch(m->opt.cp, a->kv, stream)); /* travels under the MLP's backward */
@@ -230,7 +217,7 @@ static void head(Llama *m, bool train, double *loss, int64_t S, Stream *stream) 
                      (float)m->opt.model->norm_eps, stream);
     for (int64_t s = 0; s < S; s += m->chunk) {
         int64_t n = i64_min(m->chunk, S - s);
-        Linear z = {n, m->Vp, m->C};
+        Linear z = model_linears(m->opt.model, n).head;
         void *x = rows(m, m->norm, s, m->C);
         linear_fwd(ops, z, m->logits, x, weight(m, out->offset), NULL, stream);
         ops->cross_entropy(m->losses + s, m->logits, m->labels + s, m->token_weights + s, train, n,

@@ -43,6 +43,15 @@ static void end_bucket(ParamTable *t) {
     t->n_buckets++;
 }
 
+ModelLinears model_linears(const ModelConfig *m, int64_t S) {
+    int64_t C = m->hidden, F = m->ffn, D = m->head_dim, HD = m->heads * D;
+    return (ModelLinears){.qkv = {S, HD + 2 * m->kv_heads * D, C},
+                          .o = {S, C, HD},
+                          .gate_up = {S, 2 * F, C},
+                          .down = {S, C, F},
+                          .head = {S, round_up(m->vocab, VOCAB_MULTIPLE), C}};
+}
+
 ParamTable *param_table_create(const ModelConfig *m, int world) {
     ParamTable *t = NEW(ParamTable, 1);
     t->world = world;

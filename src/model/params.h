@@ -10,6 +10,7 @@
 #define CRIA_MODEL_PARAMS_H
 
 #include "config/config.h"
+#include "ops/linear.h"
 
 #define PARAM_ALIGN    64  /* elements; the start of every tensor and shard */
 #define VOCAB_MULTIPLE 128 /* model.vocab is padded to this in memory, never in files */
@@ -64,6 +65,12 @@ void param_table_free(ParamTable *t);
 static inline int64_t param_layer_offset(const ParamTable *t, int l, int which) {
     return t->params[t->layer_first + l * t->layer_stride + which].offset;
 }
+
+/* The linear layers, for S tokens; those of neighbouring tensors are one. */
+typedef struct {
+    Linear qkv, o, gate_up, down, head;
+} ModelLinears;
+ModelLinears model_linears(const ModelConfig *m, int64_t S);
 
 /* A contiguous part of one tensor that a rank owns. Rank r owns block r of every bucket. */
 typedef struct {
