@@ -33,10 +33,10 @@ template <int W>
 static __global__ void adamw_kernel(float *master, float *m, float *v, bf16 *param,
                                     const float *grad, AdamwStep a, float inv_bias1,
                                     float inv_bias2, int64_t n) {
-    int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * W, whole = n - n % W;
-    if (i < whole) {
+    int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * W, vectors_end = n - n % W;
+    if (i < vectors_end) {
         update<W>(master + i, m + i, v + i, param + i, grad + i, a, inv_bias1, inv_bias2);
-    } else if (i = whole + (i - whole) / W, i < n) {
+    } else if (i = vectors_end + (i - vectors_end) / W, i < n) {
         update<1>(master + i, m + i, v + i, param + i, grad + i, a, inv_bias1, inv_bias2);
     }
 }

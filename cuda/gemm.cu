@@ -4,8 +4,8 @@
  * its [c,r] matrix of leading dimension c, so each product is asked for transposed: its A is our b,
  * its B our a. c enters as beta C, in the same pass over the output.
  *
- * What is learnt about a shape is kept: descriptors and the algorithm. Where the table is
- * deterministic that is cuBLASLt's first suggestion, the same in every run. Elsewhere the
+ * A plan, descriptors and algorithm, is made once for each shape. Where the table is deterministic
+ * the algorithm is cuBLASLt's first suggestion, the same in every run. Elsewhere the
  * suggestions are timed when a shape is first met, and another one is taken if it is more than 3 %
  * faster. Every algorithm admitted here sums in a fixed order and in fp32 (no splits that are
  * joined in bf16). */
@@ -140,7 +140,7 @@ static bool choose_algorithm(Plan *p, Operands o, const char *op, Stream *stream
     const Shape *s = &p->shape;
     int n = 0;
     if (!CUBLAS_CHECK_DEFERRED(op, cublasLtMatmulPreferenceCreate(&preference))) return false;
-    bool good =
+    bool valid =
         prefer(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, (uint64_t)GEMM_WORKSPACE,
                op) &&
         prefer(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
@@ -153,7 +153,7 @@ static bool choose_algorithm(Plan *p, Operands o, const char *op, Stream *stream
                                                                  p->b, p->d, p->d, preference,
                                                                  GEMM_CANDIDATES, found, &n));
     cublasLtMatmulPreferenceDestroy(preference);
-    if (!good) return false;
+    if (!valid) return false;
     if (n == 0) {
         cuda_record_error(op, "cuBLASLt has no algorithm for this shape", __FILE__, __LINE__);
         return false;

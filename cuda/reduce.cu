@@ -93,15 +93,15 @@ void cuda_checksum(uint64_t *out, const void *x, int64_t bytes, Stream *stream) 
 /* W elements a thread; what is left of n, one each */
 template <int W, bool ADD, class T, class U>
 static __global__ void map_kernel(T *dst, const U *src, int64_t n) {
-    int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * W, whole = n - n % W;
-    if (i < whole) {
+    int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * W, vectors_end = n - n % W;
+    if (i < vectors_end) {
         float v[W], old[W] = {};
         load(v, src + i);
         if (ADD) load(old, dst + i);
 #pragma unroll
         for (int e = 0; e < W; e++) v[e] += old[e];
         store(dst + i, v);
-    } else if (i = whole + (i - whole) / W, i < n) {
+    } else if (i = vectors_end + (i - vectors_end) / W, i < n) {
         float v[1], old[1] = {};
         load(v, src + i);
         if (ADD) load(old, dst + i);

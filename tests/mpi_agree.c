@@ -72,7 +72,7 @@ static void weights_are_compared(const char *zero) {
 static void devices_are_compared(void) {
     Comm *host;
     EXPECT_OK(comm_mpi_create(&host));
-    GpuProperties a100 = {"NVIDIA A100-SXM4-80GB", 80, 163 << 10};
+    GpuProperties a100 = {"NVIDIA A100-SXM4-80GB", 80, 163 << 10, ""};
     Ops h100 = {.name = "cuda", .device_name = gpu_h100.name, .gpu = &gpu_h100};
     Ops other = {.name = "cuda", .device_name = a100.name, .gpu = &a100};
     const Ops *others[] = {&other, cpu_ops()};

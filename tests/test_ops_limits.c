@@ -69,9 +69,11 @@ static const struct {
 enum { CONDITIONS = sizeof conditions / sizeof *conditions };
 
 static const GpuProperties gpus[] = {
-    {"T4", 75, 64 << 10},     {"A100", 80, 163 << 10},     {"A10", 86, 99 << 10},
-    {"Orin", 87, 163 << 10},  {"L4", 89, 99 << 10},        {"H200", 90, 227 << 10},
-    {"B200", 100, 227 << 10}, {"RTX 5090", 120, 99 << 10}, {"a small one", 80, 48 << 10}};
+    {"T4", 75, 64 << 10, ""},         {"A100", 80, 163 << 10, ""},
+    {"A10", 86, 99 << 10, ""},        {"Orin", 87, 163 << 10, ""},
+    {"L4", 89, 99 << 10, ""},         {"H200", 90, 227 << 10, ""},
+    {"B200", 100, 227 << 10, ""},     {"RTX 5090", 120, 99 << 10, ""},
+    {"a small one", 80, 48 << 10, ""}};
 enum { GPUS = sizeof gpus / sizeof *gpus };
 
 static void expect_same_verdict(const GpuProperties *g, const ModelSizes *m) {

@@ -29,7 +29,7 @@ MeterMark *meter_mark(Meter *m, MeterClass class, const char *op) {
     MeterMark *mark = &m->marks[m->n++];
     mark->class = class;
     mark->op = op;
-    mark->whole = false;
+    mark->closed = false;
     return mark;
 }
 
@@ -43,12 +43,12 @@ int64_t meter_open(Meter *m, MeterClass class, const char *op, Stream *stream) {
 void meter_close(Meter *m, int64_t mark, Stream *stream) {
     if (mark < 0 || mark >= m->n) return;
     m->ops->event_record(m->marks[mark].end, stream);
-    m->marks[mark].whole = true;
+    m->marks[mark].closed = true;
 }
 
 /* ---- the table ----------------------------------------------------------------------------- */
 
-/* A call is noted when it goes to the measured stream. */
+/* Calls on the measured stream are recorded. */
 #define KEEP_void
 #define KEEP_Status Status st =
 #define GIVE_void
@@ -56,8 +56,8 @@ void meter_close(Meter *m, int64_t mark, Stream *stream) {
 #define OP(result, name, class, parameters, arguments)                                             \
     static result metered_##name parameters {                                                      \
         Meter *meter = stream->ops->meter;                                                         \
-        bool noted = stream == meter->stream;                                                      \
-        int64_t mark = noted ? meter_open(meter, METER_##class, #name, stream) : -1;               \
+        bool record = stream == meter->stream;                                                     \
+        int64_t mark = record ? meter_open(meter, METER_##class, #name, stream) : -1;              \
         KEEP_##result meter->ops->name arguments;                                                  \
         meter_close(meter, mark, stream);                                                          \
         GIVE_##result                                                                              \
@@ -115,7 +115,7 @@ Status meter_stop(Meter *m) {
     m->n_spans = 0;
     for (int64_t i = 0; i < m->n; i++) {
         const MeterMark *mark = &m->marks[i];
-        if (mark->whole)
+        if (mark->closed)
             m->spans[m->n_spans++] =
                 (MeterSpan){mark->class, mark->op, m->ops->event_ms(m->origin, mark->begin),
                             m->ops->event_ms(m->origin, mark->end)};

@@ -42,7 +42,7 @@ const Ops *meter_ops(Meter *m);
 /* Takes `inner` over. */
 Comm *meter_comm(Meter *m, Comm *inner);
 
-/* From here to meter_stop what goes through `stream` is noted, and the transfers of its
+/* From here to meter_stop what goes through `stream` is recorded, and the transfers of its
  * communicators. */
 Status meter_start(Meter *m, Stream *stream);
 /* Waits for the stream. */

@@ -64,7 +64,7 @@ static Status metered_group_end(Comm *c, Stream *stream, CommTicket *ticket) {
     CHECK(inner->table->group_end(inner, stream, ticket));
     if (ticket->id == 0 || mark == NULL) return OK;
     if (inner->table->trace != NULL)
-        mark->whole = true;
+        mark->closed = true;
     else
         x->pending[ticket->id % METER_PENDING] = mark - x->meter->marks;
     return OK;
@@ -73,8 +73,8 @@ static Status metered_group_end(Comm *c, Stream *stream, CommTicket *ticket) {
 static Status metered_wait(Comm *c, CommTicket ticket, Stream *stream) {
     Metered *x = of(c);
     int64_t *pending = &x->pending[ticket.id % METER_PENDING];
-    bool noted = stream == x->meter->stream;
-    int64_t exposed = noted ? meter_open(x->meter, METER_EXPOSED, "wait", stream) : -1;
+    bool record = stream == x->meter->stream;
+    int64_t exposed = record ? meter_open(x->meter, METER_EXPOSED, "wait", stream) : -1;
     Status st = x->inner->table->wait(x->inner, ticket, stream);
     meter_close(x->meter, exposed, stream);
     if (x->meter->stream != NULL) meter_close(x->meter, *pending, stream);

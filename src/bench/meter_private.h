@@ -10,7 +10,7 @@ typedef struct {
     Event *begin, *end;
     MeterClass class;
     const char *op;
-    bool whole; /* end was recorded, or will be */
+    bool closed; /* end was recorded, or will be */
 } MeterMark;
 
 struct Meter {
@@ -26,7 +26,7 @@ struct Meter {
     Status failed; /* of making events */
 };
 
-/* Opens a mark on `stream`, as the caller's; -1 when nothing is to be noted. */
+/* Opens a mark on `stream`, as the caller's; -1 when nothing is recorded. */
 int64_t meter_open(Meter *m, MeterClass class, const char *op, Stream *stream);
 void meter_close(Meter *m, int64_t mark, Stream *stream);
 /* A mark whose events someone else records. */
