@@ -28,8 +28,13 @@ typedef struct {
     double area;         /* of a global batch */
     int64_t updates;
     double queued_ms; /* until the host had queued the micro-batches of the last step */
-    /* results; those of the meter are means over ranks, the others of the slowest rank */
-    double ms, host_ms, micro_host_ms, micro_ms, metered_ms, class_ms[METER_CLASSES];
+    /* results in ms: of the slowest rank, and under the meter means over ranks */
+    struct {
+        double step, host, micro_host, micro;
+    } ms;
+    struct {
+        double step, class[METER_CLASSES];
+    } metered;
     OpTime ops[MAX_OPS]; /* of rank 0 */
     int n_ops;
 } StepBench;
@@ -62,15 +67,6 @@ static void make_batch(StepBench *x, MicroBatch *mb, uint64_t which) {
         mb->n_docs += (int32_t)n;
     }
     mb->cp_batch = cp_batch_create(&x->s.cp_options, mb);
-}
-
-static void free_batch(MicroBatch *mb) {
-    cp_batch_free(mb->cp_batch);
-    free(mb->tokens);
-    free(mb->labels);
-    free(mb->positions);
-    free(mb->weights);
-    free(mb->doc_begin);
 }
 
 static Status make_batches(StepBench *x) {
@@ -120,10 +116,10 @@ static Status time_steps(StepBench *x, int64_t n) {
     double begin = time_now();
     for (int64_t i = 0; i < n; i++) {
         CHECK(run_step(x));
-        x->host_ms += x->queued_ms / (double)n;
+        x->ms.host += x->queued_ms / (double)n;
     }
     CHECK(s->ops->stream_sync(s->stream));
-    x->ms = 1e3 * (time_now() - begin) / (double)n;
+    x->ms.step = 1e3 * (time_now() - begin) / (double)n;
     return OK;
 }
 
@@ -143,9 +139,9 @@ static Status time_micro_batches(StepBench *x, int64_t n) {
         CHECK(comm_barrier(s->comm.host));
         double begin = time_now();
         CHECK(session_accumulate(s, &one, &count));
-        x->micro_host_ms += 1e3 * (time_now() - begin) / (double)n;
+        x->ms.micro_host += 1e3 * (time_now() - begin) / (double)n;
         CHECK(session_take_loss(s, &loss));
-        x->micro_ms += 1e3 * (time_now() - begin) / (double)n;
+        x->ms.micro += 1e3 * (time_now() - begin) / (double)n;
     }
     return OK;
 }
@@ -168,9 +164,9 @@ static Status meter_steps(StepBench *x, int64_t n) {
         CHECK(meter_stop(x->meter));
         CHECK(st);
         if (i < 0) continue;
-        x->metered_ms += meter_ms(x->meter) / (double)n;
+        x->metered.step += meter_ms(x->meter) / (double)n;
         for (MeterClass c = 0; c < METER_CLASSES; c++)
-            x->class_ms[c] += meter_class_ms(x->meter, c) / (double)n;
+            x->metered.class[c] += meter_class_ms(x->meter, c) / (double)n;
         int64_t count = meter_spans(x->meter, &spans);
         for (int64_t k = 0; k < count; k++)
             if (spans[k].class != METER_TRANSFER)
@@ -182,15 +178,11 @@ static Status meter_steps(StepBench *x, int64_t n) {
 /* Over ranks: the slowest rank's times, means of a step's parts. */
 static Status gather(StepBench *x) {
     Comm *host = x->s.comm.host;
-    double slowest[] = {x->ms, x->host_ms, x->micro_host_ms, x->micro_ms};
-    CHECK(comm_all_reduce(host, slowest, 4, DT_F64, COMM_MAX, COMM_KIND_OTHER, NULL));
-    x->ms = slowest[0], x->host_ms = slowest[1];
-    x->micro_host_ms = slowest[2], x->micro_ms = slowest[3];
-    CHECK(comm_all_reduce(host, &x->metered_ms, 1, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
-    CHECK(
-        comm_all_reduce(host, x->class_ms, METER_CLASSES, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
-    x->metered_ms /= host->size;
-    for (int c = 0; c < METER_CLASSES; c++) x->class_ms[c] /= host->size;
+    const int64_t n_ms = sizeof x->ms / sizeof(double), n = sizeof x->metered / sizeof(double);
+    CHECK(comm_all_reduce(host, &x->ms, n_ms, DT_F64, COMM_MAX, COMM_KIND_OTHER, NULL));
+    CHECK(comm_all_reduce(host, &x->metered, n, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
+    x->metered.step /= host->size;
+    for (int c = 0; c < METER_CLASSES; c++) x->metered.class[c] /= host->size;
     return OK;
 }
 
@@ -205,12 +197,12 @@ static Status summarize(const StepBench *x, Summary *sum) {
     double flops = flops_train(&s->config->model, s->table, s->step_tokens, x->area);
     double peak = flops_peak(s->ops->device_name), gib = (double)s->ops->mem_peak() / 0x1p30;
     CHECK(comm_all_reduce(s->comm.host, &gib, 1, DT_F64, COMM_MAX, COMM_KIND_OTHER, NULL));
-    *sum = (Summary){.tok_s = 1e3 * s->step_tokens / x->ms,
-                     .flops = 1e3 * flops / x->ms / s->world,
+    *sum = (Summary){.tok_s = 1e3 * s->step_tokens / x->ms.step,
+                     .flops = 1e3 * flops / x->ms.step / s->world,
                      .gib = gib,
-                     .idle_ms = x->metered_ms};
+                     .idle_ms = x->metered.step};
     sum->mfu = peak > 0 ? sum->flops / peak : 0;
-    for (MeterClass c = 0; c < METER_TRANSFER; c++) sum->idle_ms -= x->class_ms[c];
+    for (MeterClass c = 0; c < METER_TRANSFER; c++) sum->idle_ms -= x->metered.class[c];
     return OK;
 }
 
@@ -230,20 +222,21 @@ static void print_text(const StepBench *x, const Summary *sum, StrBuf *out) {
                   config_enum_name((int)s->config->parallel.backend, "parallel.backend"),
                   (long long)s->micro_steps, (long long)s->cp_options.tokens);
     strbuf_printf(out, "%.2f ms a step, %.0f tok/s, %.0f per device, %.4g TFLOP/s per device",
-                  x->ms, sum->tok_s, sum->tok_s / s->world, sum->flops / 1e12);
+                  x->ms.step, sum->tok_s, sum->tok_s / s->world, sum->flops / 1e12);
     if (sum->mfu > 0) strbuf_printf(out, ", MFU %.1f %%", 100 * sum->mfu);
     strbuf_printf(out, ", peak memory %.2f GiB\n", sum->gib);
     strbuf_printf(out,
                   "a micro-batch alone: queued by the host in %.2f ms, done after %.2f ms\n"
                   "the host has queued the micro-batches after %.2f ms\n"
                   "of a step under the meter, %.2f ms:\n",
-                  x->micro_host_ms, x->micro_ms, x->host_ms, x->metered_ms);
+                  x->ms.micro_host, x->ms.micro, x->ms.host, x->metered.step);
     for (MeterClass c = 0; c < METER_TRANSFER; c++)
-        print_part(out, meter_class_names[c], x->class_ms[c], x->metered_ms);
-    print_part(out, "idle", sum->idle_ms, x->metered_ms);
+        print_part(out, meter_class_names[c], x->metered.class[c], x -> metered.step);
+    print_part(out, "idle", sum->idle_ms, x->metered.step);
     strbuf_printf(out, "beside it %s %.2f ms; by op:\n", meter_class_names[METER_TRANSFER],
-                  x->class_ms[METER_TRANSFER]);
-    for (int i = 0; i < x->n_ops; i++) print_part(out, x->ops[i].name, x->ops[i].ms, x->metered_ms);
+                  x->metered.class[METER_TRANSFER]);
+    for (int i = 0; i < x->n_ops; i++)
+        print_part(out, x->ops[i].name, x->ops[i].ms, x->metered.step);
     out->text[--out->len] = '\0'; /* log_info ends the line */
 }
 
@@ -257,13 +250,13 @@ static void print_json(const StepBench *x, const Summary *sum, StrBuf *out) {
                   "\"micro_ms\":%.6g,\"metered_ms\":%.6g,\"phases\":{",
                   s->ops->device_name, s->world, s->dp, s->config->parallel.cp,
                   config_enum_name((int)s->config->parallel.backend, "parallel.backend"),
-                  (long long)s->micro_steps, s->step_tokens, x->ms, sum->tok_s,
-                  sum->tok_s / s->world, sum->flops / 1e12, sum->mfu, sum->gib, x->host_ms,
-                  x->micro_host_ms, x->micro_ms, x->metered_ms);
+                  (long long)s->micro_steps, s->step_tokens, x->ms.step, sum->tok_s,
+                  sum->tok_s / s->world, sum->flops / 1e12, sum->mfu, sum->gib, x->ms.host,
+                  x->ms.micro_host, x->ms.micro, x->metered.step);
     for (MeterClass c = 0; c < METER_TRANSFER; c++)
-        strbuf_printf(out, "\"%s\":%.6g,", meter_class_names[c], x->class_ms[c]);
+        strbuf_printf(out, "\"%s\":%.6g,", meter_class_names[c], x->metered.class[c]);
     strbuf_printf(out, "\"idle\":%.6g},\"transfer\":%.6g,\"ops\":{", sum->idle_ms,
-                  x->class_ms[METER_TRANSFER]);
+                  x->metered.class[METER_TRANSFER]);
     for (int i = 0; i < x->n_ops; i++)
         strbuf_printf(out, "%s\"%s\":%.6g", i > 0 ? "," : "", x->ops[i].name, x->ops[i].ms);
     strbuf_printf(out, "}}");
@@ -309,7 +302,7 @@ static Status run(StepBench *x, Config *config, int64_t steps, bool json) {
     CHECK(optimizer_init(x->s.optimizer, (uint64_t)config->run.seed, x->s.stream));
     CHECK(make_batches(x));
     CHECK(time_steps(x, WARM_STEPS));
-    x->host_ms = 0;
+    x->ms.host = 0;
     CHECK(time_steps(x, steps));
     CHECK(time_micro_batches(x, steps));
     CHECK(meter_steps(x, steps));
@@ -319,7 +312,7 @@ static Status run(StepBench *x, Config *config, int64_t steps, bool json) {
 
 static void close_step(StepBench *x) {
     int64_t n = x->batches != NULL ? x->s.micro_steps : 0;
-    for (int64_t j = 0; j < n; j++) free_batch(&x->batches[j]);
+    for (int64_t j = 0; j < n; j++) loader_batch_free(&x->batches[j], &x->s.loader);
     free(x->batches);
     session_close(&x->s);
     meter_free(x->meter);

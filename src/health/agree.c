@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "base/file.h"
 #include "base/version.h"
 #include "comm/agree.h"
 
@@ -13,16 +14,12 @@
 
 /* The version does not distinguish builds from modified files or with other options. */
 static void print_binary(StrBuf *out) {
-    enum { BLOCK = 1 << 16 };
-    unsigned char *block = NEW(unsigned char, BLOCK);
     int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-    uLong crc = 0;
-    int64_t bytes = 0;
-    for (ssize_t n; fd >= 0 && (n = read(fd, block, BLOCK)) > 0; bytes += n)
-        crc = crc32(crc, block, (uInt)n);
+    int64_t bytes = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
+    uint32_t crc = 0;
+    if (bytes > 0) file_read_crc(fd, NULL, bytes, 0, &crc);
     if (fd >= 0) close(fd);
-    free(block);
-    strbuf_printf(out, "cria %s of %lld bytes with CRC-32 %08lx\n", cria_version, (long long)bytes,
+    strbuf_printf(out, "cria %s of %lld bytes with CRC-32 %08x\n", cria_version, (long long)bytes,
                   crc);
 }
 

@@ -43,22 +43,19 @@ static double norm_ratio(const GuardState *g, double norm, double *mean) {
     return n < MIN_STEPS_FOR_STATS ? 0 : norm / *mean;
 }
 
+typedef enum { NO_FAULT, NOT_FINITE, LOSS_SPIKE, NORM_SPIKE } Fault;
+
+static Fault find_fault(const GuardState *g, const Config *c, const StepNumbers *n) {
+    double mean;
+    if (!isfinite(n->loss) || !isfinite(n->grad_norm)) return NOT_FINITE;
+    if (c->run.spike_z > 0 && deviations_above(g, n->loss, &mean) > c->run.spike_z)
+        return LOSS_SPIKE;
+    if (c->run.spike_norm > 0 && norm_ratio(g, n->grad_norm, &mean) > c->run.spike_norm)
+        return NORM_SPIKE;
+    return NO_FAULT;
+}
+
 /* ---- recomputing the step -------------------------------------------------------------------- */
-
-static bool is_finite(const StepNumbers *n) {
-    return isfinite(n->loss) && isfinite(n->grad_norm);
-}
-
-static bool is_loss_spike(const GuardState *g, const Config *c, double loss) {
-    double mean;
-    return c->run.spike_z > 0 && deviations_above(g, loss, &mean) > c->run.spike_z;
-}
-
-static bool is_spike(const GuardState *g, const Config *c, const StepNumbers *n) {
-    double mean;
-    return is_loss_spike(g, c, n->loss) ||
-           (c->run.spike_norm > 0 && norm_ratio(g, n->grad_norm, &mean) > c->run.spike_norm);
-}
 
 /* This rank's micro-batch with the highest mean loss. */
 typedef struct {
@@ -85,21 +82,19 @@ static Status note_worst(void *worst, const MicroBatch *mb) {
 
 /* The step's micro-batches in the same order. */
 static Status run_again(Session *s, int64_t step, StepNumbers *n, Worst *w) {
-    BatchReader reader = {.data = s->train_data, .options = &s->loader, .step = step};
     const MicroBatches batches = {.n = s->micro_steps,
                                   .train = true,
                                   .reduce = true,
                                   .step = step + 1,
                                   .phase = "forward and backward again",
-                                  .read = batch_reader_read,
-                                  .reader = &reader,
+                                  .data = s->train_data,
+                                  .options = &s->loader,
+                                  .batch = step,
                                   .inspect = note_worst,
                                   .inspector = w};
     double sums[SUM_OWN] = {0};
     llama_zero_gradients(s->llama, s->stream);
-    Status st = session_accumulate(s, &batches, &sums[SUM_COUNT]);
-    loader_batch_free(&reader.mb, &s->loader);
-    CHECK(st);
+    CHECK(session_accumulate(s, &batches, &sums[SUM_COUNT]));
     CHECK(session_sum(s, sums, SUM_OWN, n));
     return session_grad_norm(s, n);
 }
@@ -122,21 +117,22 @@ static Status examine(const GuardState *g, Session *s, int64_t step, StepNumbers
                       char **found) {
     Worst worst = {.s = s, .loss = -INFINITY};
     Status st = run_again(s, step, again, &worst);
-    if (st == OK && !is_finite(again))
+    Fault fault = st == OK ? find_fault(g, s->config, again) : NO_FAULT;
+    if (fault == NOT_FINITE)
         st = nonfinite_locate(s, step, found);
-    else if (st == OK && is_spike(g, s->config, again))
+    else if (fault != NO_FAULT)
         st = share_worst(&worst, found);
     strbuf_free(&worst.samples);
     return st;
 }
 
-static void describe(const GuardRecord *r, bool spike, bool of_loss, StrBuf *out) {
+static void describe(const GuardRecord *r, Fault fault, StrBuf *out) {
     strbuf_printf(out, "step %lld: loss %g", (long long)r->step, fabs(r->loss)); /* not "-nan" */
-    if (spike && of_loss)
+    if (fault == LOSS_SPIKE)
         strbuf_printf(out, " is %.1f standard deviations above its mean %g", r->z, r->mean);
     else
         strbuf_printf(out, ", gradient norm %g", fabs(r->grad_norm));
-    if (spike && !of_loss)
+    if (fault == NORM_SPIKE)
         strbuf_printf(out, " is %.1f times its mean %g", r->norm_ratio, r->norm_mean);
 }
 
@@ -158,11 +154,12 @@ static void describe_end(const GuardRecord *r, const GuardState *g, const Config
                       (long long)g->in_a_row, (long long)c->run.max_skips);
 }
 
-static Status react(GuardState *g, Session *s, StepNumbers *n, bool skips, GuardRecord *r,
+static Status react(GuardState *g, Session *s, StepNumbers *n, Fault fault, GuardRecord *r,
                     StrBuf *message) {
     const Config *c = s->config;
+    bool skips = (fault == NOT_FINITE ? c->run.on_nonfinite : c->run.on_spike) == GUARD_SKIP;
     char *found = NULL;
-    if (!is_finite(n)) { /* with bad weights every step is bad */
+    if (fault == NOT_FINITE) { /* with bad weights every step is bad */
         CHECK(nonfinite_weights(s, &found));
         if (found != NULL) {
             r->outcome = GUARD_STOPPED;
@@ -192,8 +189,8 @@ static Status react(GuardState *g, Session *s, StepNumbers *n, bool skips, Guard
 
 Status guard_step(GuardState *g, Session *s, int64_t step, StepNumbers *n, GuardRecord *r) {
     const Config *c = s->config;
-    bool finite = is_finite(n), spike = finite && is_spike(g, c, n);
-    *r = (GuardRecord){.outcome = finite && !spike ? GUARD_PASSED : GUARD_WARNED,
+    Fault fault = find_fault(g, c, n);
+    *r = (GuardRecord){.outcome = fault == NO_FAULT ? GUARD_PASSED : GUARD_WARNED,
                        .step = step + 1,
                        .loss = n->loss,
                        .grad_norm = n->grad_norm,
@@ -203,20 +200,17 @@ Status guard_step(GuardState *g, Session *s, int64_t step, StepNumbers *n, Guard
                        .again_norm = NAN,
                        .first_sample = s->loader.sample_shift + step * c->batch.global,
                        .samples = c->batch.global};
-    GuardAction action = finite ? c->run.on_spike : c->run.on_nonfinite;
-    if (finite && !spike) {
-        learn(g, n);
-        return OK;
+    if (fault == LOSS_SPIKE || fault == NORM_SPIKE) {
+        r->z = deviations_above(g, n->loss, &r->mean);
+        r->norm_ratio = norm_ratio(g, n->grad_norm, &r->norm_mean);
     }
-    if (spike) r->z = deviations_above(g, n->loss, &r->mean);
-    if (spike) r->norm_ratio = norm_ratio(g, n->grad_norm, &r->norm_mean);
+    if (fault == NO_FAULT || (fault != NOT_FINITE && c->run.on_spike == GUARD_WARN)) learn(g, n);
+    if (fault == NO_FAULT) return OK;
     StrBuf message = {0};
-    describe(r, spike, spike && is_loss_spike(g, c, n->loss), &message);
+    describe(r, fault, &message);
     Status st = OK;
-    if (action == GUARD_WARN)
-        learn(g, n);
-    else
-        st = react(g, s, n, action == GUARD_SKIP, r, &message);
+    if (fault == NOT_FINITE || c->run.on_spike != GUARD_WARN)
+        st = react(g, s, n, fault, r, &message);
     r->message = message.text;
     CHECK(st);
     if (r->outcome == GUARD_STOPPED) st = status_fail(ERR_ENV, "%s", r->message);

@@ -62,8 +62,14 @@ void print_samples(const MicroBatch *mb, StrBuf *out) {
         strbuf_printf(out, "%s%lld", b > 0 ? ", " : "", (long long)mb->samples[b]);
 }
 
-/* Of the micro-batch that was just run. */
-static Status check_micro(Session *s, const MicroBatch *mb, char **found) {
+typedef struct {
+    Session *s;
+    char **found;
+} Search;
+
+static Status check_micro(void *search, const MicroBatch *mb) {
+    Session *s = ((Search *)search)->s;
+    char **found = ((Search *)search)->found;
     StrBuf samples = {0};
     print_samples(mb, &samples);
     double loss;
@@ -81,27 +87,25 @@ Status nonfinite_weights(Session *s, char **found) {
 }
 
 Status nonfinite_locate(Session *s, int64_t step, char **found) {
-    BatchReader reader = {.data = s->train_data, .options = &s->loader, .step = step};
+    Search search = {.s = s, .found = found};
     MicroBatches one = {.n = 1,
                         .train = true,
                         .step = step + 1,
                         .phase = "search for a number that is not finite",
-                        .read = batch_reader_read,
-                        .reader = &reader};
-    Status st = OK;
-    *found = NULL;
-    for (; one.first < s->micro_steps && st == OK && *found == NULL; one.first++) {
+                        .data = s->train_data,
+                        .options = &s->loader,
+                        .batch = step,
+                        .inspect = check_micro,
+                        .inspector = &search};
+    for (*found = NULL; one.first < s->micro_steps && *found == NULL; one.first++) {
         double count;
         llama_zero_gradients(s->llama, s->stream);
-        st = session_accumulate(s, &one, &count);
-        if (st == OK) st = check_micro(s, &reader.mb, found);
-        st = comm_agree(s->comm.host, st);
-        if (st == OK) st = agree_first(s->comm.host, found);
+        CHECK(comm_agree(s->comm.host, session_accumulate(s, &one, &count)));
+        CHECK(agree_first(s->comm.host, found));
     }
-    loader_batch_free(&reader.mb, &s->loader);
-    if (st == OK && *found == NULL)
+    if (*found == NULL)
         *found =
             mem_strdup("its micro-batches one by one gave finite numbers: their sum overflows, "
                        "or what sums it up fails");
-    return st;
+    return OK;
 }

@@ -21,21 +21,15 @@ static const char *clear_bar(ConsoleSink *c) {
     return shown ? "\r\033[K" : "";
 }
 
-enum { BAR_WIDTH = 40 };
-
-/* "[####----]  50%" behind a line, where the next one replaces it; "" where there is no terminal.
- */
-static void format_bar(ConsoleSink *c, char *out, size_t size, const StepRecord *r) {
+/* "[####----]  50%" behind a line, where the next one replaces it. */
+static void print_bar(ConsoleSink *c, const StepRecord *r) {
+    enum { WIDTH = 40 };
+    static const char full[] = "########################################",
+                      rest[] = "----------------------------------------";
     int64_t steps = i64_max(r->steps, 1);
-    int full = (int)(BAR_WIDTH * r->step / steps);
-    char bar[BAR_WIDTH + 1];
-    for (int i = 0; i < BAR_WIDTH; i++) bar[i] = i < full ? '#' : '-';
-    bar[BAR_WIDTH] = '\0';
-    c->bar_shown = c->terminal;
-    if (c->terminal)
-        snprintf(out, size, "[%s] %3d%%", bar, (int)(100 * r->step / steps));
-    else
-        out[0] = '\0';
+    int n = (int)(WIDTH * r->step / steps);
+    output_print("[%.*s%.*s] %3d%%", n, full, WIDTH - n, rest, (int)(100 * r->step / steps));
+    c->bar_shown = true;
 }
 
 static void format_eta(char *out, size_t size, double seconds) {
@@ -50,16 +44,15 @@ static void format_eta(char *out, size_t size, double seconds) {
 
 static void console_step(Sink *s, const StepRecord *r) {
     ConsoleSink *c = (ConsoleSink *)s;
-    char eta[32], mfu[32] = "", bar[BAR_WIDTH + 16];
+    char eta[32], mfu[32] = "";
     format_eta(eta, sizeof eta, r->eta_seconds);
     if (r->mfu > 0) snprintf(mfu, sizeof mfu, " | mfu %4.1f%%", 100 * r->mfu);
-    const char *clear = clear_bar(c);
-    format_bar(c, bar, sizeof bar, r);
     output_print("%sstep %*lld/%lld | loss %7.4f | norm %7.4f | lr %.2e | %7.1f ms | %.0f tok/s | "
-                 "%.0f tok/s/gpu%s | %.2f GiB | eta %s\n%s",
-                 clear, snprintf(NULL, 0, "%lld", (long long)r->steps), (long long)r->step,
+                 "%.0f tok/s/gpu%s | %.2f GiB | eta %s\n",
+                 clear_bar(c), snprintf(NULL, 0, "%lld", (long long)r->steps), (long long)r->step,
                  (long long)r->steps, fabs(r->loss), fabs(r->grad_norm) /* not "-nan" */, r->lr,
-                 r->ms, r->tok_s, r->tok_s_gpu, mfu, r->mem_gib, eta, bar);
+                 r->ms, r->tok_s, r->tok_s_gpu, mfu, r->mem_gib, eta);
+    if (c->terminal) print_bar(c, r);
 }
 
 static void console_eval(Sink *s, const EvalRecord *r) {

@@ -9,13 +9,19 @@ static Status reduce_bucket(void *session, int bucket) {
     return optimizer_reduce_bucket(s->optimizer, bucket, s->stream);
 }
 
-Status session_accumulate(Session *s, const MicroBatches *b, double *count) {
-    *count = 0;
+static Status read_batch(const MicroBatches *b, int64_t j, MicroBatch *own, const MicroBatch **mb) {
+    if (b->read != NULL) return b->read(b->reader, j, mb);
+    loader_batch_free(own, b->options);
+    *mb = own;
+    return loader_batch(own, b->data, b->options, b->batch, j);
+}
+
+static Status accumulate(Session *s, const MicroBatches *b, MicroBatch *own, double *count) {
     for (int64_t j = b->first; j < b->first + b->n; j++) {
         /* fetch the next micro-batch */
         progress_beat(b->step, "data");
         const MicroBatch *mb = NULL;
-        CHECK(comm_agree(s->comm.host, b->read(b->reader, j, &mb)));
+        CHECK(comm_agree(s->comm.host, read_batch(b, j, own, &mb)));
         *count += mb->cp_batch->weight_sum;
 
         /* forward, and backward: the last one reduces each bucket as soon as it is final */
@@ -27,6 +33,14 @@ Status session_accumulate(Session *s, const MicroBatches *b, double *count) {
         if (b->inspect != NULL) CHECK(b->inspect(b->inspector, mb));
     }
     return OK;
+}
+
+Status session_accumulate(Session *s, const MicroBatches *b, double *count) {
+    MicroBatch own = {0};
+    *count = 0;
+    Status st = accumulate(s, b, &own, count);
+    if (b->read == NULL) loader_batch_free(&own, b->options);
+    return st;
 }
 
 Status session_take_loss(Session *s, double *sum) {
@@ -57,11 +71,4 @@ Status session_update(Session *s, int64_t update, double lr, const StepNumbers *
     /* 1e-6 as in PyTorch's clip_grad_norm_ */
     if (clip > 0) scale *= fmin(1, clip / (n->grad_norm + 1e-6));
     return optimizer_step(s->optimizer, update, lr, scale, s->stream);
-}
-
-Status batch_reader_read(void *reader, int64_t j, const MicroBatch **mb) {
-    BatchReader *r = reader;
-    loader_batch_free(&r->mb, r->options);
-    *mb = &r->mb;
-    return loader_batch(&r->mb, r->data, r->options, r->step, j);
 }

@@ -13,10 +13,13 @@ typedef struct {
     bool reduce;  /* the last backward also reduces the gradients over the ranks */
     int64_t step; /* with `phase` (a literal) what the watchdog names when it hangs */
     const char *phase;
-    /* Micro-batch j of the global batch, valid until the next call. Its Status need not be agreed.
-     */
+    /* Micro-batch j, valid until the next call. Its Status need not be agreed. */
     Status (*read)(void *reader, int64_t j, const MicroBatch **mb);
     void *reader;
+    /* with read NULL: from global batch `batch` of `data`, without a thread (loader_batch) */
+    Dataset *data;
+    const LoaderOptions *options;
+    int64_t batch;
     /* Called after each micro-batch has been queued on s->stream; NULL: nothing is. */
     Status (*inspect)(void *inspector, const MicroBatch *mb);
     void *inspector;
@@ -45,14 +48,5 @@ Status session_update(Session *s, int64_t update, double lr, const StepNumbers *
 
 /* Reads s->loss into *sum and sets it to zero. Waits for the stream. */
 Status session_take_loss(Session *s, double *sum);
-
-/* MicroBatches.read without the loader's thread, with a BatchReader. */
-typedef struct {
-    Dataset *data;
-    const LoaderOptions *options;
-    int64_t step;
-    MicroBatch mb; /* zero at first; the caller's to free (loader_batch_free) */
-} BatchReader;
-Status batch_reader_read(void *reader, int64_t j, const MicroBatch **mb);
 
 #endif

@@ -27,16 +27,14 @@ Status eval_run(Session *s, int64_t step, double *loss, double *tokens) {
     o.global = round_up(s->config->run.eval_sequences, s->config->batch.global);
     o.sample_shift = 0;
     o.samples_end = begin + n; /* the last micro-batches may reach past it */
-    BatchReader reader = {.data = s->val_data, .options = &o, .step = begin / o.global};
     const MicroBatches batches = {.n = ceil_div(n, o.micro * s->dp),
                                   .step = step,
                                   .phase = "evaluation",
-                                  .read = batch_reader_read,
-                                  .reader = &reader};
+                                  .data = s->val_data,
+                                  .options = &o,
+                                  .batch = begin / o.global};
     double sums[SUM_OWN] = {0};
-    Status st = session_accumulate(s, &batches, &sums[SUM_COUNT]);
-    loader_batch_free(&reader.mb, &o);
-    CHECK(st);
+    CHECK(session_accumulate(s, &batches, &sums[SUM_COUNT]));
     StepNumbers numbers;
     CHECK(session_sum(s, sums, SUM_OWN, &numbers));
     *loss = numbers.loss;

@@ -59,109 +59,78 @@ static Status make_dirs(const char *path) {
 
 /* ---- the lock -------------------------------------------------------------------------------- */
 
-/* The process that holds the lock, as it writes itself into the file. */
-typedef struct {
-    char host[65];
-    long pid, parent;
-    long long start; /* in clock ticks since boot: pids are reused */
-} Holder;
+enum { HOLDER_SIZE = 160 };
 
-/* Reads a number and moves behind it. */
-static long long next_number(char **at) {
-    return strtoll(*at, at, 10);
-}
-
-/* Of a process of this host; false: it does not exist. */
-static bool read_process(long pid, Holder *h) {
+/* "HOST PID START PARENT\n" of a process of this host, as the holder of the lock writes it into the
+ * file; "" if it does not exist. START is in clock ticks since boot: pids are reused. */
+static void format_holder(long pid, char line[HOLDER_SIZE]) {
     enum { FIELDS_BETWEEN = 17 }; /* from pgrp to itrealvalue: proc(5) */
     char path[64], text[1024];
+    struct utsname host;
+    line[0] = '\0';
     snprintf(path, sizeof path, "/proc/%ld/stat", pid);
     FILE *f = fopen(path, "r");
-    if (f == NULL) return false;
+    if (f == NULL) return;
     size_t n = fread(text, 1, sizeof text - 1, f);
     fclose(f);
     text[n] = '\0';
     char *at = strrchr(text, ')'); /* the name may contain anything */
-    if (at == NULL || strlen(at) < 4 || at[2] == 'Z' || at[2] == 'X') return false;
-    at += 3; /* ") S" */
-    h->pid = pid;
-    h->parent = (long)next_number(&at);
-    for (int i = 0; i < FIELDS_BETWEEN; i++) next_number(&at);
-    h->start = next_number(&at);
-    return h->start > 0;
+    if (at == NULL || strlen(at) < 4 || at[2] == 'Z' || at[2] == 'X') return;
+    long parent = strtol(at + 3, &at, 10); /* behind ") S" */
+    for (int i = 0; i < FIELDS_BETWEEN; i++) strtoll(at, &at, 10);
+    snprintf(line, HOLDER_SIZE, "%s %ld %lld %ld\n", uname(&host) == 0 ? host.nodename : "?", pid,
+             strtoll(at, &at, 10), parent);
 }
 
-static void own_host(Holder *h) {
-    struct utsname name;
-    snprintf(h->host, sizeof h->host, "%s", uname(&name) == 0 ? name.nodename : "?");
-}
-
-static void write_holder(int fd) {
-    Holder h;
-    own_host(&h);
-    if (!read_process((long)getpid(), &h) || ftruncate(fd, 0) != 0) return;
-    char text[160];
-    int n = snprintf(text, sizeof text, "%s %ld %ld %lld\n", h.host, h.pid, h.parent, h.start);
-    file_write_at(fd, text, n, 0); /* on failure the holder is unknown */
-}
-
-/* False: the file names no process, or one of this host that has ended. */
-static bool read_holder(int fd, Holder *h, bool *runs) {
-    Holder here, now;
-    char text[160] = "";
-    *runs = false;
-    if (pread(fd, text, sizeof text - 1, 0) <= 0) return false;
-    size_t n = strcspn(text, " ");
-    if (n == 0 || n >= sizeof h->host) return false;
-    memcpy(h->host, text, n);
-    h->host[n] = '\0';
-    char *at = text + n;
-    h->pid = (long)next_number(&at);
-    h->parent = (long)next_number(&at);
-    h->start = next_number(&at);
-    if (h->pid <= 0 || h->start <= 0) return false;
-    own_host(&here);
-    if (strcmp(h->host, here.host) != 0) return true;
-    if (!read_process(h->pid, &now) || now.start != h->start) return false;
-    *runs = now.parent == h->parent; /* an orphan is what a killed job left behind */
-    return true;
-}
-
-static Status lock_fail(Status code, const char *dir, double waited, const Holder *h, bool known) {
-    char who[128] = "an unknown process";
-    if (known) snprintf(who, sizeof who, "process %ld of %s", h->pid, h->host);
-    if (code == ERR_USER)
-        return status_fail(code,
-                           "run.dir %s is in use by another job (%s); stop it or choose another "
-                           "run.dir",
-                           dir, who);
-    return status_fail(code,
-                       "run.dir %s is still locked after %.0f s (by %s); start again when that has "
-                       "ended, or choose another run.dir",
-                       dir, waited, who);
+/* Describes who holds the lock in `who`. Returns whether it is a process of this host that still
+ * has the parent that started it: an orphan is what a killed job left behind. */
+static bool find_holder(int fd, char who[HOLDER_SIZE]) {
+    char line[HOLDER_SIZE] = "", own[HOLDER_SIZE], now[HOLDER_SIZE];
+    ssize_t n = pread(fd, line, sizeof line - 1, 0);
+    const char *pid = n > 0 ? strchr(line, ' ') : NULL, *parent = n > 0 ? strrchr(line, ' ') : NULL;
+    snprintf(who, HOLDER_SIZE, "an unknown process");
+    if (pid == NULL || pid == parent) return false;
+    format_holder((long)getpid(), own);
+    format_holder(strtol(pid, NULL, 10), now);
+    bool here = strncmp(line, own, (size_t)(pid + 1 - line)) == 0;
+    if (here && strncmp(line, now, (size_t)(parent - line)) != 0) return false; /* it has ended */
+    snprintf(who, HOLDER_SIZE, "process %ld of %.*s", strtol(pid, NULL, 10), (int)(pid - line),
+             line);
+    return here && strcmp(line, now) == 0;
 }
 
 /* 0, or errno. */
 static int try_lock(int fd) {
+    char line[HOLDER_SIZE];
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) return errno;
-    write_holder(fd);
+    format_holder((long)getpid(), line);
+    if (ftruncate(fd, 0) == 0) /* on failure the holder is unknown */
+        file_write_at(fd, line, (int64_t)strlen(line), 0);
     return 0;
 }
 
 /* While another process holds the lock. OK: *error is any other result of try_lock(). */
 static Status wait_for_lock(int fd, const char *dir, double seconds, int *error) {
     enum { POLL_NS = 100 * 1000 * 1000 };
-    bool warned = false, runs;
-    Holder h = {0};
+    bool warned = false;
+    char who[HOLDER_SIZE];
     for (double begin = time_now();;) {
-        nanosleep(&(struct timespec){.tv_nsec = POLL_NS},
-                  NULL); /* the holder may be about to write itself */
+        /* the holder may be about to write itself into the file */
+        nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
         *error = try_lock(fd);
         if (*error != EWOULDBLOCK) return OK;
-        bool known = read_holder(fd, &h, &runs);
         double waited = time_now() - begin;
-        if (runs) return lock_fail(ERR_USER, dir, waited, &h, true);
-        if (waited >= seconds) return lock_fail(ERR_ENV, dir, waited, &h, known);
+        if (find_holder(fd, who))
+            return status_fail(
+                ERR_USER,
+                "run.dir %s is in use by another job (%s); stop it or choose another "
+                "run.dir",
+                dir, who);
+        if (waited >= seconds)
+            return status_fail(ERR_ENV,
+                               "run.dir %s is still locked after %.0f s (by %s); start again when "
+                               "that has ended, or choose another run.dir",
+                               dir, waited, who);
         if (!warned && waited >= 1)
             log_warn("run.dir %s is locked: waiting up to %.0f s", dir, seconds);
         warned |= waited >= 1;
