@@ -4,13 +4,10 @@
 
 /* The table's tensors in the order of transformers' modules, in which version 4 fills files. */
 static void list_modules(const ParamTable *t, int *order) {
-    static const int in_layer[PARAMS_PER_LAYER] = {PARAM_Q,    PARAM_K,          PARAM_V,
-                                                   PARAM_O,    PARAM_GATE,       PARAM_UP,
-                                                   PARAM_DOWN, PARAM_INPUT_NORM, PARAM_POST_NORM};
     int n = 0;
     order[n++] = t->embed;
-    for (int at = t->layer_first; at < t->final_norm; at += t->layer_stride)
-        for (int i = 0; i < PARAMS_PER_LAYER; i++) order[n++] = at + in_layer[i];
+    for (int at = t->layer_first; at < t->final_norm; at += t->layer_stride, n += PARAMS_PER_LAYER)
+        for (int i = 0; i < PARAMS_PER_LAYER; i++) order[n + param_specs[i].module] = at + i;
     order[n++] = t->final_norm;
     if (t->head != t->embed) order[n++] = t->head;
     REQUIRE(n == t->n_params);

@@ -6,8 +6,35 @@
 
 #include "base/rng.h"
 
-static Param *add(ParamTable *t, int layer, int64_t rows, int64_t cols, int64_t rows_in_memory,
-                  double init_std, const char *name) {
+const ParamSpec param_specs[PARAMS_PER_LAYER] = {
+    [PARAM_INPUT_NORM] = {"input_layernorm", DIM_HIDDEN, DIM_ONE, .module = 7},
+    [PARAM_Q] = {"self_attn.q_proj", DIM_HEADS, DIM_HIDDEN, .module = 0},
+    [PARAM_K] = {"self_attn.k_proj", DIM_KV_HEADS, DIM_HIDDEN, .fused = true, .module = 1},
+    [PARAM_V] = {"self_attn.v_proj", DIM_KV_HEADS, DIM_HIDDEN, .fused = true, .module = 2},
+    [PARAM_O] = {"self_attn.o_proj", DIM_HIDDEN, DIM_HEADS, .residual = true, .module = 3},
+    [PARAM_POST_NORM] = {"post_attention_layernorm", DIM_HIDDEN, DIM_ONE, .module = 8},
+    [PARAM_GATE] = {"mlp.gate_proj", DIM_FFN, DIM_HIDDEN, .module = 4},
+    [PARAM_UP] = {"mlp.up_proj", DIM_FFN, DIM_HIDDEN, .fused = true, .module = 5},
+    [PARAM_DOWN] = {"mlp.down_proj", DIM_HIDDEN, DIM_FFN, .residual = true, .module = 6}};
+
+static int64_t dim_size(const ModelConfig *m, ParamDim dim) {
+    switch (dim) {
+    case DIM_ONE:
+        return 1;
+    case DIM_HIDDEN:
+        return m->hidden;
+    case DIM_HEADS:
+        return (int64_t)m->heads * m->head_dim;
+    case DIM_KV_HEADS:
+        return (int64_t)m->kv_heads * m->head_dim;
+    case DIM_FFN:
+        return m->ffn;
+    }
+    return 0;
+}
+
+static void add(ParamTable *t, int layer, int64_t rows, int64_t cols, int64_t rows_in_memory,
+                double init_std, const char *name) {
     Param *p = &t->params[t->n_params++];
     *p = (Param){.ndim = cols > 1 ? 2 : 1,
                  .rows = rows,
@@ -26,11 +53,18 @@ static Param *add(ParamTable *t, int layer, int64_t rows, int64_t cols, int64_t 
     p->offset = t->total;
     t->total += p->count;
     t->n_weights += rows * cols;
-    return p;
 }
 
-static void align(ParamTable *t) {
-    t->total = round_up(t->total, PARAM_ALIGN);
+static void add_layer(ParamTable *t, const ModelConfig *m, int layer) {
+    /* What writes into the residual stream starts smaller, so that its variance does not grow with
+     * depth (GPT-2; Megatron-LM's scaled_init_method_normal). */
+    double residual_std = m->init_std / sqrt(2.0 * m->layers);
+    for (int i = 0; i < PARAMS_PER_LAYER; i++) {
+        const ParamSpec *p = &param_specs[i];
+        int64_t rows = dim_size(m, p->rows), cols = dim_size(m, p->cols);
+        if (!p->fused) t->total = round_up(t->total, PARAM_ALIGN);
+        add(t, layer, rows, cols, rows, p->residual ? residual_std : m->init_std, p->name);
+    }
 }
 
 static void end_bucket(ParamTable *t) {
@@ -58,36 +92,23 @@ ParamTable *param_table_create(const ModelConfig *m, int world) {
     t->params = NEW(Param, (int64_t)m->layers * PARAMS_PER_LAYER + 3);
     t->buckets = NEW(ParamBucket, m->layers + 2);
     t->vocab_padded = (int)round_up(m->vocab, VOCAB_MULTIPLE);
-    int64_t C = m->hidden, F = m->ffn, V = m->vocab, Vp = t->vocab_padded;
-    int64_t HD = (int64_t)m->heads * m->head_dim, KD = (int64_t)m->kv_heads * m->head_dim;
-    double std = m->init_std;
-    /* What writes into the residual stream starts smaller, so that its variance does not grow with
-     * depth (GPT-2; Megatron-LM's scaled_init_method_normal). */
-    double out_std = std / sqrt(2.0 * m->layers);
-
+    int64_t C = m->hidden, V = m->vocab, Vp = t->vocab_padded;
     t->embed = t->n_params;
-    add(t, -1, V, C, Vp, std, "model.embed_tokens");
+    add(t, -1, V, C, Vp, m->init_std, "model.embed_tokens");
     end_bucket(t);
     t->layer_first = t->n_params;
     t->layer_stride = PARAMS_PER_LAYER;
     for (int l = 0; l < m->layers; l++) {
-        add(t, l, C, 1, C, 0, "input_layernorm"), align(t);
-        add(t, l, HD, C, HD, std, "self_attn.q_proj");
-        add(t, l, KD, C, KD, std, "self_attn.k_proj");
-        add(t, l, KD, C, KD, std, "self_attn.v_proj"), align(t);
-        add(t, l, C, HD, C, out_std, "self_attn.o_proj"), align(t);
-        add(t, l, C, 1, C, 0, "post_attention_layernorm"), align(t);
-        add(t, l, F, C, F, std, "mlp.gate_proj");
-        add(t, l, F, C, F, std, "mlp.up_proj"), align(t);
-        add(t, l, C, F, C, out_std, "mlp.down_proj");
+        add_layer(t, m, l);
         end_bucket(t);
     }
     t->final_norm = t->n_params;
-    add(t, -1, C, 1, C, 0, "model.norm"), align(t);
+    add(t, -1, C, 1, C, 0, "model.norm");
     t->head = t->embed;
     if (!m->tie_embeddings) {
+        t->total = round_up(t->total, PARAM_ALIGN);
         t->head = t->n_params;
-        add(t, -1, V, C, Vp, std, "lm_head");
+        add(t, -1, V, C, Vp, m->init_std, "lm_head");
     }
     end_bucket(t);
     return t;

@@ -58,6 +58,18 @@ enum {
     PARAMS_PER_LAYER
 };
 
+/* The tensors of a layer: names, shapes and their order in memory. Initialisation, checkpoints,
+ * import and export follow from it. */
+typedef enum { DIM_ONE, DIM_HIDDEN, DIM_HEADS, DIM_KV_HEADS, DIM_FFN } ParamDim;
+typedef struct {
+    const char *name; /* of the module in Hugging Face's LlamaDecoderLayer */
+    ParamDim rows, cols;
+    bool fused;    /* forms one matrix with the tensor before it */
+    bool residual; /* writes into the residual stream */
+    int module;    /* its place in the order of the modules */
+} ParamSpec;
+extern const ParamSpec param_specs[PARAMS_PER_LAYER];
+
 ParamTable *param_table_create(const ModelConfig *m, int world);
 void param_table_free(ParamTable *t);
 
