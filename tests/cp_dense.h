@@ -246,17 +246,19 @@ static inline void dense_run(Side *side, const Problem *p, CpBackend backend, in
     upload_rows(side, kv, p->kv, token, S, p->S, kv_width);
     upload_rows(side, d_o, p->d_o, token, S, p->S, q_width);
 
+    AttnFwd fwd = {.o = out, .lse = lse, .q = q, .kv = kv};
+    AttnBwd bwd = {.dq = dq, .dkv = dkv, .d_o = d_o, .q = q, .kv = kv, .lse = lse};
     float *first_dq = NULL, *first_dkv = NULL, *found_dq = NULL, *found_dkv = NULL;
     for (int pass = 0; pass < 2; pass++) {
         if (pass == 1 && between != NULL) {
             EXPECT_OK(cp_begin(rt, between, side->stream));
-            EXPECT_OK(cp_forward(rt, out, lse, q, kv, side->stream));
-            EXPECT_OK(cp_backward(rt, dq, dkv, d_o, out, lse, q, kv, side->stream));
+            EXPECT_OK(cp_forward(rt, &fwd, side->stream));
+            EXPECT_OK(cp_backward(rt, &bwd, out, side->stream));
         }
         EXPECT_OK(cp_begin(rt, batch, side->stream));
-        EXPECT_OK(cp_forward(rt, out, lse, q, kv, side->stream));
+        EXPECT_OK(cp_forward(rt, &fwd, side->stream));
         if (pass == 1) EXPECT_OK(cp_prefetch(rt, kv, side->stream));
-        EXPECT_OK(cp_backward(rt, dq, dkv, d_o, out, lse, q, kv, side->stream));
+        EXPECT_OK(cp_backward(rt, &bwd, out, side->stream));
         found_dq = download(side, dq, S * q_width, 4);
         found_dkv = download(side, dkv, S * kv_width, 4);
         if (pass == 0) first_dq = found_dq, first_dkv = found_dkv;

@@ -177,15 +177,16 @@ static int argmax(const int64_t *x, int n) {
     return best;
 }
 
-/* Takes load off the fullest group until none is overloaded: of a handful of swaps that help, the
- * one that adds the fewest rows per load it moves. Returns the trials left. */
-static int64_t relieve(Search *s, int64_t trials) {
-    enum { HANDFUL = 16, DRAWS = 512 };
+/* Takes load off the fullest group until none is overloaded, each time by the best of up to
+ * MAX_IMPROVING improving swaps: the one that adds the fewest rows per load it moves. Returns the
+ * trials left. */
+static int64_t reduce_max_load(Search *s, int64_t trials) {
+    enum { MAX_IMPROVING = 16, DRAWS = 512 };
     while (trials > 0) {
         int heavy = argmax(s->load, s->G), found = 0;
         if (s->load[heavy] <= s->limit) break;
         Swap best = {0};
-        for (int i = 0; i < DRAWS && found < HANDFUL; i++) {
+        for (int i = 0; i < DRAWS && found < MAX_IMPROVING; i++) {
             Swap w = propose(s, heavy);
             if (w.overload_cut <= 0) continue;
             judge_rows(s, &w);
@@ -200,11 +201,12 @@ static int64_t relieve(Search *s, int64_t trials) {
     return trials;
 }
 
-/* Brings chunks that read the same keys together, every other time in the group that reads most. */
-static void gather(Search *s, int64_t trials, int64_t patience) {
-    int far = argmax(s->rows, s->G);
+/* Brings chunks that read the same keys together; every other swap is of the group with the most
+ * remote rows. */
+static void reduce_max_remote_rows(Search *s, int64_t trials, int64_t patience) {
+    int most = argmax(s->rows, s->G);
     for (int64_t t = 0, idle = 0, skipped = 0; t < trials && idle < patience; t++) {
-        Swap w = propose(s, t % 2 ? far : (int)draw(s, s->G));
+        Swap w = propose(s, t % 2 ? most : (int)draw(s, s->G));
         if (w.overload_cut < 0 && skipped++ < 16 * trials) { /* not worth counting rows */
             t--;
             continue;
@@ -213,11 +215,11 @@ static void gather(Search *s, int64_t trials, int64_t patience) {
         int64_t max_rows = i64_max(w.rows[0], w.rows[1]);
         for (int g = 0; g < s->G; g++)
             if (g != w.g[0] && g != w.g[1]) max_rows = i64_max(max_rows, s->rows[g]);
-        bool nearer = w.rows_added + s->G * (max_rows - s->rows[far]) < 0;
+        bool nearer = w.rows_added + s->G * (max_rows - s->rows[most]) < 0;
         idle++;
         if (w.overload_cut < 0 || (w.overload_cut == 0 && !nearer)) continue;
         apply(s, &w);
-        far = argmax(s->rows, s->G);
+        most = argmax(s->rows, s->G);
         idle = 0;
     }
 }
@@ -246,7 +248,7 @@ void balance_local_search(const BalanceInput *in, const int32_t *ids, int64_t n_
         place[ids[k]] = (int32_t)k;
     }
     for (int g = 0; g < G; g++) s.rows[g] = group_rows(&s, s.members + g * m);
-    if (G > 1) gather(&s, relieve(&s, trials), 4 * n_ids);
+    if (G > 1) reduce_max_remote_rows(&s, reduce_max_load(&s, trials), 4 * n_ids);
     for (int64_t i = 0; i < n_ids; i++) group[place[s.members[i]]] = (int32_t)(i / m);
     free(s.members);
     free(s.trial);

@@ -18,7 +18,7 @@
 #include "cp/cp.h"
 #include "base/file.h"
 
-enum { RUNTIME = CASE_SETTINGS, TRANSPORT, CP, DEGREE, CHUNK, ALONE, STATE };
+enum { RUNTIME = CASE_SETTINGS, TRANSPORT, CP, DEGREE, CHUNK, BASELINE, STATE };
 enum { METERED_CALLS = 3 };
 
 static const char *const transports[] = {
@@ -34,7 +34,7 @@ typedef struct {
     Timeline *timelines;
     int n_timelines;
     Transport transport;
-    bool alone; /* measure one device, too */
+    bool baseline; /* measure one device as well */
     /* of the case */
     const BenchCase *c;
     int case_index;
@@ -61,19 +61,22 @@ typedef struct {
 
 static Status forward(void *ctx) {
     Layer *l = ctx;
-    return cp_forward(l->rt, l->o, l->lse, l->q, l->kv, l->x->b.stream);
+    AttnFwd call = {.o = l->o, .lse = l->lse, .q = l->q, .kv = l->kv};
+    return cp_forward(l->rt, &call, l->x->b.stream);
 }
 
 static Status backward(void *ctx) {
     Layer *l = ctx;
-    return cp_backward(l->rt, l->dq, l->dkv, l->d_o, l->o, l->lse, l->q, l->kv, l->x->b.stream);
+    AttnBwd call = {
+        .dq = l->dq, .dkv = l->dkv, .d_o = l->d_o, .q = l->q, .kv = l->kv, .lse = l->lse};
+    return cp_backward(l->rt, &call, l->o, l->x->b.stream);
 }
 
 static Status greatest(CpBench *x, double *values, int n) {
     return comm_all_reduce(x->comm.host, values, n, DT_F64, COMM_MAX, COMM_KIND_OTHER, NULL);
 }
 
-/* ---- life of a layer ----------------------------------------------------------------------- */
+/* ---- create and free ---------------------------------------------------------------------- */
 
 static CpOptions options_of(const CpBench *x, CpBackend backend, int64_t degree, int64_t chunk) {
     const BenchCase *c = x->c;
@@ -298,12 +301,12 @@ done:
     return st;
 }
 
-/* The same kernels, every rank the whole mask by itself. */
+/* The same kernels, every rank all of the mask by itself. */
 static Status measure_one(CpBench *x) {
     const BenchCase *c = x->c;
     x->one = (AttentionTimes){(double)mask_area(&x->mask), false, bench_time_unknown,
                               bench_time_unknown};
-    if (!x->alone) return OK;
+    if (!x->baseline) return OK;
     timing_set_ranks(x->b.timing, NULL);
     CHECK(bench_attention_times(&x->b, &x->mask, c->H, c->K, c->D, &x->one));
     timing_set_ranks(x->b.timing, x->comm.host);
@@ -384,7 +387,7 @@ static Status check_picture(const char *path) {
     return OK;
 }
 
-static Status open_alone(CpBench *x, const BenchArguments *a, const Setting *s) {
+static Status open_bench(CpBench *x, const BenchArguments *a, const Setting *s) {
     CHECK(check_world(&s[CP]));
     CHECK(check_picture(a->timeline));
     CHECK(bench_open(&x->b, "cp", a, &s[STATE]));
@@ -418,10 +421,10 @@ static void list_settings(Setting *s) {
     s[CP] = SETTING("cp", COUNT, NULL, NULL, "ranks of a group [all]", NULL);
     s[DEGREE] = SETTING("overlap_degree", COUNT, "auto", "auto", "of magi", chosen);
     s[CHUNK] = SETTING("chunk_size", COUNT, "auto", "auto", "of magi", chosen);
-    s[ALONE] = SETTING("alone", NAME, "yes", "yes", "measure one device, too", answers);
+    s[BASELINE] = SETTING("alone", NAME, "yes", "yes", "also measure one device", answers);
     s[STATE] = bench_state_setting();
     s[DEGREE].most = OVERLAP_DEGREE_MAX;
-    s[TRANSPORT].single = s[CP].single = s[ALONE].single = true;
+    s[TRANSPORT].single = s[CP].single = s[BASELINE].single = true;
     bench_case_settings(s, "8k,32k,128k", "1k", "causal,document,window");
 }
 
@@ -429,8 +432,8 @@ static Status measure_ranks(BenchArguments *a, Setting *s) {
     CpBench x = {0};
     x.svg = a->timeline;
     x.transport = s[TRANSPORT].given ? (Transport)s[TRANSPORT].values[0].a : TRANSPORT_AUTO;
-    x.alone = !s[ALONE].given || s[ALONE].values[0].a == 1;
-    Status st = bench_agree(open_alone(&x, a, s));
+    x.baseline = !s[BASELINE].given || s[BASELINE].values[0].a == 1;
+    Status st = bench_agree(open_bench(&x, a, s));
     if (st == OK) st = bench_finish(run(&x, s));
     close_bench(&x);
     return st;

@@ -20,7 +20,7 @@ Status timeline_gather(Timeline *out, Comm *host, int ranks, const Meter *m, cha
                        int scale);
 void timeline_free(Timeline *t);
 
-/* Appends a whole SVG document, one timeline below the other. */
+/* Appends an SVG document, one timeline below the other. */
 void timeline_svg(const Timeline *t, int n, StrBuf *out);
 
 #endif

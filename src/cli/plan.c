@@ -101,7 +101,7 @@ static void close_planning(Planning *p) {
     session_close(&p->s);
 }
 
-/* ---- what is said -------------------------------------------------------------------------- */
+/* ---- report ------------------------------------------------------------------------- */
 
 static void print_text(const Planning *p, const PlanReport *report, StrBuf *out) {
     const Config *c = &p->config;

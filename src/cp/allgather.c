@@ -23,32 +23,25 @@ static Status gather(CpRuntime *rt, void *all, const void *kv, Stream *stream) {
     return comm_all_gather(rt->comm, all, n, rt->ops->act_dtype, COMM_KIND_KV, stream);
 }
 
-static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
-                      Stream *stream) {
+static Status forward(CpRuntime *rt, AttnFwd call, Stream *stream) {
     Allgather *x = (Allgather *)rt;
-    CHECK(gather(rt, x->kv, kv, stream));
-    cp_stage_forward(rt, 0, o, lse, q, x->kv, stream);
+    CHECK(gather(rt, x->kv, call.kv, stream));
+    call.kv = x->kv;
+    cp_stage_forward(rt, 0, call, stream);
     return OK;
 }
 
-static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
-                       const float *lse, const void *q, const void *kv, Stream *stream) {
+static Status backward(CpRuntime *rt, AttnBwd call, const void *o, Stream *stream) {
     Allgather *x = (Allgather *)rt;
-    const Ops *ops = rt->ops;
     int64_t n = rt->S * cp_kv_width(rt);
-    CHECK(gather(rt, x->kv, kv, stream));
-    ops->attention_delta(rt->delta, d_o, o, rt->S, rt->heads, rt->opt.D, stream);
-    ops->attention_bwd(&(AttnBwd){.dq = dq,
-                                  .dkv = x->dkv,
-                                  .d_o = d_o,
-                                  .q = q,
-                                  .kv = x->kv,
-                                  .lse = lse,
-                                  .delta = rt->delta,
-                                  .work = rt->work[0]},
-                       stream);
+    float *dkv = call.dkv;
+    CHECK(gather(rt, x->kv, call.kv, stream));
+    cp_delta(rt, call.d_o, o, stream);
+    call.kv = x->kv;
+    call.dkv = x->dkv;
+    cp_stage_backward(rt, 0, call, stream);
     CHECK(comm_reduce_scatter(rt->comm, x->dkv, n, DT_F32, COMM_KIND_DKV, stream));
-    ops->mem_copy(dkv, x->dkv + rt->opt.rank * n, n * (int64_t)sizeof(float), stream);
+    rt->ops->mem_copy(dkv, x->dkv + rt->opt.rank * n, n * (int64_t)sizeof(float), stream);
     return OK;
 }
 

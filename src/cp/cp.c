@@ -60,25 +60,6 @@ int cp_stages(const CpRuntime *rt) {
     return rt->n_work;
 }
 
-AttnShape cp_shape(const CpRuntime *rt, int64_t keys) {
-    return (AttnShape){.Sq = rt->plan->q_rows,
-                       .Sk = keys,
-                       .H = rt->heads,
-                       .K = rt->kv_heads,
-                       .D = rt->opt.D,
-                       .scale = 1.0f / __builtin_sqrtf((float)rt->opt.D)};
-}
-
-Status cp_plan_stages(CpRuntime *rt, Stream *stream) {
-    rt->work = NEW(AttnWork *, rt->plan->n_stages);
-    for (; rt->n_work < rt->plan->n_stages; rt->n_work++) {
-        const PlanStage *stage = &rt->plan->stages[rt->n_work];
-        CHECK(rt->ops->attn_work_create(&rt->work[rt->n_work], stage->bands, stage->n_bands,
-                                        cp_shape(rt, stage->kv_rows), NULL, stream));
-    }
-    return OK;
-}
-
 Status cp_prefetch(CpRuntime *rt, const void *kv, Stream *stream) {
     if (rt->table->prefetch == NULL) return OK;
     CHECK(rt->table->prefetch(rt, kv, stream));
@@ -86,43 +67,15 @@ Status cp_prefetch(CpRuntime *rt, const void *kv, Stream *stream) {
     return OK;
 }
 
-Status cp_forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
-                  Stream *stream) {
-    return rt->table->forward(rt, o, lse, q, kv, stream);
+Status cp_forward(CpRuntime *rt, const AttnFwd *call, Stream *stream) {
+    return rt->table->forward(rt, *call, stream);
 }
 
-Status cp_backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
-                   const float *lse, const void *q, const void *kv, Stream *stream) {
-    if (rt->table->prefetch != NULL && !rt->prefetched) CHECK(rt->table->prefetch(rt, kv, stream));
+Status cp_backward(CpRuntime *rt, const AttnBwd *call, const void *o, Stream *stream) {
+    AttnBwd with_delta = *call;
+    with_delta.delta = rt->delta;
+    if (rt->table->prefetch != NULL && !rt->prefetched)
+        CHECK(rt->table->prefetch(rt, call->kv, stream));
     rt->prefetched = false;
-    return rt->table->backward(rt, dq, dkv, d_o, o, lse, q, kv, stream);
-}
-
-/* ---- shared by the runtimes ------------------------------------------------------------------ */
-
-void cp_reserve_kv(CpRuntime *rt, Arena *a, const char *name, int64_t rows, void **slot) {
-    arena_reserve(a, "cp", name, rows * cp_kv_width(rt) * rt->ops->act_bytes, slot);
-}
-
-void cp_reserve_dkv(CpRuntime *rt, Arena *a, const char *name, int64_t rows, float **slot) {
-    arena_reserve(a, "cp", name, rows * cp_kv_width(rt) * (int64_t)sizeof(float), (void **)slot);
-}
-
-void cp_reserve_o_acc(CpRuntime *rt, Arena *a) {
-    arena_reserve(a, "cp", "o accumulator", rt->S * rt->heads * rt->opt.D * (int64_t)sizeof(float),
-                  (void **)&rt->o_acc);
-}
-
-void cp_stage_forward(CpRuntime *rt, int stage, void *o, float *lse, const void *q, const void *kv,
-                      Stream *stream) {
-    bool last = stage + 1 == rt->plan->n_stages;
-    float *o_acc = rt->plan->n_stages > 1 ? rt->o_acc : NULL;
-    rt->ops->attention_fwd(&(AttnFwd){.o = last ? o : NULL,
-                                      .o_acc = o_acc,
-                                      .lse = lse,
-                                      .q = q,
-                                      .kv = kv,
-                                      .work = rt->work[stage],
-                                      .resume = stage > 0},
-                           stream);
+    return rt->table->backward(rt, with_delta, o, stream);
 }

@@ -26,12 +26,11 @@ int cp_stages(const CpRuntime *rt);
  * in between. Optional; kv as it will be given to cp_backward. */
 Status cp_prefetch(CpRuntime *rt, const void *kv, Stream *stream);
 
-/* o[S,H,D] and lse from local q[S,H,D], kv[S,2,K,D]. lse is the runtime's own: H*S floats that go
- * back into cp_backward unread. */
-Status cp_forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
-                  Stream *stream);
-/* fp32 dq[S,H,D] and dkv[S,2,K,D], written whole. */
-Status cp_backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
-                   const float *lse, const void *q, const void *kv, Stream *stream);
+/* call->o[S,H,D] and lse from local q[S,H,D], kv[S,2,K,D]. lse is the runtime's own: H*S floats
+ * that go back into cp_backward unread. What else AttnFwd and AttnBwd have is the runtime's
+ * business. */
+Status cp_forward(CpRuntime *rt, const AttnFwd *call, Stream *stream);
+/* fp32 dq[S,H,D] and dkv[S,2,K,D], all of them, from d_o, q, kv, lse, and the o of the forward. */
+Status cp_backward(CpRuntime *rt, const AttnBwd *call, const void *o, Stream *stream);
 
 #endif

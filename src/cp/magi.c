@@ -119,25 +119,23 @@ static void copy_own(Magi *m, const void *kv, Stream *stream) {
     m->rt.ops->mem_copy(m->kv, kv, m->rt.S * cp_kv_width(&m->rt) * m->rt.ops->act_bytes, stream);
 }
 
-static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
-                      Stream *stream) {
+static Status forward(CpRuntime *rt, AttnFwd call, Stream *stream) {
     Magi *m = (Magi *)rt;
-    if (m->fused) return magi_fused_forward(m, o, lse, q, kv, stream);
+    if (m->fused) return magi_fused_forward(m, call, stream);
     CommTicket ticket = {0};
-    int remote = first_remote(m);
-    if (remote == 0) {
-        CHECK(group_cast(m, 0, kv, stream, &ticket));
-        copy_own(m, kv, stream);
-        CHECK(comm_wait(m->rt.comm, ticket, stream));
-        cp_stage_forward(&m->rt, 0, o, lse, q, m->kv, stream);
-        return OK;
+    const void *own = call.kv;
+    int n = rt->plan->n_stages;
+    if (first_remote(m) == 0) {
+        CHECK(group_cast(m, 0, own, stream, &ticket));
+        copy_own(m, own, stream);
+        call.kv = m->kv;
     }
-    for (int i = 0; i < m->rt.plan->n_stages; i++) {
-        CHECK(comm_wait(m->rt.comm, ticket, stream));
+    for (int i = 0; i < n; i++) {
+        CHECK(comm_wait(rt->comm, ticket, stream));
         ticket = (CommTicket){0};
-        if (i + 1 < m->rt.plan->n_stages) CHECK(group_cast(m, i + 1, kv, stream, &ticket));
-        cp_stage_forward(&m->rt, i, o, lse, q,
-                         i == 0 ? kv : cp_kv_row(&m->rt, m->kv, kv_base(m, i)), stream);
+        if (i + 1 < n) CHECK(group_cast(m, i + 1, own, stream, &ticket));
+        if (i > 0) call.kv = cp_kv_row(rt, m->kv, kv_base(m, i));
+        cp_stage_forward(rt, i, call, stream);
     }
     return OK;
 }
@@ -148,45 +146,28 @@ static Status prefetch(CpRuntime *rt, const void *kv, Stream *stream) {
     return group_cast(m, first_remote(m), kv, stream, &m->prefetch);
 }
 
-static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
-                       const float *lse, const void *q, const void *kv, Stream *stream) {
+static Status backward(CpRuntime *rt, AttnBwd call, const void *o, Stream *stream) {
     Magi *m = (Magi *)rt;
-    if (m->fused) return magi_fused_backward(m, dq, dkv, d_o, o, lse, q, kv, stream);
-    const Ops *ops = m->rt.ops;
-    int first = first_remote(m), n = m->rt.plan->n_stages;
+    if (m->fused) return magi_fused_backward(m, call, o, stream);
+    int first = first_remote(m), n = rt->plan->n_stages;
+    AttnBwd own = call;
     CommTicket cast = m->prefetch, reduce[MAX_STAGES];
     REQUIRE(n <= MAX_STAGES);
-    ops->attention_delta(m->rt.delta, d_o, o, m->rt.S, m->rt.heads, m->rt.opt.D, stream);
-    if (first == 0) copy_own(m, kv, stream);
+    cp_delta(rt, call.d_o, o, stream);
+    if (first == 0) copy_own(m, own.kv, stream);
     for (int i = first; i < n; i++) {
-        int64_t base = kv_base(m, i);
-        CHECK(comm_wait(m->rt.comm, cast, stream));
-        if (i + 1 < n) CHECK(group_cast(m, i + 1, kv, stream, &cast));
-        ops->attention_bwd(&(AttnBwd){.dq = dq,
-                                      .dkv = dkv_row(m, m->dkv, base),
-                                      .d_o = d_o,
-                                      .q = q,
-                                      .kv = cp_kv_row(&m->rt, m->kv, base),
-                                      .lse = lse,
-                                      .delta = m->rt.delta,
-                                      .work = m->rt.work[i],
-                                      .accumulate_dq = i > first},
-                           stream);
+        CHECK(comm_wait(rt->comm, cast, stream));
+        if (i + 1 < n) CHECK(group_cast(m, i + 1, own.kv, stream, &cast));
+        call.kv = cp_kv_row(rt, m->kv, kv_base(m, i));
+        call.dkv = dkv_row(m, m->dkv, kv_base(m, i));
+        call.accumulate_dq = i > first;
+        cp_stage_backward(rt, i, call, stream);
         CHECK(group_reduce(m, i, stream, &reduce[i]));
     }
-    if (first == 1)
-        ops->attention_bwd(&(AttnBwd){.dq = dq,
-                                      .dkv = dkv,
-                                      .d_o = d_o,
-                                      .q = q,
-                                      .kv = kv,
-                                      .lse = lse,
-                                      .delta = m->rt.delta,
-                                      .work = m->rt.work[0],
-                                      .accumulate_dq = true},
-                           stream);
-    for (int i = first; i < n; i++) CHECK(comm_wait(m->rt.comm, reduce[i], stream));
-    dkv_reduce(&m->reduce, &m->rt, dkv, first == 0 ? m->dkv : dkv, stream);
+    own.accumulate_dq = true;
+    if (first == 1) cp_stage_backward(rt, 0, own, stream);
+    for (int i = first; i < n; i++) CHECK(comm_wait(rt->comm, reduce[i], stream));
+    dkv_reduce(&m->reduce, rt, own.dkv, first == 0 ? m->dkv : own.dkv, stream);
     return OK;
 }
 

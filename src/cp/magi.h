@@ -38,10 +38,8 @@ int64_t magi_fused_keys(const Magi *m);
 bool magi_fused_wanted(const Magi *m);
 Status magi_fused_plan(Magi *m, Stream *stream);
 Status magi_fused_fetch(Magi *m, const void *kv, Stream *stream);
-Status magi_fused_forward(Magi *m, void *o, float *lse, const void *q, const void *kv,
-                          Stream *stream);
+Status magi_fused_forward(Magi *m, AttnFwd call, Stream *stream);
 /* After magi_fused_fetch(). */
-Status magi_fused_backward(Magi *m, float *dq, float *dkv, const void *d_o, const void *o,
-                           const float *lse, const void *q, const void *kv, Stream *stream);
+Status magi_fused_backward(Magi *m, AttnBwd call, const void *o, Stream *stream);
 
 #endif

@@ -224,31 +224,22 @@ static Status send_dkv(Magi *m, int i, Stream *stream, CommTicket *ticket) {
 
 /* ---- calls ----------------------------------------------------------------------------------- */
 
-Status magi_fused_forward(Magi *m, void *o, float *lse, const void *q, const void *kv,
-                          Stream *stream) {
-    CHECK(magi_fused_fetch(m, kv, stream));
-    m->rt.ops->attention_fwd(
-        &(AttnFwd){
-            .o = o, .o_acc = m->rt.o_acc, .lse = lse, .q = q, .kv = kv, .work = m->rt.work[0]},
-        stream);
+Status magi_fused_forward(Magi *m, AttnFwd call, Stream *stream) {
+    CHECK(magi_fused_fetch(m, call.kv, stream));
+    call.o_acc = m->rt.o_acc;
+    call.work = m->rt.work[0];
+    m->rt.ops->attention_fwd(&call, stream);
     for (int i = 0; i < m->remote.n; i += ranges_per_rank(m))
         CHECK(comm_wait(m->rt.comm, m->kv_tickets[i], stream));
     return OK;
 }
 
-Status magi_fused_backward(Magi *m, float *dq, float *dkv, const void *d_o, const void *o,
-                           const float *lse, const void *q, const void *kv, Stream *stream) {
+Status magi_fused_backward(Magi *m, AttnBwd call, const void *o, Stream *stream) {
     CommTicket reduced[ATTN_REMOTE_RANGES];
-    m->rt.ops->attention_delta(m->rt.delta, d_o, o, m->rt.S, m->rt.heads, m->rt.opt.D, stream);
-    m->rt.ops->attention_bwd(&(AttnBwd){.dq = dq,
-                                        .dkv = m->dkv,
-                                        .d_o = d_o,
-                                        .q = q,
-                                        .kv = kv,
-                                        .lse = lse,
-                                        .delta = m->rt.delta,
-                                        .work = m->rt.work[0]},
-                             stream);
+    float *dkv = call.dkv;
+    cp_delta(&m->rt, call.d_o, o, stream);
+    call.dkv = m->dkv;
+    cp_stage_backward(&m->rt, 0, call, stream);
     for (int i = 0; i < m->remote.n; i++) CHECK(send_dkv(m, i, stream, &reduced[i]));
     /* The last range of a rank is empty only if all are, and its transfer follows the others; a
      * rank whose gradients have arrived had received its keys. */

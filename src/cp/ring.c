@@ -59,18 +59,17 @@ static void round_acc(CpRuntime *rt, float *acc, int64_t n, Stream *stream) {
     rt->ops->widen(acc, ((Ring *)rt)->rounded, false, n, stream);
 }
 
-static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
-                      Stream *stream) {
+static Status forward(CpRuntime *rt, AttnFwd call, Stream *stream) {
     Ring *x = (Ring *)rt;
     CommTicket ticket = {0};
     for (int i = 0; i < rt->opt.size; i++) {
-        const void *now = i == 0 ? kv : x->kv[i % 2];
+        if (i > 0) call.kv = x->kv[i % 2];
         CHECK(comm_wait(rt->comm, ticket, stream));
         ticket = (CommTicket){0};
         if (i + 1 < rt->opt.size)
-            CHECK(hop(rt, 1, now, x->kv[(i + 1) % 2], rt->ops->act_dtype, COMM_KIND_KV, stream,
+            CHECK(hop(rt, 1, call.kv, x->kv[(i + 1) % 2], rt->ops->act_dtype, COMM_KIND_KV, stream,
                       &ticket));
-        cp_stage_forward(rt, i, o, lse, q, now, stream);
+        cp_stage_forward(rt, i, call, stream);
         if (i + 1 < rt->opt.size) round_acc(rt, rt->o_acc, rt->S * rt->heads * rt->opt.D, stream);
     }
     return OK;
@@ -99,34 +98,25 @@ static Status pass_dkv(CpRuntime *rt, float *part, bool first, bool last, CommTi
     return OK;
 }
 
-static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
-                       const float *lse, const void *q, const void *kv, Stream *stream) {
+static Status backward(CpRuntime *rt, AttnBwd call, const void *o, Stream *stream) {
     Ring *x = (Ring *)rt;
     int P = rt->opt.size;
+    AttnBwd own = call;
     CommTicket kv_ticket = x->prefetch, dkv_ticket = {0};
-    rt->ops->attention_delta(rt->delta, d_o, o, rt->S, rt->heads, rt->opt.D, stream);
+    cp_delta(rt, call.d_o, o, stream);
     for (int j = 0; j < P; j++) {
         int stage = P - 1 - j; /* the shard of rank r + 1 + j */
-        bool own = stage == 0;
-        const void *now = own ? kv : x->kv[j % 2];
-        float *part = own ? dkv : x->dkv[j % 2];
+        call.kv = stage == 0 ? own.kv : x->kv[j % 2];
+        call.dkv = stage == 0 ? own.dkv : x->dkv[j % 2];
+        call.accumulate_dq = j > 0;
         CHECK(comm_wait(rt->comm, kv_ticket, stream));
         kv_ticket = (CommTicket){0};
         if (stage > 1)
-            CHECK(hop(rt, -1, now, x->kv[(j + 1) % 2], rt->ops->act_dtype, COMM_KIND_KV, stream,
+            CHECK(hop(rt, -1, call.kv, x->kv[(j + 1) % 2], rt->ops->act_dtype, COMM_KIND_KV, stream,
                       &kv_ticket));
-        rt->ops->attention_bwd(&(AttnBwd){.dq = dq,
-                                          .dkv = part,
-                                          .d_o = d_o,
-                                          .q = q,
-                                          .kv = now,
-                                          .lse = lse,
-                                          .delta = rt->delta,
-                                          .work = rt->work[stage],
-                                          .accumulate_dq = j > 0},
-                               stream);
-        round_acc(rt, dq, rt->S * rt->heads * rt->opt.D, stream);
-        CHECK(pass_dkv(rt, part, j == 0, own, &dkv_ticket, stream));
+        cp_stage_backward(rt, stage, call, stream);
+        round_acc(rt, call.dq, rt->S * rt->heads * rt->opt.D, stream);
+        CHECK(pass_dkv(rt, call.dkv, j == 0, stage == 0, &dkv_ticket, stream));
     }
     return OK;
 }

@@ -8,10 +8,9 @@
 typedef struct FIELDS_BY_NAME {
     size_t state_bytes; /* of the runtime's own struct, which begins with CpRuntime */
     Status (*create)(CpRuntime *rt, Arena *arena); /* reserve buffers; may be NULL */
-    Status (*forward)(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
-                      Stream *stream);
-    Status (*backward)(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
-                       const float *lse, const void *q, const void *kv, Stream *stream);
+    /* As cp_forward() and cp_backward(), with call.delta set, which cp_delta() fills. */
+    Status (*forward)(CpRuntime *rt, AttnFwd call, Stream *stream);
+    Status (*backward)(CpRuntime *rt, AttnBwd call, const void *o, Stream *stream);
     Status (*prefetch)(CpRuntime *rt, const void *kv, Stream *stream); /* may be NULL */
     void (*start)(CpRuntime *rt, Stream *stream);  /* once, before the first batch; may be NULL */
     Status (*plan)(CpRuntime *rt, Stream *stream); /* at a new plan; NULL: cp_plan_stages() */
@@ -53,9 +52,11 @@ void cp_reserve_o_acc(CpRuntime *rt, Arena *a);
 Status cp_plan_stages(CpRuntime *rt, Stream *stream);
 AttnShape cp_shape(const CpRuntime *rt, int64_t keys); /* of a call on so many rows of kv */
 
-/* One attention call of the forward. With several stages o_acc carries the result from the first to
- * the last, which rounds it into o. */
-void cp_stage_forward(CpRuntime *rt, int stage, void *o, float *lse, const void *q, const void *kv,
-                      Stream *stream);
+/* One attention call of the forward, on call.q and call.kv. With several stages o_acc carries the
+ * result from the first to the last, which rounds it into call.o. */
+void cp_stage_forward(CpRuntime *rt, int stage, AttnFwd call, Stream *stream);
+void cp_delta(CpRuntime *rt, const void *d_o, const void *o, Stream *stream);
+/* One of the backward: all of `call` but the work. */
+void cp_stage_backward(CpRuntime *rt, int stage, AttnBwd call, Stream *stream);
 
 #endif

@@ -87,35 +87,32 @@ static Status to_tokens(CpRuntime *rt, void *local, const void *full, int parts,
     return OK;
 }
 
-static Status forward(CpRuntime *rt, void *o, float *lse, const void *q, const void *kv,
-                      Stream *stream) {
+static Status forward(CpRuntime *rt, AttnFwd call, Stream *stream) {
     Ulysses *x = (Ulysses *)rt;
-    CHECK(to_heads(rt, x->q_full, q, 1, COMM_KIND_KV, stream));
-    CHECK(to_heads(rt, x->kv_full, kv, 2, COMM_KIND_KV, stream));
-    cp_stage_forward(rt, 0, x->o_full, lse, x->q_full, x->kv_full, stream);
-    return to_tokens(rt, o, x->o_full, 1, rt->ops->act_dtype, COMM_KIND_KV, stream);
+    CHECK(to_heads(rt, x->q_full, call.q, 1, COMM_KIND_KV, stream));
+    CHECK(to_heads(rt, x->kv_full, call.kv, 2, COMM_KIND_KV, stream));
+    AttnFwd full = {.o = x->o_full, .lse = call.lse, .q = x->q_full, .kv = x->kv_full};
+    cp_stage_forward(rt, 0, full, stream);
+    return to_tokens(rt, call.o, x->o_full, 1, rt->ops->act_dtype, COMM_KIND_KV, stream);
 }
 
-static Status backward(CpRuntime *rt, float *dq, float *dkv, const void *d_o, const void *o,
-                       const float *lse, const void *q, const void *kv, Stream *stream) {
+static Status backward(CpRuntime *rt, AttnBwd call, const void *o, Stream *stream) {
     Ulysses *x = (Ulysses *)rt;
-    CHECK(to_heads(rt, x->q_full, q, 1, COMM_KIND_DKV, stream));
-    CHECK(to_heads(rt, x->kv_full, kv, 2, COMM_KIND_DKV, stream));
+    CHECK(to_heads(rt, x->q_full, call.q, 1, COMM_KIND_DKV, stream));
+    CHECK(to_heads(rt, x->kv_full, call.kv, 2, COMM_KIND_DKV, stream));
     CHECK(to_heads(rt, x->o_full, o, 1, COMM_KIND_DKV, stream));
-    CHECK(to_heads(rt, x->do_full, d_o, 1, COMM_KIND_DKV, stream));
-    rt->ops->attention_delta(rt->delta, x->do_full, x->o_full, rt->plan->q_rows, rt->heads,
-                             rt->opt.D, stream);
-    rt->ops->attention_bwd(&(AttnBwd){.dq = x->dq_full,
-                                      .dkv = x->dkv_full,
-                                      .d_o = x->do_full,
-                                      .q = x->q_full,
-                                      .kv = x->kv_full,
-                                      .lse = lse,
-                                      .delta = rt->delta,
-                                      .work = rt->work[0]},
-                           stream);
-    CHECK(to_tokens(rt, dq, x->dq_full, 1, DT_F32, COMM_KIND_DKV, stream));
-    return to_tokens(rt, dkv, x->dkv_full, 2, DT_F32, COMM_KIND_DKV, stream);
+    CHECK(to_heads(rt, x->do_full, call.d_o, 1, COMM_KIND_DKV, stream));
+    cp_delta(rt, x->do_full, x->o_full, stream);
+    AttnBwd full = {.dq = x->dq_full,
+                    .dkv = x->dkv_full,
+                    .d_o = x->do_full,
+                    .q = x->q_full,
+                    .kv = x->kv_full,
+                    .lse = call.lse,
+                    .delta = call.delta};
+    cp_stage_backward(rt, 0, full, stream);
+    CHECK(to_tokens(rt, call.dq, x->dq_full, 1, DT_F32, COMM_KIND_DKV, stream));
+    return to_tokens(rt, call.dkv, x->dkv_full, 2, DT_F32, COMM_KIND_DKV, stream);
 }
 
 const CpTable cp_ulysses = {.state_bytes = sizeof(Ulysses),

@@ -150,7 +150,8 @@ static Status layer_forward(Llama *m, int l, void *out, int64_t S, Stream *strea
     ops->rmsnorm_fwd(m->norm, a->rstd1, a->x, W(PARAM_INPUT_NORM), S, m->C, eps, stream);
     linear_fwd(ops, z.qkv, m->qkv, m->norm, W(PARAM_Q), NULL, stream);
     ops->rope_split_fwd(a->q, a->kv, m->qkv, &rope, stream);
-    CHECK(cp_forward(m->opt.cp, a->o, a->lse, a->q, a->kv, stream));
+    AttnFwd call = {.o = a->o, .lse = a->lse, .q = a->q, .kv = a->kv};
+    CHECK(cp_forward(m->opt.cp, &call, stream));
     linear_fwd(ops, z.o, a->y, a->o, W(PARAM_O), a->x, stream);
     ops->rmsnorm_fwd(m->norm, a->rstd2, a->y, W(PARAM_POST_NORM), S, m->C, eps, stream);
     linear_fwd(ops, z.gate_up, a->gu, m->norm, W(PARAM_GATE), NULL, stream);
@@ -187,7 +188,9 @@ static Status layer_backward(Llama *m, int l, int64_t S, Stream *stream) {
 
     linear_dgrad(ops, z.o, m->dnorm, m->dx, W(PARAM_O), stream);
     linear_wgrad(ops, z.o, G(PARAM_O), m->dx, a->o, stream);
-    CHECK(cp_backward(m->opt.cp, m->dq, m->dkv, m->dnorm, a->o, a->lse, a->q, a->kv, stream));
+    AttnBwd call = {
+        .dq = m->dq, .dkv = m->dkv, .d_o = m->dnorm, .q = a->q, .kv = a->kv, .lse = a->lse};
+    CHECK(cp_backward(m->opt.cp, &call, a->o, stream));
     ops->rope_split_bwd(m->qkv, m->dq, m->dkv, &rope, stream);
     linear_dgrad(ops, z.qkv, m->dnorm, m->qkv, W(PARAM_Q), stream);
     ops->rmsnorm_bwd(&(RmsnormBwd){.dx = m->dx,
