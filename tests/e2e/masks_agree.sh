@@ -38,8 +38,7 @@ for mask in prefix_lm slices; do
         # shellcheck disable=SC2086
         train 2 $mask.$backend $settings parallel.cp=2 parallel.backend=$backend
         expect_status "$mask, $backend on two ranks" 0
-    # shellcheck disable=SC2086 # words
-        curve $mask.$backend found.curve
+        curve "$mask.$backend" found.curve
         expect_close "$mask, $backend on two ranks" found.curve $mask.curve 10
     done
 done
