@@ -101,6 +101,12 @@ done
 if python3 -c 'import torch' 2>/dev/null; then
     check "attention's error against fp64 beside cuDNN's" 300 scripts/check_attention_error.py
 fi
+# Rates of this GPU's kernels, as shares of the rate of a product, against those in the repository.
+recorded=tests/results/rates-$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1 | tr ' ' '-').jsonl
+if [ -f "$recorded" ]; then
+    check 'rates of attention against the recorded ones' 120 cria bench attention S=8k,32k mask=causal,document \
+        "--baseline=$recorded"
+fi
 for n in 1 2 4 8; do
     [ "$n" -le $((4 * gpus)) ] || continue
     if [ "$n" -le "$gpus" ]; then

@@ -45,7 +45,7 @@ typedef struct {
     int n_overrides;
     DeviceKind device;
     bool json;
-    const char *timeline; /* NULL: not given */
+    const char *timeline, *baseline; /* NULL: not given */
 } BenchArguments;
 
 /* Takes "key=value" texts apart: settings, which ends with a NULL key, device, and, with `config`,

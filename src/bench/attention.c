@@ -136,12 +136,11 @@ static Status measure_all(Bench *b, const Setting *s, const BenchCase *cases, in
                                           {"bwd_spread", "+-%", 5, TABLE_RATE},
                                           {"bwd_mhz", "MHz", 5, TABLE_COUNT},
                                           {"bwd_watts", "W", 4, TABLE_COUNT}};
-    Table t = {columns, sizeof columns / sizeof *columns, b->json, b->members};
-    table_begin(&t);
+    Table t = bench_table(b, columns, sizeof columns / sizeof *columns);
     for (int i = 0; i < n; i++)
         for (int d = 0; d < s[DETERMINISTIC].n; d++)
             CHECK(measure_row(b, &t, &cases[i], s[DETERMINISTIC].values[d].a == 1));
-    return OK;
+    return bench_compared(b);
 }
 
 static void list_settings(Setting *s) {

@@ -16,6 +16,7 @@ Setting bench_state_setting(void) {
 
 Status bench_open(Bench *b, const char *what, const BenchArguments *a, const Setting *state) {
     b->json = a->json;
+    if (a->baseline != NULL) CHECK(baseline_open(&b->baseline, a->baseline, a->json));
     char *why_cpu;
     CHECK(device_open(&b->ops, a->device, false, NULL, &why_cpu));
     if (why_cpu != NULL && comm_local_rank() == 0) log_warn("%s", why_cpu);
@@ -41,7 +42,18 @@ void bench_close(Bench *b) {
         if (b->stream != NULL) b->ops->stream_free(b->stream);
     }
     free(b->members);
+    baseline_free(b->baseline);
     *b = (Bench){0};
+}
+
+Table bench_table(const Bench *b, const TableColumn *columns, int n) {
+    Table t = {columns, n, b->json, b->members, b->baseline};
+    table_begin(&t);
+    return t;
+}
+
+Status bench_compared(const Bench *b) {
+    return b->baseline == NULL ? OK : baseline_finish(b->baseline);
 }
 
 Status bench_agree(Status mine) {

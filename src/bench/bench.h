@@ -8,6 +8,7 @@
 
 #include "attn/mask.h"
 #include "bench/arguments.h"
+#include "bench/table.h"
 #include "bench/timing.h"
 #include "comm/comm.h"
 #include "ops/ops.h"
@@ -18,8 +19,9 @@ typedef struct {
     bool json;
     BenchState state;
     Timing *timing;
-    double gemm_rate; /* FLOP/s of a large square product in this state */
-    char *members;    /* of every JSON row */
+    double gemm_rate;   /* FLOP/s of a large square product in this state */
+    char *members;      /* of every JSON row */
+    Baseline *baseline; /* what rows are compared with; NULL: nothing */
 } Bench;
 
 /* `cria bench NAME ...` */
@@ -45,6 +47,10 @@ Setting bench_state_setting(void);
 /* Opens the backend and measures gemm_rate. Frees nothing on failure: bench_close does. */
 Status bench_open(Bench *b, const char *what, const BenchArguments *a, const Setting *state);
 void bench_close(Bench *b);
+/* A table of b's rows; prints its titles. */
+Table bench_table(const Bench *b, const TableColumn *columns, int n);
+/* ERR_ENV when a row was worse than --baseline has it. */
+Status bench_compared(const Bench *b);
 
 /* For commands in which all ranks take part. Before they start: all get the worst Status. After
  * they have: a rank that failed alone ends the job, because the others wait for it. */

@@ -354,8 +354,7 @@ static Status measure_all(CpBench *x, const Setting *s) {
     BenchCase *cases;
     Status st = OK;
     int n = bench_cases(&cases, s, !x->b.ops->host_memory);
-    x->table = (Table){columns, sizeof columns / sizeof *columns, x->b.json, x->b.members};
-    table_begin(&x->table);
+    x->table = bench_table(&x->b, columns, sizeof columns / sizeof *columns);
     for (int i = 0; i < n && st == OK; i++) {
         x->c = &cases[i];
         x->case_index = i;
@@ -364,6 +363,7 @@ static Status measure_all(CpBench *x, const Setting *s) {
         mask_free(&x->mask);
     }
     free(cases);
+    if (st == OK) st = bench_compared(&x->b);
     return st == OK && x->svg != NULL ? comm_agree(x->comm.host, write_picture(x)) : st;
 }
 

@@ -131,14 +131,13 @@ static Status measure_all(Bench *b, const Setting *s, const Shape *shapes, int n
         {"tflops", "TFLOP/s", 8, TABLE_RATE}, {"gbytes_s", "GB/s", 7, TABLE_RATE},
         {"of_peak", "% peak", 7, TABLE_RATE}, {"spread", "+-%", 5, TABLE_RATE},
         {"mhz", "MHz", 5, TABLE_COUNT},       {"watts", "W", 4, TABLE_COUNT}};
-    Table t = {columns, sizeof columns / sizeof *columns, b->json, b->members};
-    table_begin(&t);
+    Table t = bench_table(b, columns, sizeof columns / sizeof *columns);
     for (int k = 0; k < s[TOKENS].n; k++)
         for (int i = 0; i < n; i++)
             for (Pass pass = FWD; pass < PASSES; pass++)
                 if (wanted(&s[SHAPE], shapes[i].name) && wanted(&s[PASS], pass_names[pass]))
                     CHECK(measure_row(b, &t, &shapes[i], pass, s[TOKENS].values[k].a));
-    return OK;
+    return bench_compared(b);
 }
 
 static void list_settings(Setting *s) {

@@ -61,10 +61,13 @@ void table_begin(const Table *t) {
 }
 
 void table_row(const Table *t, const TableCell *cells) {
-    StrBuf line = {0};
+    StrBuf json = {0}, line = {0};
+    print_json(t, cells, &json);
     if (t->json)
-        print_json(t, cells, &line);
+        strbuf_printf(&line, "%s", strbuf_text(&json));
     else
         print_text(t, cells, &line);
     print_line(&line);
+    if (t->baseline != NULL) baseline_compare(t->baseline, strbuf_text(&json));
+    strbuf_free(&json);
 }

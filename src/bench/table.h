@@ -4,6 +4,7 @@
 #define CRIA_BENCH_TABLE_H
 
 #include "base/base.h"
+#include "bench/baseline.h"
 
 typedef struct {
     const char *key, *title; /* in JSON; for people */
@@ -21,6 +22,7 @@ typedef struct {
     int n;
     bool json;
     const char *members; /* JSON members that start every row */
+    Baseline *baseline;  /* every row is compared with it; NULL: none */
 } Table;
 
 #define CELL_TEXT(x)   ((TableCell){.text = (x)})

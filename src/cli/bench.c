@@ -29,14 +29,19 @@ static Status run(const Args *a) {
     return bench_run(b, arguments, a->n_overrides, a->overrides);
 }
 
-static const ArgOption options[] = {
-    ARG_OPTION("json", FLAG, BenchArguments, json, NULL, "Print a JSON object a line."),
-    {.name = NULL}};
-static const ArgOption cp_options[] = {
-    ARG_OPTION("json", FLAG, BenchArguments, json, NULL, "Print a JSON object a line."),
-    ARG_OPTION("timeline", TEXT, BenchArguments, timeline, "FILE",
-               "Draw what every rank does when, as SVG."),
-    {.name = NULL}};
+#define JSON ARG_OPTION("json", FLAG, BenchArguments, json, NULL, "Print a JSON object a line.")
+#define BASELINE                                                                                   \
+    ARG_OPTION("baseline", TEXT, BenchArguments, baseline, "FILE",                                 \
+               "Compare with the lines that --json printed into FILE, as shares of the rate of a " \
+               "matrix product; fail when one is worse.")
+static const ArgOption step_options[] = {JSON, {.name = NULL}};
+static const ArgOption options[] = {JSON, BASELINE, {.name = NULL}};
+static const ArgOption cp_options[] = {JSON,
+                                       BASELINE,
+                                       ARG_OPTION("timeline", TEXT, BenchArguments, timeline,
+                                                  "FILE",
+                                                  "Draw what every rank does when, as SVG."),
+                                       {.name = NULL}};
 #define BENCH(options_, ...)                                                                       \
     {                                                                                              \
         .options = options_, .options_size = sizeof(BenchArguments), .overrides = true,            \
@@ -53,5 +58,5 @@ const Command command_bench_cp =
     BENCH(cp_options, .name = "bench cp", .summary = "time attention across ranks (mpirun -n N)",
           .arguments = "[key=value ...]");
 const Command command_bench_step =
-    BENCH(options, .name = "bench step", .summary = "time a training step, on random data",
+    BENCH(step_options, .name = "bench step", .summary = "time a training step, on random data",
           .arguments = "CONFIG [key=value ...]", .min_paths = 1, .max_paths = 1);

@@ -44,6 +44,36 @@ run "$cria" bench attention S=4k D=8 heads=1/1 mask=document --json
 # 623 = int(100 * 40 ** 0.4963) and so on: torch.manual_seed(0); torch.rand(6)
 holds 'documents' 'rows[0]["area"] == sum(n * (n + 1) // 2 for n in (623, 1701, 138, 162, 310, 1037, 125))'
 
+# ---- a recorded table ------------------------------------------------------------------------------
+
+# scaled FACTOR: the rows of $work/rows with shares times FACTOR
+scaled() {
+    python3 -c 'import json, sys
+for line in open(sys.argv[1]):
+    row = json.loads(line)
+    row.update({k: v * float(sys.argv[2]) for k, v in row.items() if k.endswith("_of_gemm")})
+    print(json.dumps(row | {"fwd_spread": 0, "bwd_spread": 0}))' "$work/rows" "$1" >"$work/table"
+}
+case='S=64 heads=1/1 D=8 mask=causal,full'
+# shellcheck disable=SC2086 # words
+"$cria" bench attention $case --json >"$work/rows"
+scaled 1e-6
+# shellcheck disable=SC2086
+run "$cria" bench attention $case --baseline "$work/table"
+expect_status 'faster than the table' 0
+expect 'shares compared' "$(grep -c '^  [fb]wd_of_gemm: .* recorded ' "$work/out")" 4
+scaled 1e6
+# shellcheck disable=SC2086
+run "$cria" bench attention $case --baseline "$work/table" --json
+expect_status 'slower than the table' 3
+holds 'slower than the table' 'len(rows) == 2'
+expect 'what is told' "$(cat "$work/err")" "cria: error: 4 of 4 shares are worse than $work/table"
+run "$cria" bench attention S=96 heads=1/1 D=8 mask=causal --baseline "$work/table"
+expect_status 'no such case in the table' 3
+echo '{"fwd_of_gemm":' >"$work/table"
+run "$cria" bench gemm T=64 shape=o --baseline "$work/table"
+expect_status 'a table that is none' 2
+
 # ---- step ------------------------------------------------------------------------------------------
 
 for ranks in 1 2; do
@@ -108,7 +138,7 @@ refused "what is 'model.layers=2'?" attention model.layers=2
 refused "S=0: found '0', expected tokens" attention S=0
 refused "S=1k,x: found 'x', expected tokens" attention S=1k,x
 refused "heads=3/2: found '3/2', expected query heads/kv heads" attention heads=3/2
-refused "mask=blue: found 'blue', expected one of causal, full" cp mask=blue
+refused "mask=blue: found 'blue', expected one of causal, document, full" cp mask=blue
 refused "device=tpu: expected auto, cpu or cuda" gemm device=tpu
 refused 'missing CONFIG' step
 refused 'model.heads' step "$config" model.heads=0
