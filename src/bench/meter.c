@@ -56,6 +56,7 @@ void meter_close(Meter *m, int64_t mark, Stream *stream) {
 #define OP(result, name, class, parameters, arguments)                                             \
     static result metered_##name parameters {                                                      \
         Meter *meter = stream->ops->meter;                                                         \
+        REQUIRE(meter != NULL);                                                                    \
         bool record = stream == meter->stream;                                                     \
         int64_t mark = record ? meter_open(meter, METER_##class, #name, stream) : -1;              \
         KEEP_##result meter->ops->name arguments;                                                  \
