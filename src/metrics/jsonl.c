@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "metrics/log_file.h"
 #include "metrics/sink.h"
@@ -12,8 +13,20 @@ typedef struct {
     LogFile file;
 } JsonlSink;
 
-static void put(Sink *s, StrBuf *line) {
-    strbuf_append(line, "\n", 1);
+/* {"kind":KIND,"step":STEP */
+static StrBuf begin(const char *kind, int64_t step) {
+    StrBuf line = {0};
+    strbuf_printf(&line, "{\"kind\":\"%s\",\"step\":%lld", kind, (long long)step);
+    return line;
+}
+
+static void text(StrBuf *b, const char *key, const char *value) {
+    strbuf_printf(b, ",\"%s\":", key);
+    strbuf_json_string(b, value);
+}
+
+static void end(Sink *s, StrBuf *line) {
+    strbuf_append(line, "}\n", 2);
     log_file_append(&((JsonlSink *)s)->file, line->text, line->len);
     strbuf_free(line);
 }
@@ -36,8 +49,7 @@ static void number(StrBuf *b, const char *key, double x, int digits) {
 }
 
 static void jsonl_step(Sink *s, const StepRecord *r) {
-    StrBuf b = {0};
-    strbuf_printf(&b, "{\"kind\":\"step\",\"step\":%lld", (long long)r->step);
+    StrBuf b = begin("step", r->step);
     number(&b, "loss", r->loss, 17);
     number(&b, "grad_norm", r->grad_norm, 17);
     number(&b, "lr", r->lr, 9);
@@ -55,45 +67,38 @@ static void jsonl_step(Sink *s, const StepRecord *r) {
                       (long long)r->comm_bytes[k]);
     strbuf_printf(&b, "}");
     if (r->has_crc) strbuf_printf(&b, ",\"weights_crc\":\"%08x\"", r->weights_crc);
-    strbuf_printf(&b, "}");
-    put(s, &b);
+    end(s, &b);
 }
 
 static void jsonl_eval(Sink *s, const EvalRecord *r) {
-    StrBuf b = {0};
-    strbuf_printf(&b, "{\"kind\":\"eval\",\"step\":%lld", (long long)r->step);
+    StrBuf b = begin("eval", r->step);
     number(&b, "loss", r->loss, 17);
     number(&b, "tokens", r->tokens, 17);
-    strbuf_printf(&b, "}");
-    put(s, &b);
+    end(s, &b);
 }
 
 static void jsonl_sample(Sink *s, const SampleRecord *r) {
-    StrBuf b = {0};
-    strbuf_printf(&b, "{\"kind\":\"sample\",\"step\":%lld,\"prompt\":", (long long)r->step);
-    strbuf_json_string(&b, r->prompt);
-    strbuf_printf(&b, ",\"text\":");
-    strbuf_json_string(&b, r->text);
-    strbuf_printf(&b, ",\"tokens\":%lld}", (long long)r->tokens);
-    put(s, &b);
+    StrBuf b = begin("sample", r->step);
+    text(&b, "prompt", r->prompt);
+    text(&b, "text", r->text);
+    strbuf_printf(&b, ",\"tokens\":%lld", (long long)r->tokens);
+    end(s, &b);
 }
 
 static void jsonl_snapshot(Sink *s, const SaveRecord *r) {
-    StrBuf b = {0};
-    strbuf_printf(&b, "{\"kind\":\"snapshot\",\"step\":%lld,\"seconds\":%.3f}", (long long)r->step,
-                  r->snapshot_seconds);
-    put(s, &b);
+    StrBuf b = begin("snapshot", r->step);
+    strbuf_printf(&b, ",\"seconds\":%.3f", r->snapshot_seconds);
+    end(s, &b);
 }
 
 static void jsonl_save(Sink *s, const SaveRecord *r) {
-    StrBuf b = {0};
-    strbuf_printf(&b, "{\"kind\":\"save\",\"step\":%lld,\"path\":", (long long)r->step);
-    strbuf_json_string(&b, r->path);
+    StrBuf b = begin("save", r->step);
+    text(&b, "path", r->path);
     strbuf_printf(&b,
                   ",\"bytes\":%lld,\"seconds\":%.3f,\"snapshot_seconds\":%.3f,"
-                  "\"weights_crc\":\"%08x\"}",
+                  "\"weights_crc\":\"%08x\"",
                   (long long)r->bytes, r->seconds, r->snapshot_seconds, r->weights_crc);
-    put(s, &b);
+    end(s, &b);
 }
 
 static void jsonl_guard(Sink *s, const GuardRecord *r) {
@@ -104,8 +109,7 @@ static void jsonl_guard(Sink *s, const GuardRecord *r) {
         [GUARD_SKIPPED] = {"skip", "skipped"},
         [GUARD_STOPPED] = {"stop", "stopped"},
     };
-    StrBuf b = {0};
-    strbuf_printf(&b, "{\"kind\":\"%s\",\"step\":%lld", names[r->outcome][0], (long long)r->step);
+    StrBuf b = begin(names[r->outcome][0], r->step);
     number(&b, "loss", r->loss, 17);
     number(&b, "grad_norm", r->grad_norm, 17);
     number(&b, "z", r->z, 5);
@@ -115,10 +119,9 @@ static void jsonl_guard(Sink *s, const GuardRecord *r) {
     strbuf_printf(&b, ",\"outcome\":\"%s\",\"samples\":[", names[r->outcome][1]);
     for (int64_t i = 0; i < r->samples; i++)
         strbuf_printf(&b, "%s%lld", i > 0 ? "," : "", (long long)(r->first_sample + i));
-    strbuf_printf(&b, "],\"found\":");
-    strbuf_json_string(&b, r->message);
-    strbuf_printf(&b, "}");
-    put(s, &b);
+    strbuf_printf(&b, "]");
+    text(&b, "found", r->message);
+    end(s, &b);
 }
 
 static void jsonl_free(Sink *s) {
@@ -142,9 +145,9 @@ Status sink_jsonl_open(Sink **s, const SinkRun *run) {
                      .guard = jsonl_guard,
                      .free = jsonl_free};
     j->file = file;
-    StrBuf line = {0};
-    strbuf_printf(&line, "%s%s", starts_a_line ? "" : "\n", run->head);
-    put(&j->sink, &line);
+    char *head = mem_printf("%s%s\n", starts_a_line ? "" : "\n", run->head);
+    log_file_append(&j->file, head, strlen(head));
+    free(head);
     *s = &j->sink;
     return OK;
 }

@@ -46,26 +46,28 @@ static void put_bytes(StrBuf *b, int field, const char *data, size_t n) {
     strbuf_append(b, data, n);
 }
 
-static void write_record(Sink *s, const StrBuf *event) {
-    uint64_t n = event->len;
-    uint32_t crc_n = masked_crc32c(&n, sizeof n), crc = masked_crc32c(event->text, event->len);
-    StrBuf record = {0};
-    strbuf_append(&record, (const char *)&n, sizeof n);
-    strbuf_append(&record, (const char *)&crc_n, sizeof crc_n);
-    strbuf_append(&record, event->text, event->len);
-    strbuf_append(&record, (const char *)&crc, sizeof crc);
-    log_file_append(&((TensorboardSink *)s)->file, record.text, record.len);
-    strbuf_free(&record);
-}
+/* An Event with one of its fields of bytes. */
+enum { VERSION = 3, SUMMARY = 5, SESSION_LOG = 7 };
 
-static void begin_event(StrBuf *b, int64_t step) {
+static void write_event(Sink *s, int64_t step, int field, const char *data, size_t n_data) {
+    StrBuf event = {0}, record = {0};
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     double wall = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-    put_varint(b, 1 << 3 | 1);
-    strbuf_append(b, (const char *)&wall, sizeof wall);
-    put_varint(b, 2 << 3 | 0);
-    put_varint(b, (uint64_t)step);
+    put_varint(&event, 1 << 3 | 1);
+    strbuf_append(&event, (const char *)&wall, sizeof wall);
+    put_varint(&event, 2 << 3 | 0);
+    put_varint(&event, (uint64_t)step);
+    put_bytes(&event, field, data, n_data);
+    uint64_t n = event.len;
+    uint32_t crc_n = masked_crc32c(&n, sizeof n), crc = masked_crc32c(event.text, event.len);
+    strbuf_append(&record, (const char *)&n, sizeof n);
+    strbuf_append(&record, (const char *)&crc_n, sizeof crc_n);
+    strbuf_append(&record, event.text, event.len);
+    strbuf_append(&record, (const char *)&crc, sizeof crc);
+    log_file_append(&((TensorboardSink *)s)->file, record.text, record.len);
+    strbuf_free(&event);
+    strbuf_free(&record);
 }
 
 static void put_scalar(StrBuf *summary, const char *tag, double value) {
@@ -94,12 +96,8 @@ static void put_text(StrBuf *summary, const char *tag, const char *text) {
     strbuf_free(&v);
 }
 
-static void put_summary(Sink *s, int64_t step, StrBuf *summary) {
-    StrBuf event = {0};
-    begin_event(&event, step);
-    put_bytes(&event, 5, summary->text, summary->len);
-    write_record(s, &event);
-    strbuf_free(&event);
+static void write_summary(Sink *s, int64_t step, StrBuf *summary) {
+    write_event(s, step, SUMMARY, summary->text, summary->len);
     strbuf_free(summary);
 }
 
@@ -111,41 +109,26 @@ static void tensorboard_step(Sink *s, const StepRecord *r) {
     put_scalar(&b, "iteration-time", r->ms / 1000);
     put_scalar(&b, "throughput", r->tflops_gpu);
     put_scalar(&b, "tokens-per-second", r->tok_s);
-    put_summary(s, r->step, &b);
+    write_summary(s, r->step, &b);
 }
 
 static void tensorboard_eval(Sink *s, const EvalRecord *r) {
     StrBuf b = {0};
     put_scalar(&b, "lm loss validation", r->loss);
-    put_summary(s, r->step, &b);
+    write_summary(s, r->step, &b);
 }
 
 static void tensorboard_sample(Sink *s, const SampleRecord *r) {
     StrBuf b = {0};
     char *text = mem_printf("%s%s", r->prompt, r->text);
     put_text(&b, "sample", text);
-    put_summary(s, r->step, &b);
+    write_summary(s, r->step, &b);
     free(text);
 }
 
 static void tensorboard_free(Sink *s) {
     log_file_close(&((TensorboardSink *)s)->file);
     free(s);
-}
-
-/* A new file. TensorBoard hides what other files of the folder hold of the step of a START event
- * and of later ones. */
-static void write_start(Sink *s, int64_t step) {
-    static const char version[] = "brain.Event:2", start[] = {1 << 3 | 0, 1};
-    StrBuf first = {0}, second = {0};
-    begin_event(&first, 0);
-    put_bytes(&first, 3, version, strlen(version));
-    write_record(s, &first);
-    begin_event(&second, step);
-    put_bytes(&second, 7, start, sizeof start);
-    write_record(s, &second);
-    strbuf_free(&first);
-    strbuf_free(&second);
 }
 
 Status sink_tensorboard_open(Sink **s, const SinkRun *run) {
@@ -163,7 +146,10 @@ Status sink_tensorboard_open(Sink **s, const SinkRun *run) {
                      .sample = tensorboard_sample,
                      .free = tensorboard_free};
     t->file = file;
-    write_start(&t->sink, run->step + 1);
+    static const char version[] = "brain.Event:2", start[] = {1 << 3 | 0, 1};
+    write_event(&t->sink, 0, VERSION, version, strlen(version));
+    /* TensorBoard hides what earlier files hold of the step of a START event and of later ones. */
+    write_event(&t->sink, run->step + 1, SESSION_LOG, start, sizeof start);
     *s = &t->sink;
     return OK;
 }

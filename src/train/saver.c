@@ -142,7 +142,7 @@ Status saver_save(Saver *v, const TrainState *state, bool wait) {
 Status saver_release(Saver *v) {
     if (v->phase != COPYING) return OK;
     double begin = time_now();
-    CHECK(snapshot_wait(&v->snapshot));
+    CHECK(v->s->ops->stream_sync(v->snapshot.stream));
     v->record.snapshot_seconds += time_now() - begin;
     v->phase = WRITING;
     start_thread(v);

@@ -94,10 +94,6 @@ bool snapshot_is_last(const Snapshot *snap) {
     return snap->next == snap->n_pieces;
 }
 
-Status snapshot_wait(Snapshot *snap) {
-    return snap->s->ops->stream_sync(snap->stream);
-}
-
 Status snapshot_write(const Snapshot *snap, CkptSave *file, atomic_llong *written) {
     const char *from = snap->copy;
     for (int i = snap->first; i < snap->next; i++) {

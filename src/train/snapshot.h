@@ -13,7 +13,7 @@ typedef struct {
     CkptPiece *pieces; /* this rank's, where the optimizer has them */
     int n_pieces;
     int64_t bytes;  /* of all pieces */
-    Stream *stream; /* copies run here */
+    Stream *stream; /* of the copies */
     Event *updated; /* the state is that of the step */
     char *copy;
     int64_t capacity;
@@ -34,8 +34,6 @@ Status snapshot_reserve(Snapshot *snap, bool full);
 void snapshot_begin(Snapshot *snap);
 void snapshot_next(Snapshot *snap);
 bool snapshot_is_last(const Snapshot *snap);
-/* Waits for the queued copies. */
-Status snapshot_wait(Snapshot *snap);
 /* Writes what the copy holds; *written counts the bytes as they are. Any thread. */
 Status snapshot_write(const Snapshot *snap, CkptSave *file, atomic_llong *written);
 
