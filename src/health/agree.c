@@ -92,14 +92,13 @@ static Status describe_difference(const Session *s, const TrainState *state, con
     StrBuf most = {0}, few = {0};
     print_ranks(&most, all + i, n, world, common);
     print_ranks(&few, all + i, n, world, other);
-    Status st = status_fail(ERR_ENV,
-                            "step %lld: the ranks no longer agree: the checksum of %s is %016llx "
-                            "on rank %s, %016llx on "
-                            "rank %s; memory, a GPU or the network is faulty there; nothing was "
-                            "saved since, --resume auto "
-                            "continues from the last checkpoint",
-                            (long long)state->step, name, (unsigned long long)other,
-                            strbuf_text(&few), (unsigned long long)common, strbuf_text(&most));
+    Status st =
+        status_fail(ERR_ENV,
+                    "step %lld: the ranks no longer agree: the checksum of %s is %016llx on rank "
+                    "%s, %016llx on rank %s; memory, a GPU or the network is faulty there; nothing "
+                    "was saved since, --resume auto continues from the last checkpoint",
+                    (long long)state->step, name, (unsigned long long)other, strbuf_text(&few),
+                    (unsigned long long)common, strbuf_text(&most));
     free(name);
     strbuf_free(&most);
     strbuf_free(&few);

@@ -48,8 +48,7 @@ static Status check_activations(Session *s, const MicroBatch *mb, const char *sa
         *found = mem_printf("the embedding's output is not finite, samples %s", samples);
     else if (layer > 0)
         *found =
-            mem_printf("the output of layer %d is the first tensor that is not finite, samples "
-                       "%s",
+            mem_printf("the output of layer %d is the first tensor that is not finite, samples %s",
                        layer - 1, samples);
     else
         *found = mem_printf("the loss is not finite although every layer's output is, samples %s",
@@ -104,8 +103,7 @@ Status nonfinite_locate(Session *s, int64_t step, char **found) {
         CHECK(agree_first(s->comm.host, found));
     }
     if (*found == NULL)
-        *found =
-            mem_strdup("its micro-batches one by one gave finite numbers: their sum overflows, "
-                       "or what sums it up fails");
+        *found = mem_strdup("its micro-batches one by one gave finite numbers: their sum "
+                            "overflows, or what sums it up fails");
     return OK;
 }

@@ -94,10 +94,9 @@ static void jsonl_snapshot(Sink *s, const SaveRecord *r) {
 static void jsonl_save(Sink *s, const SaveRecord *r) {
     StrBuf b = begin("save", r->step);
     text(&b, "path", r->path);
-    strbuf_printf(&b,
-                  ",\"bytes\":%lld,\"seconds\":%.3f,\"snapshot_seconds\":%.3f,"
-                  "\"weights_crc\":\"%08x\"",
-                  (long long)r->bytes, r->seconds, r->snapshot_seconds, r->weights_crc);
+    strbuf_printf(
+        &b, ",\"bytes\":%lld,\"seconds\":%.3f,\"snapshot_seconds\":%.3f,\"weights_crc\":\"%08x\"",
+        (long long)r->bytes, r->seconds, r->snapshot_seconds, r->weights_crc);
     end(s, &b);
 }
 

@@ -14,8 +14,7 @@ static const int64_t MANY_WEIGHTS = 100 * 1000 * 1000;
 
 char *device_why_cpu(bool built, const char *failure, const char *gpu_file, int64_t weights) {
     const char *remedy =
-        "this cria was built without CUDA: put nvcc into PATH and run make, or set "
-        "device: cpu";
+        "this cria was built without CUDA: put nvcc into PATH and run make, or set device: cpu";
     if (built) return mem_printf("device: auto takes the CPU: %s", failure);
     if (access(gpu_file, F_OK) == 0)
         return mem_printf("device: auto takes the CPU of a machine with an NVIDIA GPU (%s): %s",

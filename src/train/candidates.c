@@ -34,8 +34,7 @@ static Status refuse_mixture(const Config *c, const char *path) {
                : status_fail(
                      ERR_USER,
                      "run.dir %s holds checkpoints, the newest of step %lld, and %s is none of "
-                     "them: choose another run.dir, or --resume auto to go on with what is "
-                     "there",
+                     "them: choose another run.dir, or --resume auto to go on with what is there",
                      c->run.dir, (long long)steps[0], path);
     free(steps);
     return st;

@@ -15,10 +15,9 @@ Status changes_read_state(const Checkpoint *ck, const char *path, TrainState *st
     const char *step = checkpoint_entry(ck, "cria.step");
     const char *tokens = checkpoint_entry(ck, "cria.tokens");
     if (step == NULL || tokens == NULL)
-        return status_fail(ERR_USER,
-                           "%s does not say which step it is of: it is not a checkpoint "
-                           "that cria wrote",
-                           path);
+        return status_fail(
+            ERR_USER, "%s does not say which step it is of: it is not a checkpoint that cria wrote",
+            path);
     Status st = state_parse(state, step, tokens, checkpoint_entry(ck, "cria.guard"));
     if (st != OK) status_prefix("%s", path);
     return st;
@@ -40,11 +39,10 @@ static Status check_model(const Config *was, const Config *is, const char *path)
     StrBuf changes = {0};
     Status st = OK;
     if (config_differences(was, is, DIFFERS_MODEL, &changes) > 0)
-        st = status_fail(
-            ERR_USER,
-            "%s is a checkpoint of another model than the configuration asks for: %s; a run "
-            "goes on with the model of its checkpoint",
-            path, strbuf_text(&changes));
+        st = status_fail(ERR_USER,
+                         "%s is a checkpoint of another model than the configuration asks for: %s; "
+                         "a run goes on with the model of its checkpoint",
+                         path, strbuf_text(&changes));
     strbuf_free(&changes);
     return st;
 }
@@ -64,12 +62,10 @@ static Status check_shapes(const Session *s, const Checkpoint *ck, const char *p
                              path, name);
         else if (x->dtype != DT_F32 || x->ndim != p->ndim || x->shape[0] != p->rows ||
                  (p->ndim == 2 && x->shape[1] != p->cols))
-            st = status_fail(ERR_USER,
-                             "%s holds %s as %s [%lld, %lld], the config asks for F32 [%lld, "
-                             "%lld]",
-                             path, name, safetensors_dtype_name(x->dtype), (long long)x->shape[0],
-                             (long long)(x->ndim > 1 ? x->shape[1] : 1), (long long)p->rows,
-                             (long long)p->cols);
+            st = status_fail(
+                ERR_USER, "%s holds %s as %s [%lld, %lld], the config asks for F32 [%lld, %lld]",
+                path, name, safetensors_dtype_name(x->dtype), (long long)x->shape[0],
+                (long long)(x->ndim > 1 ? x->shape[1] : 1), (long long)p->rows, (long long)p->cols);
         free(name);
         CHECK(st);
     }
@@ -104,8 +100,7 @@ static Status check_data(const Session *s, const Checkpoint *ck, const Config *w
     if (differ && !allowed)
         st = status_fail(
             ERR_USER,
-            "%s: %s: later batches would not be those of the run; put back what has changed, "
-            "or %s",
+            "%s: %s: later batches would not be those of the run; put back what has changed, or %s",
             path, strbuf_text(&changes), consent);
     else if (differ)
         strbuf_printf(warnings, "%s: later batches are not those of the run: %s\n", path,
@@ -138,13 +133,12 @@ static Status find_position(const Session *s, const Checkpoint *ck, const Config
         state->samples = (int64_t)ceil(state->tokens / (double)c->model.seq_len);
     int64_t needed = state->samples + (c->run.steps - state->step) * c->batch.global;
     if (c->data.order == ORDER_MEGATRON && needed > c->run.steps * c->batch.global)
-        return status_fail(
-            ERR_USER,
-            "%s has seen %lld samples; with those of the steps to come they are %lld, but "
-            "data.order megatron lays out run.steps x batch.global = %lld; keep "
-            "batch.global, or use data.order cria",
-            path, (long long)state->samples, (long long)needed,
-            (long long)(c->run.steps * c->batch.global));
+        return status_fail(ERR_USER,
+                           "%s has seen %lld samples; with those of the steps to come they are "
+                           "%lld, but data.order megatron lays out run.steps x batch.global = "
+                           "%lld; keep batch.global, or use data.order cria",
+                           path, (long long)state->samples, (long long)needed,
+                           (long long)(c->run.steps * c->batch.global));
     return OK;
 }
 

@@ -30,8 +30,7 @@ static void head_record(const TrainRun *r, const Resume *resume, const char *aba
     strbuf_json_string(b, s->ops->device_name);
     strbuf_printf(b,
                   ",\"world\":%d,\"dp\":%d,\"cp\":%d,\"ranks_per_node\":%d,"
-                  "\"parameters\":%lld,\"dataset\":\"%08x\","
-                  "\"config_hash\":\"%08x\",\"step\":%lld",
+                  "\"parameters\":%lld,\"dataset\":\"%08x\",\"config_hash\":\"%08x\",\"step\":%lld",
                   s->world, s->dp, s->config->parallel.cp, comm_local_size(),
                   (long long)s->table->n_weights, dataset_fingerprint(s->train_data),
                   config_hash(s->config), (long long)r->state.step);

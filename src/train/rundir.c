@@ -28,12 +28,11 @@ static Status check_expanded(const char *path) {
     struct stat info;
     Status st = OK;
     if (stat(first, &info) != 0 && errno == ENOENT)
-        st =
-            status_fail(ERR_USER,
-                        "run.dir %s: found no folder %s here, and cria replaces neither ~ nor "
-                        "variables; write the path in full (\"$HOME/...\" on the command line), or "
-                        "./%s for a new folder of that name",
-                        path, first, path);
+        st = status_fail(ERR_USER,
+                         "run.dir %s: found no folder %s here, and cria replaces neither ~ nor "
+                         "variables; write the path in full (\"$HOME/...\" on the command line), "
+                         "or ./%s for a new folder of that name",
+                         path, first, path);
     free(first);
     return st;
 }
@@ -123,9 +122,8 @@ static Status wait_for_lock(int fd, const char *dir, double seconds, int *error)
         if (find_holder(fd, who))
             return status_fail(
                 ERR_USER,
-                "run.dir %s is in use by another job (%s); stop it or choose another "
-                "run.dir",
-                dir, who);
+                "run.dir %s is in use by another job (%s); stop it or choose another run.dir", dir,
+                who);
         if (waited >= seconds)
             return status_fail(ERR_ENV,
                                "run.dir %s is still locked after %.0f s (by %s); start again when "

@@ -17,10 +17,9 @@ static void on_stop(int sig) {
     (void)sig;
     stop_flag = 1;
     if (!loop_stops)
-        comm_end_now(
-            status_exit_code(ERR_STOPPED),
-            "cria: stopped before the first step as asked (signal); --resume auto starts again "
-            "from the newest checkpoint\n");
+        comm_end_now(status_exit_code(ERR_STOPPED),
+                     "cria: stopped before the first step as asked (signal); --resume auto starts "
+                     "again from the newest checkpoint\n");
 }
 
 static void on_save(int sig) {
