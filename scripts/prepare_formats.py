@@ -1,5 +1,5 @@
 """prepare_formats.py: ids to nanoGPT, Megatron-LM and llm.c files (data/README.md), for
-prepare_openwebtext.py."""
+prepare.py."""
 import glob
 import os
 import struct
@@ -49,6 +49,10 @@ class Output:
             os.rename(path + ".tmp", path)
         return f"{', '.join(self.files[:4])}{' ...' if len(self.files) > 4 else ''}: " \
                f"{self.tokens:,} tokens, {self.documents:,} documents"
+
+    def pattern(self):
+        """What a configuration calls the output."""
+        return f"{self.prefix}.bin"
 
     def discard(self):
         for path in self.files:
@@ -109,6 +113,9 @@ class Llmc(Output):
     @staticmethod
     def existing(prefix):
         return sorted(glob.glob(glob.escape(prefix) + "_[0-9]" + "[0-9]" * 5 + ".bin"))
+
+    def pattern(self):
+        return f"{self.prefix}_*.bin"
 
     def __init__(self, prefix, settings):
         super().__init__(prefix, settings)

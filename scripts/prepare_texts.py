@@ -1,4 +1,4 @@
-"""prepare_texts.py: the documents of parquet, .jsonl and .txt files, for prepare_openwebtext.py.
+"""prepare_texts.py: the documents of parquet, .jsonl and .txt files, for prepare.py.
 
 A document is a Text, or, where it is a large .txt file, a FileText that is never in memory as a whole.
 Both are handed on in segments, which are cut only where the splitting patterns of GPT-2 and Llama 3
@@ -13,6 +13,9 @@ import json
 import re
 import sys
 import zlib
+
+from prepare_split import describe, split, way_of
+from runlog import say
 
 SEGMENT = 1 << 20  # characters, about; tokenizers take some 150 bytes of memory for each
 WARNINGS = 20  # documents with mistakes that are named one by one
@@ -151,8 +154,9 @@ class Bad:
         self.warned += 1
         if self.warned <= WARNINGS:
             what = "U+FFFD takes its place" if self.policy == "replace" else "the document is left out"
-            print(f"{clear()}prepare_openwebtext: warning: {where(place)}: {mistake}: {what}"
-                  f"{' (further ones are not named)' if self.warned == WARNINGS else ''}", file=sys.stderr)
+            print(clear(), end="", file=sys.stderr)
+            say(f"warning: {where(place)}: {mistake}: {what}"
+                f"{' (further ones are not named)' if self.warned == WARNINGS else ''}")
         if self.policy == "replace":
             return replace()
         self.left_out += 1
@@ -313,27 +317,42 @@ def not_utf8(error, base=0):
 # ---- reading files -------------------------------------------------------------------------------
 
 
-class Reader:
-    """The documents of files. longest: characters of a segment; None: documents must not be cut."""
+SUFFIXES = ".parquet", ".jsonl", ".json", ".txt"
 
-    def __init__(self, paths, field, bad, longest):
-        self.paths, self.field, self.bad, self.longest = paths, field, bad, longest
+
+def kind_of(path):
+    """Its suffix without that of the compression, or None: not a file of texts."""
+    name = path.removesuffix(".gz").removesuffix(".zst")
+    return next((s for s in SUFFIXES if (path if s == ".parquet" else name).endswith(s)), None)
+
+
+def readable(path):
+    return kind_of(path) is not None
+
+
+class Reader:
+    """The documents of files. longest: characters of a segment; None: documents must not be cut.
+    split_on: what ends a document of a .txt file, as --split-on of prepare.py has it."""
+
+    def __init__(self, paths, field, bad, longest, split_on):
+        self.paths, self.field, self.bad, self.longest, self.split_on = paths, field, bad, longest, split_on
+        self.ways = {}  # of .txt files: how they were cut into documents
 
     def documents(self):
         """Each document that has a text. Whether it is sound the caller asks."""
+        readers = {".parquet": self.parquet, ".jsonl": self.jsonl, ".json": self.jsonl, ".txt": self.txt}
         for path in self.paths:
-            yield from self.of_file(path)
+            if not readable(path):
+                raise Failure(f"{path}: expected .parquet, .jsonl or .txt, the latter two also .gz or .zst")
+            yield from readers[kind_of(path)](path)
 
-    def of_file(self, path):
-        name = path.removesuffix(".gz").removesuffix(".zst")
-        if path.endswith(".parquet"):
-            yield from self.parquet(path)
-        elif name.endswith((".jsonl", ".json")):
-            yield from self.jsonl(path)
-        elif name.endswith(".txt"):
-            yield from self.txt(path)
-        else:
-            raise Failure(f"{path}: expected .parquet, .jsonl or .txt, the latter two also .gz or .zst")
+    def notes(self):
+        """How .txt files became documents."""
+        ways = {}
+        for path, way in self.ways.items():
+            ways.setdefault(way, []).append(path)
+        return [f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}: {way}"
+                for way, paths in ways.items()]
 
     def checked(self, place, text):
         """Text, unless it is empty or none."""
@@ -396,16 +415,24 @@ class Reader:
             raise damaged(f"{path}, behind row {row},", str(error).partition("\n")[0]) from None
 
     def txt(self, path):
-        place = path, None, 0
         with open_text(path) as stream:
-            data = stream.read((self.longest or 0) + 1)
-            if self.longest is not None and len(data) > self.longest:
+            data = stream.read(max(SEGMENT, self.longest or 0) + 1)
+            way = way_of(data) if self.split_on == "auto" else self.split_on
+            self.ways[path] = describe(way)
+            if way == "file" and self.longest is not None and len(data) > self.longest:
                 yield FileText(path)
                 return
-            data += stream.read()
+            if way == "file":
+                yield from self.text_of((path, None, 0), 0, data + stream.read())
+                return
+        with open_text(path) as stream:
+            for number, (begin, data) in enumerate(split(stream, way), 1):
+                yield from self.text_of((path, "document", number), begin, data)
+
+    def text_of(self, place, begin, data):
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
-            text = self.bad.text(place, not_utf8(error), lambda: data.decode("utf-8", "replace"))
+            text = self.bad.text(place, not_utf8(error, begin), lambda: data.decode("utf-8", "replace"))
         if text:
             yield Text(place, text)

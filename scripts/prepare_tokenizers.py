@@ -1,5 +1,5 @@
 """prepare_tokenizers.py: texts to ids by tiktoken, Hugging Face tokenizers or bytes, for
-prepare_openwebtext.py. Nothing is added to a text, and the text of a special token stays text."""
+prepare.py. Nothing is added to a text, and the text of a special token stays text."""
 import base64
 import json
 import os
@@ -15,12 +15,14 @@ LLAMA3_PATTERN = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 LLAMA3_RANKS, LLAMA3_SPECIALS = 128000, 256
+EOD_NAMES = "<|endoftext|>", "<|end_of_text|>", "</s>"
+BOS_NAMES = "<|begin_of_text|>", "<s>"
 
 
 class Bytes:
     """UTF-8's bytes are the ids; 256 ends a document. Needs no package."""
 
-    vocab, eod, cuts = 257, 256, True
+    vocab, bos, eod, cuts = 257, None, 256, True
 
     def encode(self, texts):
         return [text.encode() for text in texts]
@@ -29,10 +31,9 @@ class Bytes:
 class Tiktoken:
     cuts = True  # segments of prepare_texts have the tokens of the whole
 
-    def __init__(self, encoding):
-        self.encoding = encoding
+    def __init__(self, encoding, bos, eod):
+        self.encoding, self.bos, self.eod = encoding, bos, eod
         self.vocab = encoding.n_vocab
-        self.eod = GPT2_EOD if self.vocab == 50257 else None
 
     def encode(self, texts):
         return self.encoding.encode_ordinary_batch(texts, num_threads=1)
@@ -48,10 +49,12 @@ class HuggingFace:
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.vocab = self.tokenizer.get_vocab_size(with_added_tokens=True)
-        self.eod = GPT2_EOD if self.vocab == 50257 else None
         content = json.loads(self.tokenizer.to_str())
         self.cuts = splits_as_known(content)
-        self.keep_specials_text(path, [t for t in content["added_tokens"] if t["special"]])
+        specials = [t for t in content["added_tokens"] if t["special"]]
+        ids = {t["content"]: t["id"] for t in specials}
+        self.bos, self.eod = (next((ids[n] for n in names if n in ids), None) for names in (BOS_NAMES, EOD_NAMES))
+        self.keep_specials_text(path, specials)
 
     def keep_specials_text(self, path, specials):
         try:
@@ -108,7 +111,7 @@ def load_ranks(path):
 
 def load_gpt2(tiktoken):
     try:
-        return Tiktoken(tiktoken.get_encoding("gpt2"))
+        return Tiktoken(tiktoken.get_encoding("gpt2"), None, GPT2_EOD)
     except Exception as error:  # of requests, urllib3, tiktoken
         raise Failure(f"--tokenizer gpt2: tiktoken cannot fetch GPT-2's vocabulary ({type(error).__name__}); "
                       "without a network name a file with its ranks, such as r50k_base.tiktoken, or let "
@@ -116,7 +119,7 @@ def load_gpt2(tiktoken):
 
 
 def load_tokenizer(name):
-    """--tokenizer: has vocab, eod (None: not known), cuts, and encode(texts)."""
+    """--tokenizer: has vocab, bos and eod (None: not known), cuts, and encode(texts)."""
     if name == "bytes":
         return Bytes()
     if name == "gpt2":
@@ -133,14 +136,16 @@ def load_tokenizer(name):
     if len(ranks) == GPT2_EOD:
         return Tiktoken(
             tiktoken.Encoding("gpt2", pat_str=GPT2_PATTERN, mergeable_ranks=ranks,
-                              special_tokens={"<|endoftext|>": GPT2_EOD}, explicit_n_vocab=50257)
+                              special_tokens={"<|endoftext|>": GPT2_EOD}, explicit_n_vocab=50257),
+            None, GPT2_EOD
         )
     if len(ranks) != LLAMA3_RANKS:
         raise Failure(f"--tokenizer {name} has {len(ranks)} ranks, GPT-2 {GPT2_EOD} and Llama 3 {LLAMA3_RANKS}: by which "
                       "pattern it splits texts is not known (of other models name tokenizer.json)")
     specials = {f"<|special_{i}|>": len(ranks) + i for i in range(LLAMA3_SPECIALS)}
     return Tiktoken(
-        tiktoken.Encoding("llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens=specials)
+        tiktoken.Encoding("llama3", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens=specials),
+        len(ranks), len(ranks) + 1
     )
 
 

@@ -1,9 +1,11 @@
 """runlog.py: shared by the scripts: how they end, reading log.jsonl, a matplotlib to draw with."""
 
+import argparse
 import json
 import math
 import os
 import pathlib
+import re
 import sys
 
 GRAY = "0.35"
@@ -17,6 +19,20 @@ def say(sentence):
 def fail(sentence, status=2):
     say(sentence)
     sys.exit(status)
+
+
+class Parser(argparse.ArgumentParser):
+    """Help within 80 columns; a mistake in the command is one sentence and exit status 2."""
+
+    def __init__(self, doc):
+        super().__init__(description=doc,
+                         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=80))
+
+    def error(self, message):
+        known = self._option_string_actions
+        unknown = [word for word in sys.argv[1:] if re.match("--?[a-zA-Z]", word)
+                   and not any(option.startswith(word.partition("=")[0]) for option in known)]
+        fail(f"{f'unknown option {unknown[0]}' if unknown else message}; --help lists the options")
 
 
 def package_missing(error, doc, install):

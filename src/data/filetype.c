@@ -72,7 +72,7 @@ static bool begins_with_word(const Head *h, int64_t at, const char *word) {
     return true;
 }
 
-#define PREPARE "scripts/prepare_openwebtext.py turns it into tokens"
+#define PREPARE "scripts/prepare.py turns it into tokens"
 #define UNPACK  "unpack it and name the token files inside"
 #define AGAIN   "fetch the file again"
 
@@ -272,7 +272,7 @@ static bool is_any(const Head *h) {
     "take checkpoints, cria import takes a Hugging Face directory"
 #define DATASET                                                                                    \
     "`datasets` writes the texts as .jsonl or .parquet (to_json, to_parquet), which "              \
-    "scripts/prepare_openwebtext.py turns into tokens"
+    "scripts/prepare.py turns into tokens"
 
 /* First what is recognized by its structure, then by magic bytes alone. */
 static const struct {

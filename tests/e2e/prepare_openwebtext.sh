@@ -26,7 +26,8 @@ cp "$work/in/one.text" "$work/one.txt"
 cat >"$work/small.py" <<'PY'
 import os, sys, time
 sys.path.insert(0, "scripts")
-import prepare_openwebtext as p
+import prepare_blocks as p
+import prepare_openwebtext as script
 p.BLOCK_BYTES = int(os.environ.get("BLOCK", 5000))
 tokenize_block = p.tokenize_block
 def hooked(task):
@@ -35,7 +36,7 @@ def hooked(task):
     return tokenize_block(task)
 p.tokenize_block = hooked
 if __name__ == "__main__":
-    p.main()
+    script.main(script.__doc__, val=0)
 PY
 small() { run "$python" -B "$work/small.py" "$@"; }
 prepare() { small --tokenizer bytes --workers 2 "$@"; }
@@ -185,8 +186,10 @@ mistake() {
     refused "$what" "$code" "$text"
     expect "$what: what is left" "$(find "$work" -maxdepth 1 -name 'm.*' -o -maxdepth 1 -name 'm_*')" ''
 }
-mistake 'no input' 2 'no file matches' "$work/none.jsonl"
-mistake 'a directory' 2 'is a directory' "$work/in"
+mistake 'no input' 2 'none.jsonl is not there' "$work/none.jsonl"
+mistake 'no input of a pattern' 2 'no file matches' "$work/none*.jsonl"
+mkdir "$work/empty"
+mistake 'an empty folder' 2 'holds no .txt, .jsonl or .parquet file' "$work/empty"
 mistake 'no tokenizer.json' 2 'there is no such file' "$work/one.txt" --tokenizer "$work/tokenizer.json"
 mistake 'a directory as tokenizer' 2 'is a directory' "$work/one.txt" --tokenizer "$work"
 mistake 'another kind of file' 2 'expected .parquet, .jsonl or .txt' "$work/in/one.text"
@@ -238,7 +241,10 @@ if [ $status = 3 ]; then
     refused 'no package' 3 'needs the package tokenizers'
     echo "not tested with tokenizers: $python has no such package"
 else
-    refused 'no policy' 2 'expected an id or none'
+    expect_status 'ids of a usual name' 0
+    sed 's/"<|endoftext|>"/"<|over|>"/' data/tokenizer.json >"$work/over.json"
+    prepare --tokenizer "$work/over.json" --out "$work/over" "$work/in/a.jsonl"
+    refused 'ids of no usual name' 2 'expected an id or none'
     hf() { small --tokenizer data/tokenizer.json --bos none --eod 0 --workers 2 "$@"; }
     printf '{"text": "how <|endoftext|> is written"}\n{"text": "two"}\n' >"$work/special.jsonl"
     hf --out "$work/special" "$work/special.jsonl"
@@ -247,7 +253,7 @@ else
     BLOCK=4000000 hf --out "$work/hf1" "$work/one.txt"
     BLOCK=2000 hf --out "$work/hf2" "$work/one.txt"
     same 'a text in segments, tokenizers' hf2.bin hf1.bin
-    hf --out "$work/x" "$work/half.jsonl"
+    hf --out "$work/y" "$work/half.jsonl"
     refused 'half a surrogate pair, tokenizers' 2 'half.jsonl, line 2'
     sed 's/"<|endoftext|>"/"the"/' data/tokenizer.json >"$work/the.json"
     small --tokenizer "$work/the.json" --bos none --eod 0 --out "$work/x" "$work/one.txt"
@@ -265,7 +271,7 @@ tokens += [b"\0\0" + i.to_bytes(3, "big") for i in range(128000 - len(tokens))]
 open(sys.argv[1], "w").writelines(f"{base64.b64encode(t).decode()} {i}\n" for i, t in enumerate(tokens))
 PY
 printf '{"text": "the <|end_of_text|> <|special_1|>"}\n' >"$work/special.jsonl"
-small --tokenizer "$work/model" --bos 128000 --eod 128001 --format megatron --workers 1 --out "$work/llama" "$work/special.jsonl"
+small --tokenizer "$work/model" --workers 1 --out "$work/llama" "$work/special.jsonl"
 if [ $status = 3 ]; then
     refused 'no package' 3 'needs the package tiktoken'
     echo "not tested with tiktoken: $python has no such package"

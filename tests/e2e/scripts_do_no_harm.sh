@@ -56,7 +56,8 @@ demo --nosetup
 refused 'an unknown argument' 2 'unknown argument --nosetup'
 
 for script in scripts/*.sh scripts/*.py; do
-    case ${script##*/} in env.sh | supervise.sh | runlog.py | prepare_[tf]*.py) continue ;; esac # not commands; getopts
+    case ${script##*/} in supervise.sh) continue ;; esac # getopts
+    [ -x "$script" ] || continue # not a command
     case $script in *.sh) shell="sh" ;; *) shell="python3 -B" ;; esac
     # shellcheck disable=SC2086 # words
     run $shell "$project/$script" --help

@@ -25,7 +25,7 @@ while IFS='|' read -r file what; do
     run "$cria" data pack --to megatron --eod 1 --out "$work/packed" "$file"
     expect_refused "pack $file" 2 "$file is $what"
 done <<END
-$work/text.bin|text, expected token ids (nanogpt, megatron or llmc); scripts/prepare_openwebtext.py turns it
+$work/text.bin|text, expected token ids (nanogpt, megatron or llmc); scripts/prepare.py turns it
 $work/text.gz|text, compressed with gzip, expected token ids
 $checkpoint|a safetensors file (weights or a checkpoint), expected token ids
 data/tokenizer.json|text (JSON), expected token ids
