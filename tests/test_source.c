@@ -44,7 +44,10 @@ static void a_pattern_is_all_its_files_in_order_and_one_shuffle(void **state) {
                                                         .vocab = 65536,
                                                         .seed = 3,
                                                         .shuffle = true}));
-    assert_int_equal(dataset_files(d), 4);
+    int n_sources;
+    const Source *sources = dataset_sources(d, &n_sources);
+    assert_int_equal(n_sources, 1);
+    assert_int_equal(sources[0].n_files, 4);
     for (int epoch = 0; epoch < 3; epoch++) {
         bool seen[4000] = {0};
         for (int n = 0; n < 10; n++) {

@@ -54,6 +54,15 @@ void text_make_printable(char *text, bool keep_lines) {
     *out = '\0';
 }
 
+bool text_starts_with(const char *text, const char *start) {
+    return strncmp(text, start, strlen(start)) == 0;
+}
+
+bool text_ends_with(const char *text, const char *end) {
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
 int text_distance(const char *a, const char *b) {
     enum { LONGEST = 64 };
     int na = (int)strlen(a), nb = (int)strlen(b), row[LONGEST + 1];

@@ -21,6 +21,9 @@ bool text_is_printable(const char *text, size_t len);
  * send a terminal escape sequences. '\n' and '\t' stay when keep_lines is set. */
 void text_make_printable(char *text, bool keep_lines);
 
+bool text_starts_with(const char *text, const char *start);
+bool text_ends_with(const char *text, const char *end);
+
 /* Edit distance of two names (insert, delete, replace), for "did you mean"; 1 where one word begins
  * like the other. Names over 64 bytes are 64 apart. */
 int text_distance(const char *a, const char *b);

@@ -13,6 +13,7 @@
 #include <zlib.h>
 
 #include "base/file.h"
+#include "base/text.h"
 #include "optim/optimizer.h"
 
 struct Checkpoint {
@@ -165,10 +166,8 @@ Status checkpoint_verify(Checkpoint *ck) {
  * version has. */
 static int group_of(const SafeTensor *t) {
     for (int g = 1; g < optim_adamw.n_states; g++)
-        if (strncmp(t->name, optim_adamw.states[g].prefix, strlen(optim_adamw.states[g].prefix)) ==
-            0)
-            return g;
-    return strncmp(t->name, "optim.", 6) == 0 ? optim_adamw.n_states : 0;
+        if (text_starts_with(t->name, optim_adamw.states[g].prefix)) return g;
+    return text_starts_with(t->name, "optim.") ? optim_adamw.n_states : 0;
 }
 
 static const char *group_label(int group) {

@@ -52,6 +52,9 @@ typedef struct {
     Status (*run)(const Args *args);
 } Command;
 
+#define COMMAND_OPTIONS(table, type) .options = table, .options_size = sizeof(type)
+#define COMMAND_PATHS(least, most)   .min_paths = least, .max_paths = most
+
 struct Args {
     const Command *command;
     Status status; /* what is wrong with the arguments */

@@ -59,4 +59,4 @@ const Command command_bench_cp =
           .arguments = "[key=value ...]");
 const Command command_bench_step =
     BENCH(step_options, .name = "bench step", .summary = "time a training step, on random data",
-          .arguments = "CONFIG [key=value ...]", .min_paths = 1, .max_paths = 1);
+          .arguments = "CONFIG [key=value ...]", COMMAND_PATHS(1, 1));

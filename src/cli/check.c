@@ -45,6 +45,5 @@ const Command command_check = {.name = "check",
                                .arguments = "CHECKPOINT|DIR",
                                .details = "Compares every checksum of a checkpoint, or of the "
                                           "newest one of a folder, and prints what is inside.",
-                               .min_paths = 1,
-                               .max_paths = 1,
+                               COMMAND_PATHS(1, 1),
                                .run = check};

@@ -121,8 +121,6 @@ const Command command_data_inspect = {
     .arguments = "FILE...",
     .details = "Reads token files through and prints their format, number of tokens and documents, "
                "lengths of documents, least and largest id, and fingerprints.",
-    .options = options,
-    .options_size = sizeof(DataInputs),
-    .min_paths = 1,
-    .max_paths = INT_MAX,
+    COMMAND_OPTIONS(options, DataInputs),
+    COMMAND_PATHS(1, INT_MAX),
     .run = inspect_all};

@@ -146,9 +146,7 @@ const Command command_data_order = {
         "Prints a line for each piece of each sample of a step: step, number of the sample, "
         "its first token in the file, tokens, and, where the file has an index, the document "
         "and how far in it the piece begins.",
-    .options = options,
-    .options_size = sizeof(OrderOptions),
-    .min_paths = 1,
-    .max_paths = 1,
+    COMMAND_OPTIONS(options, OrderOptions),
+    COMMAND_PATHS(1, 1),
     .overrides = true,
     .run = order};

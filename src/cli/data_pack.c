@@ -300,8 +300,6 @@ const Command command_data_pack = {
         "ids, and the id is put where the output's format has it; with --eod none, or "
         "without it where input and output have it in the same place, ids are copied as they "
         "are. Nothing has its final name before all is written.",
-    .options = options,
-    .options_size = sizeof(PackOptions),
-    .min_paths = 1,
-    .max_paths = INT_MAX,
+    COMMAND_OPTIONS(options, PackOptions),
+    COMMAND_PATHS(1, INT_MAX),
     .run = pack};

@@ -179,8 +179,6 @@ const Command command_generate = {
     .details =
         "Prints the prompt and, token by token, what follows. The model is a checkpoint, the "
         "newest one of a run.dir, or a Hugging Face directory.",
-    .options = options,
-    .options_size = sizeof(Options),
-    .min_paths = 1,
-    .max_paths = 1,
+    COMMAND_OPTIONS(options, Options),
+    COMMAND_PATHS(1, 1),
     .run = generate_text};

@@ -131,8 +131,7 @@ const Command command_help = {.name = "help",
                               .summary = "what a command takes",
                               .arguments = "[COMMAND]",
                               .details = "Prints the commands, or what one of them takes.",
-                              .options = options,
-                              .options_size = sizeof(HelpOptions),
+                              COMMAND_OPTIONS(options, HelpOptions),
                               .max_paths = 2,
                               .run = help};
 const Command command_config = {

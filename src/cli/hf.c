@@ -45,10 +45,8 @@ const Command command_export = {
     .arguments = "CHECKPOINT|DIR NEW_DIR",
     .details = "Writes the weights of a checkpoint, or of the newest one of a folder, as a "
                "directory that transformers' from_pretrained() reads.",
-    .options = options,
-    .options_size = sizeof(ExportOptions),
-    .min_paths = 2,
-    .max_paths = 2,
+    COMMAND_OPTIONS(options, ExportOptions),
+    COMMAND_PATHS(2, 2),
     .run = export};
 const Command command_import = {
     .name = "import",
@@ -57,6 +55,5 @@ const Command command_import = {
     .details = "Makes a checkpoint to start from (cria train CONFIG --resume CHECKPOINT) of a "
                "Hugging Face directory with a Llama model, and prints the model section to paste "
                "into a configuration.",
-    .min_paths = 2,
-    .max_paths = 2,
+    COMMAND_PATHS(2, 2),
     .run = import};

@@ -189,9 +189,7 @@ const Command command_plan = {
     .arguments = "CONFIG [key=value ...]",
     .details = "Prints batch, memory, FLOPs, and which rank computes and moves what in attention. "
                "Needs no MPI, no GPU and no data.",
-    .options = options,
-    .options_size = sizeof(PlanCommandOptions),
-    .min_paths = 1,
-    .max_paths = 1,
+    COMMAND_OPTIONS(options, PlanCommandOptions),
+    COMMAND_PATHS(1, 1),
     .overrides = true,
     .run = plan};

@@ -69,10 +69,8 @@ const Command command_train = {
     .arguments = "CONFIG [key=value ...]",
     .details = "Trains the model of a configuration file. key=value replaces a key of it; `cria "
                "config` lists the keys. On several ranks: mpirun -n N build/cria train CONFIG ...",
-    .options = options,
-    .options_size = sizeof(TrainOptions),
-    .min_paths = 1,
-    .max_paths = 1,
+    COMMAND_OPTIONS(options, TrainOptions),
+    COMMAND_PATHS(1, 1),
     .overrides = true,
     .with_mpi = true,
     .run = train};

@@ -4,9 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool starts_with(const char *name, const char *prefix) {
-    return strncmp(name, prefix, strlen(prefix)) == 0;
-}
+#include "base/text.h"
 
 /* Do documents matter to attention, positions, loss or the split? */
 static bool uses_eod(const Config *c) {
@@ -22,7 +20,7 @@ static ConfigDifference kind_of(const ConfigKey *k, const Config *was, const Con
         [AFFECTS_COURSE] = DIFFERS_COURSE, [AFFECTS_LATER_STEPS] = DIFFERS_COURSE};
     if (k->offset == offsetof(Config, data.eod) && !uses_eod(was) && !uses_eod(is))
         return DIFFERS_KINDS;
-    if (starts_with(k->name, "model.rope_scaling.") && was->model.rope_scaling.factor == 1 &&
+    if (text_starts_with(k->name, "model.rope_scaling.") && was->model.rope_scaling.factor == 1 &&
         is->model.rope_scaling.factor == 1)
         return DIFFERS_KINDS;
     return kinds[k->affects_result];

@@ -11,6 +11,7 @@
 
 #include "data/gzip.h"
 #include "base/file.h"
+#include "base/text.h"
 
 struct ByteFile {
     char *path;
@@ -84,11 +85,6 @@ static Status sample_contents(ByteFile *f) {
     return OK;
 }
 
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 /* Ids 35615 and 8 begin like gzip, too: only what inflates is taken for it. */
 static Status read_head(ByteFile *f, bool raw) {
     enum { COMPRESSED = 65536 };
@@ -100,7 +96,7 @@ static Status read_head(ByteFile *f, bool raw) {
     if (!gzip_has_magic(first, n)) return OK;
     unsigned char head[BYTES_HEAD];
     int64_t inflated = gzip_inflate_head(first, n, head, BYTES_HEAD);
-    if (inflated < 0 && raw && !ends_with(f->path, ".gz")) return OK;
+    if (inflated < 0 && raw && !text_ends_with(f->path, ".gz")) return OK;
     f->is_gzip = true;
     f->head_bytes = i64_max(0, inflated);
     memcpy(f->head, head, (size_t)f->head_bytes);
@@ -125,7 +121,7 @@ Status bytes_open(ByteFile **out, const char *path, bool raw) {
 Status bytes_index(ByteFile *f) {
     if (!f->is_gzip || f->gzip != NULL) return OK;
     Status st = gzip_open(&f->gzip, f->fd, f->path, f->disk, f->fingerprint);
-    if (st == ERR_USER && !ends_with(f->path, ".gz"))
+    if (st == ERR_USER && !text_ends_with(f->path, ".gz"))
         status_suffix("; if it holds raw uint16 ids that only begin like gzip, set data.format "
                       "nanogpt");
     CHECK(st);

@@ -145,12 +145,6 @@ int64_t dataset_tokens(const Dataset *d) {
     return sum;
 }
 
-int dataset_files(const Dataset *d) {
-    int sum = 0;
-    for (int i = 0; i < d->n_sources; i++) sum += d->sources[i].n_files;
-    return sum;
-}
-
 const Source *dataset_sources(const Dataset *d, int *n) {
     *n = d->n_sources;
     return d->sources;

@@ -34,7 +34,6 @@ void dataset_close(Dataset *data);
 int64_t dataset_seq_len(const Dataset *data);
 int64_t dataset_epoch_samples(const Dataset *data); /* samples of all files, each once */
 int64_t dataset_tokens(const Dataset *data);        /* that take part */
-int dataset_files(const Dataset *data);
 const Source *dataset_sources(const Dataset *data, int *n);
 uint32_t dataset_fingerprint(const Dataset *data); /* of all files in order */
 /* A line for each file (name, bytes, fingerprint) and for Megatron's order: to keep with a

@@ -27,9 +27,6 @@ struct Order {
 int64_t order_samples(const Order *x) {
     return x->samples;
 }
-int64_t order_epochs(const Order *x) {
-    return x->epochs;
-}
 int64_t order_sequence(const Order *x, int64_t position) {
     return x->sequences[position];
 }

@@ -27,7 +27,6 @@ typedef struct Order Order;
 Status order_open(Order **order, const OrderOptions *options);
 void order_close(Order *order);
 int64_t order_samples(const Order *order); /* >= those asked for */
-int64_t order_epochs(const Order *order);
 /* Sample n (0 <= n < samples) starts in the sequence at *position of the shuffled sequences,
  * *offset tokens behind its beginning. */
 void order_find(const Order *order, int64_t n, int64_t *position, int64_t *offset);

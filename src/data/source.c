@@ -9,15 +9,15 @@
 
 #include "data/dataset.h"
 #include "base/file.h"
+#include "base/text.h"
 
 /* ---- names --------------------------------------------------------------------------------- */
 
 /* What lies beside token files and is not one. */
 static bool is_companion(const char *path) {
     static const char *const ends[] = {".idx", ".idx.gz", ".gz.index", ".tmp"};
-    size_t n = strlen(path);
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (n >= strlen(ends[i]) && strcmp(path + n - strlen(ends[i]), ends[i]) == 0) return true;
+        if (text_ends_with(path, ends[i])) return true;
     return false;
 }
 

@@ -10,6 +10,7 @@
 #include "data/filetype.h"
 #include "data/gzip.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "base/log.h"
 
 struct TokenFile {
@@ -33,11 +34,6 @@ typedef struct {
     /* Checks the layout, sets type, begin and count. `wanted` is what the user said. */
     Status (*locate)(TokenFile *file, DataFormat wanted);
 } TokenFormat;
-
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
 
 /* A file that cannot be looked at now is there, too: opening it then says why. */
 static bool exists(const char *path) {
@@ -63,7 +59,7 @@ static Status refuse_other_type(const TokenFile *f) {
 /* PREFIX.bin[.gz] -> PREFIX.idx, or PREFIX.idx.gz when only that exists; NULL for other names. */
 static char *index_path(const char *data_path) {
     size_t n = strlen(data_path);
-    if (ends_with(data_path, ".gz")) n -= 3;
+    if (text_ends_with(data_path, ".gz")) n -= 3;
     if (n < 4 || memcmp(data_path + n - 4, ".bin", 4) != 0) return NULL;
     char *plain = mem_printf("%.*s.idx", (int)n - 4, data_path);
     char *packed = mem_printf("%s.gz", plain);
@@ -76,9 +72,9 @@ static char *index_path(const char *data_path) {
 static char *data_path(const char *path) {
     static const char *const ends[] = {".bin", ".bin.gz"};
     size_t n = strlen(path);
-    if (ends_with(path, ".idx.gz"))
+    if (text_ends_with(path, ".idx.gz"))
         n -= 7;
-    else if (ends_with(path, ".idx"))
+    else if (text_ends_with(path, ".idx"))
         n -= 4;
     else if (exists(path))
         return mem_strdup(path);

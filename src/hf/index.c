@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/text.h"
 
 static int by_key(const void *a, const void *b) {
     const SafeEntry *x = a, *y = b;
@@ -13,10 +14,9 @@ static int by_key(const void *a, const void *b) {
 
 /* A file of the directory itself. */
 static bool is_file_name(const char *name) {
-    size_t n = strlen(name), end = strlen(".safetensors");
     for (const char *c = name; *c != '\0'; c++)
         if ((unsigned char)*c <= 0x20 || *c == 0x7f || *c == '/') return false;
-    return n > end && name[0] != '.' && strcmp(name + n - end, ".safetensors") == 0;
+    return name[0] != '.' && text_ends_with(name, ".safetensors");
 }
 
 static Status read_places(HfIndex *index, Json *j, const char *name) {

@@ -7,6 +7,7 @@
 #include <zlib.h>
 
 #include "base/file.h"
+#include "base/text.h"
 
 enum {
     BLOCK = 1 << 20,     /* weights in memory at a time */
@@ -109,9 +110,7 @@ static Status check_repeated_head(ModelSource *s, float *block) {
 
 /* Old files keep the RoPE frequencies, which follow from config.json. */
 static bool is_redundant(const char *name) {
-    const char *end = ".rotary_emb.inv_freq";
-    size_t n = strlen(name), k = strlen(end);
-    return n > k && strcmp(name + n - k, end) == 0;
+    return text_ends_with(name, ".rotary_emb.inv_freq");
 }
 
 static Status check_tensors(ModelSource *s, float *block) {
