@@ -8,7 +8,7 @@
 #include "base/output.h"
 #include "cli/commands.h"
 #include "train/eval.h"
-#include "session/session.h"
+#include "session/run_data.h"
 
 typedef struct {
     const char *step; /* "N" or "N:M", both included, as log.jsonl counts them; NULL: 1 */
@@ -122,7 +122,7 @@ static Status order(const Args *a) {
     Config config = {0};
     Dataset *train = NULL, *val = NULL;
     Status st = config_load(&config, a->paths[0], a->n_overrides, a->overrides);
-    if (st == OK) st = session_open_data(&config, &train, &val);
+    if (st == OK) st = run_data_open(&config, &train, &val);
     if (st == OK) st = print_steps(&config, a->options, train, val);
     dataset_close(train);
     dataset_close(val);

@@ -3,58 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/dataset_check.h"
-#include "data/share.h"
 #include "base/log.h"
 #include "comm/agree.h"
-#include "comm/work.h"
 #include "session/device.h"
+#include "session/run_data.h"
 
 /* Runs on the loader's thread. */
 static CpBatch *prepare(void *options, const MicroBatch *mb) {
     return cp_batch_create(options, mb);
-}
-
-static DatasetOptions train_options(const Config *c) {
-    return (DatasetOptions){.sources = c->data.train,
-                            .n_sources = c->data.n_train,
-                            .format = c->data.format,
-                            .seq_len = c->model.seq_len,
-                            .vocab = c->model.vocab,
-                            .seed = (uint64_t)c->run.seed,
-                            .shuffle = true,
-                            .split = c->data.split,
-                            .eod = c->data.eod,
-                            .order = c->data.order,
-                            .samples = c->run.steps * c->batch.global};
-}
-
-/* Has data.split a share for validation? */
-static bool splits_validation(const Config *c) {
-    const char *second = strchr(c->data.split, ',');
-    return second != NULL && strtod(second + 1, NULL) > 0;
-}
-
-/* As Megatron-LM counts them: its validation order depends on the number of samples. */
-static int64_t validation_samples(const Config *c) {
-    int64_t times = c->run.steps / c->run.eval_every + 1;
-    return times * round_up(c->run.eval_sequences, c->batch.global);
-}
-
-Status session_open_data(const Config *c, Dataset **train, Dataset **val) {
-    DatasetOptions o = train_options(c);
-    CHECK(dataset_open(train, &o));
-    if (c->run.eval_every > 0 && (c->data.n_val > 0 || splits_validation(c))) {
-        if (c->data.n_val > 0) {
-            o.sources = c->data.val;
-            o.n_sources = c->data.n_val;
-        }
-        o.part = SPLIT_VAL;
-        o.samples = validation_samples(c);
-        o.shuffle = false; /* the same sequences at every evaluation */
-        CHECK(dataset_open(val, &o));
-    }
-    return OK;
 }
 
 static void set_options(Session *s, int rank, int world) {
@@ -107,27 +63,12 @@ static Status agree_slices(const Session *s, Comm *host) {
     return st;
 }
 
-/* All ranks must see the same dataset files. */
-static Status agree_data(const Session *s, Comm *host) {
-    StrBuf text = {0};
-    dataset_describe(s->train_data, &text);
-    if (s->val_data != NULL) dataset_describe(s->val_data, &text);
-    Status st = agree_text(host, "what is used", strbuf_text(&text));
-    strbuf_free(&text);
-    return st;
-}
-
 /* Refuses a model that no GPU can run before it opens one. */
 static Status open_device(Session *s, char **why_cpu) {
     const Config *c = s->config;
     if (c->device == DEVICE_CUDA) CHECK(device_check_model(c, &gpu_h100));
     CHECK(device_open(&s->ops, c->device, c->run.deterministic, &c->model, why_cpu));
     return device_check_model(c, s->ops->gpu);
-}
-
-static Status open_data(void *session) {
-    Session *s = session;
-    return session_open_data(s->config, &s->train_data, &s->val_data);
 }
 
 /* Local checks. */
@@ -145,40 +86,13 @@ static Status warn_of_cpu(Comm *host, const char *why) {
     return OK;
 }
 
-static DatasetUse data_use(const Config *c, const char *name) {
-    return (DatasetUse){.name = name,
-                        .vocab = c->model.vocab,
-                        .eod = c->data.eod,
-                        .document_mask = c->data.mask == MASK_DOCUMENT,
-                        .reset_positions = c->data.reset_positions,
-                        .eod_mask_loss = c->data.eod_mask_loss};
-}
-
-/* All ranks have the same data: rank 0 checks them. */
-static Status check_data(void *session) {
-    const Session *s = session;
-    if (comm_world_rank() != 0) return OK;
-    DatasetUse train = data_use(s->config, "data.train"), val = data_use(s->config, "data.val");
-    train.epochs = (double)s->config->run.steps * (double)s->config->batch.global /
-                   (double)dataset_epoch_samples(s->train_data);
-    CHECK(dataset_check(s->train_data, &train));
-    bool own_files = s->val_data != NULL && s->config->data.n_val > 0;
-    return own_files ? dataset_check(s->val_data, &val) : OK;
-}
-
 static Status open_alike(Session *s, Comm *host, bool data) {
     char *why_cpu = NULL;
     Status st = comm_agree(host, open_alone(s, &why_cpu));
     if (st == OK) st = warn_of_cpu(host, why_cpu);
     if (st == OK) st = agree_device(host, s->ops);
     if (st == OK) st = agree_slices(s, host);
-    /* May take minutes: a compressed file is read to its end once. */
-    if (st == OK && data) st = comm_agree_on_work(host, "opening data", open_data, s);
-    if (st == OK && data) st = agree_data(s, host);
-    if (st == OK && data) {
-        share_unlink_all(); /* every rank has them open */
-        st = comm_agree_on_work(host, "looking into the data", check_data, s);
-    }
+    if (st == OK && data) st = run_data_open_agreed(s->config, host, &s->train_data, &s->val_data);
     free(why_cpu);
     return st;
 }
@@ -276,8 +190,7 @@ Status session_plan(Session *s, const Config *config, int world, char **no_data)
     if (config->device == DEVICE_CUDA) CHECK(st);
     if (st != OK) log_warn("on GPUs this plan cannot run: %s", status_message());
     status_ignore(st);
-    DatasetOptions data = train_options(config);
-    st = dataset_open(&s->train_data, &data);
+    st = run_data_open_train(config, &s->train_data);
     if (st != OK) *no_data = mem_strdup(status_message());
     status_ignore(st);
     set_options(s, 0, world);

@@ -46,9 +46,6 @@ typedef struct {
 /* Opens backend, communicators and data, and reserves (not yet allocates) all memory. Collective:
  * every rank gets the same Status, rank 0 the message. options NULL: none. */
 Status session_open(Session *s, const Config *config, const SessionOptions *options);
-/* Opens data.train, and data.val or the second share of data.split (*val stays NULL: there is
- * none). The part of session_open that needs no MPI and no device. */
-Status session_open_data(const Config *config, Dataset **train, Dataset **val);
 /* Allocates, uploads constants. Weights are not set yet. Collective. */
 Status session_start(Session *s);
 void session_close(Session *s);
