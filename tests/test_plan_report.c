@@ -259,7 +259,7 @@ static void pictures_are_well_formed_and_small_for_every_backend_and_size(void *
             AttnPlan plan =
                 pack_plan(sizes[i].P == 1 ? BACKEND_NONE : b, sizes[i].P, sizes[i].S, 0);
             StrBuf out = {0};
-            plan_svg(&plan, &cost, &out);
+            plan_svg(&(const AttnPlan *){&plan}, 1, &cost, &out);
             int elements = assert_well_formed_xml(strbuf_text(&out));
             assert_in_range(elements, 20, 4000);
             assert_in_range(out.len, 2000, 1 << 20);
@@ -296,7 +296,7 @@ static void a_picture_shows_ranks_by_colour_and_stages_by_lightness(void **state
     assert_status_ok(mask_full(&mask, 4096, 4096));
     assert_status_ok(plan_build(&plan, &mask, &o));
     StrBuf out = {0};
-    plan_svg(&plan, &cost, &out);
+    plan_svg(&(const AttnPlan *){&plan}, 1, &cost, &out);
     const char *svg = strbuf_text(&out);
     assert_int_equal(covered(svg, "#4e79a7"), 256 * 256);
     assert_int_equal(covered(svg, "#f28e2b"), 256 * 256);

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "report/svg.h"
+
 /* ---- from all ranks ------------------------------------------------------------------------ */
 
 enum { FIELDS = 3 }; /* class, begin, end */
@@ -55,9 +57,6 @@ void timeline_free(Timeline *t) {
 enum { WIDTH = 1080, LEFT = 64, PLOT = WIDTH - LEFT - 24, TOP = 64 };
 enum { TITLE = 26, BAR = 13, THIN = 5, LANE = 26, AXIS = 34, LABEL = 14 };
 
-#define INK   "#22262b"
-#define FAINT "#6b7480"
-
 /* Stages alternate between two shades. */
 static const struct {
     const char *name, *fill[2];
@@ -74,17 +73,12 @@ static MeterClass look_of(MeterClass class) {
     return looks[class].name != NULL ? class : METER_OTHER;
 }
 
-static void rectangle(StrBuf *out, double x, int y, double width, int height, const char *fill) {
-    strbuf_printf(out, "<rect x=\"%.2f\" y=\"%d\" width=\"%.2f\" height=\"%d\" fill=\"%s\"/>\n", x,
-                  y, width, height, fill);
-}
-
 static void draw_legend(StrBuf *out) {
     int x = LEFT;
     for (size_t i = 0; i < sizeof legend / sizeof *legend; i++) {
         bool thin = legend[i] == METER_TRANSFER;
-        rectangle(out, x, thin ? 34 : 30, 14, thin ? THIN : BAR, looks[legend[i]].fill[0]);
-        strbuf_printf(out, "<text x=\"%d\" y=\"41\">%s</text>\n", x + 19, looks[legend[i]].name);
+        svg_rect(out, x, thin ? 34 : 30, 14, thin ? THIN : BAR, looks[legend[i]].fill[0]);
+        svg_text(out, x + 19, 41, SVG_START, NULL, "%s", looks[legend[i]].name);
         x += 150;
     }
 }
@@ -92,8 +86,7 @@ static void draw_legend(StrBuf *out) {
 /* Numbers of the stages where they fit. */
 static void draw_rank(const Timeline *t, int rank, int y, double scale, StrBuf *out) {
     int stage[METER_CLASSES] = {0};
-    strbuf_printf(out, "<text x=\"-8\" y=\"%d\" text-anchor=\"end\">rank %d</text>\n", y + 11,
-                  rank);
+    svg_text(out, -8, y + 11, SVG_END, NULL, "rank %d", rank);
     for (int64_t i = 0; i < t->counts[rank]; i++) {
         const MeterSpan *s = &t->spans[rank * t->most + i];
         MeterClass look = look_of(s->class);
@@ -101,28 +94,12 @@ static void draw_rank(const Timeline *t, int rank, int y, double scale, StrBuf *
         double x = scale * s->begin, width = fmax(0.4, scale * (s->end - s->begin));
         int k = stage[look]++;
         if (look == METER_TRANSFER)
-            rectangle(out, x, y + BAR + 2, width, THIN, looks[look].fill[0]);
+            svg_rect(out, x, y + BAR + 2, width, THIN, looks[look].fill[0]);
         else
-            rectangle(out, x, y, width, BAR, looks[look].fill[attention ? k % 2 : 0]);
+            svg_rect(out, x, y, width, BAR, looks[look].fill[attention ? k % 2 : 0]);
         if (attention && width > LABEL)
-            strbuf_printf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%d</text>\n",
-                          x + 0.5 * width, y + 10, k);
+            svg_text(out, x + 0.5 * width, y + 10, SVG_MIDDLE, NULL, "%d", k);
     }
-}
-
-/* 1, 2 or 5 times a power of ten: four to ten ticks. */
-static double tick_of(double length) {
-    double step = pow(10, floor(log10(length / 4)));
-    return 5 * step <= length / 4 ? 5 * step : 2 * step <= length / 4 ? 2 * step : step;
-}
-
-static void draw_axis(int y, double length, double scale, StrBuf *out) {
-    double tick = tick_of(length);
-    for (int i = 0; i * tick <= length; i++)
-        strbuf_printf(out,
-                      "<path d=\"M%.2f %dv4\" stroke=\"" FAINT "\"/><text x=\"%.2f\" y=\"%d\" "
-                      "text-anchor=\"middle\" fill=\"" FAINT "\">%.4g%s</text>\n",
-                      scale * i * tick, y, scale * i * tick, y + 16, i * tick, i == 0 ? " ms" : "");
 }
 
 static double length_of(const Timeline *t) {
@@ -132,38 +109,24 @@ static double length_of(const Timeline *t) {
     return end;
 }
 
-static void print_escaped(const char *text, StrBuf *out) {
-    for (; *text != '\0'; text++) {
-        if (strchr("<>&", *text) != NULL)
-            strbuf_printf(out, "&#%d;", *text);
-        else
-            strbuf_append(out, text, 1);
-    }
-}
-
 void timeline_svg(const Timeline *t, int n, StrBuf *out) {
     int height = TOP;
     for (int i = 0; i < n; i++) height += TITLE + t[i].ranks * LANE + AXIS;
-    strbuf_printf(out,
-                  "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" "
-                  "height=\"%d\" font-family=\"Helvetica, Arial, sans-serif\" font-size=\"11\" "
-                  "fill=\"" INK "\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n"
-                  "<text x=\"%d\" y=\"20\" font-size=\"13\">Attention of one layer, forward and "
-                  "backward, as measured</text>\n",
-                  WIDTH, height, WIDTH, height, LEFT);
+    svg_begin(out, WIDTH, height);
+    svg_text(out, LEFT, 20, SVG_START, NULL,
+             "Attention of one layer, forward and backward, as measured");
     draw_legend(out);
     for (int i = 0, y = TOP; i < n; i++) {
-        double length = 0;
+        double length = 0; /* ms */
         for (int k = 0; k < n; k++)
             if (t[k].scale == t[i].scale) length = fmax(length, length_of(&t[k]));
         double scale = PLOT / length;
-        strbuf_printf(out, "<g transform=\"translate(%d %d)\">\n<text y=\"14\">", LEFT, y);
-        print_escaped(t[i].title, out);
-        strbuf_printf(out, "</text>\n");
+        svg_group_begin(out, LEFT, y);
+        svg_text(out, 0, 14, SVG_START, NULL, "%s", t[i].title);
         for (int r = 0; r < t[i].ranks; r++) draw_rank(&t[i], r, TITLE + r * LANE, scale, out);
-        draw_axis(TITLE + t[i].ranks * LANE, length, scale, out);
-        strbuf_printf(out, "</g>\n");
+        svg_time_axis(out, 0, TITLE + t[i].ranks * LANE, 4, length / 1e3, 1e3 * scale);
+        svg_group_end(out);
         y += TITLE + t[i].ranks * LANE + AXIS;
     }
-    strbuf_printf(out, "</svg>\n");
+    svg_end(out);
 }

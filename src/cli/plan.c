@@ -136,10 +136,40 @@ static void print_json(const Planning *p, const PlanReport *report, StrBuf *out)
     strbuf_printf(out, ",\"plan_seconds\":%.6f}\n", p->seconds);
 }
 
-static Status write_svg(const Planning *p, const char *path) {
+static const AttnPlan *plan_of(const Planning *p, CpBackend backend) {
+    if (p->plan.backend == backend) return &p->plan;
+    for (int i = 0; i < p->n_others; i++)
+        if (p->others[i].backend == backend) return &p->others[i];
+    return NULL;
+}
+
+/* The plans of the backends that a list names. */
+static Status choose_plans(const Planning *p, const char *list, const AttnPlan **plans, int *n) {
+    for (const char *at = list; at != NULL && *n < CP_BACKENDS; at = strchr(at, ',')) {
+        at += at[0] == ',';
+        size_t len = strcspn(at, ",");
+        CpBackend b = 0;
+        while (b < CP_BACKENDS &&
+               (strncmp(at, cp_backend_names[b], len) != 0 || cp_backend_names[b][len] != '\0'))
+            b++;
+        const AttnPlan *plan = b < CP_BACKENDS ? plan_of(p, b) : NULL;
+        if (plan == NULL)
+            return status_fail(ERR_USER,
+                               "--backends: found '%.*s', expected backends that can run this "
+                               "configuration, as in ring,magi",
+                               (int)len, at);
+        plans[(*n)++] = plan;
+    }
+    return OK;
+}
+
+static Status write_svg(const Planning *p, const PlanCommandOptions *o) {
+    const AttnPlan *plans[CP_BACKENDS] = {&p->plan};
+    int n = o->backends == NULL;
+    CHECK(choose_plans(p, o->backends, plans, &n));
     StrBuf svg = {0};
-    plan_svg(&p->plan, &p->cost, &svg);
-    Status st = file_write_text(path, &svg, "the picture");
+    plan_svg(plans, n, &p->cost, &svg);
+    Status st = file_write_text(o->svg, &svg, "the picture");
     strbuf_free(&svg);
     return st;
 }
@@ -153,7 +183,7 @@ Status plan_command_run(const Config *config, const PlanCommandOptions *options,
         print_json(&p, &report, out);
     else
         print_text(&p, &report, out);
-    if (options->svg != NULL) CHECK_GOTO(write_svg(&p, options->svg), done);
+    if (options->svg != NULL) CHECK_GOTO(write_svg(&p, options), done);
 done:
     close_planning(&p);
     return st;
@@ -178,6 +208,8 @@ static const ArgOption options[] = {
                .max = 1 << 20),
     ARG_OPTION("json", FLAG, PlanCommandOptions, json, NULL, "Print one JSON object."),
     ARG_OPTION("svg", TEXT, PlanCommandOptions, svg, "FILE", "Draw the plan."),
+    ARG_OPTION("backends", TEXT, PlanCommandOptions, backends, "LIST",
+               "With --svg: plans to draw side by side, as in ring,magi. [parallel.backend]"),
     ARG_OPTION("mask-file", TEXT, PlanCommandOptions, mask_file, "FILE",
                "Plan for the mask in this file: lines q_begin q_end k_begin k_end TYPE, where TYPE "
                "is FULL, "

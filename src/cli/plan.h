@@ -11,6 +11,7 @@ typedef struct {
         ranks_per_node; /* of a context-parallel group; 0 = all on one node; training finds out */
     bool json;
     const char *svg;       /* file to draw to; NULL: none */
+    const char *backends;  /* with svg: names with commas between; NULL: the configured one */
     const char *mask_file; /* data.mask slices with this data.mask_file; NULL: as configured */
 } PlanCommandOptions;
 

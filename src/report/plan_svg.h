@@ -6,9 +6,10 @@
 
 #include "attn/plan.h"
 
-/* Appends a whole SVG document. The mask is drawn in at most 256 x 256 cells, a cell stronger the
- * more of its pairs are allowed; beyond 16 ranks lanes and legend show some of them, beyond
- * PLAN_EXACT_RANKS stages are told apart as local and remote only. */
-void plan_svg(const AttnPlan *p, const CostModel *m, StrBuf *out);
+/* Appends an SVG document: n plans of the same mask and ranks side by side, their timelines to one
+ * scale. The mask is drawn in at most 256 x 256 cells, a cell stronger the more of its pairs are
+ * allowed, with lines where documents or sequences meet; beyond 16 ranks lanes and legend show some
+ * of them, beyond PLAN_EXACT_RANKS stages are told apart as local and remote only. */
+void plan_svg(const AttnPlan *const *plans, int n, const CostModel *m, StrBuf *out);
 
 #endif

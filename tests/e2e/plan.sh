@@ -44,6 +44,17 @@ run python3 -c "import sys, xml.dom.minidom as x; print(len(x.parse(sys.argv[1])
 expect_status 'the picture is XML' 0
 expect 'the picture has paths' "$(($(cat "$work/out") > 8))" 1
 
+run "$cria" plan "$config" parallel.cp=4 data.train=nowhere.bin data.mask=document --backends ulysses,magi,ring \
+    --svg "$work/plans.svg"
+expect_status 'three backends' 0
+expect 'three backends in one picture' "$(grep -oE '(ulysses|magi|ring) over 4 ranks' "$work/plans.svg" | tr '\n' ' ')" \
+    'ulysses over 4 ranks magi over 4 ranks ring over 4 ranks '
+expect 'lines between documents' "$(grep -c 'stroke-opacity' "$work/plans.svg")" 3
+run "$cria" plan "$config" parallel.cp=8 data.train=nowhere.bin --backends ring,ulysses --svg "$work/plans.svg"
+expect_refused 'a backend that cannot run' 2 "--backends: found 'ulysses'"
+run "$cria" plan "$config" parallel.cp=4 data.train=nowhere.bin --backends ring,bell --svg "$work/plans.svg"
+expect_refused 'no backend' 2 "--backends: found 'bell'"
+
 run "$cria" plan "$config" parallel.cp=4096 model.seq_len=1048576 batch.global=2 data.train=nowhere.bin
 expect_status '4,096 ranks' 0
 
