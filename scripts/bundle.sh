@@ -1,9 +1,10 @@
 #!/bin/sh
-# bundle.sh: makes build/bundle/, which runs cria, its GPU tests and mpiexec on a host that has an
-# NVIDIA driver, CUDA's runtime libraries and NCCL, and nothing else of what cria needs:
+# bundle.sh: makes build/bundle/, which runs cria, its GPU tests and mpiexec on a
+# host that has an NVIDIA driver, CUDA's runtime libraries and NCCL, and nothing
+# else of what cria needs:
 #   . bundle/env.sh && mpiexec -n 4 cria train ...
-# It holds the programs, stripped, and every library that they or mpiexec load, but for those of the C
-# and C++ runtimes and of CUDA.
+# It holds the programs, stripped, and every library that they or mpiexec load,
+# but for those of the C and C++ runtimes and of CUDA.
 set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 . scripts/env.sh

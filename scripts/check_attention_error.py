@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
-"""Holds the error of cria's bf16 attention against fp64 beside that of PyTorch's kernels.
+"""Holds the error of cria's bf16 attention against fp64 beside that of PyTorch's
+kernels.
 
-    scripts/check_attention_error.py [WORD ...] [--program build/tests/gpu_attention_files] [--device cpu]
+    scripts/check_attention_error.py [WORD ...] [--device cpu]
 
-Needs PyTorch, and a GPU unless --device cpu, which tries everything on small shapes with cria's CPU
-kernels. Words pick the cases whose names hold all of them. The same bf16 inputs go through cria (files in
-a temporary folder), cuDNN, FlashAttention (both through scaled_dot_product_attention, document by
-document) and a reference in fp64. Errors are ||x - ref|| / ||ref||; cria's gradients are fp32, and are
-compared as they are and rounded to bf16. A row passes when the larger of the two is at most 1.5 times the
-error of cuDNN, or where cuDNN does not run, of FlashAttention. The log-sum-exp, which PyTorch does not
-give out, passes when it is within 2e-4 of the largest one (at least of 1).
+Needs PyTorch, and a GPU unless --device cpu, which tries everything on small
+shapes with cria's CPU kernels. Words pick the cases whose names hold all of
+them. The same bf16 inputs go through cria (files in a temporary folder), cuDNN,
+FlashAttention (both through scaled_dot_product_attention, document by document)
+and a reference in fp64. Errors are ||x - ref|| / ||ref||; cria's gradients are
+fp32, and are compared as they are and rounded to bf16. A row passes when the
+larger of the two is at most 1.5 times the error of cuDNN, or where cuDNN does
+not run, of FlashAttention. The log-sum-exp, which PyTorch does not give out,
+passes when it is within 2e-4 of the largest one (at least of 1).
 
-Exit status: 0 when all pass, 1 when one does not, 3 when something could not be run."""
+Exit status: 0 when all pass, 1 when one does not, 3 when something could not be
+run."""
 
-import argparse
 import itertools
 import math
 import pathlib
@@ -22,14 +25,19 @@ import subprocess
 import sys
 import tempfile
 
-from runlog import fail, package_missing
+from runlog import Parser, fail, package_missing
 
+parser = Parser(__doc__)
+parser.add_argument("words", metavar="WORD", nargs="*", help="of the names of cases")
+parser.add_argument("--program", default=shutil.which("gpu_attention_files") or "build/tests/gpu_attention_files",
+                    help="default: %(default)s")
+parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="default: cuda")
 try:
     import torch
     import torch.nn.functional as F
     from torch.nn.attention import SDPBackend, sdpa_kernel
 except ImportError as error:
-    package_missing(error, __doc__, "torch")
+    package_missing(error, parser, "torch")
 
 LIMIT, LSE_LIMIT = 1.5, 2e-4
 NO_LO = -(1 << 30)  # BAND_NO_LO of src/attn/band.h
@@ -182,11 +190,6 @@ def judge(case, ref, found, others):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("words", metavar="WORD", nargs="*")
-    parser.add_argument("--program", default=shutil.which("gpu_attention_files") or
-                        "build/tests/gpu_attention_files")
-    parser.add_argument("--device", choices=SHAPES, default="cuda")
     args = parser.parse_args()
     cases = [c for c in all_cases(args.device) if all(w in c.name for w in args.words)]
     if not cases:

@@ -4,17 +4,18 @@
     python3 -m venv VENV && VENV/bin/pip install torch transformers
     VENV/bin/python scripts/check_hf.py CHECKPOINT [--cria build/cria]
 
-The checkpoint is exported as fp32 in several files, and LlamaForCausalLM loads the directory.
-  * logits, and a greedy continuation, are those of a model made from the checkpoint's own tensors
-    and of the configuration in it, by this script
-  * the loss is the one that cria computes: the directory is imported, and a training step at
-    learning rate 0 resumes from that on the same tokens
-  * save_pretrained writes the same file, if it is to be one (transformers 4 and 5 fill several in
-    different orders, cria as 4)
-and a bf16 export holds what PyTorch rounds the weights to. tests/test_hf.c compares cria's logits with
-those of transformers one by one, on small models (tests/golden/make_hf.py)."""
+The checkpoint is exported as fp32 in several files, and LlamaForCausalLM loads
+the directory.
+  * logits, and a greedy continuation, are those of a model made from the
+    checkpoint's own tensors and of the configuration in it, by this script
+  * the loss is the one that cria computes: the directory is imported, and a
+    training step at learning rate 0 resumes from that on the same tokens
+  * save_pretrained writes the same file, if it is to be one (transformers 4 and
+    5 fill several in different orders, cria as 4)
+and a bf16 export holds what PyTorch rounds the weights to. tests/test_hf.c
+compares cria's logits with those of transformers one by one, on small models
+(tests/golden/make_hf.py)."""
 
-import argparse
 import filecmp
 import json
 import pathlib
@@ -22,8 +23,11 @@ import subprocess
 import sys
 import tempfile
 
-from runlog import fail, package_missing
+from runlog import Parser, fail, package_missing
 
+parser = Parser(__doc__)
+parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a .safetensors file of a run")
+parser.add_argument("--cria", default="build/cria", help="the program; default: build/cria")
 try:
     import numpy as np
     import torch
@@ -31,7 +35,7 @@ try:
     from safetensors import safe_open
     from transformers import LlamaConfig, LlamaForCausalLM
 except ImportError as error:
-    package_missing(error, __doc__, "torch transformers pyyaml")
+    package_missing(error, parser, "torch transformers pyyaml")
 
 TOKENS, NEW = 128, 32
 
@@ -127,10 +131,6 @@ def check(checkpoint, binary, work):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint")
-    parser.add_argument("--cria", default="build/cria")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
-"""Trains one configuration under several ways to share attention and compares the loss curves.
+"""Trains one configuration with several context-parallel backends, compares the
+loss curves.
 
-    scripts/compare_loss.py CONFIG --steps N [--cp 1,2,4] [--backends ring,magi] [key=value ...]
+    scripts/compare_loss.py CONFIG --steps N [--cp 1,2,4]
+        [--backends ring,magi] [key=value ...]
 
-cp = 1 is trained once and is what the others are compared with (without it: the first run of the set).
-Each run has a folder in OUT. A run that is there with all its steps is not run again, one that was
-interrupted is resumed; so the same command continues after anything. At the end OUT holds
-compare.png (all curves, and below their differences) and compare.md (the table, also printed).
-Where N is too small for the warm-up of CONFIG, the warm-up is cut to fit, and that is said.
+cp = 1 is trained once and is what the others are compared with (without it: the
+first run of the set). Each run has a folder in OUT. A run that is there with
+all its steps is not run again, one that was interrupted is resumed; so the same
+command continues after anything. At the end OUT holds compare.png (all curves,
+and below their differences) and compare.md (the table, also printed). Where N
+is too small for the warm-up of CONFIG, the warm-up is cut to fit, and that is
+said.
 
-Exit status: 0, or that of the run that failed (2 mistake, 3 environment, 4 stopped and saved); what is
-there is drawn all the same."""
+Exit status: 0, or that of the run that failed (2 mistake, 3 environment, 4
+stopped and saved); what is there is drawn all the same."""
 
 import argparse
 import datetime
@@ -27,7 +31,7 @@ import statistics
 import subprocess
 import sys
 
-from runlog import COLORS, NoRun, Run, draw_loss, fail, import_pyplot, save_picture, say
+from runlog import COLORS, NoRun, Parser, Run, draw_loss, fail, import_pyplot, save_picture, say
 
 BACKENDS = ("ring", "magi", "allgather", "ulysses")
 OWN_KEYS = {"run.dir": "--out", "run.steps": "--steps", "parallel.cp": "--cp",
@@ -124,21 +128,20 @@ def override(text):
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawTextHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
-    add("config", metavar="CONFIG", type=pathlib.Path)
+    add("config", metavar="CONFIG", type=pathlib.Path, help="a YAML file")
     add("overrides", metavar="key=value", nargs="*", type=override, help="for every run")
     add("--steps", metavar="N", type=count, help="of each run (with --no-run: draw no more)")
-    add("--cp", metavar="N,N", type=counts, default=[1, 2, 4])
+    add("--cp", metavar="N,N", type=counts, default=[1, 2, 4], help="degrees; default: 1,2,4")
     add("--backends", metavar="NAME,NAME", type=backends, default=["ring", "magi"],
         help=f"for cp > 1, of {','.join(BACKENDS)}")
     add("--ranks", metavar="R", type=count, help="of every run, dp = R / cp; default: R = cp, dp = 1")
     add("--noise", metavar="key=value", type=override, action="append", default=[],
-        help="cp = 1 once more with this, which only changes the order of\n"
+        help="cp = 1 once more with this, which only changes the order of "
              "sums, e.g. batch.micro=2: how far rounding alone leads")
     add("--out", metavar="DIR", type=pathlib.Path, help="default: runs/compare-CONFIG")
-    add("--binary", metavar="PATH", default="build/cria")
+    add("--binary", metavar="PATH", default="build/cria", help="default: build/cria")
     add("--mpirun", metavar="CMD", type=shlex.split, default=["mpirun"],
         help="with options: --mpirun 'mpiexec --bind-to none'")
     add("--no-run", action="store_true", help="only draw what is there")

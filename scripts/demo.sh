@@ -1,10 +1,11 @@
 #!/bin/sh
-# demo.sh [--no-setup]: from a fresh machine to a pretrained LLaMA. Installs what is missing, builds,
-# trains a small model on real text with two MPI ranks, then loses its last checkpoint, resumes from
-# the one before, is stopped and resumed again, and ends with the same bits. Draws the loss. Then trains
-# a few steps by ring attention and by MagiAttention and lays the curves over each other, and prints text
-# that the model generates. All goes into runs/demo; what the demo left there before is moved to
-# runs/demo.old, and what was there is deleted.
+# demo.sh [--no-setup]: from a fresh machine to a pretrained LLaMA. Installs what
+# is missing, builds, trains a small model on real text with two MPI ranks, then
+# loses its last checkpoint, resumes from the one before, is stopped and resumed
+# again, and ends with the same bits. Draws the loss. Then trains a few steps by
+# ring attention and by MagiAttention and lays the curves over each other, and
+# prints text that the model generates. All goes into runs/demo; what the demo
+# left there before is moved to runs/demo.old, and what was there is deleted.
 # --no-setup: the tools are there and build/cria is built (make demo).
 set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."

@@ -27,8 +27,8 @@ fail() {
 }
 mistake() { (fail "$*") || exit 2; }
 
-# For -h and --help: the comment at the top of the script that sources this, which stands in the project's
-# folder by now.
+# For -h and --help: the comment at the top of the script that sources this, which
+# stands in the project's folder by now.
 case ${1-} in
     -h | --help)
         for script in "scripts/${0##*/}" "tests/${0##*/}"; do

@@ -1,10 +1,12 @@
 #!/bin/sh
-# format_check.sh: C and CUDA are formatted as .clang-format says (`make format-check`). Names the files
-# that are not. Major versions of clang-format differ in details: with another than the one the tree is
-# formatted with, nothing is checked.
+# format_check.sh: C and CUDA are formatted as .clang-format says (`make
+# format-check`). Names the files that are not. Major versions of clang-format
+# differ in details: with another than the one the tree is formatted with, nothing
+# is checked.
 set -u
 CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 3
 . scripts/env.sh
+[ $# = 0 ] || mistake "unknown argument $1: there are none"
 version=14
 
 found=$(clang-format --version 2>/dev/null | sed -n 's/.*version \([0-9]*\).*/\1/p')

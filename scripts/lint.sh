@@ -1,10 +1,12 @@
 #!/bin/sh
-# lint.sh: cppcheck finds nothing in src/ and tests/ but what tests/cppcheck.supp lists, shellcheck nothing
-# in shell scripts, pyflakes nothing in Python. Takes seconds; .ci/run runs it, `make lint` runs it and
-# clang-tidy. A linter that is not installed checks nothing: scripts/setup.sh --lint installs them.
+# lint.sh: cppcheck finds nothing in src/ and tests/ but what tests/cppcheck.supp
+# lists, shellcheck nothing in shell scripts, pyflakes nothing in Python. Takes
+# seconds; .ci/run runs it, `make lint` runs it and clang-tidy. A linter that is
+# not installed checks nothing: scripts/setup.sh --lint installs them.
 set -u
 CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 3
 . scripts/env.sh
+[ $# = 0 ] || mistake "unknown argument $1: there are none"
 failures=0
 
 # lint TOOL COMMAND...: the command uses the tool and fails when it finds something

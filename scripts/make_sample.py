@@ -1,23 +1,37 @@
 #!/usr/bin/env python3
 """Makes the bundled sample: texts -> byte-level BPE -> nanoGPT token files.
 
-    scripts/make_sample.py SPEECHES [--out data]         # SPEECHES: a folder of YEAR_*.txt files
-    scripts/make_sample.py --decode data/sotu_val.bin 80 # prints the text of the first 80 tokens
+    scripts/make_sample.py SPEECHES [--out data]
+    scripts/make_sample.py --decode data/sotu_val.bin 80
 
-Output: sotu_train.bin, sotu_val.bin (raw little-endian uint16 ids, id 0 after each document) and
-tokenizer.json. The same input and the same version of `tokenizers` give the same bytes.
+SPEECHES is a folder of YEAR_*.txt files. --decode prints the text of the first
+80 tokens.
+
+Output: sotu_train.bin, sotu_val.bin (raw little-endian uint16 ids, id 0 after
+each document) and tokenizer.json. The same input and the same version of
+`tokenizers` give the same bytes.
 """
-import argparse
 import array
 import sys
 from pathlib import Path
 
-from runlog import fail, package_missing
+from runlog import Parser, fail, package_missing
+
+
+def arguments():
+    parser = Parser(__doc__)
+    parser.add_argument("speeches", type=Path, nargs="?", help="folder of YEAR_*.txt files, UTF-8")
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "data",
+                        help="folder of the result; default: data")
+    parser.add_argument("--max-bytes", type=int, default=1536 * 1024 - 16384, help="of the three files together")
+    parser.add_argument("--decode", nargs=2, metavar=("FILE", "N"), help="print N tokens of FILE as text")
+    return parser
+
 
 try:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 except ImportError as error:
-    package_missing(error, __doc__, "tokenizers==0.23.3")
+    package_missing(error, arguments(), "tokenizers==0.23.3")
 
 VOCAB = 4096
 END = "<|endoftext|>"  # id 0
@@ -95,11 +109,7 @@ def decode(path, n):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("speeches", type=Path, nargs="?", help="folder of YEAR_*.txt files, UTF-8")
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "data")
-    parser.add_argument("--max-bytes", type=int, default=1536 * 1024 - 16384, help="of the three files together")
-    parser.add_argument("--decode", nargs=2, metavar=("FILE", "N"), help="print N tokens of FILE as text")
+    parser = arguments()
     args = parser.parse_args()
     if args.decode:
         decode(Path(args.decode[0]), int(args.decode[1]))

@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Writes a table of what `cria plan` predicts over ranks and sequence lengths, as Markdown.
+"""Writes a table of what `cria plan` predicts over ranks and sequence lengths.
 
-  scripts/plan_scaling.py configs/llama-1b-example.yaml [key=value ...] [--ranks 8,64] [--tokens 128k,1M]
+    scripts/plan_scaling.py configs/llama-1b-example.yaml [key=value ...]
+        [--ranks 8,64] [--tokens 128k,1M]
 
-It is simulation: plans are made for ranks that are not there, documents are drawn unless data.train
-can be read, and times come from the cost model. Of a few chunk sizes the one with the least predicted
-time is shown."""
-import argparse
+The table is Markdown. It is simulation: plans are made for ranks that are not
+there, documents are drawn unless data.train can be read, and times come from
+the cost model. Of a few chunk sizes the one with the least predicted time is
+shown."""
 import json
 import subprocess
 import sys
 
-from runlog import fail
+from runlog import Parser, fail
 
 UNITS = {'k': 1 << 10, 'M': 1 << 20}
 CHUNKS_PER_RANK = (8, 32, 128)
@@ -61,13 +62,13 @@ def row(args, ranks, length, text):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('config')
-    parser.add_argument('override', nargs='*', metavar='key=value')
-    parser.add_argument('--ranks', type=numbers, default='8,64,256,1024,8192')
-    parser.add_argument('--tokens', type=lengths, default='128k,1M,8M,64M')
-    parser.add_argument('--ranks-per-node', type=int, default=8)
-    parser.add_argument('--cria', default='build/cria')
+    parser = Parser(__doc__)
+    parser.add_argument('config', metavar='CONFIG', help='a YAML file')
+    parser.add_argument('override', nargs='*', metavar='key=value', help='overrides the file')
+    parser.add_argument('--ranks', type=numbers, default='8,64,256,1024,8192', help='default: %(default)s')
+    parser.add_argument('--tokens', type=lengths, default='128k,1M,8M,64M', help='of a sequence; default: %(default)s')
+    parser.add_argument('--ranks-per-node', type=int, default=8, help='default: 8')
+    parser.add_argument('--cria', default='build/cria', help='the program; default: build/cria')
     args = parser.parse_intermixed_args()
     print('| ranks | tokens | chunk | imbalance | bytes of ring | degree | layer ms | exposed '
           '| ring ms | planned in s |')

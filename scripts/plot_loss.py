@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Draws loss, learning rate and gradient norm of one or more runs from their log.jsonl.
+"""Draws loss, learning rate and gradient norm of one or more runs from their
+log.jsonl.
 
     scripts/plot_loss.py RUN...  [--out FILE]
 
-RUN is a directory that holds log.jsonl, or such a file. The picture goes to RUN/loss.png of the first.
-Training loss is drawn raw (faint) and smoothed; dots are evaluations on held-out data."""
+RUN is a directory that holds log.jsonl, or such a file. The picture goes to
+RUN/loss.png of the first. Training loss is drawn raw (faint) and smoothed; dots
+are evaluations on held-out data."""
 
-import argparse
 import pathlib
 
-from runlog import COLORS, NoRun, Run, draw_loss, fail, import_pyplot, save_picture
+from runlog import COLORS, NoRun, Parser, Run, draw_loss, fail, import_pyplot, save_picture
 
 
 def summary(run):
@@ -65,10 +66,9 @@ def draw(plt, runs, out):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=pathlib.Path)
-    parser.add_argument("--out", metavar="FILE", type=pathlib.Path)
+    parser = Parser(__doc__)
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=pathlib.Path, help="a run.dir, or its log.jsonl")
+    parser.add_argument("--out", metavar="FILE", type=pathlib.Path, help="default: loss.png in the first RUN")
     args = parser.parse_args()
     plt = import_pyplot()
     try:

@@ -35,11 +35,9 @@ class Parser(argparse.ArgumentParser):
         fail(f"{f'unknown option {unknown[0]}' if unknown else message}; --help lists the options")
 
 
-def package_missing(error, doc, install):
-    """Called for an ImportError. Help needs no package."""
-    if {"-h", "--help"} & set(sys.argv):
-        print(doc)
-        sys.exit(0)
+def package_missing(error, parser, install):
+    """Called for an ImportError. Help, and what is wrong with the command, needs no package."""
+    parser.parse_args()
     fail(f"the package {error.name} is missing: python3 -m pip install {install}", 3)
 
 

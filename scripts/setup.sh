@@ -1,8 +1,8 @@
 #!/bin/sh
-# setup.sh [--lint]: installs what building, testing and plotting need and this machine lacks; with --lint
-# also what scripts/lint.sh needs. Debian 12 and Ubuntu 24.04, as root or with sudo. Installs nothing, and
-# asks no network, when all is there.
-# Exit status 3: something is missing and cannot be installed from here.
+# setup.sh [--lint]: installs what building, testing and plotting need and this
+# machine lacks; with --lint also what scripts/lint.sh needs. Debian 12 and Ubuntu
+# 24.04, as root or with sudo. Installs nothing, and asks no network, when all is
+# there. Exit status 3: something is missing and cannot be installed from here.
 set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 . scripts/env.sh

@@ -1,41 +1,55 @@
 #!/bin/sh
-# supervise.sh [OPTION...] COMMAND...: runs a training command again and again until it is done.
+# supervise.sh [OPTION...] COMMAND...: runs a training command again and again
+# until it is done.
 #
-#   scripts/supervise.sh -d runs/llama-1b mpirun -n 8 build/cria train configs/llama-1b.yaml
+#   scripts/supervise.sh -d runs/llama-1b \
+#       mpirun -n 8 build/cria train configs/llama-1b.yaml
 #
 # It adds --resume auto to the command, and goes by its exit status:
 #   0       all steps are done: ends with 0
-#   2       a mistake in the input, which another start would only repeat: ends with 2
-#   4       stopped and saved, as by run.time_limit_minutes: starts again at once, or with -s ends with 4
-#   others  the environment failed (3), a rank was killed: starts again after a pause that doubles with
-#           each failure in a row; after too many of them ends with 3
+#   2       a mistake in the input, which another start would only repeat: ends
+#           with 2
+#   4       stopped and saved, as by run.time_limit_minutes: starts again at once,
+#           or with -s ends with 4
+#   others  the environment failed (3), a rank was killed: starts again after a
+#           pause that doubles with each failure in a row; after too many of them
+#           ends with 3
 #
-#   -d DIR      the run's run.dir: a new checkpoint there begins the count of failures anew
+#   -d DIR      the run's run.dir: a new checkpoint there begins the count of
+#               failures anew
 #   -n FAILURES in a row after which it gives up (5)
 #   -w SECONDS  the first pause (10); none is longer than 600
-#   -s          ends with 4 when the command was stopped, for batch systems that start the job again
+#   -s          ends with 4 when the command was stopped, for batch systems that
+#               start the job again
 #
-# SIGTERM and SIGINT go to the command as SIGTERM, which saves and stops, and it ends with the status of
-# that; SIGUSR1 goes to it as it is, which saves and goes on. After SIGUSR2, which does not go to it, it is
-# not started again.
+# SIGTERM and SIGINT go to the command as SIGTERM, which saves and stops, and it
+# ends with the status of that; SIGUSR1 goes to it as it is, which saves and goes
+# on. After SIGUSR2, which does not go to it, it is not started again.
 set -u
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 usage() {
-    say "$*"
-    sed -n '2,4s/^# \{0,1\}//p' "$0" >&2
+    say "$*; --help lists the options"
     exit 2
 }
 is_count() { case $1 in '' | *[!0-9]*) return 1 ;; esac; }
 
 dir='' most=5 first_pause=10 ends_when_stopped=''
-while getopts d:n:w:s option; do
+case ${1-} in
+    -h | --help)
+        sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+        exit 0
+        ;;
+    --?*) usage "unknown option $1" ;;
+esac
+while getopts :d:n:w:s option; do
     case $option in
         d) dir=$OPTARG ;;
         n) most=$OPTARG ;;
         w) first_pause=$OPTARG ;;
         s) ends_when_stopped=1 ;;
-        *) usage 'unknown option' ;;
+        :) usage "-$OPTARG needs a value" ;;
+        *) usage "unknown option -$OPTARG" ;;
     esac
 done
 shift $((OPTIND - 1))

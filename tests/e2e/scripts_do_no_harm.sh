@@ -55,14 +55,26 @@ expect 'runs that are kept' "$(runs)" 'demo.old/second demo/third'
 demo --nosetup
 refused 'an unknown argument' 2 'unknown argument --nosetup'
 
-for script in scripts/*.sh scripts/*.py; do
-    case ${script##*/} in supervise.sh) continue ;; esac # getopts
-    [ -x "$script" ] || continue # not a command
-    case $script in *.sh) shell="sh" ;; *) shell="python3 -B" ;; esac
+for script in scripts/*; do
+    case $script in
+        *.slurm) shell='bash' ;;
+        *.sh) shell='sh' ;;
+        *.py) shell='python3 -B' ;;
+        *) continue ;;
+    esac
+    [ -x "$script" ] || [ "$shell" = bash ] || continue # not a command
+    for option in --help -h; do
+        # shellcheck disable=SC2086 # words
+        run $shell "$project/$script" $option
+        expect_status "${script##*/} $option" 0
+        expect "${script##*/} $option: prints lines" "$([ "$(wc -l <"$work/out")" -ge 3 ] && wc -l <"$work/err")" 0
+        expect "${script##*/} $option: lines of more than 80 columns" "$(awk 'length > 80' "$work/out")" ''
+    done
     # shellcheck disable=SC2086 # words
-    run $shell "$project/$script" --help
-    expect_status "${script##*/} --help" 0
-    expect "${script##*/} --help: prints lines" "$([ "$(wc -l <"$work/out")" -ge 3 ] && wc -l <"$work/err")" 0
+    run $shell "$project/$script" --frobnicate
+    expect_status "${script##*/} --frobnicate" 2
+    expect "${script##*/} --frobnicate: one sentence" \
+        "$(wc -l <"$work/out") $(grep -c '' "$work/err") $(grep -c "^${script##*/}: unknown\|^$(basename "$script" .py): unknown" "$work/err")" '0 1 1'
 done
 for script in setup bundle; do
     run sh "$project/scripts/$script.sh" now
