@@ -91,7 +91,11 @@ static void every_mistake_is_named(void **state) {
         WHOLE("- a\n- b\n", "t.yaml:1: top level: found a list, expected a mapping"),
         WHOLE("a: [1, 2\nb: 3\n", "t.yaml:2: column 2: not YAML: "),
         WHOLE("a:\n\tb: 1\n",
-              "t.yaml:2: column 1: not YAML: found character that cannot start any token"),
+              "t.yaml:2: column 1: not YAML: found character that cannot start any token while "
+              "scanning for the next token; YAML indents by blanks, found a tab"),
+        WHOLE("model:\n  layers: 2\n    hidden: 64\n",
+              "t.yaml:3: column 11: not YAML: mapping values are not allowed in this context; "
+              "expected this line to begin in the column of the key above"),
         WHOLE("run:\n  dir: \"\xff\"\n",
               "t.yaml:2: column 9: not YAML: invalid leading UTF-8 octet"),
         WHOLE("run:\n  dir: \x01\n",

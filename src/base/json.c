@@ -142,21 +142,22 @@ static int64_t digits(const Json *j, int64_t at) {
     return at - begin;
 }
 
-/* Checks a number against JSON's grammar and copies it to `out`; *whole: no fraction or exponent.
+/* Checks a number against JSON's grammar and copies it to `out`; *is_integer: no fraction or
+ * exponent.
  */
-static bool number(Json *j, char out[MAX_NUMBER + 1], bool *whole) {
+static bool number(Json *j, char out[MAX_NUMBER + 1], bool *is_integer) {
     int64_t begin = (json_peek(j), j->pos), at = begin;
     if (j->error != NULL) return false;
     if (at < j->len && j->text[at] == '-') at++;
     int64_t n = digits(j, at);
     bool ok = n == 1 || (n > 1 && j->text[at] != '0');
     at += n;
-    *whole = true;
+    *is_integer = true;
     if (at < j->len && j->text[at] == '.') {
         n = digits(j, at + 1);
         ok = ok && n > 0;
         at += 1 + n;
-        *whole = false;
+        *is_integer = false;
     }
     if (at < j->len && (j->text[at] == 'e' || j->text[at] == 'E')) {
         at++;
@@ -164,7 +165,7 @@ static bool number(Json *j, char out[MAX_NUMBER + 1], bool *whole) {
         n = digits(j, at);
         ok = ok && n > 0;
         at += n;
-        *whole = false;
+        *is_integer = false;
     }
     if (!ok) return fail(j, "expected a number");
     if (at - begin > MAX_NUMBER) return fail(j, "a number is too long");
@@ -176,24 +177,24 @@ static bool number(Json *j, char out[MAX_NUMBER + 1], bool *whole) {
 
 int64_t json_int(Json *j) {
     char text[MAX_NUMBER + 1];
-    bool whole;
+    bool is_integer;
     int64_t begin = j->pos, value = 0;
-    if (!number(j, text, &whole)) return 0;
-    bool negative = text[0] == '-', fits = whole;
-    for (const char *c = text + negative; whole && *c != '\0'; c++) {
+    if (!number(j, text, &is_integer)) return 0;
+    bool negative = text[0] == '-', fits = is_integer;
+    for (const char *c = text + negative; is_integer && *c != '\0'; c++) {
         int64_t digit = negative ? '0' - *c : *c - '0';
         fits = fits && !__builtin_mul_overflow(value, 10, &value) &&
                !__builtin_add_overflow(value, digit, &value);
     }
     if (fits) return value;
     j->pos = begin;
-    return fail(j, whole ? "an integer does not fit 64 bits" : "expected an integer");
+    return fail(j, is_integer ? "an integer does not fit 64 bits" : "expected an integer");
 }
 
 double json_double(Json *j) {
     char text[MAX_NUMBER + 1];
-    bool whole;
-    return number(j, text, &whole) ? strtod(text, NULL) : 0;
+    bool is_integer;
+    return number(j, text, &is_integer) ? strtod(text, NULL) : 0;
 }
 
 static bool word(Json *j, const char *w) {

@@ -37,7 +37,7 @@ Status checkpoint_save(const char *path, const SafeTensor *tensors, int n_tensor
                        const CkptEntry *entries, int n_entries, const CkptPiece *pieces,
                        int n_pieces, Comm *host, int64_t *bytes);
 
-/* ---- the same in steps, for who does something else meanwhile --------------------------------
+/* ---- asynchronous save -----------------------------------------------------------------------
  * begin, any number of writes, flush, gather, publish on rank 0, end. write, flush and publish are
  * local and may run on another thread than the others, one at a time. */
 typedef struct CkptSave CkptSave;
@@ -56,7 +56,7 @@ Status checkpoint_publish(CkptSave *s);
 /* Frees; on rank 0 removes the .tmp of a file that was not published. s may be NULL. */
 void checkpoint_end(CkptSave *s);
 
-int64_t checkpoint_size(const CkptSave *s); /* bytes of the whole file */
+int64_t checkpoint_size(const CkptSave *s); /* bytes of the file */
 /* On rank 0, after the gather: CRC-32 of all tensors that are not "optim.*", one behind the other.
  */
 uint32_t checkpoint_weights_crc(const CkptSave *s);

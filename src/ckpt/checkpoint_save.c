@@ -30,7 +30,7 @@ struct CkptSave {
     int weights_crc; /* the entry that is to get it; 0: none */
     uint32_t *crcs;  /* per tensor, on rank 0 from the gather on */
     StrBuf header;   /* the length and the JSON text, as in the file */
-    int64_t size;    /* of the whole file */
+    int64_t size;    /* of the file */
     int fd;          /* -1: this rank has not written yet */
     int64_t unsynced;
     CkptPart *written; /* this rank's */

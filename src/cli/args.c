@@ -138,7 +138,7 @@ bool args_given(const Args *a, size_t offset) {
     return a->given >> k & 1;
 }
 
-/* ---- the whole line -------------------------------------------------------------------------- */
+/* ---- the command line ------------------------------------------------------------------------ */
 
 static Status take_argument(Args *a, int argc, char **argv, int *i) {
     const Command *c = a->command;

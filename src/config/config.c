@@ -35,11 +35,11 @@ Status config_parse(Config *out, const char *name, const char *text, size_t len,
     ConfigReader r = {.config = out, .name = name};
     *out = (Config){0};
     set_defaults(&r);
-    bool whole = len <= FILE_MAX && config_read_file(&r, text, len);
+    bool parsed = len <= FILE_MAX && config_read_file(&r, text, len);
     if (len > FILE_MAX)
         config_problem(&r, "%s: found more than %d bytes, expected a config", name, FILE_MAX);
     for (int i = 0; i < n_overrides; i++) config_read_override(&r, overrides[i]);
-    if (whole) { /* else what is missing is what could not be read */
+    if (parsed) { /* else what is missing is what could not be read */
         report_missing(&r);
         config_check_keys(&r);
     }

@@ -104,7 +104,7 @@ void config_problem_in(ConfigReader *r, const char *override, int line, const ch
 /* OK, or ERR_USER with all problems; frees the list. */
 Status config_problems_status(ConfigReader *r);
 
-/* Reads a whole YAML text into r->config; false when it could not be read to its end. */
+/* Reads a YAML text into r->config; false when it could not be read to its end. */
 bool config_read_file(ConfigReader *r, const char *text, size_t len);
 /* Reads "section.key=value"; the value is YAML, so that lists and quotes work as in the file. */
 void config_read_override(ConfigReader *r, const char *override);

@@ -46,12 +46,18 @@ static void report_syntax(YamlText *s) {
             if (s->text[i] == '\n') line++, column = 1;
         }
     }
-    const char *what = p->problem != NULL ? p->problem : "unreadable";
+    const char *what = p->problem != NULL ? p->problem : "unreadable", *hint = "";
+    if (strstr(what, "cannot start any token") != NULL && p->problem_mark.index < s->len &&
+        s->text[p->problem_mark.index] == '\t')
+        hint = "; YAML indents by blanks, found a tab";
+    else if (strstr(what, "mapping values are not allowed") != NULL)
+        hint = "; expected this line to begin in the column of the key above, or that one to have "
+               "no value";
     if (s->override != NULL)
         problem_in(s, 0, "not YAML: %s", what);
     else
-        problem_in(s, (int)line, "column %zu: not YAML: %s%s%s", column, what,
-                   p->context != NULL ? " " : "", p->context != NULL ? p->context : "");
+        problem_in(s, (int)line, "column %zu: not YAML: %s%s%s%s", column, what,
+                   p->context != NULL ? " " : "", p->context != NULL ? p->context : "", hint);
 }
 
 /* Anchors, aliases and tags make one text mean another; a config says what it means. */
@@ -347,9 +353,9 @@ bool config_read_file(ConfigReader *r, const char *text, size_t len) {
     } else if (!s.broken) {
         refuse_value(&s, event_line(&s), "top level", "a mapping such as `model:`");
     }
-    bool whole = !s.broken;
+    bool complete = !s.broken;
     yaml_close(&s);
-    return whole;
+    return complete;
 }
 
 /* YAML reads what follows '#' as a comment and "---" as the start of a document. In a shell's

@@ -159,7 +159,7 @@ Status writer_end_document(Writer *w) {
     return OK;
 }
 
-/* ---- the whole ------------------------------------------------------------------------------- */
+/* ---- open, finish, free ---------------------------------------------------------------------- */
 
 Status writer_open(Writer **out, const WriterOptions *o) {
     Writer *w = NEW(Writer, 1);

@@ -320,7 +320,7 @@ static Status copy_tokenizer(const Export *e) {
     return st;
 }
 
-/* ---- the whole ------------------------------------------------------------------------------- */
+/* ---- the export ------------------------------------------------------------------------------ */
 
 static Status open_checkpoint(Export *e, const char *path) {
     CHECK(model_source_open_checkpoint(&e->from, path));
