@@ -5,47 +5,15 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "hf/fields.h"
 
 /* What an import trains on is for a configuration to say. */
 #define NO_DATA "imported"
 
-/* Numbers and flags, under which keys of `model`, and what LlamaConfig takes when they are missing
- * or null. Those of a required field are the dimensions, which nobody leaves to a default. */
-static const struct {
-    const char *name, *key, *otherwise; /* NULL: required */
-} fields[] = {{"num_hidden_layers", "layers", NULL},
-              {"hidden_size", "hidden", NULL},
-              {"num_attention_heads", "heads", NULL},
-              {"num_key_value_heads", "kv_heads", ""}, /* "": as many as heads */
-              {"head_dim", "head_dim", "0"},
-              {"intermediate_size", "ffn", NULL},
-              {"vocab_size", "vocab", NULL},
-              {"max_position_embeddings", "seq_len", "2048"},
-              {"tie_word_embeddings", "tie_embeddings", "false"},
-              {"rms_norm_eps", "norm_eps", "1e-6"},
-              {"initializer_range", "init_std", "0.02"},
-              {"rope_theta", "rope_theta", "10000"},
-              {"factor", "factor", NULL},
-              {"low_freq_factor", "low", NULL},
-              {"high_freq_factor", "high", NULL},
-              {"original_max_position_embeddings", "original", NULL}};
-enum { HEADS = 2, ROPE_THETA = 11, SCALING = 12, N_FIELDS = sizeof fields / sizeof *fields };
-
-/* Fields that change what the model computes: cria computes this and nothing else. */
-static const struct {
-    const char *name, *value, *same; /* same: another spelling, or NULL */
-} fixed[] = {{"model_type", "\"llama\"", NULL},
-             {"partial_rotary_factor", "1.0", NULL},
-             {"hidden_act", "\"silu\"", "\"swish\""},
-             {"attention_bias", "false", NULL},
-             {"mlp_bias", "false", NULL},
-             {"quantization_config", "null", NULL}};
-enum { MODEL_TYPE, PARTIAL_ROTARY, N_FIXED = sizeof fixed / sizeof *fixed };
-
 typedef struct {
     const char *name; /* of the file, for messages */
     Json j;
-    char *values[N_FIELDS]; /* as in the text; NULL: missing or null */
+    char *values[HF_FIELDS]; /* as in the text; NULL: missing or null */
     char *rope_type;
     HfExtra extra;
     bool is_llama; /* a model_type was seen, and so was found right */
@@ -62,7 +30,7 @@ static char *take_text(Json *j) {
 /* Index of the field in [begin, end), or -1. */
 static int find_field(const char *name, int begin, int end) {
     for (int i = begin; i < end; i++)
-        if (strcmp(fields[i].name, name) == 0) return i;
+        if (strcmp(hf_fields[i].name, name) == 0) return i;
     return -1;
 }
 
@@ -74,11 +42,11 @@ static Status read_field(Reader *r, int i) {
         free(text);
     } else if (strchr("\"{[", kind) != NULL) {
         st = status_fail(ERR_USER, "%s: %s is %.60s, expected a number or a flag", r->name,
-                         fields[i].name, text);
+                         hf_fields[i].name, text);
         free(text);
     } else if (r->values[i] != NULL && strcmp(r->values[i], text) != 0) {
-        st = status_fail(ERR_USER, "%s: %s is given twice, as %s and %s", r->name, fields[i].name,
-                         r->values[i], text);
+        st = status_fail(ERR_USER, "%s: %s is given twice, as %s and %s", r->name,
+                         hf_fields[i].name, r->values[i], text);
         free(text);
     } else {
         free(r->values[i]);
@@ -96,15 +64,15 @@ static bool is_value(const char *text, const char *value) {
     return end[0] > text && *end[0] == '\0' && end[1] > value && *end[1] == '\0' && x == y;
 }
 
-static Status read_fixed(Reader *r, int i) {
+static Status read_fact(Reader *r, int i) {
     char *text = take_text(&r->j);
     Status st = OK;
-    if (r->j.error == NULL && strcmp(text, "null") != 0 && !is_value(text, fixed[i].value) &&
-        !is_value(text, fixed[i].same))
+    if (r->j.error == NULL && strcmp(text, "null") != 0 && !is_value(text, hf_facts[i].value) &&
+        !is_value(text, hf_facts[i].same))
         st = status_fail(ERR_USER, "%s: %s is %.60s, but cria computes models with %s only",
-                         r->name, fixed[i].name, text, fixed[i].value);
-    else if (i == MODEL_TYPE)
-        r->is_llama = strcmp(text, fixed[i].value) == 0;
+                         r->name, hf_facts[i].name, text, hf_facts[i].value);
+    else if (i == HF_MODEL_TYPE)
+        r->is_llama = strcmp(text, hf_facts[i].value) == 0;
     free(text);
     return st;
 }
@@ -118,11 +86,11 @@ static Status read_rope(Reader *r, const char *name) {
         return OK;
     }
     for (json_object(&r->j); st == OK && json_object_next(&r->j, &key); free(key)) {
-        int i = find_field(key, ROPE_THETA, N_FIELDS);
+        int i = find_field(key, HF_ROPE_THETA, HF_FIELDS);
         if (i >= 0) {
             st = read_field(r, i);
-        } else if (strcmp(key, fixed[PARTIAL_ROTARY].name) == 0) {
-            st = read_fixed(r, PARTIAL_ROTARY);
+        } else if (strcmp(key, hf_facts[HF_PARTIAL_ROTARY].name) == 0) {
+            st = read_fact(r, HF_PARTIAL_ROTARY);
         } else if (strcmp(key, "rope_type") == 0 || strcmp(key, "type") == 0) {
             free(r->rope_type); /* older files have both, saying the same */
             r->rope_type = json_string(&r->j);
@@ -144,20 +112,21 @@ static Status read_architectures(Reader *r) {
     }
     for (json_array(&r->j); json_array_next(&r->j);) {
         char *text = json_string(&r->j);
-        found |= text != NULL && strcmp(text, "LlamaForCausalLM") == 0;
+        found |= text != NULL && strcmp(text, HF_ARCHITECTURE) == 0;
         free(text);
     }
     if (found || r->j.error != NULL) return OK;
-    return status_fail(
-        ERR_USER, "%s: architectures has no LlamaForCausalLM, which is what cria trains", r->name);
+    return status_fail(ERR_USER,
+                       "%s: architectures has no " HF_ARCHITECTURE ", which is what cria trains",
+                       r->name);
 }
 
 /* One entry of config.json. Those that change nothing in training (use_cache) are passed over. */
 static Status read_entry(Reader *r, const char *key) {
-    int i = find_field(key, 0, SCALING);
+    int i = find_field(key, 0, HF_SCALING);
     if (i >= 0) return read_field(r, i);
-    for (i = 0; i < N_FIXED; i++)
-        if (strcmp(key, fixed[i].name) == 0) return read_fixed(r, i);
+    for (i = 0; i < HF_FACTS; i++)
+        if (strcmp(key, hf_facts[i].name) == 0) return read_fact(r, i);
     if (strcmp(key, "rope_scaling") == 0 || strcmp(key, "rope_parameters") == 0)
         return read_rope(r, key);
     if (strcmp(key, "architectures") == 0) return read_architectures(r);
@@ -172,10 +141,10 @@ static Status check_scaling(const Reader *r, bool *scaled) {
     if (!*scaled && strcmp(type, "default") != 0)
         return status_fail(ERR_USER, "%s: rope_type is '%.60s', cria knows default and llama3",
                            r->name, type);
-    for (int i = SCALING; i < N_FIELDS; i++)
+    for (int i = HF_SCALING; i < HF_FIELDS; i++)
         if ((r->values[i] != NULL) != *scaled)
             return status_fail(ERR_USER, "%s: rope_type is %s, %s a field %s", r->name, type,
-                               *scaled ? "so it needs" : "but there is", fields[i].name);
+                               *scaled ? "so it needs" : "but there is", hf_fields[i].name);
     return OK;
 }
 
@@ -185,13 +154,13 @@ static Status translate(const Reader *r, StrBuf *yaml) {
     CHECK(check_scaling(r, &scaled));
     int64_t eos = r->extra.n_eos > 0 ? r->extra.eos[0] : -1;
     strbuf_printf(yaml, "data: {train: " NO_DATA ", eod: %lld}\nmodel:\n", (long long)eos);
-    for (int i = 0; i < (scaled ? N_FIELDS : SCALING); i++) {
-        const char *value = r->values[i] != NULL ? r->values[i] : fields[i].otherwise;
-        if (value != NULL && value[0] == '\0') value = r->values[HEADS];
+    for (int i = 0; i < (scaled ? HF_FIELDS : HF_SCALING); i++) {
+        const char *value = r->values[i] != NULL ? r->values[i] : hf_fields[i].otherwise;
+        if (value != NULL && value[0] == '\0') value = r->values[HF_HEADS];
         if (value == NULL)
-            return status_fail(ERR_USER, "%s: it has no %s", r->name, fields[i].name);
-        if (i == SCALING) strbuf_printf(yaml, "  rope_scaling:\n");
-        strbuf_printf(yaml, "%s%s: %s\n", i < SCALING ? "  " : "    ", fields[i].key, value);
+            return status_fail(ERR_USER, "%s: it has no %s", r->name, hf_fields[i].name);
+        if (i == HF_SCALING) strbuf_printf(yaml, "  rope_scaling:\n");
+        strbuf_printf(yaml, "%s%s: %s\n", i < HF_SCALING ? "  " : "    ", hf_fields[i].key, value);
     }
     return OK;
 }
@@ -226,7 +195,7 @@ Status hf_config_parse(Config *out, HfExtra *extra, const char *name, const char
     *extra = r.extra;
     extra->max_positions = out->model.seq_len;
     hf_extra_limit(extra, out->model.vocab);
-    for (int i = 0; i < N_FIELDS; i++) free(r.values[i]);
+    for (int i = 0; i < HF_FIELDS; i++) free(r.values[i]);
     free(r.rope_type);
     strbuf_free(&yaml);
     return st;

@@ -1,13 +1,50 @@
 /* config_print.c: config.json and generation_config.json of an export. */
-#include "hf/hf.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "hf/fields.h"
+#include "hf/hf.h"
+
+/* The members of an object of JSON. */
+typedef struct {
+    const char *name;
+    char *value;
+} Member;
+typedef struct {
+    Member members[HF_FIELDS + HF_FACTS + 16];
+    int n;
+} Object;
+
+static void add(Object *o, const char *name, char *value) {
+    o->members[o->n++] = (Member){name, value};
+}
+
+static void add_text(Object *o, const char *name, const char *value) {
+    add(o, name, mem_strdup(value));
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const Member *)a)->name, ((const Member *)b)->name);
+}
+
+/* Sorted by name, as transformers does. Empties it. */
+static void print_object(Object *o, int indent, StrBuf *out) {
+    qsort(o->members, (size_t)o->n, sizeof *o->members, by_name);
+    for (int i = 0; i < o->n; i++) {
+        strbuf_printf(out, "%s\n%*s\"%s\": %s", i > 0 ? "," : "{", indent + 2, "",
+                      o->members[i].name, o->members[i].value);
+        free(o->members[i].value);
+    }
+    strbuf_printf(out, "\n%*s}", indent, "");
+    o->n = 0;
+}
+
+/* ---- values ---------------------------------------------------------------------------------- */
+
 /* As Python's repr: the shortest text that reads back to v, and never without a point or an
  * exponent, because transformers tells floats from integers. */
-static void print_double(double v, const char *key, StrBuf *out) {
+static char *double_text(double v) {
     char text[40];
     int digits = 0, exponent;
     do snprintf(text, sizeof text, "%.*e", digits, v);
@@ -15,81 +52,84 @@ static void print_double(double v, const char *key, StrBuf *out) {
     exponent = (int)strtol(strchr(text, 'e') + 1, NULL, 10);
     if (exponent >= -4 && exponent < 16)
         snprintf(text, sizeof text, "%.*f", exponent < digits ? digits - exponent : 1, v);
-    strbuf_printf(out, "\"%s\": %s", key, text);
+    return mem_strdup(text);
 }
 
-static void print_id(int64_t id, const char *key, StrBuf *out) {
-    if (id >= 0)
-        strbuf_printf(out, "  \"%s\": %lld,\n", key, (long long)id);
-    else
-        strbuf_printf(out, "  \"%s\": null,\n", key);
+static char *id_text(int64_t id) {
+    return id >= 0 ? mem_printf("%lld", (long long)id) : mem_strdup("null");
 }
 
 /* A list when there are several. */
-static void print_eos(const HfExtra *extra, StrBuf *out) {
-    if (extra->n_eos < 2) {
-        print_id(extra->n_eos > 0 ? extra->eos[0] : -1, "eos_token_id", out);
-        return;
-    }
-    strbuf_printf(out, "  \"eos_token_id\": [");
+static char *eos_text(const HfExtra *extra) {
+    if (extra->n_eos < 2) return id_text(extra->n_eos > 0 ? extra->eos[0] : -1);
+    StrBuf list = {0};
     for (int i = 0; i < extra->n_eos; i++)
-        strbuf_printf(out, "%s\n    %lld", i > 0 ? "," : "", (long long)extra->eos[i]);
-    strbuf_printf(out, "\n  ],\n");
+        strbuf_printf(&list, "%s\n    %lld", i > 0 ? "," : "[", (long long)extra->eos[i]);
+    strbuf_printf(&list, "\n  ]");
+    return list.text;
 }
 
-/* Sorted by name, as transformers does. rope_theta and rope_scaling have the place that
- * transformers 4 knows and 5 still reads. Ids that are not known must be null, not left to
- * LlamaConfig's defaults. The version names the form; without one, or with a later one of
- * transformers 4, it warns of a "wrong regex" in any tokenizer of over 100,000 ids, and its advice
- * would change the ids. */
-void hf_config_print(const Config *c, const HfExtra *extra, Dtype dtype, StrBuf *out) {
-    const ModelConfig *m = &c->model;
-    const char *type = dtype == DT_BF16 ? "bfloat16" : "float32";
-    strbuf_printf(out, "{\n  \"architectures\": [\n    \"LlamaForCausalLM\"\n  ],\n"
-                       "  \"attention_bias\": false,\n  \"attention_dropout\": 0.0,\n");
-    print_id(extra->bos, "bos_token_id", out);
-    strbuf_printf(out, "  \"dtype\": \"%s\",\n", type);
-    print_eos(extra, out);
-    strbuf_printf(out,
-                  "  \"head_dim\": %d,\n  \"hidden_act\": \"silu\",\n  \"hidden_size\": %d,\n  ",
-                  m->head_dim, m->hidden);
-    print_double(m->init_std, "initializer_range", out);
-    strbuf_printf(out,
-                  ",\n  \"intermediate_size\": %d,\n  \"max_position_embeddings\": %lld,\n"
-                  "  \"mlp_bias\": false,\n  \"model_type\": \"llama\",\n"
-                  "  \"num_attention_heads\": %d,\n  \"num_hidden_layers\": %d,\n"
-                  "  \"num_key_value_heads\": %d,\n",
-                  m->ffn, (long long)extra->max_positions, m->heads, m->layers, m->kv_heads);
-    if (extra->pad >= 0) print_id(extra->pad, "pad_token_id", out);
-    strbuf_printf(out, "  \"pretraining_tp\": 1,\n  ");
-    print_double(m->norm_eps, "rms_norm_eps", out);
-    if (m->rope_scaling.factor != 1) {
-        strbuf_printf(out, ",\n  \"rope_scaling\": {\n    ");
-        print_double(m->rope_scaling.factor, "factor", out);
-        strbuf_printf(out, ",\n    ");
-        print_double(m->rope_scaling.high, "high_freq_factor", out);
-        strbuf_printf(out, ",\n    ");
-        print_double(m->rope_scaling.low, "low_freq_factor", out);
-        strbuf_printf(out,
-                      ",\n    \"original_max_position_embeddings\": %lld,\n"
-                      "    \"rope_type\": \"llama3\"\n  },\n  ",
-                      (long long)m->rope_scaling.original);
-    } else {
-        strbuf_printf(out, ",\n  \"rope_scaling\": null,\n  ");
+static char *field_text(const HfField *f, const ModelConfig *m) {
+    const void *value = (const char *)m + f->offset;
+    switch (f->type) {
+    case HF_INT:
+        return mem_printf("%d", *(const int *)value);
+    case HF_INT64:
+        return mem_printf("%lld", (long long)*(const int64_t *)value);
+    case HF_DOUBLE:
+        return double_text(*(const double *)value);
+    case HF_BOOL:
+        return mem_strdup(*(const bool *)value ? "true" : "false");
     }
-    print_double(m->rope_theta, "rope_theta", out);
-    strbuf_printf(out,
-                  ",\n  \"tie_word_embeddings\": %s,\n  \"torch_dtype\": \"%s\",\n"
-                  "  \"transformers_version\": \"4.57.1\",\n"
-                  "  \"use_cache\": true,\n  \"vocab_size\": %d\n}\n",
-                  m->tie_embeddings ? "true" : "false", type, m->vocab);
+    return NULL;
+}
+
+static char *scaling_text(const ModelConfig *m) {
+    Object o = {.n = 0};
+    StrBuf text = {0};
+    if (m->rope_scaling.factor == 1) return mem_strdup("null");
+    for (int i = HF_SCALING; i < HF_FIELDS; i++)
+        add(&o, hf_fields[i].name, field_text(&hf_fields[i], m));
+    add_text(&o, "rope_type", "\"llama3\"");
+    print_object(&o, 2, &text);
+    return text.text;
+}
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+/* rope_theta and rope_scaling have the place that transformers 4 knows and 5 still reads. Ids that
+ * are not known must be null, not left to LlamaConfig's defaults. The version names the form;
+ * without one, or with a later one of transformers 4, it warns of a "wrong regex" in any tokenizer
+ * of over 100,000 ids, and its advice would change the ids. */
+void hf_config_print(const Config *c, const HfExtra *extra, Dtype dtype, StrBuf *out) {
+    const char *type = dtype == DT_BF16 ? "\"bfloat16\"" : "\"float32\"";
+    ModelConfig m = c->model;
+    Object o = {.n = 0};
+    m.seq_len = extra->max_positions;
+    for (int i = 0; i < HF_SCALING; i++) add(&o, hf_fields[i].name, field_text(&hf_fields[i], &m));
+    for (int i = 0; i < HF_FACTS; i++)
+        if (hf_facts[i].exported) add_text(&o, hf_facts[i].name, hf_facts[i].value);
+    add_text(&o, "architectures", "[\n    \"" HF_ARCHITECTURE "\"\n  ]");
+    add_text(&o, "attention_dropout", "0.0");
+    add_text(&o, "dtype", type);
+    add_text(&o, "pretraining_tp", "1");
+    add_text(&o, "torch_dtype", type);
+    add_text(&o, "transformers_version", "\"4.57.1\"");
+    add_text(&o, "use_cache", "true");
+    add(&o, "bos_token_id", id_text(extra->bos));
+    add(&o, "eos_token_id", eos_text(extra));
+    if (extra->pad >= 0) add(&o, "pad_token_id", id_text(extra->pad));
+    add(&o, "rope_scaling", scaling_text(&m));
+    print_object(&o, 0, out);
+    strbuf_printf(out, "\n");
 }
 
 void hf_generation_print(const HfExtra *extra, StrBuf *out) {
-    strbuf_printf(out, "{\n  \"_from_model_config\": true,\n");
-    if (extra->bos >= 0) print_id(extra->bos, "bos_token_id", out);
-    if (extra->n_eos > 0) print_eos(extra, out);
-    if (extra->pad >= 0) print_id(extra->pad, "pad_token_id", out);
-    out->len -= 2; /* the last entry has no comma */
-    strbuf_printf(out, "\n}\n");
+    Object o = {.n = 0};
+    add_text(&o, "_from_model_config", "true");
+    if (extra->bos >= 0) add(&o, "bos_token_id", id_text(extra->bos));
+    if (extra->n_eos > 0) add(&o, "eos_token_id", eos_text(extra));
+    if (extra->pad >= 0) add(&o, "pad_token_id", id_text(extra->pad));
+    print_object(&o, 0, out);
+    strbuf_printf(out, "\n");
 }
