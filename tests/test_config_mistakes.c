@@ -172,8 +172,10 @@ static void every_mistake_is_named(void **state) {
                  "data.prefix: found 0 with data.mask prefix_lm, expected 1 to model.seq_len 32"),
         {LEAST "data.prefix: 33\n", "data.mask=prefix_lm",
          "t.yaml:12: data.prefix: found 33 with data.mask prefix_lm, expected 1 to"},
-        OVERRIDE("data.mask=slices", "data.mask_file: found '' with data.mask slices, expected a"),
-        OVERRIDE("data.mask_file=a", "data.mask_file: found 'a' with data.mask causal"),
+        OVERRIDE("data.mask=slices",
+                 "data.mask_file: found none with data.mask slices, expected the"),
+        OVERRIDE("data.mask_file=a",
+                 "data.mask_file: found \"a\" with data.mask causal, expected none, or another"),
         LINE("model.rope_scaling: {factor: 8, low: 4, high: 1}\n",
              "model.rope_scaling.low: found 4, expected less than model.rope_scaling.high 1"),
     };

@@ -110,6 +110,11 @@ Status mask_prefix_lm(Mask *out, int64_t S, int64_t T, int64_t prefix) {
     return mask_repeat(out, S, T, bands, 2);
 }
 
+MaskSpec mask_spec(const Config *c, const Mask *slices) {
+    return (MaskSpec){
+        .kind = c->data.mask, .window = c->data.window, .prefix = c->data.prefix, .slices = slices};
+}
+
 Status mask_build(Mask *out, const MaskSpec *spec, int64_t S, int64_t T, const int32_t *doc_begin,
                   int64_t n_docs) {
     *out = (Mask){0};

@@ -25,6 +25,8 @@ typedef struct {
 /* Every constructor fills *out (mask_free releases it). Those that return a Status check what they
  * are given and fail with ERR_USER; *out is then empty. T, the tokens of a sequence, divides S. */
 
+/* data.mask and its keys; slices: of data.mask_file. */
+MaskSpec mask_spec(const Config *c, const Mask *slices);
 /* Any of the masks below over a micro-batch of S / T sequences. doc_begin: for MASK_DOCUMENT. */
 Status mask_build(Mask *out, const MaskSpec *spec, int64_t S, int64_t T, const int32_t *doc_begin,
                   int64_t n_docs);

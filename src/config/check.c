@@ -164,31 +164,33 @@ void config_check_eod_mask_loss(ConfigReader *r, const ConfigKey *k) {
         config_problem_at(r, k, "found true without data.eod, expected data.eod to be set");
 }
 
-/* The mask, and the keys of one mask alone, which are 0 or empty under the others. */
+/* Keys of some masks keep their default under the others. */
+static void check_mask_keys(ConfigReader *r) {
+    const Config *c = r->config;
+    for (const ConfigKey *k = config_keys; k < config_keys + config_n_keys; k++) {
+        bool used = k->masks == 0 || k->masks >> c->data.mask & 1;
+        if (used || !VALID(r, config_key_field(k, c)) || config_value_is_default(k, c)) continue;
+        StrBuf value = {0};
+        config_value_print(k, c, false, &value);
+        config_problem_at(r, k, "found %s with data.mask %s, expected %s, or another mask",
+                          strbuf_text(&value), mask_names[c->data.mask],
+                          k->default_value[0] != '\0' ? k->default_value : "none");
+        strbuf_free(&value);
+    }
+}
+
 void config_check_mask(ConfigReader *r, const ConfigKey *k) {
     const Config *c = r->config;
-    MaskKind mask = c->data.mask;
-    if (mask == MASK_DOCUMENT) check_documents(r, k, "document");
-    if (VALID(r, &c->data.window) && c->data.window > 0 && mask != MASK_CAUSAL &&
-        mask != MASK_DOCUMENT)
-        config_problem_at(r, config_key_find("data.window"),
-                          "found %lld with data.mask %s, expected 0: a window narrows the masks "
-                          "causal and document",
-                          ll(c->data.window), mask_names[mask]);
-    if (VALID(r, &c->data.prefix, &c->model.seq_len) && mask == MASK_PREFIX_LM &&
+    check_mask_keys(r);
+    if (c->data.mask == MASK_DOCUMENT) check_documents(r, k, "document");
+    if (c->data.mask == MASK_PREFIX_LM && VALID(r, &c->data.prefix, &c->model.seq_len) &&
         (c->data.prefix == 0 || c->data.prefix > c->model.seq_len))
         config_problem_at(r, config_key_find("data.prefix"),
                           "found %lld with data.mask prefix_lm, expected 1 to model.seq_len %lld",
                           ll(c->data.prefix), ll(c->model.seq_len));
-    if (VALID(r, &c->data.prefix) && mask != MASK_PREFIX_LM && c->data.prefix > 0)
-        config_problem_at(r, config_key_find("data.prefix"),
-                          "found %lld with data.mask %s, expected 0, or data.mask prefix_lm",
-                          ll(c->data.prefix), mask_names[mask]);
-    if (VALID(r, &c->data.mask_file) && (mask == MASK_SLICES) != (c->data.mask_file[0] != '\0'))
+    if (c->data.mask == MASK_SLICES && VALID(r, &c->data.mask_file) && c->data.mask_file[0] == '\0')
         config_problem_at(r, config_key_find("data.mask_file"),
-                          "found '%s' with data.mask %s, expected a file with data.mask slices, "
-                          "and none with other masks",
-                          c->data.mask_file, mask_names[mask]);
+                          "found none with data.mask slices, expected the file that lists them");
 }
 
 /* ---- steps and batches --------------------------------------------------------------------- */

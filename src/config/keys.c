@@ -7,7 +7,8 @@
 
 #include "base/text.h"
 
-#define COUNT_MAX 1e12
+#define COUNT_MAX  1e12
+#define WITH(mask) (1u << MASK_##mask)
 
 const char *const device_names[] = {
     [DEVICE_AUTO] = "auto", [DEVICE_CPU] = "cpu", [DEVICE_CUDA] = "cuda", NULL};
@@ -171,13 +172,14 @@ const ConfigKey config_keys[] = {
           .check = config_check_mask),
     NUM(data.prefix, "0", 0, 1 << 29, "tokens", BATCHES,
         "mask prefix_lm: first tokens of every sequence, which all its tokens attend to.",
-        .late = true),
+        .masks = WITH(PREFIX_LM), .late = true),
     TEXT(data.mask_file, "", 0, 4096, BATCHES,
          "mask slices: file that lists the slices of a sequence, 'q_begin q_end k_begin k_end "
          "TYPE' a line.",
-         .late = true),
+         .masks = WITH(SLICES), .late = true),
     NUM(data.window, "0", 0, 1 << 29, "tokens", BATCHES,
-        "Number of previous tokens that a token attends to; 0 = no limit."),
+        "Number of previous tokens that a token attends to; 0 = no limit.",
+        .masks = WITH(CAUSAL) | WITH(DOCUMENT)),
     FLAG(data.reset_positions, "false", BATCHES, "Restart positions at 0 in every document.",
          .check = config_check_eod_use),
     FLAG(data.eod_mask_loss, "false", BATCHES,

@@ -42,6 +42,7 @@ struct ConfigKey {
     const char *unit, *help;
     KeyEffect affects_result;
     ConfigCheck *check; /* NULL: none */
+    unsigned masks;     /* bits 1 << MaskKind: the values of data.mask that it goes with; 0: all */
     bool late; /* younger than the hashes in checkpoints: hashed only where not the default */
 };
 
@@ -74,6 +75,8 @@ bool config_value_set(const ConfigKey *k, Config *c, const char *text, size_t le
 void config_value_free(const ConfigKey *k, Config *c);
 /* The value as YAML; with json as JSON, which differs only in quotes round names. */
 void config_value_print(const ConfigKey *k, const Config *c, bool json, StrBuf *out);
+/* Has a number or text its default? */
+bool config_value_is_default(const ConfigKey *k, const Config *c);
 /* A finite decimal number. */
 bool config_number_parse(const char *text, size_t len, double *out);
 /* Appends text in quotes for a message: shortened, on one line. */

@@ -127,24 +127,13 @@ Status config_print_help(const char *name, StrBuf *out) {
     return OK;
 }
 
-/* Of a number or text. */
-static bool is_default(const ConfigKey *k, const Config *c) {
-    if (k->type == KEY_STRING)
-        return strcmp(*(char *const *)config_key_field(k, c), k->default_value) == 0;
-    StrBuf value = {0};
-    config_value_print(k, c, false, &value);
-    bool same = strcmp(strbuf_text(&value), k->default_value) == 0;
-    strbuf_free(&value);
-    return same;
-}
-
 uint32_t config_hash(const Config *c) {
     StrBuf b = {0};
     for (int i = 0; i < config_n_keys; i++) {
         const ConfigKey *k = &config_keys[i];
         if (k->affects_result == AFFECTS_NOTHING || k->affects_result == AFFECTS_LATER_STEPS)
             continue;
-        if (k->late && is_default(k, c)) continue;
+        if (k->late && config_value_is_default(k, c)) continue;
         strbuf_printf(&b, "%s", k->name);
         if (k->type == KEY_SOURCES) {
             const DataSource *sources = *(DataSource *const *)config_key_field(k, c);

@@ -185,3 +185,13 @@ void config_value_print(const ConfigKey *k, const Config *c, bool json, StrBuf *
     }
     }
 }
+
+bool config_value_is_default(const ConfigKey *k, const Config *c) {
+    if (k->type == KEY_STRING)
+        return strcmp(*(char *const *)config_key_field(k, c), k->default_value) == 0;
+    StrBuf value = {0};
+    config_value_print(k, c, false, &value);
+    bool same = strcmp(strbuf_text(&value), k->default_value) == 0;
+    strbuf_free(&value);
+    return same;
+}

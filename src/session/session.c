@@ -29,10 +29,7 @@ static void set_options(Session *s, int rank, int world) {
                                 .ring_accum = c->parallel.ring_accum,
                                 .tokens = c->batch.micro * c->model.seq_len,
                                 .seq_len = c->model.seq_len,
-                                .mask = {.kind = c->data.mask,
-                                         .window = c->data.window,
-                                         .prefix = c->data.prefix,
-                                         .slices = &s->slices},
+                                .mask = mask_spec(c, &s->slices),
                                 .H = c->model.heads,
                                 .K = c->model.kv_heads,
                                 .D = c->model.head_dim};

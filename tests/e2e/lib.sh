@@ -101,6 +101,9 @@ newest_step() { newest | sed 's/.*step_0*\([0-9]*\)\.safetensors/\1/'; }
 
 # ---- reading -------------------------------------------------------------------------------------
 
+# Those for several ranks.
+backends() { "$cria" config parallel.backend | sed -n 's/.*one of none, \([a-z, ]*\);.*/\1/p' | tr -d ,; }
+
 # A line for each step of a log: step, then the values of the keys. Where a step was run twice the
 # later line counts.
 logged() { # RUN KEY...

@@ -4,9 +4,7 @@
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname -- "$0")/lib.sh"
 
-backends=$("$cria" config parallel.backend | sed -n 's/.*one of none, \([a-z, ]*\);.*/\1/p' | tr -d ,)
-expect 'backends are listed' "$(echo "$backends" | grep -c 'ring.*ulysses')" 1
-
+expect 'backends are listed' "$(backends | grep -c 'ring.*ulysses')" 1
 cat >"$work/list" <<'SLICES'
 0 8 0 8 FULL        # a prompt, seen by itself
 8 20 0 20 CAUSAL    # a first answer
@@ -34,7 +32,7 @@ for mask in prefix_lm slices; do
     train 1 $mask.micro $settings batch.micro=1
     curve $mask.micro found.curve
     expect_close "$mask, batch.micro 1" found.curve $mask.curve 10
-    for backend in $backends; do
+    for backend in $(backends); do
         # shellcheck disable=SC2086
         train 2 $mask.$backend $settings parallel.cp=2 parallel.backend=$backend
         expect_status "$mask, $backend on two ranks" 0

@@ -14,7 +14,7 @@ for mask in causal document; do
     curve $mask $mask.curve
     logged $mask loss grad_norm weights_crc >"$work/none.bits"
 
-    for backend in ring magi allgather ulysses; do
+    for backend in $(backends); do
         # shellcheck disable=SC2086
         train 1 $mask.$backend $settings parallel.backend=$backend
         logged $mask.$backend loss grad_norm weights_crc >"$work/backend.bits"

@@ -27,7 +27,7 @@ for program in $ranked; do
     expect_status "$program" 0
 done
 
-for backend in ring magi allgather ulysses; do
+for backend in $(backends); do
     train 2 $backend run.steps=6 run.save_every=2 parallel.cp=2 parallel.backend=$backend \
         data.mask=document data.val=data/sotu_val.bin run.eval_every=3 run.eval_sequences=3
     expect_status "$backend" 0
