@@ -188,6 +188,21 @@ static void json_nests_as_the_sections_do(void **state) {
     config_free(&c);
 }
 
+/* Checkpoints of earlier versions hold it. */
+static void the_hash_stays_the_same(void **state) {
+    (void)state;
+    char *overrides[] = {
+        "run.seed=5", "data.train=[{path: /x/a.bin, weight: 3.5}, {path: b.bin, weight: 0.1}]",
+        "optim.lr=0.123456789012345678", "model.rope_scaling.factor=32", "data.split=9,1"};
+    Config c;
+    assert_status_ok(parse(&c, LEAST));
+    assert_int_equal(config_hash(&c), 0x423e52b7);
+    config_free(&c);
+    assert_status_ok(config_parse(&c, "t.yaml", LEAST, strlen(LEAST), 5, overrides));
+    assert_int_equal(config_hash(&c), 0x2e592138);
+    config_free(&c);
+}
+
 static void the_hash_knows_what_changes_results(void **state) {
     (void)state;
     static const struct {
@@ -425,6 +440,7 @@ int main(void) {
         cmocka_unit_test(printing_reads_back_the_same),
         cmocka_unit_test(json_nests_as_the_sections_do),
         cmocka_unit_test(the_hash_knows_what_changes_results),
+        cmocka_unit_test(the_hash_stays_the_same),
         cmocka_unit_test(differences_are_told_by_what_they_mean),
         cmocka_unit_test(printed_configurations_of_other_versions_are_read),
         cmocka_unit_test(the_world_must_fit),
