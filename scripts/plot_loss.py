@@ -10,7 +10,7 @@ are evaluations on held-out data."""
 
 import pathlib
 
-from runlog import COLORS, NoRun, Parser, Run, draw_loss, fail, import_pyplot, save_picture
+from runlog import COLORS, NoRun, Parser, Run, draw_loss, fail, import_pyplot, labels, save_picture
 
 
 def summary(run):
@@ -22,15 +22,6 @@ def summary(run):
     if run.replayed:
         text += ", replayed from step " + ", ".join(map(str, run.replayed))
     return text
-
-
-def labels(runs):
-    """The shortest ends of the paths that tell the runs apart."""
-    parts = [run.folder.resolve().parts for run in runs]
-    depth = 1
-    while depth < max(map(len, parts)) and len({p[-depth:] for p in parts}) < len(set(parts)):
-        depth += 1
-    return [str(pathlib.Path(*p[-depth:])) for p in parts]
 
 
 def draw(plt, runs, out):

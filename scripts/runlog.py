@@ -78,7 +78,8 @@ class Run:
     def __init__(self, path):
         self.log = path / "log.jsonl" if path.is_dir() else path
         self.folder = self.log.parent
-        self.head, self.steps, self.evals, self.replayed = {}, {}, {}, []
+        self.head, self.steps, self.evals, self.samples, self.replayed = {}, {}, {}, {}, []
+        self.held_out_tokens = None  # of an evaluation
         if not self.log.is_file():
             raise NoRun(f"{path} has no log.jsonl; is it the run.dir of a run that has started?")
         lines = self.log.read_text(errors="replace").splitlines()
@@ -97,18 +98,25 @@ class Run:
             self.head = record
         elif kind == "step":
             step = int(record["step"])
-            values = {key: number(record[key]) for key in ("loss", "grad_norm", "lr")}
-            values["tok_s"] = number(record.get("tok_s"))
-            if self.steps and step <= max(self.steps):
+            for key in "loss", "grad_norm", "lr":
+                record[key] = number(record[key])
+            if self.steps and step <= self.last():
                 self.replayed.append(step)
-                self.steps = {s: r for s, r in self.steps.items() if s < step}
-                self.evals = {s: r for s, r in self.evals.items() if s < step}
-            self.steps[step] = values
+                for past in self.steps, self.evals, self.samples:
+                    for later in [s for s in past if s >= step]:
+                        del past[later]
+            self.steps[step] = record
         elif kind == "eval":
             self.evals[int(record["step"])] = number(record["loss"])
+            self.held_out_tokens = record.get("tokens")
+        elif kind == "sample":
+            self.samples[int(record["step"])] = str(record["prompt"]), str(record["text"])
+
+    def last(self):
+        return next(reversed(self.steps))
 
     def series(self, key):
-        return list(self.steps), [record[key] for record in self.steps.values()]
+        return list(self.steps), [number(record.get(key)) for record in self.steps.values()]
 
 
 def number(value):
@@ -116,15 +124,34 @@ def number(value):
     return math.nan if value is None else float(value)
 
 
-def smooth(values, n):
-    """Exponential moving average over a fiftieth of n values, without the pull of its start."""
-    keep, total, weight, out = 1 - 1 / max(1, n // 50), 0.0, 0.0, []
+def half_window(n):
+    """smooth() takes so many values on each side, a fiftieth of n in all."""
+    return n // 100
+
+
+def smooth(values, half):
+    """The mean of each value and of `half` of them on each side, at the ends of as many as both sides have: a
+    straight line stays what it is. What is not finite is left out."""
+    sums, counts = [0.0], [0]
     for value in values:
-        if math.isfinite(value):
-            total, weight = keep * total + value, keep * weight + 1
-            value = total / weight
-        out.append(value)
+        finite = math.isfinite(value)
+        sums.append(sums[-1] + (value if finite else 0))
+        counts.append(counts[-1] + finite)
+    out = []
+    for i, value in enumerate(values):
+        reach = min(half, i, len(values) - 1 - i)
+        a, b = i - reach, i + reach + 1
+        out.append((sums[b] - sums[a]) / (counts[b] - counts[a]) if math.isfinite(value) else value)
     return out
+
+
+def labels(runs):
+    """The shortest ends of the paths that tell the runs apart."""
+    parts = [(run.folder if run.log.name == "log.jsonl" else run.log.with_suffix("")).resolve().parts for run in runs]
+    depth = 1
+    while depth < max(map(len, parts)) and len({p[-depth:] for p in parts}) < len(set(parts)):
+        depth += 1
+    return [str(pathlib.Path(*p[-depth:])) for p in parts]
 
 
 def draw_loss(axes, run, color, label, n=None, **line):

@@ -1,0 +1,131 @@
+"""svgchart.py: line charts as SVG elements, for report.py. Colours are CSS classes: run N is of class rN."""
+
+import math
+from xml.sax.saxutils import escape
+
+WIDTH, HEIGHT = 640, 300
+LEFT, RIGHT, TOP, BOTTOM = 64, 12, 34, 40
+MOST_POINTS = 600  # of a line; of more, the lowest and highest of each group are drawn
+
+
+def nice_step(span, count):
+    """1, 2 or 5 times a power of ten, so that a span has about `count` steps."""
+    raw = span / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+
+
+def linear_ticks(low, high, count):
+    step = nice_step(high - low, count)
+    first = math.ceil(low / step - 1e-9)
+    return [k * step for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low, high):
+    a, b = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    marks = (1, 2, 5) if b - a <= 3 else (1,)
+    return [m * 10.0 ** k for k in range(a, b + 1) for m in marks if low <= m * 10.0 ** k <= high]
+
+
+def short(value):
+    """4 digits at most: 1.2e-05, 0.02, 350, 12k, 1.5M"""
+    for limit, unit in (1e9, "G"), (1e6, "M"), (1e4, "k"):
+        if abs(value) >= limit:
+            return f"{value / (1e3 if unit == 'k' else limit):.4g}{unit}"
+    return f"{value:.4g}"
+
+
+def thin(points):
+    """At most MOST_POINTS points that keep every peak: the lowest and highest of each group."""
+    size = math.ceil(2 * len(points) / MOST_POINTS)
+    if size <= 2:
+        return points
+    out = []
+    for i in range(0, len(points), size):
+        group = [p for p in points[i:i + size] if math.isfinite(p[1])] or points[i:i + 1]
+        out += sorted({min(group, key=lambda p: p[1]), max(group, key=lambda p: p[1])})
+    return out
+
+
+class Chart:
+    """Lines and dots over steps, with axes that fit them."""
+
+    def __init__(self, title, unit="", zero=False, log=False):
+        self.title, self.unit, self.zero, self.log = title, unit, zero, log
+        self.lines, self.dots = [], []  # (class, points), (class, points, label)
+
+    def line(self, run, x, y, faint=False):
+        self.lines.append((f"r{run}{' faint' if faint else ''}", list(zip(x, y))))
+
+    def dot(self, run, x, y):
+        self.dots.append((f"r{run}", list(zip(x, y))))
+
+    def finite(self):
+        return [p for _, points in self.lines + self.dots for p in points
+                if math.isfinite(p[1]) and (p[1] > 0 or not self.log)]
+
+    def fit(self):
+        points = self.finite()
+        xs, ys = [p[0] for p in points], [p[1] for p in points]
+        self.x_low, self.x_high = min(xs), max(xs)
+        if self.x_low == self.x_high:
+            self.x_low, self.x_high = self.x_low - 1, self.x_high + 1
+        low, high = min(ys), max(ys)
+        if self.log:
+            self.y_low, self.y_high = low / 1.1, high * 1.1
+        else:
+            low = min(low, 0) if self.zero else low
+            margin = 0.05 * (high - low) or abs(high) * 0.05 or 1
+            self.y_low, self.y_high = low - (0 if self.zero and low == 0 else margin), high + margin
+
+    def x(self, value):
+        return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value):
+        if self.log:
+            share = math.log(value / self.y_low) / math.log(self.y_high / self.y_low)
+        else:
+            share = (value - self.y_low) / (self.y_high - self.y_low)
+        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+
+    def drawable(self, value):
+        return math.isfinite(value) and (value > 0 or not self.log)
+
+    def path(self, points):
+        """Gaps where a value is not finite."""
+        words, pen = [], "M"
+        for x, y in thin(points):
+            if self.drawable(y):
+                words.append(f"{pen}{self.x(x):.1f} {self.y(y):.1f}")
+                pen = "L"
+            else:
+                pen = "M"
+        return "".join(words)
+
+    def axes(self):
+        bottom = HEIGHT - BOTTOM
+        ticks = log_ticks(self.y_low, self.y_high) if self.log else linear_ticks(self.y_low, self.y_high, 5)
+        for value in ticks:
+            at = self.y(value)
+            yield f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>'
+            yield f'<text class="tick" x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{short(value)}</text>'
+        for value in linear_ticks(self.x_low, self.x_high, 6):
+            if value == int(value):
+                yield f'<text class="tick" x="{self.x(value):.1f}" y="{bottom + 18}" text-anchor="middle">{short(value)}</text>'
+        yield f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{WIDTH - RIGHT}"/>'
+        yield f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">step</text>'
+
+    def svg(self):
+        """An element, or '' where there is nothing to draw."""
+        if not self.finite():
+            return ""
+        self.fit()
+        unit = f'<tspan class="tick" dx="8">{escape(self.unit)}</tspan>' if self.unit else ""
+        parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
+                 f"<title>{escape(self.title)}</title>",
+                 f'<text class="title" x="{LEFT}" y="20">{escape(self.title)}{unit}</text>', *self.axes()]
+        parts += [f'<path class="line {name}" d="{self.path(points)}"/>' for name, points in self.lines]
+        for name, points in self.dots:
+            parts += [f'<circle class="dot {name}" cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="4">'
+                      f"<title>step {x}: {y:.6g}</title></circle>" for x, y in points if self.drawable(y)]
+        return "\n".join([*parts, "</svg>"])
