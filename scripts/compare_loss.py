@@ -38,7 +38,7 @@ OWN_KEYS = {"run.dir": "--out", "run.steps": "--steps", "parallel.cp": "--cp",
             "parallel.backend": "--backends"}
 DASHES = ("-", (0, (5, 2)), (0, (1, 1)), (0, (5, 1, 1, 1)))
 ENV = pathlib.Path(__file__).resolve().parent / "env.sh"
-STEP_LINE = re.compile(r"step +(\d+)/\d+ \| loss +(\S+) .*?(\S+) tok/s \|")
+STEP_LINE = re.compile(r"step +(\d+)/\d+ loss (\S+) .*?(\S+) tok/s ")
 
 
 class Member:

@@ -28,6 +28,7 @@ say() { printf '\n== %s\n\n' "$*"; }
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > 1 ? cores / 2 : 1))}"
 train() {
     rm -f "$run/.ranks"
+    set -- run.log_every=10 "$@"
     printf '$ mpirun -n 2 build/cria train configs/tiny.yaml run.dir=%s %s\n' "$run" "$*"
     # shellcheck disable=SC2016 # expanded by the ranks' shell
     mpirun -n 2 sh -c 'echo $$ >>"$0" && exec build/cria train configs/tiny.yaml "$@"' \
@@ -71,7 +72,7 @@ say 'The last checkpoint is lost: resume from the one before, and stop with SIGT
 mv "$final" "$run/unbroken.safetensors"
 [ -n "$(newest)" ] || fail "configs/tiny.yaml saved no checkpoint before the last step"
 before=$(steps_logged)
-train --resume auto &
+train --resume auto run.log_every=1 & # to be stopped at its first step
 job=$!
 trap stop_ranks EXIT
 trap 'exit 130' INT TERM

@@ -66,6 +66,28 @@ static void what_is_printed_cannot_command_a_terminal(void **state) {
     status_clear();
 }
 
+static void numbers_for_people_have_three_digits(void **state) {
+    (void)state;
+    static const struct {
+        double x;
+        const char *text;
+    } cases[] = {{0, "0"},
+                 {0.5, "0.50"},
+                 {7, "7"},
+                 {950, "950"},
+                 {999.4, "999"},
+                 {999.6, "1.00 k"},
+                 {9996, "10.0 k"},
+                 {69234, "69.2 k"},
+                 {245760, "246 k"},
+                 {1.228e9, "1.23 B"},
+                 {1.0486e10, "10.5 B"},
+                 {3e15, "3000 T"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_string_equal(number_text(cases[i].x, " ").text, cases[i].text);
+    assert_string_equal(number_text(69234, "").text, "69.2k");
+}
+
 static void json_strings_hold_no_control_character(void **state) {
     (void)state;
     StrBuf text = {0};
@@ -124,6 +146,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_well_formed_characters_are_utf8),
         cmocka_unit_test(what_is_printed_cannot_command_a_terminal),
+        cmocka_unit_test(numbers_for_people_have_three_digits),
         cmocka_unit_test(json_strings_hold_no_control_character),
         cmocka_unit_test(a_wrong_path_is_a_mistake_and_a_failing_disk_is_not),
         cmocka_unit_test(files_are_read_up_to_a_limit_and_fifos_not_at_all),

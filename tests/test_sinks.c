@@ -2,6 +2,7 @@
 #include "test.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -195,13 +196,76 @@ static void the_console_gets_a_line_a_record(void **state) {
     all->free(all);
     StrBuf text = capture_end();
     assert_string_equal(strbuf_text(&text),
-                        "step 3/6 | loss  2.5000 | norm     nan | lr 1.00e-03 |   250.0 ms | 16384 "
-                        "tok/s | 8192 tok/s/gpu | 0.25 GiB | eta 1h01m\n"
+                        "step 3/6 loss 2.5000 norm   nan lr 1.0e-03  250 ms 16.4k tok/s 0.25 GiB "
+                        "eta 1h01m\n"
                         "eval at step 3 | loss 2.7500 over 512 held-out tokens\n"
                         "sample at step 3 | a \"b\"\nc?[2J\n"
                         "snapshot of step 3 | training waited 0.125 s\n"
                         "saved a \"quoted\" path | 1.0 MiB in 0.50 s | weights 00000def\n");
     strbuf_free(&text);
+}
+
+static void step_lines_stay_below_100_columns(void **state) {
+    (void)state;
+    const StepRecord wide = {.step = 99999,
+                             .steps = 99999,
+                             .loss = 12.34567,
+                             .grad_norm = 0.123456,
+                             .lr = 6e-4,
+                             .ms = 12345.6,
+                             .tok_s = 1234567,
+                             .tok_s_gpu = 154321,
+                             .mfu = 0.4512,
+                             .mem_gib = 123.4,
+                             .eta_seconds = 23.99 * 3600};
+    Sink *all = open_sinks("{}", 0);
+    capture_begin(STDOUT_FILENO);
+    all->step(all, &wide);
+    all->free(all);
+    StrBuf text = capture_end();
+    assert_string_equal(strbuf_text(&text),
+                        "step 99999/99999 loss 12.3457 norm 0.123 lr 6.0e-04 12346 ms 1.23M tok/s "
+                        "mfu 45% 123 GiB eta 23h59m\n");
+    assert_true(text.len <= 100); /* with the line break */
+    strbuf_free(&text);
+}
+
+/* ---- the console on a terminal --------------------------------------------------------------- */
+
+/* What a pseudo-terminal as stdout is sent for a step. */
+static void step_on_terminal(int slave, int master, char *text, size_t size) {
+    Sink *all;
+    const SinkRun run = {.config = &config, .head = "{}"};
+    int before = dup(STDOUT_FILENO);
+    assert_true(dup2(slave, STDOUT_FILENO) == STDOUT_FILENO);
+    Status st = sink_open_all(&all, &run);
+    if (st == OK) all->step(all, &a_step);
+    ssize_t n = read(master, text, size - 1);
+    if (st == OK) all->free(all);
+    dup2(before, STDOUT_FILENO);
+    close(before);
+    assert_int_equal(st, OK);
+    assert_true(n > 0);
+    text[n] = '\0';
+}
+
+static void a_terminal_gets_color_and_a_bar(void **state) {
+    (void)state;
+    int master = posix_openpt(O_RDWR | O_NOCTTY);
+    assert_true(master != -1 && grantpt(master) == 0 && unlockpt(master) == 0);
+    int slave = open(ptsname(master), O_RDWR | O_NOCTTY);
+    assert_true(slave != -1);
+    char text[1024];
+    unsetenv("NO_COLOR");
+    step_on_terminal(slave, master, text, sizeof text);
+    assert_non_null(strstr(text, "\033[1mloss 2.5000\033[0m norm"));
+    setenv("NO_COLOR", "1", 1);
+    step_on_terminal(slave, master, text, sizeof text);
+    unsetenv("NO_COLOR");
+    assert_null(strstr(text, "\033[1m"));
+    assert_non_null(strstr(text, "[####################--------------------]  50%"));
+    close(slave);
+    close(master);
 }
 
 /* The error that ends a run is printed where it ends. */
@@ -584,6 +648,8 @@ int main(void) {
         CASE(only_what_is_configured_is_opened),
         CASE(a_log_that_cannot_be_opened_is_an_error),
         CASE(the_console_gets_a_line_a_record),
+        CASE(step_lines_stay_below_100_columns),
+        CASE(a_terminal_gets_color_and_a_bar),
         CASE(the_console_warns_of_steps_that_do_not_end_the_run),
         CASE(the_log_holds_an_object_a_line),
         CASE(a_resumed_run_appends_behind_a_line_that_was_cut),

@@ -208,8 +208,41 @@ int output_descriptor(void) {
     return output.streams[OUTPUT_STDOUT].fd;
 }
 
+/* Whether process `pid` is what started the ranks of an MPI job; sets *parent. */
+static bool is_launcher(int pid, int *parent) {
+    static const char *const names[] = {"mpirun", "mpiexec", "orterun", "prterun"};
+    char path[64], text[256] = "";
+    *parent = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd == -1) return false;
+    if (read(fd, text, sizeof text - 1) < 0) text[0] = '\0';
+    close(fd);
+    const char *name = strchr(text, '('), *end = strrchr(text, ')');
+    if (name == NULL || end == NULL || sscanf(end, ") %*c %d", parent) != 1) return false;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strncmp(name + 1, names[i], strlen(names[i])) == 0) return true;
+    return false;
+}
+
+static bool launcher_is_on_terminal(int pid) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, STDOUT_FILENO);
+    int fd = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    bool is = fd != -1 && isatty(fd) == 1;
+    if (fd != -1) close(fd);
+    return is;
+}
+
 bool output_is_terminal(void) {
-    return output_descriptor() != -1 && isatty(output_descriptor()) == 1;
+    struct stat file;
+    int fd = output_descriptor();
+    if (fd == -1 || fstat(fd, &file) != 0) return false;
+    bool passed_on = S_ISFIFO(file.st_mode) || S_ISSOCK(file.st_mode);
+    for (int pid = getppid(), parent, i = 0; i < 8 && pid > 1; pid = parent, i++)
+        if (is_launcher(pid, &parent))
+            return (passed_on || isatty(fd) == 1) && launcher_is_on_terminal(pid);
+    return isatty(fd) == 1;
 }
 
 void output_write_urgent(const char *text) {

@@ -24,8 +24,10 @@ void output_never_block(void);
 void output_print(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* to stdout */
 void output_write(OutputStream to, const char *text, size_t n);
 
-bool output_is_terminal(void); /* stdout */
-int output_descriptor(void);   /* of stdout; -1: closed */
+/* Whether stdout is a terminal; of a rank, whether that of mpirun on this host is, which passes
+ * stdout on. */
+bool output_is_terminal(void);
+int output_descriptor(void); /* of stdout; -1: closed */
 
 /* A last message to stderr: takes no lock, no memory, and never blocks. For signal handlers, and
  * for threads that must not wait for others. */

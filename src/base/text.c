@@ -1,5 +1,6 @@
 #include "base/text.h"
 
+#include <stdio.h>
 #include <string.h>
 
 size_t utf8_length(const char *text, size_t n) {
@@ -82,4 +83,17 @@ int text_distance(const char *a, const char *b) {
         }
     }
     return row[nb];
+}
+
+NumberText number_text(double x, const char *space) {
+    static const char letters[] = "kMBT";
+    NumberText n;
+    int letter = -1;
+    for (; x >= 999.5 && letter < 3; letter++) x /= 1000;
+    int digits = letter < 0 && x == (int)x ? 0 : x < 9.995 ? 2 : x < 99.95 ? 1 : 0;
+    if (letter < 0)
+        snprintf(n.text, sizeof n.text, "%.*f", digits, x);
+    else
+        snprintf(n.text, sizeof n.text, "%.*f%s%c", digits, x, space, letters[letter]);
+    return n;
 }

@@ -1,4 +1,5 @@
-/* text.h: UTF-8, and text that is safe to print on a terminal. Depends on libc alone. */
+/* text.h: UTF-8, text that is safe to print on a terminal, and numbers for people. Depends on libc
+ * alone. */
 #ifndef CRIA_BASE_TEXT_H
 #define CRIA_BASE_TEXT_H
 
@@ -23,6 +24,13 @@ void text_make_printable(char *text, bool keep_lines);
 
 bool text_starts_with(const char *text, const char *start);
 bool text_ends_with(const char *text, const char *end);
+
+typedef struct {
+    char text[16];
+} NumberText;
+/* Three digits of a number >= 0 and a letter, with `space` between them: "0.50", "950", "69.2k",
+ * "1.23M"; B for 1e9, T for 1e12. */
+NumberText number_text(double x, const char *space);
 
 /* Edit distance of two names (insert, delete, replace), for "did you mean"; 1 where one word begins
  * like the other. Names over 64 bytes are 64 apart. */

@@ -11,7 +11,7 @@
 
 typedef struct {
     Sink sink;
-    bool terminal, bar_shown;
+    bool terminal, color, bar_shown;
 } ConsoleSink;
 
 /* Goes before a line. */
@@ -21,6 +21,19 @@ static const char *clear_bar(ConsoleSink *c) {
     return shown ? "\r\033[K" : "";
 }
 
+/* Escape sequences, or nothing. */
+static const char *bold(const ConsoleSink *c) {
+    return c->color ? "\033[1m" : "";
+}
+
+static const char *green(const ConsoleSink *c) {
+    return c->color ? "\033[32m" : "";
+}
+
+static const char *plain(const ConsoleSink *c) {
+    return c->color ? "\033[0m" : "";
+}
+
 /* "[####----]  50%" behind a line, where the next one replaces it. */
 static void print_bar(ConsoleSink *c, const StepRecord *r) {
     enum { WIDTH = 40 };
@@ -28,7 +41,8 @@ static void print_bar(ConsoleSink *c, const StepRecord *r) {
                       rest[] = "----------------------------------------";
     int64_t steps = i64_max(r->steps, 1);
     int n = (int)(WIDTH * r->step / steps);
-    output_print("[%.*s%.*s] %3d%%", n, full, WIDTH - n, rest, (int)(100 * r->step / steps));
+    output_print("[%s%.*s%s%.*s] %3d%%", green(c), n, full, plain(c), WIDTH - n, rest,
+                 (int)(100 * r->step / steps));
     c->bar_shown = true;
 }
 
@@ -42,22 +56,25 @@ static void format_eta(char *out, size_t size, double seconds) {
         snprintf(out, size, "%lldm%02llds", (long long)(s / 60), (long long)(s % 60));
 }
 
+/* Below 100 columns, up to 99999 steps. */
 static void console_step(Sink *s, const StepRecord *r) {
     ConsoleSink *c = (ConsoleSink *)s;
-    char eta[32], mfu[32] = "";
+    char eta[32], mfu[16] = "";
     format_eta(eta, sizeof eta, r->eta_seconds);
-    if (r->mfu > 0) snprintf(mfu, sizeof mfu, " | mfu %4.1f%%", 100 * r->mfu);
-    output_print("%sstep %*lld/%lld | loss %7.4f | norm %7.4f | lr %.2e | %7.1f ms | %.0f tok/s | "
-                 "%.0f tok/s/gpu%s | %.2f GiB | eta %s\n",
+    if (r->mfu > 0) snprintf(mfu, sizeof mfu, " mfu %.0f%%", 100 * r->mfu);
+    output_print("%sstep %*lld/%lld %sloss %.4f%s norm %5.3g lr %.1e %4.*f ms %5s tok/s%s %s GiB "
+                 "eta %s\n",
                  clear_bar(c), snprintf(NULL, 0, "%lld", (long long)r->steps), (long long)r->step,
-                 (long long)r->steps, fabs(r->loss), fabs(r->grad_norm) /* not "-nan" */, r->lr,
-                 r->ms, r->tok_s, r->tok_s_gpu, mfu, r->mem_gib, eta);
+                 (long long)r->steps, bold(c), fabs(r->loss), plain(c),
+                 fabs(r->grad_norm) /* not "-nan" */, r->lr, r->ms < 100 ? 1 : 0, r->ms,
+                 number_text(r->tok_s, "").text, mfu, number_text(r->mem_gib, "").text, eta);
     if (c->terminal) print_bar(c, r);
 }
 
 static void console_eval(Sink *s, const EvalRecord *r) {
-    output_print("%seval at step %lld | loss %.4f over %.0f held-out tokens\n",
-                 clear_bar((ConsoleSink *)s), (long long)r->step, r->loss, r->tokens);
+    ConsoleSink *c = (ConsoleSink *)s;
+    output_print("%seval at step %lld | %sloss %.4f%s over %.0f held-out tokens\n", clear_bar(c),
+                 (long long)r->step, bold(c), r->loss, plain(c), r->tokens);
 }
 
 static void console_sample(Sink *s, const SampleRecord *r) {
@@ -99,7 +116,9 @@ Status sink_console_open(Sink **s, const SinkRun *run) {
                      .save = console_save,
                      .guard = console_guard,
                      .free = console_free};
+    const char *no_color = getenv("NO_COLOR"); /* https://no-color.org */
     c->terminal = output_is_terminal();
+    c->color = c->terminal && (no_color == NULL || *no_color == '\0');
     *s = &c->sink;
     return OK;
 }

@@ -99,6 +99,29 @@ sys.exit(subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=slave, st
 PYTHON
 went_on 'a terminal that nobody reads'
 
+# The progress bar is for terminals: that of mpirun, too, but not what mpirun's output is passed to.
+cat >"$work/on_terminal.py" <<'PYTHON'
+import os, pty, sys
+shown = b""
+def keep(fd):
+    global shown
+    part = os.read(fd, 65536)
+    shown += part
+    return part
+status = pty.spawn(sys.argv[1:], keep, lambda fd: b"")
+print(f"\nexit {os.waitstatus_to_exitcode(status)}, bars: {shown.count(b'] 100%')}")
+PYTHON
+bars() { # EXPECTED COMMAND, which has the path of run.dir as $0
+    rm -rf "$work/bars"
+    NO_COLOR=1 python3 "$work/on_terminal.py" sh -c "$2" "$work/bars" </dev/null >"$work/out" 2>&1
+    expect "bars of $2" "$(tail -n 1 "$work/out")" "exit 0, bars: $1"
+    expect "colors of $2" "$(grep -c "$(printf '\033\\[[0-9]*m')" "$work/out")" 0
+}
+one="$cria train $config run.dir=\$0 run.steps=2"
+bars 1 "$one"
+bars 1 "mpirun -n 2 $one"
+bars 0 "mpirun -n 2 $one | cat"
+
 # A reader that leaves
 run=$work/head
 {
