@@ -5,7 +5,7 @@ from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 34, 40
-MOST_POINTS = 600  # of a line; of more, the lowest and highest of each group are drawn
+MOST_POINTS = 600  # of a line; of more, the lowest and highest of each group are drawn, and gaps
 
 
 def nice_step(span, count):
@@ -42,8 +42,10 @@ def thin(points):
         return points
     out = []
     for i in range(0, len(points), size):
-        group = [p for p in points[i:i + size] if math.isfinite(p[1])] or points[i:i + 1]
-        out += sorted({min(group, key=lambda p: p[1]), max(group, key=lambda p: p[1])})
+        group = points[i:i + size]
+        finite = [p for p in group if math.isfinite(p[1])]
+        kept = {min(finite, key=lambda p: p[1]), max(finite, key=lambda p: p[1])} if finite else set()
+        out += sorted(kept | {p for p in group if not math.isfinite(p[1])})
     return out
 
 
