@@ -5,12 +5,14 @@ log.jsonl.
     scripts/plot_loss.py RUN...  [--out FILE]
 
 RUN is a directory that holds log.jsonl, or such a file. The picture goes to
-RUN/loss.png of the first. Training loss is drawn raw (faint) and smoothed; dots
-are evaluations on held-out data."""
+RUN/loss.png of the first. Training loss is drawn as it is (faint) and as the mean
+of a fiftieth of the steps around each step; circles are evaluations on held-out
+data."""
 
 import pathlib
 
-from runlog import COLORS, NoRun, Parser, Run, draw_loss, fail, import_pyplot, labels, save_picture
+from runlog import COLORS, NoRun, Parser, Run, draw_loss, explain_smoothing, fail, half_window, \
+    import_pyplot, labels, save_picture
 
 
 def summary(run):
@@ -31,17 +33,20 @@ def draw(plt, runs, out):
     lower = {key: figure.add_subplot(grid[1, i], sharex=top)
              for i, key in enumerate(("lr", "grad_norm"))}
 
+    half = half_window(max(len(run.steps) for run in runs))
     for i, (run, label) in enumerate(zip(runs, labels(runs))):
         color = COLORS[i % len(COLORS)]
-        draw_loss(top, run, color, f"{label}, training")
+        draw_loss(top, run, color, f"{label}, training", half)
         if run.evals:
             at, held_out = zip(*run.evals.items())
-            top.plot(at, held_out, "o--", color=color, markersize=5, linewidth=1,
-                     markerfacecolor="white", label=f"{label}, held out ({held_out[-1]:.3f})")
+            tokens = f" on {run.held_out_tokens:,.0f} tokens" if run.held_out_tokens else ""
+            top.plot(at, held_out, "o", color=color, markersize=6, markeredgewidth=1.5, markerfacecolor="white",
+                     label=f"{label}, held out{tokens}: {held_out[-1]:.3f} at step {at[-1]}")
         for key, axes in lower.items():
             axes.plot(*run.series(key), color=color, linewidth=1.2)
 
     top.set(title="Loss", ylabel="cross entropy per token (nats)", xlabel="step")
+    explain_smoothing(top, half)
     top.legend()
     top.xaxis.get_major_locator().set_params(integer=True)
     lower["lr"].set(title="Learning rate", xlabel="step")

@@ -154,10 +154,16 @@ def labels(runs):
     return [str(pathlib.Path(*p[-depth:])) for p in parts]
 
 
-def draw_loss(axes, run, color, label, n=None, **line):
-    """Training loss smoothed, as one of n values (its own number) is; where there is enough of it to
-    smooth, also as it is, faintly."""
+def draw_loss(axes, run, color, label, half, **line):
+    """Training loss: the mean of `half` steps on each side, and behind it, faintly, the values themselves."""
     x, loss = run.series("loss")
-    if len(loss) >= 100:
-        axes.plot(x, loss, color=color, alpha=0.25, linewidth=0.8)
-    axes.plot(x, smooth(loss, n or len(loss)), color=color, label=label, **{"linewidth": 1.8, **line})
+    if half:
+        axes.plot(x, loss, color=color, alpha=0.3, linewidth=0.8, zorder=1)
+    axes.plot(x, smooth(loss, half), color=color, label=label, **{"linewidth": 1.6, **line})
+
+
+def explain_smoothing(axes, half):
+    """An entry of the legend for the faint lines of draw_loss()."""
+    if half:
+        axes.plot([], [], color=GRAY, alpha=0.4, linewidth=0.8, label=f"faint: each step; strong: mean of {2 * half + 1} "
+                  "steps around it")

@@ -16,7 +16,7 @@ compare --cp 1,2 --ranks 2 --steps 3 --noise batch.micro=1 optim.lr=2e-2
 expect_status 'a set of four' 0
 table=$work/set/compare.md
 expect 'rows of the table' "$(grep -c '^| .*| *2 | *3 |' "$table")" 4
-head -n 8 "$work/out" >"$work/printed"
+head -n 10 "$work/out" >"$work/printed"
 expect_same 'the table is printed' printed set/compare.md
 expect 'difference of cp1 to itself' "$(awk -F '|' '/^\| cp1  / { print $6 $7 + 0 }' "$table")" \
     '  0.0e+00 0'

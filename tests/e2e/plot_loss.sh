@@ -33,6 +33,18 @@ expect "The picture is $dir/loss.png"
 scripts/plot_loss.py "$dir" "$dir/log.jsonl" --out "$dir/two.svg" >"$dir/out" 2>&1
 grep -q '<svg' "$dir/two.svg"
 
+# Smoothing neither lags nor moves the ends.
+python3 -B - <<'PY'
+import math, sys
+sys.path.insert(0, "scripts")
+from runlog import smooth
+line = [3 * x + 1.0 for x in range(20)]
+assert all(abs(a - b) < 1e-9 for a, b in zip(smooth(line, 4), line))
+assert smooth([1, 5, 3], 1) == [1, 3, 3]
+gap = smooth([1, math.nan, 3, 5, 7], 1)
+assert gap[0] == 1 and math.isnan(gap[1]) and gap[2:] == [4, 5, 7], gap
+PY
+
 refuse "$dir/nowhere"
 expect 'has no log.jsonl'
 echo '{"kind":"head"}' >"$dir/log.jsonl"
