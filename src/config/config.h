@@ -26,6 +26,12 @@ typedef enum {
 extern const char *const mask_names[MASK_KINDS + 1]; /* ends with NULL */
 typedef enum { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE, SCHEDULE_WSD } ScheduleKind;
 
+/* X(NAME, default, help) of every log beside the console: the key log.NAME switches it on, and
+ * metrics/NAME.c writes it. */
+#define LOG_LIST(X)                                                                                \
+    X(jsonl, "true", "Write run.dir/log.jsonl.")                                                   \
+    X(tensorboard, "false", "Write TensorBoard events into run.dir.")
+
 /* X(ID, name, properties) of every context-parallel backend, in the order in which reports list
  * them. attn/plan_backend.h plans a backend, cp/runtime.h runs it. */
 #define CP_BACKEND_LIST(X)                                                                         \
@@ -143,7 +149,9 @@ typedef struct {
         int64_t lm_head_chunk; /* rows of logits held at once; 0 = chosen */
     } memory;
     struct {
-        bool jsonl, tensorboard;
+#define X(name, default_, help) bool name;
+        LOG_LIST(X)
+#undef X
     } log;
 } Config;
 

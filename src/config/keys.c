@@ -230,8 +230,9 @@ const ConfigKey config_keys[] = {
           "layer = recompute each layer's activations in the backward pass."),
     NUM(memory.lm_head_chunk, "0", 0, 1 << 29, "tokens", NOTHING,
         "Tokens whose logits are held at once; 0 = chosen automatically."),
-    FLAG(log.jsonl, "true", NOTHING, "Write run.dir/log.jsonl."),
-    FLAG(log.tensorboard, "false", NOTHING, "Write TensorBoard events into run.dir."),
+#define X(name, default_, help) FLAG(log.name, default_, NOTHING, help),
+    LOG_LIST(X)
+#undef X
 };
 
 const int config_n_keys = (int)(sizeof config_keys / sizeof config_keys[0]);

@@ -51,8 +51,9 @@ Status sink_open_all(Sink **all, const SinkRun *run) {
             .free = all_free};
     if (run == NULL) return OK;
     const Config *config = run->config;
-#define X(name, wanted) CHECK(add(a, wanted, sink_##name##_open, run));
-    SINK_LIST(X)
+    CHECK(add(a, true, sink_console_open, run));
+#define X(name, default_, help) CHECK(add(a, config->log.name, sink_##name##_open, run));
+    LOG_LIST(X)
 #undef X
     return OK;
 }

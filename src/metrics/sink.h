@@ -83,15 +83,11 @@ typedef struct {
     int64_t step;     /* updates done before; what earlier logs hold of later steps is abandoned */
 } SinkRun;
 
-/* Every sink, and when there is one: a row defines sink_NAME_open(), which returns ERR_ENV where it
- * cannot write. A log that cannot be written later on is reported, and no reason to stop. */
-#define SINK_LIST(X)                                                                               \
-    X(console, true)                        /* a line a step */                                    \
-    X(jsonl, config->log.jsonl)             /* run.dir/log.jsonl, for programs */                  \
-    X(tensorboard, config->log.tensorboard) /* event files in run.dir */
-
-#define X(name, wanted) Status sink_##name##_open(Sink **sink, const SinkRun *run);
-SINK_LIST(X)
+/* The console and the logs of LOG_LIST (config.h). ERR_ENV where one cannot write; a log that
+ * cannot be written later on is reported, and no reason to stop. */
+Status sink_console_open(Sink **sink, const SinkRun *run);
+#define X(name, default_, help) Status sink_##name##_open(Sink **sink, const SinkRun *run);
+LOG_LIST(X)
 #undef X
 
 /* A sink that passes every record on to all that the configuration asks for. run NULL: to none, as
