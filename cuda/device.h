@@ -25,8 +25,8 @@ struct Event {
 };
 
 /* cuda_rmsnorm_fwd and so on, as in ops.def */
-#define OP(result, name, class, parameters, arguments) result cuda_##name parameters;
-#define HOST_OP(result, name, parameters)              result cuda_##name parameters;
+#define OP(result, name, class, parameters, arguments, cost) result cuda_##name parameters;
+#define HOST_OP(result, name, parameters)                    result cuda_##name parameters;
 #include "ops/ops.def"
 
 /* Records the first CUDA error; returns true on success. `op` names the call in the message. */

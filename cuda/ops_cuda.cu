@@ -10,8 +10,8 @@ extern "C" Status cuda_ops_open(const Ops **out, int local_rank, bool determinis
     ops.act_dtype = DT_BF16;
     ops.host_memory = false;
     ops.deterministic = deterministic;
-#define OP(result, name, class, parameters, arguments) ops.name = cuda_##name;
-#define HOST_OP(result, name, parameters)              ops.name = cuda_##name;
+#define OP(result, name, class, parameters, arguments, cost) ops.name = cuda_##name;
+#define HOST_OP(result, name, parameters)                    ops.name = cuda_##name;
 #include "ops/ops.def"
     CHECK(cuda_device_open(&ops, local_rank));
     CHECK(cuda_gemm_open());

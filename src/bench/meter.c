@@ -1,5 +1,6 @@
 #include "bench/meter_private.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 const char *const meter_class_names[METER_CLASSES] = {
@@ -29,6 +30,7 @@ MeterMark *meter_mark(Meter *m, MeterClass class, const char *op) {
     MeterMark *mark = &m->marks[m->n++];
     mark->class = class;
     mark->op = op;
+    mark->cost = (MeterCost){0};
     mark->closed = false;
     return mark;
 }
@@ -48,17 +50,37 @@ void meter_close(Meter *m, int64_t mark, Stream *stream) {
 
 /* ---- the table ----------------------------------------------------------------------------- */
 
+#define BYTES(n)  ((MeterCost){.bytes = (double)(n)})
+#define MATMUL(p) matmul_cost(p)
+#define BY_MASK   ((MeterCost){0})
+
+static MeterCost matmul_cost(const Matmul *p) {
+    double m = (double)p->m, n = (double)p->n, k = (double)p->k;
+    double d = dtype_bytes(p->d_type) * m * n;
+    return (MeterCost){.bytes = dtype_bytes(p->a.type) * m * k + dtype_bytes(p->b.type) * k * n +
+                                (p->c != NULL ? 2 * d : d),
+                       .flops = 2 * m * n * k};
+}
+
+/* Distinct rows of a table of V that S random tokens touch, on average. */
+static int64_t rows_drawn(int64_t S, int V) {
+    return (int64_t)(V * -expm1((double)S * log1p(-1.0 / V)));
+}
+
 /* Calls on the measured stream are recorded. */
 #define KEEP_void
 #define KEEP_Status Status st =
 #define GIVE_void
 #define GIVE_Status return st;
-#define OP(result, name, class, parameters, arguments)                                             \
+#define OP(result, name, class, parameters, arguments, op_cost)                                    \
     static result metered_##name parameters {                                                      \
         Meter *meter = stream->ops->meter;                                                         \
         REQUIRE(meter != NULL);                                                                    \
         bool record = stream == meter->stream;                                                     \
         int64_t mark = record ? meter_open(meter, METER_##class, #name, stream) : -1;              \
+        int64_t act = meter->ops->act_bytes;                                                       \
+        (void)act;                                                                                 \
+        if (mark >= 0) meter->marks[mark].cost = op_cost;                                          \
         KEEP_##result meter->ops->name arguments;                                                  \
         meter_close(meter, mark, stream);                                                          \
         GIVE_##result                                                                              \
@@ -71,7 +93,7 @@ Meter *meter_create(const Ops *ops) {
     m->ops = ops;
     m->table = *ops;
     m->table.meter = m;
-#define OP(result, name, class, parameters, arguments) m->table.name = metered_##name;
+#define OP(result, name, class, parameters, arguments, cost) m->table.name = metered_##name;
 #define HOST_OP(result, name, parameters)
 #include "ops/ops.def"
     return m;
@@ -119,7 +141,7 @@ Status meter_stop(Meter *m) {
         if (mark->closed)
             m->spans[m->n_spans++] =
                 (MeterSpan){mark->class, mark->op, m->ops->event_ms(m->origin, mark->begin),
-                            m->ops->event_ms(m->origin, mark->end)};
+                            m->ops->event_ms(m->origin, mark->end), mark->cost};
     }
     return OK;
 }

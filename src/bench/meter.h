@@ -25,12 +25,19 @@ typedef enum {
 } MeterClass;
 extern const char *const meter_class_names[METER_CLASSES];
 
+/* What calls of ops must at least do (ops.def); those of attention are 0: its mask is not known
+ * here. */
+typedef struct {
+    double bytes, flops;
+} MeterCost;
+
 /* Milliseconds from meter_start. Those of all classes but TRANSFER follow each other on the stream;
  * what lies between two of them is time in which it had nothing to do. */
 typedef struct {
     MeterClass class;
     const char *op;
     double begin, end;
+    MeterCost cost;
 } MeterSpan;
 
 typedef struct Meter Meter;

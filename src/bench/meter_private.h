@@ -10,6 +10,7 @@ typedef struct {
     Event *begin, *end;
     MeterClass class;
     const char *op;
+    MeterCost cost;
     bool closed; /* end was recorded, or will be */
 } MeterMark;
 

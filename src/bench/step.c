@@ -3,41 +3,15 @@
  * again under a meter (meter.h), whose events cost a little. */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "bench/bench.h"
-#include "data/synthetic.h"
-#include "bench/meter.h"
-#include "base/log.h"
-#include "model/flops.h"
 #include "base/rng.h"
+#include "bench/bench.h"
+#include "bench/step_report.h"
+#include "data/synthetic.h"
 #include "session/step.h"
 
 enum { STEPS, MICRO_STEPS };
-enum { WARM_STEPS = 2, MAX_OPS = 40, MICRO_STEPS_MAX = 1 << 16 };
-
-typedef struct {
-    const char *name;
-    double ms;
-} OpTime;
-
-typedef struct {
-    Session s;
-    Meter *meter;
-    MicroBatch *batches; /* [s.micro_steps] */
-    double area;         /* of a global batch */
-    int64_t updates;
-    double queued_ms; /* until the host had queued the micro-batches of the last step */
-    /* results in ms: of the slowest rank, and under the meter means over ranks */
-    struct {
-        double step, host, micro_host, micro;
-    } ms;
-    struct {
-        double step, class[METER_CLASSES];
-    } metered;
-    OpTime ops[MAX_OPS]; /* of rank 0 */
-    int n_ops;
-} StepBench;
+enum { WARM_STEPS = 2, MICRO_STEPS_MAX = 1 << 16 };
 
 /* ---- input ----------------------------------------------------------------------------------- */
 
@@ -74,7 +48,9 @@ static Status make_batches(StepBench *x) {
     x->batches = NEW(MicroBatch, s->micro_steps);
     for (int64_t j = 0; j < s->micro_steps; j++) {
         make_batch(x, &x->batches[j], (uint64_t)(j * s->dp + s->dp_rank));
-        x->area += x->batches[j].cp_batch->area / s->config->parallel.cp;
+        const CpBatch *batch = x->batches[j].cp_batch;
+        x->area += batch->area / s->config->parallel.cp;
+        x->own_area += (double)batch->plan.ranks[s->cp_options.rank].area;
     }
     return comm_all_reduce(s->comm.host, &x->area, 1, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL);
 }
@@ -146,14 +122,6 @@ static Status time_micro_batches(StepBench *x, int64_t n) {
     return OK;
 }
 
-static void add_op(StepBench *x, const char *name, double ms) {
-    int i = 0;
-    while (i < x->n_ops && strcmp(x->ops[i].name, name) != 0) i++;
-    if (i == MAX_OPS) return;
-    if (i == x->n_ops) x->ops[x->n_ops++] = (OpTime){name, 0};
-    x->ops[i].ms += ms;
-}
-
 static Status meter_steps(StepBench *x, int64_t n) {
     Session *s = &x->s;
     for (int64_t i = -1; i < n; i++) { /* the first one makes the events */
@@ -169,8 +137,7 @@ static Status meter_steps(StepBench *x, int64_t n) {
             x->metered.class[c] += meter_class_ms(x->meter, c) / (double)n;
         int64_t count = meter_spans(x->meter, &spans);
         for (int64_t k = 0; k < count; k++)
-            if (spans[k].class != METER_TRANSFER)
-                add_op(x, spans[k].op, (spans[k].end - spans[k].begin) / (double)n);
+            if (spans[k].class != METER_TRANSFER) op_times_add(&x->ops, &spans[k], 1 / (double)n);
     }
     return OK;
 }
@@ -183,96 +150,6 @@ static Status gather(StepBench *x) {
     CHECK(comm_all_reduce(host, &x->metered, n, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
     x->metered.step /= host->size;
     for (int c = 0; c < METER_CLASSES; c++) x->metered.class[c] /= host->size;
-    return OK;
-}
-
-/* ---- report ---------------------------------------------------------------------------------- */
-
-typedef struct {
-    double tok_s, flops, mfu, gib, idle_ms;
-} Summary;
-
-static Status summarize(const StepBench *x, Summary *sum) {
-    const Session *s = &x->s;
-    double flops = flops_train(&s->config->model, s->table, s->step_tokens, x->area);
-    double peak = flops_peak(s->ops->device_name), gib = (double)s->ops->mem_peak() / 0x1p30;
-    CHECK(comm_all_reduce(s->comm.host, &gib, 1, DT_F64, COMM_MAX, COMM_KIND_OTHER, NULL));
-    *sum = (Summary){.tok_s = 1e3 * s->step_tokens / x->ms.step,
-                     .flops = 1e3 * flops / x->ms.step / s->world,
-                     .gib = gib,
-                     .idle_ms = x->metered.step};
-    sum->mfu = peak > 0 ? sum->flops / peak : 0;
-    for (MeterClass c = 0; c < METER_TRANSFER; c++) sum->idle_ms -= x->metered.class[c];
-    return OK;
-}
-
-static int by_time(const void *a, const void *b) {
-    const OpTime *x = a, *y = b;
-    return (x->ms < y->ms) - (x->ms > y->ms);
-}
-
-static void print_part(StrBuf *out, const char *name, double ms, double all) {
-    strbuf_printf(out, "  %-18s %9.2f ms  %5.1f %%\n", name, ms, 100 * ms / all);
-}
-
-static void print_text(const StepBench *x, const Summary *sum, StrBuf *out) {
-    const Session *s = &x->s;
-    strbuf_printf(out, "%d x %s = dp %d x cp %d (%s), %lld micro-batches of %lld tokens a step\n",
-                  s->world, s->ops->device_name, s->dp, s->config->parallel.cp,
-                  config_enum_name((int)s->config->parallel.backend, "parallel.backend"),
-                  (long long)s->micro_steps, (long long)s->cp_options.tokens);
-    strbuf_printf(out, "%.2f ms a step, %.0f tok/s, %.0f per device, %.4g TFLOP/s per device",
-                  x->ms.step, sum->tok_s, sum->tok_s / s->world, sum->flops / 1e12);
-    if (sum->mfu > 0) strbuf_printf(out, ", MFU %.1f %%", 100 * sum->mfu);
-    strbuf_printf(out, ", peak memory %.2f GiB\n", sum->gib);
-    strbuf_printf(out,
-                  "a micro-batch alone: queued by the host in %.2f ms, done after %.2f ms\n"
-                  "the host has queued the micro-batches after %.2f ms\n"
-                  "of a step under the meter, %.2f ms:\n",
-                  x->ms.micro_host, x->ms.micro, x->ms.host, x->metered.step);
-    for (MeterClass c = 0; c < METER_TRANSFER; c++)
-        print_part(out, meter_class_names[c], x->metered.class[c], x -> metered.step);
-    print_part(out, "idle", sum->idle_ms, x->metered.step);
-    strbuf_printf(out, "beside it %s %.2f ms; by op:\n", meter_class_names[METER_TRANSFER],
-                  x->metered.class[METER_TRANSFER]);
-    for (int i = 0; i < x->n_ops; i++)
-        print_part(out, x->ops[i].name, x->ops[i].ms, x->metered.step);
-    out->text[--out->len] = '\0'; /* log_info ends the line */
-}
-
-static void print_json(const StepBench *x, const Summary *sum, StrBuf *out) {
-    const Session *s = &x->s;
-    strbuf_printf(out,
-                  "{\"bench\":\"step\",\"device\":\"%s\",\"world\":%d,\"dp\":%d,\"cp\":%d,"
-                  "\"backend\":\"%s\",\"micro_steps\":%lld,\"tokens\":%.0f,\"ms\":%.6g,"
-                  "\"tok_s\":%.6g,\"tok_s_gpu\":%.6g,\"tflops_gpu\":%.6g,\"mfu\":%.6g,"
-                  "\"mem_gib\":%.6g,\"host_ms\":%.6g,\"micro_host_ms\":%.6g,"
-                  "\"micro_ms\":%.6g,\"metered_ms\":%.6g,\"phases\":{",
-                  s->ops->device_name, s->world, s->dp, s->config->parallel.cp,
-                  config_enum_name((int)s->config->parallel.backend, "parallel.backend"),
-                  (long long)s->micro_steps, s->step_tokens, x->ms.step, sum->tok_s,
-                  sum->tok_s / s->world, sum->flops / 1e12, sum->mfu, sum->gib, x->ms.host,
-                  x->ms.micro_host, x->ms.micro, x->metered.step);
-    for (MeterClass c = 0; c < METER_TRANSFER; c++)
-        strbuf_printf(out, "\"%s\":%.6g,", meter_class_names[c], x->metered.class[c]);
-    strbuf_printf(out, "\"idle\":%.6g},\"transfer\":%.6g,\"ops\":{", sum->idle_ms,
-                  x->metered.class[METER_TRANSFER]);
-    for (int i = 0; i < x->n_ops; i++)
-        strbuf_printf(out, "%s\"%s\":%.6g", i > 0 ? "," : "", x->ops[i].name, x->ops[i].ms);
-    strbuf_printf(out, "}}");
-}
-
-static Status report(StepBench *x, bool json) {
-    Summary sum;
-    StrBuf text = {0};
-    CHECK(summarize(x, &sum));
-    qsort(x->ops, (size_t)x->n_ops, sizeof *x->ops, by_time);
-    if (json)
-        print_json(x, &sum, &text);
-    else
-        print_text(x, &sum, &text);
-    log_info("%s", strbuf_text(&text));
-    strbuf_free(&text);
     return OK;
 }
 
@@ -307,7 +184,7 @@ static Status run(StepBench *x, Config *config, int64_t steps, bool json) {
     CHECK(time_micro_batches(x, steps));
     CHECK(meter_steps(x, steps));
     CHECK(gather(x));
-    return report(x, json);
+    return step_report(x, json);
 }
 
 static void close_step(StepBench *x) {

@@ -193,6 +193,32 @@ Status timing_product_rate(Timing *t, int64_t side, double *rate) {
     return st;
 }
 
+typedef struct {
+    Timing *t;
+    Arena arena;
+    int64_t bytes;
+    void *to, *from;
+} Copy;
+
+static Status copy(void *ctx) {
+    const Copy *c = ctx;
+    c->t->ops->mem_copy(c->to, c->from, c->bytes, c->t->stream);
+    return OK;
+}
+
+Status timing_copy_rate(Timing *t, int64_t bytes, double *rate) {
+    Copy c = {.t = t, .bytes = bytes};
+    BenchTime time;
+    arena_reserve(&c.arena, "copy", "to", bytes, &c.to);
+    arena_reserve(&c.arena, "copy", "from", bytes, &c.from);
+    Status st = arena_commit(&c.arena, t->ops);
+    if (st == OK) t->ops->mem_zero(c.from, bytes, t->stream);
+    if (st == OK) st = timing_run(t, copy, &c, 0, &time);
+    if (st == OK) *rate = 1e3 * 2 * (double)bytes / time.ms;
+    arena_free(&c.arena);
+    return st;
+}
+
 /* ---- create and free ----------------------------------------------------------------------- */
 
 Status timing_create(Timing **out, const Ops *ops, Stream *stream, BenchState state) {

@@ -46,6 +46,9 @@ Status timing_run(Timing *t, BenchCall call, void *ctx, int products, BenchTime 
 /* FLOP/s of a product of side x side x side in this state. */
 Status timing_product_rate(Timing *t, int64_t side, double *rate);
 
+/* Bytes/s, read and written, of a copy of `bytes` on the device in this state. */
+Status timing_copy_rate(Timing *t, int64_t bytes, double *rate);
+
 /* Everything queued later starts at the same time on all ranks of `device`, whose hosts `host`
  * joins; the hosts get ahead of it. */
 Status timing_align(Timing *t, Comm *host, Comm *device);

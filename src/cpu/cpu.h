@@ -24,8 +24,8 @@
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* cpu_rmsnorm_fwd and so on */
-#define OP(result, name, class, parameters, arguments) result cpu_##name parameters;
-#define HOST_OP(result, name, parameters)              result cpu_##name parameters;
+#define OP(result, name, class, parameters, arguments, cost) result cpu_##name parameters;
+#define HOST_OP(result, name, parameters)                    result cpu_##name parameters;
 #include "ops/ops.def"
 
 /* n uninitialised floats that start on a cache line, for free() */

@@ -125,8 +125,8 @@ const Ops *cpu_ops(void) {
         .act_dtype = DT_F32,
         .host_memory = true,
         .deterministic = true,
-#define OP(result, name, class, parameters, arguments) .name = cpu_##name,
-#define HOST_OP(result, name, parameters)              .name = cpu_##name,
+#define OP(result, name, class, parameters, arguments, cost) .name = cpu_##name,
+#define HOST_OP(result, name, parameters)                    .name = cpu_##name,
 #include "ops/ops.def"
     };
     return &ops;

@@ -119,8 +119,8 @@ struct FIELDS_BY_NAME Ops {
      * same bits in every run, as always on the CPU */
     bool deterministic;
     struct Meter *meter; /* of a table that passes every call on to another one, timed (bench/) */
-#define OP(result, name, class, parameters, arguments) result(*name) parameters;
-#define HOST_OP(result, name, parameters)              result(*name) parameters;
+#define OP(result, name, class, parameters, arguments, cost) result(*name) parameters;
+#define HOST_OP(result, name, parameters)                    result(*name) parameters;
 #include "ops/ops.def"
 };
 

@@ -88,9 +88,31 @@ for ranks in 1 2; do
     holds "step on $ranks" '(rows[0]["phases"]["comm_exposed"] > 0 and rows[0]["transfer"] > 0) == '$((ranks == 2))
     holds "step on $ranks" '0 < rows[0]["micro_host_ms"] <= rows[0]["micro_ms"]'
     holds "step on $ranks" 'near(rows[0]["tok_s"] * rows[0]["ms"], 1e3 * rows[0]["tokens"])'
+    holds "step on $ranks" 'all(floor > 0 for floor in rows[0]["floors"].values())'
+    holds "step on $ranks" 'rows[0]["attention_fwd_tflops"] > 0 and rows[0]["attention_bwd_tflops"] > 0'
+done
+
+# Floors, from a micro-batch of 2 sequences of 32 tokens, 2 layers: every op of ops.def that ran has one, and
+# rates times floors are closed forms. 5 norms of 64 rows of 16; adamw without the padding behind the norms.
+for recompute in none layer; do
+    run "$cria" bench step "$config" steps=1 micro_steps=1 memory.recompute=$recompute --json
+    expect_status "floors, recompute $recompute" 0
+    holds 'floors' 'rows[0]["ops"].keys() - rows[0]["floors"].keys() <= {"event_wait", "attn_work_create"}'
+    bytes='rows[0]["copy_gbytes_s"] * 1e6 * rows[0]["floors"]'
+    flops='rows[0]["gemm_tflops"] * 1e9 * rows[0]["floors"]'
+    again=$([ $recompute = layer ] && echo 1 || echo 0) # all layers but the last run their forward twice
+    holds 'bytes of a floor' "near($bytes['rmsnorm_fwd'], (5 + 2 * $again) * 4 * (129 * 16 + 64))"
+    holds 'bytes of a floor' "near($bytes['swiglu_fwd'], (2 + $again) * 4 * 3 * 64 * 32)"
+    holds 'bytes of a floor' "near($bytes['adamw'], 28 * (4096 * 16 + 2 * (16 * 64 + 16 * 32 + 3 * 16 * 32) + 5 * 16))"
+    holds 'FLOPs of attention' "near(rows[0]['attention_fwd_tflops'] * 1e9 * rows[0]['ops']['attention_fwd'],
+                                     (2 + $again) * 4 * 2 * 32 * 33 / 2 * 8 * 4)"
+    holds 'FLOPs of attention' "near(rows[0]['attention_bwd_tflops'] * 1e9 * (rows[0]['ops']['attention_bwd'] +
+                                     rows[0]['ops']['attention_delta']), 2 * 10 * 2 * 32 * 33 / 2 * 8 * 4)"
+    holds 'FLOPs of attention' "$flops['attention_bwd'] > 0.999 * 2 * 10 * 2 * 32 * 33 / 2 * 8 * 4"
 done
 run mpirun -n 2 "$cria" bench step "$config" steps=1 micro_steps=1
 expect_status 'step, dp 2' 0
+expect 'step: floors for people' "$(grep -cE '^  swiglu_fwd +[0-9.]+ ms +[0-9.]+ %( +[0-9.]+){2}$' "$work/out")" 1
 expect 'step: ranks' "$(grep -c '^2 x cpu = dp 2 x cp 1 ' "$work/out")" 1
 
 # ---- cp --------------------------------------------------------------------------------------------
