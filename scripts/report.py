@@ -19,7 +19,7 @@ import re
 import statistics
 from xml.sax.saxutils import escape
 
-from runlog import COLORS, NoRun, Parser, Run, fail, half_window, labels, number, smooth
+from runlog import COLORS, NoRun, Parser, Run, fail, flat, half_window, labels, number, smooth
 from svgchart import Chart, short
 
 DARK = ["#7aa2f7", "#f7768e", "#5fd3a4", "#e0af68", "#bb9af7", "#5cc8e6", "#f5a3d0", "#a9b1c6"]
@@ -154,15 +154,6 @@ def samples(runs, names):
         for step, (prompt, sample) in run.samples.items():
             out.append(f"<p>{text(name)}, step {step}</p>\n<blockquote><b>{text(prompt)}</b>{text(sample)}</blockquote>")
     return "\n".join(out)
-
-
-def flat(config, prefix=""):
-    """{key: text} of all keys."""
-    out = {}
-    for key, value in config.items():
-        nested = isinstance(value, dict)
-        out |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: str(value)}
-    return out
 
 
 def configuration(runs, names):

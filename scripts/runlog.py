@@ -124,6 +124,15 @@ def number(value):
     return math.nan if value is None else float(value)
 
 
+def flat(config, prefix=""):
+    """{key: text} of all keys."""
+    out = {}
+    for key, value in config.items():
+        nested = isinstance(value, dict)
+        out |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: str(value)}
+    return out
+
+
 def half_window(n):
     """smooth() takes so many values on each side, a fiftieth of n in all."""
     return n // 100
