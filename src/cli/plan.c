@@ -5,12 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "report/estimate.h"
 #include "report/plan_report.h"
 #include "report/plan_svg.h"
 #include "base/file.h"
 #include "base/output.h"
 #include "cli/commands.h"
 #include "base/rng.h"
+#include "base/text.h"
 #include "data/synthetic.h"
 #include "report/run_report.h"
 
@@ -106,16 +108,21 @@ static void close_planning(Planning *p) {
 static void print_text(const Planning *p, const PlanReport *report, StrBuf *out) {
     const Config *c = &p->config;
     session_describe(&p->s, out);
-    if (p->no_data != NULL) strbuf_printf(out, "\ndata       is not used: %s", p->no_data);
-    double S = (double)p->mask.S;
-    strbuf_printf(out, "\nmask       %s", p->source);
+    run_estimate_text(&p->s, &p->plan, out);
+    strbuf_printf(out, "\n");
+    if (p->no_data != NULL) {
+        char *reason = mem_printf("is not used: %s", p->no_data);
+        strbuf_printf(out, "data");
+        strbuf_wrap(out, reason, 11);
+        free(reason);
+    }
+    double S = (double)p->mask.S, area = (double)mask_area(&p->mask);
+    strbuf_printf(out, "mask       %s", p->source);
     if (p->documents > 0) strbuf_printf(out, ", %" PRId64 " documents", p->documents);
     if (c->data.window > 0 && c->data.mask != MASK_SLICES)
         strbuf_printf(out, ", window %" PRId64, c->data.window);
-    strbuf_printf(out,
-                  ": %.4g M allowed pairs of a micro-batch of %.0f tokens, %.1f %% of causal\n",
-                  (double)mask_area(&p->mask) / 1e6, S,
-                  100 * (double)mask_area(&p->mask) / (0.5 * S * (S + 1)));
+    strbuf_printf(out, ":\n           area %s of a micro-batch of %.0f tokens, %.1f %% of causal\n",
+                  number_text(area, " ").text, S, 100 * area / (0.5 * S * (S + 1)));
     strbuf_printf(out, "plan       ");
     plan_report_text(report, out);
 }
@@ -133,6 +140,14 @@ static void print_json(const Planning *p, const PlanReport *report, StrBuf *out)
         strbuf_printf(out, "null");
     strbuf_printf(out, "},\"plan\":");
     plan_report_json(report, out);
+    strbuf_printf(out, ",\"estimate\":");
+    if (estimate_is_made(&p->s)) {
+        RunEstimate e = run_estimate(&p->s, &p->plan, &p->cost);
+        strbuf_printf(out, "{\"tok_s\":%.6g,\"step_seconds\":%.6g,\"run_seconds\":%.6g}", e.tok_s,
+                      e.step_seconds, e.run_seconds);
+    } else {
+        strbuf_printf(out, "null");
+    }
     strbuf_printf(out, ",\"plan_seconds\":%.6f}\n", p->seconds);
 }
 
@@ -215,13 +230,52 @@ static const ArgOption options[] = {
                "is FULL, "
                "CAUSAL, INV_CAUSAL or BI_CAUSAL, and # begins a comment."),
     {.name = NULL}};
+/* Every word of the text that says more than its unit. */
+static void explain(const char *name, StrBuf *out) {
+    (void)name;
+    static const struct {
+        const char *word, *meaning;
+    } words[] = {
+        {"speed", "Tokens a second of all ranks, estimated for H200s: the FLOPs of the matrix "
+                  "products at the rate that the example 1B reaches, plus the predicted attention "
+                  "of the slowest rank in every layer. Small micro-batches stay below it."},
+        {"cards", "The memory of a rank, and 3 GiB for CUDA and NCCL, against GPUs of 80 and 141 "
+                  "GB; below it, keys to change where 80 GB are too few or mostly empty. All "
+                  "leave batch.global and the number of ranks as they are."},
+        {"area", "Pairs of a query and a key that the mask allows: the work of attention. Of a "
+                 "rank: those of its queries. Of mean: over the mean of all ranks."},
+        {"chunks", "Equal parts of the micro-batch that are dealt out to ranks."},
+        {"dispatch", "Which rank gets which chunks: contiguous or zigzag by position; min_heap, "
+                     "local_search or two_level by area and, the last two, by rows to move."},
+        {"rows", "Tokens of one layer. Rows in, rows out: those whose keys and values a rank "
+                 "receives and sends; forward pass."},
+        {"local %", "Share of a rank's area whose keys it holds itself."},
+        {"stages", "Parts of attention between which keys arrive; 0 holds the rank's own keys."},
+        {"degree", "Stages of remote keys (magi), parallel.overlap_degree."},
+        {"imbalance", "By how much the greatest area of a rank exceeds the mean."},
+        {"of ring", "Bytes moved, over those of ring attention, which moves every key to every "
+                    "rank."},
+        {"exposed", "Share of the time in which attention waits for transfers."},
+        {"hash", "Equal for equal plans: of two runs, or two versions."},
+        {">", "The backend of the configuration (parallel.backend)."}};
+    strbuf_printf(out,
+                  "\nWords of the text; times are of one layer's attention, in microseconds:\n");
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        strbuf_printf(out, "  %s", words[i].word);
+        strbuf_wrap(out, words[i].meaning, 14);
+    }
+}
+
 const Command command_plan = {
     .name = "plan",
     .summary = "what a configuration amounts to on N ranks",
     .arguments = "CONFIG [key=value ...]",
-    .details = "Prints batch, memory, FLOPs, and which rank computes and moves what in attention. "
-               "Needs no MPI, no GPU and no data.",
+    .details =
+        "Prints batch, memory, estimated speed and time, and which rank computes and moves what "
+        "in attention. "
+        "Needs no MPI, no GPU and no data.",
     COMMAND_OPTIONS(options, PlanCommandOptions),
     COMMAND_PATHS(1, 1),
     .overrides = true,
+    .more_help = explain,
     .run = plan};

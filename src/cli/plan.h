@@ -23,6 +23,7 @@ typedef struct {
  *   "mask":{"source":"causal"|"full"|"first micro-batch"|"drawn"|"file","window",
  *           "documents": 0 for other masks,"no_data": null or why data.train cannot be read},
  *   "plan": the object of report/plan_report.h,
+ *   "estimate":{"tok_s" of all ranks,"step_seconds","run_seconds"}, null on CPUs,
  *   "plan_seconds": what making the plan took */
 Status plan_command_run(const Config *config, const PlanCommandOptions *options, StrBuf *out);
 

@@ -119,7 +119,7 @@ static void backend_row(const AttnPlan *p, const CostModel *m, const RankTimes *
     PlanBytes bytes = plan_bytes(p, m), ring = plan_bytes_dense(p, BACKEND_RING, m);
     double moved = bytes.forward + bytes.backward, dense = ring.forward + ring.backward;
     double exposed = t->forward.exposed + t->backward.exposed;
-    strbuf_printf(out, "%c %-10s%7d%8.2f %%%14.1f%14.1f%9.1f %%%12.1f%12.1f%9.1f %%\n",
+    strbuf_printf(out, "%c %-10s%7d%8.2f %%%12.1f%12.1f%8.1f %%%12.1f%12.1f%8.1f %%\n",
                   chosen ? '>' : ' ', backend_name(p), p->n_stages, 100 * plan_summary(p).imbalance,
                   bytes.forward / MIB, bytes.backward / MIB, dense > 0 ? 100 * moved / dense : 0.0,
                   MICRO * t->forward.seconds, MICRO * t->backward.seconds,
@@ -127,9 +127,9 @@ static void backend_row(const AttnPlan *p, const CostModel *m, const RankTimes *
 }
 
 static void backend_table(const PlanReport *r, const RankTimes *slowest, StrBuf *out) {
-    strbuf_printf(out, "\n  %-10s%7s%10s%14s%14s%11s%12s%12s%11s\n", "backend", "stages",
-                  "imbalance", "forward MiB", "backward MiB", "of ring", "forward us",
-                  "backward us", "exposed");
+    strbuf_printf(out, "\n  %-10s%7s%10s%12s%12s%10s%12s%12s%10s\n", "backend", "stages",
+                  "imbalance", "fwd MiB", "bwd MiB", "of ring", "forward us", "backward us",
+                  "exposed");
     backend_row(r->plan, r->cost, slowest, true, out);
     for (int i = 0; i < r->n_others; i++) {
         PlanTimes t = plan_times(&r->others[i], r->cost);
@@ -174,7 +174,7 @@ static void timeline(const PlanReport *r, int rank, StrBuf *out) {
     RankTimes t = plan_rank_times(r->plan, rank, m, true);
     double scale = t.forward.seconds > t.backward.seconds ? t.forward.seconds : t.backward.seconds;
     strbuf_printf(out,
-                  "\nprediction for a layer's attention on rank %d, the slowest, by stage%s "
+                  "\nprediction for a layer's attention on rank %d, the slowest, by stage%s\n"
                   "(a model: %.0f / %.0f TFLOP/s, %.0f GB/s per rank and direction",
                   rank, r->plan->P <= PLAN_EXACT_RANKS ? "" : ", taken as equal",
                   m->fwd_flops / 1e12, m->bwd_flops / 1e12, m->link_bw / 1e9);
@@ -191,20 +191,18 @@ static void timeline(const PlanReport *r, int rank, StrBuf *out) {
 static void figures(const AttnPlan *p, StrBuf *out) {
     const Dispatch *d = &p->dispatch;
     PlanSummary s = plan_summary(p);
+    double fraction = s.ring_rows > 0 ? (double)s.recv_rows / (double)s.ring_rows : 0;
     strbuf_printf(out,
                   "%s over %d ranks: %" PRId64 " tokens (%" PRId64 " with padding) in %d chunks "
-                  "of %d, dispatch %s, %d rows a rank, ",
+                  "of %d,\n           dispatch %s, %d rows a rank, ",
                   backend_name(p), p->P, d->S, d->padded, d->n_chunks, d->chunk,
                   dispatch_kind_names[d->kind], d->rows);
     if (cp_backend_is(p->backend, BACKEND_NEEDED_ROWS))
         strbuf_printf(out, "degree %d, ", p->degree);
-    strbuf_printf(out, "hash %016" PRIx64 "\n", plan_hash(p));
-    double fraction = s.ring_rows > 0 ? (double)s.recv_rows / (double)s.ring_rows : 0;
     strbuf_printf(out,
-                  "area %" PRId64 ", imbalance %.2f %%; rows received per layer forward %" PRId64
-                  " (ring %" PRId64 ": %.1f %%), most by a rank %" PRId64 ", most sent %" PRId64
-                  "\n",
-                  s.area, 100 * s.imbalance, s.recv_rows, s.ring_rows, 100 * fraction,
+                  "hash %016" PRIx64 "\n           imbalance %.2f %%; rows in: %" PRId64
+                  " (ring %" PRId64 ": %.1f %%), of a rank at most %" PRId64 ", out %" PRId64 "\n",
+                  plan_hash(p), 100 * s.imbalance, s.recv_rows, s.ring_rows, 100 * fraction,
                   s.max_recv_rows, s.max_send_rows);
 }
 

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "model/flops.h"
 
 /* Forward and backward, for the mask without documents. */
@@ -23,11 +24,11 @@ static double epochs(const Session *s) {
 static void describe_data(const Session *s, StrBuf *out) {
     int n = s->config->data.n_train;
     if (s->train_data == NULL) return;
-    strbuf_printf(out,
-                  "data       %.4g M training tokens in %d file%s, %" PRId64 " samples of %" PRId64
-                  " an epoch\n",
-                  (double)dataset_tokens(s->train_data) / 1e6, n, n == 1 ? "" : "s",
-                  dataset_epoch_samples(s->train_data), s->config->model.seq_len);
+    strbuf_printf(
+        out,
+        "data       %s training tokens in %d file%s, %" PRId64 " samples of %" PRId64 " an epoch\n",
+        number_text((double)dataset_tokens(s->train_data), " ").text, n, n == 1 ? "" : "s",
+        dataset_epoch_samples(s->train_data), s->config->model.seq_len);
     if (s->config->data.n_val > 0 && s->config->run.eval_every == 0)
         strbuf_printf(out, "           data.val is not used: run.eval_every is 0, never\n");
 }
@@ -47,9 +48,9 @@ static void describe_batch(const Session *s, StrBuf *out) {
     const Config *c = s->config;
     strbuf_printf(out,
                   "batch      %" PRId64 " sequences = %" PRId64 " micro-batches x %" PRId64
-                  " sequences x dp %d; %.0f tokens a step, %.4g M in %" PRId64 " steps",
+                  " sequences x dp %d;\n           %.0f tokens a step, %s in %" PRId64 " steps",
                   c->batch.global, s->micro_steps, c->batch.micro, s->dp, s->step_tokens,
-                  s->step_tokens * (double)c->run.steps / 1e6, c->run.steps);
+                  number_text(s->step_tokens * (double)c->run.steps, " ").text, c->run.steps);
     if (s->train_data != NULL) strbuf_printf(out, " (%.2f epochs)", epochs(s));
     strbuf_printf(out, "\n");
 }
@@ -57,10 +58,10 @@ static void describe_batch(const Session *s, StrBuf *out) {
 void session_describe(const Session *s, StrBuf *out) {
     const ModelConfig *m = &s->config->model;
     strbuf_printf(out,
-                  "model      %.4g M parameters: %d layers, hidden %d, %d/%d heads of %d, ffn %d, "
-                  "vocab %d (%d in memory)%s\n",
-                  (double)s->table->n_weights / 1e6, m->layers, m->hidden, m->heads, m->kv_heads,
-                  m->head_dim, m->ffn, m->vocab, s->table->vocab_padded,
+                  "model      %s parameters: %d layers, hidden %d, %d/%d heads of %d, ffn %d,\n"
+                  "           vocab %d (%d in memory)%s\n",
+                  number_text((double)s->table->n_weights, " ").text, m->layers, m->hidden,
+                  m->heads, m->kv_heads, m->head_dim, m->ffn, m->vocab, s->table->vocab_padded,
                   m->tie_embeddings ? ", tied" : "");
     describe_data(s, out);
     describe_world(s, out);

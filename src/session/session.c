@@ -174,7 +174,7 @@ static const Ops planned_ops[] = {[false] = {.name = "cuda",
 
 Status session_plan(Session *s, const Config *config, int world, char **no_data) {
     *s = (Session){.config = config};
-    *no_data = NULL;
+    if (no_data != NULL) *no_data = NULL;
     CHECK(config_check_world(config, world));
     CHECK(open_slices(s));
     s->planned = NEW(Comm, 2);
@@ -185,9 +185,9 @@ Status session_plan(Session *s, const Config *config, int world, char **no_data)
     s->ops = &planned_ops[config->device == DEVICE_CPU];
     Status st = device_check_model(config, s->ops->gpu);
     if (config->device == DEVICE_CUDA) CHECK(st);
-    if (st != OK) log_warn("on GPUs this plan cannot run: %s", status_message());
+    if (st != OK && no_data != NULL) log_warn("on GPUs this plan cannot run: %s", status_message());
     status_ignore(st);
-    st = run_data_open_train(config, &s->train_data);
+    st = no_data != NULL ? run_data_open_train(config, &s->train_data) : OK;
     if (st != OK) *no_data = mem_strdup(status_message());
     status_ignore(st);
     set_options(s, 0, world);

@@ -53,7 +53,8 @@ void session_close(Session *s);
 /* For `cria plan`: what session_open would make for rank 0 of `world` ranks, without MPI, devices
  * or data (train_data stays NULL when its files cannot be read; *no_data is then the reason, which
  * the caller frees). device cpu means fp32, cuda and auto mean bf16 on an H100, which refuses what
- * its kernels cannot run (ERR_USER; with auto a warning). */
+ * its kernels cannot run (ERR_USER; with auto a warning). no_data NULL: no data are opened, and
+ * nothing is warned of. */
 Status session_plan(Session *s, const Config *config, int world, char **no_data);
 
 #endif

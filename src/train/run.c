@@ -7,6 +7,7 @@
 #include "base/progress.h"
 #include "base/version.h"
 #include "health/agree.h"
+#include "report/estimate.h"
 #include "report/run_report.h"
 #include "train/branch.h"
 #include "train/resume.h"
@@ -112,6 +113,7 @@ static Status open_session(Session *s, const Config *config, const TrainOptions 
     CHECK(session_open(s, config, NULL));
     StrBuf text = {0};
     session_describe(s, &text);
+    if (options->dry_run && s->rank == 0) run_estimate_text(s, NULL, &text);
     log_info("%s", strbuf_text(&text));
     strbuf_free(&text);
     return OK;

@@ -24,9 +24,10 @@ expect '--dry-run: stderr' "$(cat "$work/err")" ''
 expect '--dry-run: run.dir' "$(ls "$work/dry" 2>&1)" \
     "ls: cannot access '$work/dry': No such file or directory"
 printed '--dry-run' "  dir: \"$work/dry\"" 'layers: 2' 'warmup_steps: 0' \
-    "$(awk -v n=$weights 'BEGIN { printf "%.4g M parameters: 2 layers, hidden 16, 8/4 heads of 4", n / 1e6 }')" \
+    "$(awk -v n=$weights 'BEGIN { printf "%.1f k parameters: 2 layers, hidden 16, 8/4 heads of 4", n / 1e3 }')" \
     '4 ranks on cpu = dp 2 x cp 2 (ring)' 'dp 0: ranks 0 .. 1' 'dp 1: ranks 2 .. 3' \
-    '8 sequences = 2 micro-batches x 2 sequences x dp 2; 256 tokens a step' 'flops      ' \
+    '8 sequences = 2 micro-batches x 2 sequences x dp 2;' '           256 tokens a step' 'flops      ' \
+    'speed      not estimated for CPUs' \
     'memory per rank' '  weights ' '  gradients ' '  optimizer ' '  total '
 
 # What it prints is a configuration, and the one that a run records.
