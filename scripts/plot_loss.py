@@ -5,9 +5,9 @@ log.jsonl.
     scripts/plot_loss.py RUN...  [--out FILE]
 
 RUN is a directory that holds log.jsonl, or such a file. The picture goes to
-RUN/loss.png of the first. Training loss is drawn as it is (faint) and as the mean
-of a fiftieth of the steps around each step; circles are evaluations on held-out
-data."""
+RUN/loss.png of the first. Training loss is drawn as it is (faint) and as the
+mean of a fiftieth of the steps around each step; circles are evaluations on
+held-out data."""
 
 import pathlib
 

@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""rates_table.py [RATES.jsonl ...]: the README's table of attention rates from the lines that
-`cria bench attention --json` printed (default: tests/results/rates-*.jsonl). Several lines of one case
-are several measurements: the table shows the range. --check README: is the table in it?"""
-import argparse
+"""Prints README's table of attention rates.
+
+    scripts/rates_table.py [RATES.jsonl ...] [--check README.md]
+
+It is made from the lines that `cria bench attention --json` printed. Several
+lines of one case are several measurements: the table shows the range."""
 import json
 import pathlib
 import sys
+
+from runlog import Parser, fail
 
 root = pathlib.Path(__file__).resolve().parent.parent
 
@@ -34,7 +38,7 @@ def table(paths):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = Parser(__doc__)
     parser.add_argument("rates", nargs="*", type=pathlib.Path, help="default: tests/results/rates-*.jsonl")
     parser.add_argument("--check", type=pathlib.Path, metavar="README", help="exit with 1 unless it holds the table")
     args = parser.parse_args()
@@ -44,7 +48,7 @@ def main():
         if args.check and text not in args.check.read_text():
             sys.exit(f"rates_table.py: {args.check} does not hold the table of {', '.join(map(str, paths))}:\n{text}")
     except (OSError, ValueError, KeyError) as error:
-        sys.exit(f"rates_table.py: {error!r}: expected lines of cria bench attention --json")
+        fail(f"{error!r}: expected lines of cria bench attention --json")
     if not args.check:
         print(text)
 
