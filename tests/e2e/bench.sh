@@ -101,14 +101,14 @@ for recompute in none layer; do
     bytes='rows[0]["copy_gbytes_s"] * 1e6 * rows[0]["floors"]'
     flops='rows[0]["gemm_tflops"] * 1e9 * rows[0]["floors"]'
     again=$([ $recompute = layer ] && echo 1 || echo 0) # all layers but the last run their forward twice
-    holds 'bytes of a floor' "near($bytes['rmsnorm_fwd'], (5 + 2 * $again) * 4 * (129 * 16 + 64))"
-    holds 'bytes of a floor' "near($bytes['swiglu_fwd'], (2 + $again) * 4 * 3 * 64 * 32)"
-    holds 'bytes of a floor' "near($bytes['adamw'], 28 * (4096 * 16 + 2 * (16 * 64 + 16 * 32 + 3 * 16 * 32) + 5 * 16))"
+    holds 'bytes of a floor' "near(${bytes}['rmsnorm_fwd'], (5 + 2 * $again) * 4 * (129 * 16 + 64))"
+    holds 'bytes of a floor' "near(${bytes}['swiglu_fwd'], (2 + $again) * 4 * 3 * 64 * 32)"
+    holds 'bytes of a floor' "near(${bytes}['adamw'], 28 * (4096 * 16 + 2 * (16 * 64 + 16 * 32 + 3 * 16 * 32) + 5 * 16))"
     holds 'FLOPs of attention' "near(rows[0]['attention_fwd_tflops'] * 1e9 * rows[0]['ops']['attention_fwd'],
                                      (2 + $again) * 4 * 2 * 32 * 33 / 2 * 8 * 4)"
     holds 'FLOPs of attention' "near(rows[0]['attention_bwd_tflops'] * 1e9 * (rows[0]['ops']['attention_bwd'] +
                                      rows[0]['ops']['attention_delta']), 2 * 10 * 2 * 32 * 33 / 2 * 8 * 4)"
-    holds 'FLOPs of attention' "$flops['attention_bwd'] > 0.999 * 2 * 10 * 2 * 32 * 33 / 2 * 8 * 4"
+    holds 'FLOPs of attention' "${flops}['attention_bwd'] > 0.999 * 2 * 10 * 2 * 32 * 33 / 2 * 8 * 4"
 done
 run mpirun -n 2 "$cria" bench step "$config" steps=1 micro_steps=1
 expect_status 'step, dp 2' 0

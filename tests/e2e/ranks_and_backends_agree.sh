@@ -17,7 +17,7 @@ for mask in causal document; do
     for backend in $(backends); do
         # shellcheck disable=SC2086
         train 1 $mask.$backend $settings parallel.backend=$backend
-        logged $mask.$backend loss grad_norm weights_crc >"$work/backend.bits"
+        logged "$mask.$backend" loss grad_norm weights_crc >"$work/backend.bits"
         expect_same "$mask, $backend with cp 1 against none" backend.bits none.bits
 
         for grid in '1 2' '2 2' '1 4'; do

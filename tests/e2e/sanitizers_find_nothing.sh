@@ -35,7 +35,7 @@ export LSAN_OPTIONS="${LSAN_OPTIONS:-suppressions=tests/mpi.supp:print_suppressi
 export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1}"
 
 for backend in $(backends); do
-    train 2 $backend run.steps=3 run.save_every=2 parallel.cp=2 parallel.backend=$backend \
+    train 2 "$backend" run.steps=3 run.save_every=2 parallel.cp=2 parallel.backend="$backend" \
         data.mask=document data.val=data/sotu_val.bin run.eval_every=2 run.eval_sequences=3 \
         log.tensorboard=true
     expect_status "$backend" 0

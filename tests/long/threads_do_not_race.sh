@@ -28,7 +28,7 @@ for program in $ranked; do
 done
 
 for backend in $(backends); do
-    train 2 $backend run.steps=6 run.save_every=2 parallel.cp=2 parallel.backend=$backend \
+    train 2 "$backend" run.steps=6 run.save_every=2 parallel.cp=2 parallel.backend="$backend" \
         data.mask=document data.val=data/sotu_val.bin run.eval_every=3 run.eval_sequences=3
     expect_status "$backend" 0
     expect "$backend: stderr" "$(cat "$work/err")" ''
