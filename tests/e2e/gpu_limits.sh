@@ -113,12 +113,13 @@ any rows.cu sum_rows_kernel
 limit swiglu.cu swiglu_bwd_kernel
 limit swiglu.cu swiglu_fwd_kernel
 bug attention_sm90.cuh REQUIRE(result == CUDA_SUCCESS);
-bug attention_launch.cu REQUIRE(!(accumulate_dq || accumulate_dkv) || work->remote.n == 0);
+bug attention_launch.cu REQUIRE(!(a->accumulate_dq || a->accumulate_dkv) || a->work->remote.n == 0);
 bug attention_launch.cu REQUIRE(bands[i].q_begin >= 0 && bands[i].q_end <= shape.Sq && bands[i].k_begin >= 0 &&
 bug attention_launch.cu REQUIRE(shape.H % shape.K == 0);
-bug attention_launch.cu REQUIRE(work->remote.n == 0 || (!resume && o != NULL && o_acc != NULL));
+bug attention_launch.cu REQUIRE(work->remote.n == 0 || (!a->resume && a->o != NULL && a->o_acc != NULL));
 bug comm_nccl.cu REQUIRE(!ops->host_memory);
 bug comm_nccl.cu REQUIRE(!x->open);
+bug comm_nccl.cu REQUIRE(false);
 bug comm_nccl.cu REQUIRE(group->n_recv_flags < COMM_GROUP_FLAGS_MAX);
 bug comm_nccl.cu REQUIRE(nccl_of(c)->open);
 bug comm_nccl.cu REQUIRE(ticket.id > 0 && ticket.id <= x->groups);
