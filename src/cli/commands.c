@@ -31,6 +31,12 @@ static const char *second_word(const Command *c, const char *first) {
     return strncmp(c->name, first, n) == 0 && c->name[n] == ' ' ? c->name + n + 1 : NULL;
 }
 
+bool commands_is_group(const char *first) {
+    for (int i = 0; commands[i] != NULL; i++)
+        if (second_word(commands[i], first) != NULL) return true;
+    return false;
+}
+
 /* `cria data` and the like: names the second words. ERR_USER in any case. */
 static Status refuse_second(const char *first, const char *second) {
     StrBuf words = {0};
@@ -62,22 +68,22 @@ static Status refuse_first(const char *first) {
 }
 
 const Command *commands_find(int argc, char **argv, int *words, Status *st) {
-    bool group = false;
     for (int i = 0; commands[i] != NULL; i++) {
         const char *second = second_word(commands[i], argv[0]);
-        group |= second != NULL;
         *words = second != NULL ? 2 : 1;
         if (strcmp(commands[i]->name, argv[0]) == 0 ||
             (second != NULL && argc > 1 && strcmp(second, argv[1]) == 0))
             return commands[i];
     }
-    *st = group ? refuse_second(argv[0], argc > 1 ? argv[1] : NULL) : refuse_first(argv[0]);
+    *st = commands_is_group(argv[0]) ? refuse_second(argv[0], argc > 1 ? argv[1] : NULL)
+                                     : refuse_first(argv[0]);
     return NULL;
 }
 
-void commands_usage(StrBuf *out) {
+void commands_usage(const char *group, StrBuf *out) {
     strbuf_printf(out, "usage: cria COMMAND [ARGUMENT ...]\n\n");
     for (int i = 0; commands[i] != NULL; i++) {
+        if (group != NULL && second_word(commands[i], group) == NULL) continue;
         strbuf_printf(out, "  %s  ", commands[i]->name);
         strbuf_wrap(out, commands[i]->summary, 20);
     }
@@ -106,13 +112,16 @@ static Status run(const Command *c, int argc, char **argv) {
 Status commands_run(int argc, char **argv) {
     if (argc == 0) {
         StrBuf text = {0};
-        commands_usage(&text);
+        commands_usage(NULL, &text);
         output_write(OUTPUT_STDERR, text.text, text.len);
         strbuf_free(&text);
         return ERR_USER;
     }
     if (strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0)
         return run(&command_help, 0, NULL);
+    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) &&
+        commands_is_group(argv[0]))
+        return run(&command_help, 1, argv);
     if (strcmp(argv[0], "--version") == 0) return run(&command_version, 0, NULL);
     int words;
     Status st;

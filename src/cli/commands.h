@@ -18,7 +18,10 @@ Status commands_run(int argc, char **argv);
 /* The command whose name these words begin with; *words is how many they are. NULL with ERR_USER in
  * *st: there is none, or, as in `cria data`, several. */
 const Command *commands_find(int argc, char **argv, int *words, Status *st);
-/* What `cria --help` prints: a line for each command. */
-void commands_usage(StrBuf *out);
+/* Whether commands of two words begin with this one, as with data. */
+bool commands_is_group(const char *first);
+/* A line for each command, as `cria --help` prints; of group only, as `cria data --help`, unless it
+ * is NULL. */
+void commands_usage(const char *group, StrBuf *out);
 
 #endif

@@ -98,7 +98,9 @@ static Status help(const Args *a) {
     else if (o->completion == 1)
         print_bash(&text);
     else if (a->n_paths == 0)
-        commands_usage(&text);
+        commands_usage(NULL, &text);
+    else if (a->n_paths == 1 && commands_is_group(a->paths[0]))
+        commands_usage(a->paths[0], &text);
     else {
         const Command *c = commands_find(a->n_paths, a->paths, &words, &st);
         if (c != NULL) args_help(c, &text);

@@ -121,6 +121,11 @@ run "$cria" config optim.lr
 expect 'config optim.lr' "$status $(grep -c '^  optim.lr: a number' "$work/out") $(grep -c . "$work/out")" '0 1 3'
 run "$cria" config optin
 expect_refused 'config optin' 2 'did you mean optim?'
+run "$cria" data --help
+expect 'cria data --help' "$status $(grep -c '^  data ' "$work/out") $(grep -c '^  train ' "$work/out")" '0 3 0'
+cp "$work/out" "$work/help"
+run "$cria" help data
+expect_same 'cria help data' help out
 run "$cria" data
 expect_refused 'cria data' 2 "found 'nothing', expected inspect, pack or order"
 run "$cria" plan $config --optim.lr=1e-4
