@@ -130,7 +130,9 @@ bug cp.c REQUIRE(batch->S == rt->S && !rt->prefetched);
 bug batch.c REQUIRE(cp_mask(&mask, o, mb->doc_begin, mb->n_docs) == OK);
 bug batch.c REQUIRE(cp_plan(&b->plan, o, mask) == OK);
 bug magi.c REQUIRE(n <= MAX_STAGES);
-bug magi_fused.c REQUIRE(rt->plan->stages[s].own_row <= 0);
+bug gemm.cu REQUIRE(type == DT_F32 || type == DT_BF16);
+bug gemm.cu REQUIRE(x->a.scale == NULL && x->b.scale == NULL); /* cuBLASLt scales FP8 only */
+bug magi_fused.c REQUIRE(m->rt.plan->stages[s].own_row <= 0);
 LIST
 
 # A kernel's name ends with _kernel and is in the first lines of its definition.
