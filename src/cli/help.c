@@ -93,6 +93,9 @@ static Status help(const Args *a) {
     StrBuf text = {0};
     int words;
     Status st = OK;
+    if (a->n_paths > 0 && (o->man || o->completion == 1))
+        return status_fail(ERR_USER, "%s is of all commands: found '%s' beside it",
+                           o->man ? "--man" : "--completion", a->paths[0]);
     if (o->man)
         print_man(&text);
     else if (o->completion == 1)

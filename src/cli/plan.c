@@ -207,6 +207,9 @@ done:
 static Status plan(const Args *a) {
     Config config = {0};
     StrBuf text = {0};
+    const PlanCommandOptions *o = a->options;
+    if (o->backends != NULL && o->svg == NULL)
+        return status_fail(ERR_USER, "--backends picks what --svg FILE draws: give both");
     Status st = config_load(&config, a->paths[0], a->n_overrides, a->overrides);
     if (st == OK) st = plan_command_run(&config, a->options, &text);
     if (st == OK) output_write(OUTPUT_STDOUT, strbuf_text(&text), text.len);

@@ -132,6 +132,8 @@ run "$cria" plan $config --optim.lr=1e-4
 expect_refused 'a key with dashes' 2 'write the key without dashes: optim.lr=1e-4'
 run "$cria" help --man
 expect 'the man page' "$status $(grep -c '^\.SS' "$work/out")" "0 $(wc -l <"$work/commands")"
+run "$cria" help plan --man
+expect_refused 'the man page of one command' 2 "--man is of all commands: found 'plan'"
 "$cria" help --completion bash >"$work/completion"
 expect 'completion' "$(bash -c ". '$work/completion'; COMP_WORDS=(cria data pa) COMP_CWORD=2; _cria
     echo \"\${COMPREPLY[*]}\"; COMP_WORDS=(cria plan --ra) COMP_CWORD=2; _cria; echo \"\${COMPREPLY[*]}\"" |

@@ -54,6 +54,8 @@ run "$cria" plan "$config" parallel.cp=8 data.train=nowhere.bin --backends ring,
 expect_refused 'a backend that cannot run' 2 "--backends: found 'ulysses'"
 run "$cria" plan "$config" parallel.cp=4 data.train=nowhere.bin --backends ring,bell --svg "$work/plans.svg"
 expect_refused 'no backend' 2 "--backends: found 'bell'"
+run "$cria" plan "$config" parallel.cp=4 data.train=nowhere.bin --backends ring,magi
+expect_refused 'backends without a picture' 2 '--backends picks what --svg FILE draws'
 
 run "$cria" plan "$config" parallel.cp=4096 model.seq_len=1048576 batch.global=2 data.train=nowhere.bin
 expect_status '4,096 ranks' 0

@@ -1,5 +1,6 @@
 #!/bin/sh
-# The README's rates of attention are those recorded in tests/results, which make check-gpu holds new builds to.
+# The README's rates of attention are those recorded in tests/results, which make check-gpu holds new builds to,
+# and its first picture is what its command draws.
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname -- "$0")/lib.sh"
 
@@ -11,3 +12,10 @@ expect 'rows of the table' "$(grep -c '^| [0-9]*/[0-9]*, ' "$work/out")" \
 sed 's/| 32\/8, 64 | causal | 8k | [0-9]*/| 32\/8, 64 | causal | 8k | 999/' README.md >"$work/changed.md"
 run scripts/rates_table.py --check "$work/changed.md"
 expect_status 'another figure is found' 1
+
+command=$(sed -n 's|^    build/cria \(plan .*\) --svg plan.svg$|\1|p' README.md)
+# shellcheck disable=SC2086 # words
+run "$cria" $command --svg "$work/plan.svg"
+expect_status 'the picture is drawn' 0
+cmp -s "$work/plan.svg" tests/results/plan-4-ranks.svg
+expect 'tests/results/plan-4-ranks.svg is what the command in README.md draws' $? 0
