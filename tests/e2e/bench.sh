@@ -54,7 +54,7 @@ for line in open(sys.argv[1]):
     row.update({k: v * float(sys.argv[2]) for k, v in row.items() if k.endswith("_of_gemm")})
     print(json.dumps(row | {"fwd_spread": 0, "bwd_spread": 0}))' "$work/rows" "$1" >"$work/table"
 }
-case='S=64 heads=1/1 D=8 mask=causal,full'
+case='S=64 heads=1/1 D=8 mask=causal,full device=cpu'
 # shellcheck disable=SC2086 # words
 "$cria" bench attention $case --json >"$work/rows"
 scaled 1e-6
