@@ -97,6 +97,7 @@ Status timing_set_model(Timing *t, int64_t tokens, int hidden) {
     CHECK(open_product(t, &t->product, S, N, hidden));
     multiply(t, &t->product); /* chooses an algorithm */
     t->times = (int)(2 * ceil_div(tokens, S));
+    /* at about the rate of such products on an H200: only counts of calls follow from it */
     t->product_ms = 1e3 * 2 * (double)S * (double)N * hidden / 600e12;
     return t->ops->stream_sync(t->stream);
 }
