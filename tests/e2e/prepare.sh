@@ -53,9 +53,15 @@ expect 'said of one text' "$(grep -c 'mine.txt: one document (\|few documents (1
 shell "$(sed -n '/^To train/,$p' "$work/out" | sed 1d)"
 expect_status 'the printed command' 0
 trained 'the printed command' runs/bytes
-run build/cria generate runs/bytes --ids --prompt '84 104 101' --tokens 8
-expect_status 'ids of bytes' 0
-expect 'ids that are bytes' "$(tr ' ' '\n' <"$work/out" | awk 'NF && ($1 < 0 || $1 > 256) { bad = 1 } NF { n++ } END { print (n >= 8), bad + 0 }')" '1 0'
+# A text ends where the model draws the end of a document, which depends on the CPU's arithmetic: several seeds.
+: >"$work/ids"
+for seed in 0 1 2 3 4 5 6 7; do
+    run build/cria generate runs/bytes --ids --prompt '84 104 101' --tokens 8 --seed "$seed"
+    expect_status 'ids of bytes' 0
+    cat "$work/out" >>"$work/ids"
+done
+expect 'prompt, then ids that are bytes' "$(awk '{ for (i = 4; i <= NF; i++) if ($i < 0 || $i > 256) bad = 1 }
+    /^84 104 101( |$)/ { texts++ } NF > longest { longest = NF } END { print texts, bad + 0, (longest > 6) }' "$work/ids")" '8 0 1'
 
 # ---- documents -----------------------------------------------------------------------------------
 
