@@ -46,7 +46,7 @@ struct ConfigKey {
     bool late; /* younger than the hashes in checkpoints: hashed only where not the default */
 };
 
-enum { CONFIG_KEYS_MAX = 80, CONFIG_LIST_MAX = 40 };
+enum { CONFIG_KEYS_MAX = 128, CONFIG_LIST_MAX = 40 };
 /* The last integer that a double, and so any JSON reader, holds exactly. */
 #define CONFIG_EXACT_MAX 9007199254740991.0
 
