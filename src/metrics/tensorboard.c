@@ -1,6 +1,6 @@
-/* TensorBoard event files without its library, with the tags that Megatron-LM uses. Records are
- * framed as TFRecord (length, masked CRC-32C of the length, data, masked CRC-32C of the data), each
- * holds one protobuf Event:
+/* TensorBoard event files without its library, with the tags that Megatron-LM uses where it has
+ * them (FIELDS.md lists all). Records are framed as TFRecord (length, masked CRC-32C of the length,
+ * data, masked CRC-32C of the data), each holds one protobuf Event:
  *
  *     Event      { 1: double wall_time, 2: int64 step, 3: string file_version, 5: Summary,
  *                  7: SessionLog }
@@ -109,6 +109,9 @@ static void tensorboard_step(Sink *s, const StepRecord *r) {
     put_scalar(&b, "iteration-time", r->ms / 1000);
     put_scalar(&b, "throughput", r->tflops_gpu);
     put_scalar(&b, "tokens-per-second", r->tok_s);
+    if (r->mfu > 0) put_scalar(&b, "mfu", r->mfu);
+    put_scalar(&b, "memory-gib", r->mem_gib);
+    put_scalar(&b, "tokens", r->tokens);
     write_summary(s, r->step, &b);
 }
 
