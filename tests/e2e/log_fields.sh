@@ -96,11 +96,14 @@ missing() { # WHAT SED-SCRIPT TEXT
     page "$work/page.md"
     expect "$1 is found" "$(grep -cF -- "$3" "$work/out" | sed 's/^[1-9].*/yes/')" yes
 }
-missing 'a field of a step without a line' '/^| `ms` /d' "has 'ms' of 'step'"
-missing 'a member without a line' '/^| `comm_bytes.dkv` /d' "has 'comm_bytes.dkv' of 'step'"
-missing 'a field of a guard without a line' '/^| `found` /d' 'under "## spike, redo, skip, stop"'
-missing 'a kind without a section' 's/^## snapshot/## snapshots/' "'seconds' of 'snapshot'"
-missing 'a field of the start without a line' '/^| `resumed` /d' "has 'resumed' of 'head'"
-missing 'a tag without a line' '/^| `lm loss validation` /d' "has 'lm loss validation' of 'TensorBoard'"
-missing 'a line too much' 's/^| `ms` .*/&\n| `furlongs` | none |/' "explains 'furlongs' of 'step', which nothing writes"
-missing 'a log without a word' 's/log\.tensorboard//g' 'does not name log.tensorboard'
+# shellcheck disable=SC2016 # backquotes of Markdown
+{
+    missing 'a field of a step without a line' '/^| `ms` /d' "has 'ms' of 'step'"
+    missing 'a member without a line' '/^| `comm_bytes.dkv` /d' "has 'comm_bytes.dkv' of 'step'"
+    missing 'a field of a guard without a line' '/^| `found` /d' 'under "## spike, redo, skip, stop"'
+    missing 'a kind without a section' 's/^## snapshot/## snapshots/' "'seconds' of 'snapshot'"
+    missing 'a field of the start without a line' '/^| `resumed` /d' "has 'resumed' of 'head'"
+    missing 'a tag without a line' '/^| `lm loss validation` /d' "has 'lm loss validation' of 'TensorBoard'"
+    missing 'a line too much' 's/^| `ms` .*/&\n| `furlongs` | none |/' "explains 'furlongs' of 'step', which nothing writes"
+    missing 'a log without a word' 's/log\.tensorboard//g' 'does not name log.tensorboard'
+}
