@@ -3,7 +3,7 @@
 #ifndef CRIA_TESTS_GPU_OPS_RIG_H
 #define CRIA_TESTS_GPU_OPS_RIG_H
 
-#include "bench/median.h"
+#include "base/median.h"
 #include "gpu.h"
 
 typedef enum { ACT, F32, I32, F64 } Kind;

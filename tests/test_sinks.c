@@ -433,6 +433,7 @@ static uint32_t masked(uint32_t crc) {
     return (crc >> 15 | crc << 17) + 0xa282ead8u;
 }
 
+enum { TB_VALUES = 32 };
 /* An Event of one record: what the tests look at. */
 typedef struct {
     double wall;
@@ -440,8 +441,8 @@ typedef struct {
     bool starts;      /* has a SessionLog with status START */
     char version[32]; /* of the file */
     int n;            /* values of the summary */
-    char tags[12][32];
-    float values[12];
+    char tags[TB_VALUES][32];
+    float values[TB_VALUES];
     char text[16]; /* the value of a summary that is a text */
 } TbEvent;
 
@@ -488,7 +489,7 @@ static void read_text_value(Bytes b, TbEvent *e) {
 }
 
 static void read_value(Bytes b, TbEvent *e) {
-    assert_true(e->n < 12);
+    assert_true(e->n < TB_VALUES);
     assert_int_equal(read_varint(&b), 1 << 3 | 2);
     read_text(&b, e->tags[e->n], sizeof e->tags[0]);
     uint64_t field = read_varint(&b);
@@ -638,6 +639,62 @@ static void a_resumed_run_cuts_later_events(void **state) {
     for (int i = 0; i < 5; i++) assert_int_equal(shown[i], i + 1);
 }
 
+static PhaseSpread some_phases[PHASES] = {
+    [PHASE_FORWARD] = {1.5, 2.25, 4, 3}, [PHASE_OTHER] = {0, 0, 0.125, 1}};
+
+static void phases_are_in_log_and_events(void **state) {
+    (void)state;
+    TbEvent events[8];
+    config.log.jsonl = config.log.tensorboard = true;
+    StepRecord r = a_step;
+    Sink *all = open_sinks("{}", 0);
+    all->step(all, &r);
+    r.phases = some_phases;
+    all->step(all, &r);
+    all->free(all);
+    StrBuf text = read_log();
+    const char *log = strbuf_text(&text);
+    assert_int_equal(check_lines(&text), 3);
+    assert_int_equal(count(log, "\"phase_ms\""), 1);
+    assert_non_null(strstr(log,
+                           "\"phase_ms\":{\"data\":{\"min\":0,\"median\":0,\"max\":0,\"rank\":0},"
+                           "\"forward\":{\"min\":1.5,\"median\":2.25,\"max\":4,\"rank\":3},"));
+    assert_non_null(strstr(
+        log, "\"other\":{\"min\":0,\"median\":0,\"max\":0.125,\"rank\":1}},\"weights_crc\""));
+    strbuf_free(&text);
+    assert_int_equal(read_events(events, 8, true), 4);
+    check_value(&events[3], "phase/forward-median", 2.25f);
+    check_value(&events[3], "phase/forward-max", 4);
+    check_value(&events[3], "phase/other-max", 0.125f);
+}
+
+static void a_slow_rank_is_warned_of_and_in_the_log(void **state) {
+    (void)state;
+    config.log.jsonl = true;
+    char message[] = "rank 3 on node a stays behind";
+    const SlowRecord r = {.step = 40,
+                          .rank = 3,
+                          .node = "a",
+                          .compute_ms = 120.5,
+                          .median_ms = 100,
+                          .records = 20,
+                          .message = message};
+    Sink *all = open_sinks("{}", 0);
+    capture_begin(STDERR_FILENO);
+    all->slow(all, &r);
+    StrBuf told = capture_end();
+    all->free(all);
+    assert_string_equal(strbuf_text(&told), "cria: warning: rank 3 on node a stays behind\n");
+    StrBuf text = read_log();
+    assert_int_equal(check_lines(&text), 2);
+    assert_non_null(
+        strstr(strbuf_text(&text),
+               "{\"kind\":\"slow\",\"step\":40,\"rank\":3,\"node\":\"a\",\"compute_ms\":120.5,"
+               "\"median_ms\":100,\"records\":20,\"found\":\"rank 3 on node a stays behind\"}\n"));
+    strbuf_free(&told);
+    strbuf_free(&text);
+}
+
 static void events_can_be_read_after_a_full_disk(void **state) {
     (void)state;
     TbEvent events[8];
@@ -678,6 +735,8 @@ int main(void) {
         CASE(events_are_framed_as_tensorboard_reads_them),
         CASE(a_resumed_run_cuts_later_events),
         CASE(events_can_be_read_after_a_full_disk),
+        CASE(phases_are_in_log_and_events),
+        CASE(a_slow_rank_is_warned_of_and_in_the_log),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,7 +8,7 @@
 #include <time.h>
 
 #include "base/base.h"
-#include "bench/median.h"
+#include "base/median.h"
 
 /* What nvml.h declares of the functions used here; its names and values are stable. */
 typedef struct {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "base/rng.h"
-#include "bench/median.h"
+#include "base/median.h"
 #include "bench/nvml.h"
 #include "ops/arena.h"
 #include "ops/linear.h"

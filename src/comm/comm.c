@@ -1,5 +1,8 @@
 #include "comm/comm.h"
 
+#include "ops/nvtx.h"
+#include "ops/phases.h"
+
 const char *const comm_kind_names[COMM_KINDS] = {"param", "grad", "kv", "dkv", "other"};
 
 void comm_free(Comm *c) {
@@ -51,33 +54,55 @@ static void count_ring(Comm *c, CommKind kind, int64_t total) {
         total / c->size * (c->size - 1) + total % c->size * (c->size - 1) / c->size;
 }
 
+static const Phase phases[COMM_KINDS] = {[COMM_KIND_PARAM] = PHASE_WEIGHT_GATHER,
+                                         [COMM_KIND_GRAD] = PHASE_GRAD_REDUCE,
+                                         [COMM_KIND_KV] = PHASE_CP_EXPOSED,
+                                         [COMM_KIND_DKV] = PHASE_CP_EXPOSED,
+                                         [COMM_KIND_OTHER] = PHASE_WAIT};
+
+/* A range for profilers and a phase of the stream; `end` hands on the operation's status. */
+static Phase begin(const char *name, Phase phase, Stream *stream) {
+    nvtx_push(name, -1);
+    return phase_enter(stream, phase);
+}
+
+static Status end(Status st, Phase before, Stream *stream) {
+    phase_enter(stream, before);
+    nvtx_pop();
+    return st;
+}
+
 Status comm_all_reduce(Comm *c, void *buf, int64_t n, Dtype t, CommOp op, CommKind kind,
                        Stream *stream) {
     REQUIRE(n >= 0 && t != DT_BF16 && t != DT_U8);
     if (n == 0 || c->size == 1) return OK;
     count_ring(c, kind, 2 * n * dtype_bytes(t));
-    return c->table->all_reduce(c, buf, n, t, op, stream);
+    Phase before = begin("all-reduce", phases[kind], stream);
+    return end(c->table->all_reduce(c, buf, n, t, op, stream), before, stream);
 }
 
 Status comm_reduce_scatter(Comm *c, void *buf, int64_t n, Dtype t, CommKind kind, Stream *stream) {
     REQUIRE(n >= 0 && t != DT_BF16 && t != DT_U8);
     if (n == 0 || c->size == 1) return OK;
     count_ring(c, kind, c->size * n * dtype_bytes(t));
-    return c->table->reduce_scatter(c, buf, n, t, stream);
+    Phase before = begin("reduce-scatter", phases[kind], stream);
+    return end(c->table->reduce_scatter(c, buf, n, t, stream), before, stream);
 }
 
 Status comm_all_gather(Comm *c, void *buf, int64_t n, Dtype t, CommKind kind, Stream *stream) {
     REQUIRE(n >= 0);
     if (n == 0 || c->size == 1) return OK;
     count_ring(c, kind, c->size * n * dtype_bytes(t));
-    return c->table->all_gather(c, buf, n, t, stream);
+    Phase before = begin("all-gather", phases[kind], stream);
+    return end(c->table->all_gather(c, buf, n, t, stream), before, stream);
 }
 
 Status comm_broadcast(Comm *c, void *buf, int64_t n, Dtype t, int root, Stream *stream) {
     REQUIRE(n >= 0 && root >= 0 && root < c->size);
     if (n == 0 || c->size == 1) return OK;
     count_ring(c, COMM_KIND_OTHER, n * dtype_bytes(t));
-    return c->table->broadcast(c, buf, n, t, root, stream);
+    Phase before = begin("broadcast", PHASE_WAIT, stream);
+    return end(c->table->broadcast(c, buf, n, t, root, stream), before, stream);
 }
 
 Status comm_barrier(Comm *c) {
@@ -101,11 +126,16 @@ Status comm_recv(Comm *c, void *buf, int64_t n, Dtype t, int peer) {
 }
 
 Status comm_group_end(Comm *c, Stream *stream, CommTicket *ticket) {
-    return c->table->group_end(c, stream, ticket);
+    nvtx_push("transfers", -1);
+    Status st = c->table->group_end(c, stream, ticket);
+    nvtx_pop();
+    return st;
 }
 
 Status comm_wait(Comm *c, CommTicket ticket, Stream *stream) {
-    return ticket.id == 0 ? OK : c->table->wait(c, ticket, stream);
+    if (ticket.id == 0) return OK;
+    Phase before = begin("wait for transfers", PHASE_CP_EXPOSED, stream);
+    return end(c->table->wait(c, ticket, stream), before, stream);
 }
 
 Status comm_group_set_flag_on_recv(Comm *c, uint32_t *flag) {

@@ -152,6 +152,7 @@ typedef struct {
 #define X(name, default_, help) bool name;
         LOG_LIST(X)
 #undef X
+        bool phases; /* step records hold the phases of ops/phases.h */
     } log;
 } Config;
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "cp/magi.h"
+#include "ops/phases.h"
 
 /* When remote ranges are ready, measured between two H200s (NVLink 4, one copy at a time; 776ee89):
  * READY_US after the call starts, then RANGE_US for each range and its bytes at this rate. */
@@ -229,8 +230,10 @@ Status magi_fused_forward(Magi *m, AttnFwd call, Stream *stream) {
     call.o_acc = m->rt.o_acc;
     call.work = m->rt.work[0];
     m->rt.ops->attention_fwd(&call, stream);
+    Phase before = phase_enter(stream, PHASE_CP_EXPOSED);
     for (int i = 0; i < m->remote.n; i += ranges_per_rank(m))
         CHECK(comm_wait(m->rt.comm, m->kv_tickets[i], stream));
+    phase_enter(stream, before);
     return OK;
 }
 
@@ -243,8 +246,10 @@ Status magi_fused_backward(Magi *m, AttnBwd call, const void *o, Stream *stream)
     for (int i = 0; i < m->remote.n; i++) CHECK(send_dkv(m, i, stream, &reduced[i]));
     /* The last range of a rank is empty only if all are, and its transfer follows the others; a
      * rank whose gradients have arrived had received its keys. */
+    Phase before = phase_enter(stream, PHASE_CP_EXPOSED);
     for (int n = ranges_per_rank(m), i = n - 1; i < m->remote.n; i += n)
         CHECK(comm_wait(m->rt.comm, reduced[i], stream));
+    phase_enter(stream, before);
     dkv_reduce(&m->reduce, &m->rt, dkv, m->dkv, stream);
     return OK;
 }

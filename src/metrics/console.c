@@ -101,6 +101,11 @@ static void console_guard(Sink *s, const GuardRecord *r) {
     if (r->outcome != GUARD_STOPPED) log_warn("%s", r->message);
 }
 
+static void console_slow(Sink *s, const SlowRecord *r) {
+    output_print("%s", clear_bar((ConsoleSink *)s));
+    log_warn("%s", r->message);
+}
+
 static void console_free(Sink *s) {
     output_print("%s", clear_bar((ConsoleSink *)s));
     free(s);
@@ -115,6 +120,7 @@ Status sink_console_open(Sink **s, const SinkRun *run) {
                      .snapshot = console_snapshot,
                      .save = console_save,
                      .guard = console_guard,
+                     .slow = console_slow,
                      .free = console_free};
     const char *no_color = getenv("NO_COLOR"); /* https://no-color.org */
     c->terminal = output_is_terminal();

@@ -48,6 +48,15 @@ static void number(StrBuf *b, const char *key, double x, int digits) {
         strbuf_printf(b, ",\"%s\":null", key);
 }
 
+static void phases(StrBuf *b, const PhaseSpread *of) {
+    strbuf_printf(b, ",\"phase_ms\":{");
+    for (int p = 0; p < PHASES; p++)
+        strbuf_printf(b, "%s\"%s\":{\"min\":%.5g,\"median\":%.5g,\"max\":%.5g,\"rank\":%d}",
+                      p > 0 ? "," : "", phase_names[p], of[p].min, of[p].median, of[p].max,
+                      of[p].rank);
+    strbuf_printf(b, "}");
+}
+
 static void jsonl_step(Sink *s, const StepRecord *r) {
     StrBuf b = begin("step", r->step);
     number(&b, "loss", r->loss, 17);
@@ -66,6 +75,7 @@ static void jsonl_step(Sink *s, const StepRecord *r) {
         strbuf_printf(&b, "%s\"%s\":%lld", k > 0 ? "," : "", comm_kind_names[k],
                       (long long)r->comm_bytes[k]);
     strbuf_printf(&b, "}");
+    if (r->phases != NULL) phases(&b, r->phases);
     if (r->has_crc) strbuf_printf(&b, ",\"weights_crc\":\"%08x\"", r->weights_crc);
     end(s, &b);
 }
@@ -123,6 +133,17 @@ static void jsonl_guard(Sink *s, const GuardRecord *r) {
     end(s, &b);
 }
 
+static void jsonl_slow(Sink *s, const SlowRecord *r) {
+    StrBuf b = begin("slow", r->step);
+    strbuf_printf(&b, ",\"rank\":%d", r->rank);
+    text(&b, "node", r->node);
+    number(&b, "compute_ms", r->compute_ms, 6);
+    number(&b, "median_ms", r->median_ms, 6);
+    strbuf_printf(&b, ",\"records\":%d", r->records);
+    text(&b, "found", r->message);
+    end(s, &b);
+}
+
 static void jsonl_free(Sink *s) {
     log_file_close(&((JsonlSink *)s)->file);
     free(s);
@@ -142,6 +163,7 @@ Status sink_jsonl_open(Sink **s, const SinkRun *run) {
                      .snapshot = jsonl_snapshot,
                      .save = jsonl_save,
                      .guard = jsonl_guard,
+                     .slow = jsonl_slow,
                      .free = jsonl_free};
     j->file = file;
     char *head = mem_printf("%s%s\n", starts_a_line ? "" : "\n", run->head);

@@ -14,7 +14,8 @@ typedef struct {
     X(sample, SampleRecord)                                                                        \
     X(snapshot, SaveRecord)                                                                        \
     X(save, SaveRecord)                                                                            \
-    X(guard, GuardRecord)
+    X(guard, GuardRecord)                                                                          \
+    X(slow, SlowRecord)
 
 #define X(kind, Record)                                                                            \
     static void all_##kind(Sink *s, const Record *r) {                                             \

@@ -4,6 +4,13 @@
 
 #include "comm/comm.h"
 #include "config/config.h"
+#include "ops/phases.h"
+
+/* Milliseconds per step over the ranks. */
+typedef struct {
+    double min, median, max;
+    int rank; /* of the max, the first */
+} PhaseSpread;
 
 typedef struct {
     int64_t step, steps; /* updates done, updates of the run */
@@ -16,6 +23,7 @@ typedef struct {
     double data_ms; /* per step, waited for the loader */
     double eta_seconds;
     int64_t comm_bytes[COMM_KINDS]; /* sent by rank 0 per step */
+    const PhaseSpread *phases;      /* [PHASES], mean since the last record; NULL: not timed */
     bool has_crc;
     uint32_t weights_crc;
 } StepRecord;
@@ -62,6 +70,16 @@ typedef struct {
     int64_t first_sample, samples; /* of the global batch */
 } GuardRecord;
 
+/* A rank whose computation takes longer than that of the others, record after record. */
+typedef struct {
+    int64_t step;
+    int rank;
+    const char *node;
+    double compute_ms, median_ms; /* per step: its own, and of the ranks */
+    int records;                  /* step records that these are means of */
+    char *message;
+} SlowRecord;
+
 typedef struct Sink Sink;
 /* A function may be NULL: those records are not wanted. */
 struct FIELDS_BY_NAME Sink {
@@ -73,6 +91,7 @@ struct FIELDS_BY_NAME Sink {
     void (*snapshot)(Sink *s, const SaveRecord *r);
     void (*save)(Sink *s, const SaveRecord *r);
     void (*guard)(Sink *s, const GuardRecord *r);
+    void (*slow)(Sink *s, const SlowRecord *r);
     void (*free)(Sink *s);
 };
 

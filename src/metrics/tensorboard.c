@@ -9,6 +9,7 @@
  *     Tensor     { 1: enum type, 2: Shape, 8: repeated bytes }    STRING = 7
  *     Shape      { 2: repeated { 1: int64 size } }    Metadata { 1: { 1: string plugin } }
  *     SessionLog { 1: enum status }       START = 1 */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -112,6 +113,13 @@ static void tensorboard_step(Sink *s, const StepRecord *r) {
     if (r->mfu > 0) put_scalar(&b, "mfu", r->mfu);
     put_scalar(&b, "memory-gib", r->mem_gib);
     put_scalar(&b, "tokens", r->tokens);
+    for (int p = 0; p < PHASES && r->phases != NULL; p++) {
+        char tag[64];
+        snprintf(tag, sizeof tag, "phase/%s-median", phase_names[p]);
+        put_scalar(&b, tag, r->phases[p].median);
+        snprintf(tag, sizeof tag, "phase/%s-max", phase_names[p]);
+        put_scalar(&b, tag, r->phases[p].max);
+    }
     write_summary(s, r->step, &b);
 }
 

@@ -11,6 +11,8 @@
 #include <string.h>
 
 #include "model/rope.h"
+#include "ops/nvtx.h"
+#include "ops/phases.h"
 
 typedef struct {
     void *x, *q, *kv, *o, *y, *gu;
@@ -226,10 +228,13 @@ static void head(Llama *m, bool train, double *loss, int64_t S, Stream *stream) 
         ops->cross_entropy(m->losses + s, m->logits, m->labels + s, m->token_weights + s, train, n,
                            m->V, m->Vp, stream);
         if (!train) continue;
+        phase_enter(stream, PHASE_BACKWARD);
         linear_dgrad(ops, z, rows(m, m->dnorm, s, m->C), m->logits, weight(m, out->offset), stream);
         linear_wgrad(ops, z, m->grads + out->offset, m->logits, x, stream);
+        phase_enter(stream, PHASE_FORWARD);
     }
     ops->sum_f32(loss, m->losses, S, stream);
+    if (train) phase_enter(stream, PHASE_BACKWARD);
     if (train)
         ops->rmsnorm_bwd(&(RmsnormBwd){.dx = m->dx,
                                        .dw = m->grads + norm->offset,
@@ -259,18 +264,25 @@ Status llama_run(Llama *m, const CpBatch *batch, bool train, double *loss, Llama
     ops->mem_upload(m->token_weights, batch->weights, S * 4, stream);
 
     ops->embedding_fwd(m->layers[0].x, m->tokens, weight(m, embed->offset), S, m->C, stream);
-    for (int l = 0; l < m->L; l++)
+    for (int l = 0; l < m->L; l++) {
+        nvtx_push("forward of layer", l);
         CHECK(layer_forward(m, l, l + 1 < m->L ? m->layers[l + 1].x : m->x_final, S, stream));
+        nvtx_pop();
+    }
+    nvtx_push("head and loss", -1);
     head(m, train, loss, S, stream);
+    nvtx_pop();
     if (!train) return OK;
 
     CHECK(report(ready, ready_ctx, t->n_buckets - 1));
     for (int l = m->L - 1; l >= 0; l--) {
         /* The last layer's activations are still those of the forward. Rerunning a layer overwrites
          * the output buffer with the same bits. */
+        nvtx_push("backward of layer", l);
         if (m->opt.recompute == RECOMPUTE_LAYER && l + 1 < m->L)
             CHECK(layer_forward(m, l, m->layers[l + 1].x, S, stream));
         CHECK(layer_backward(m, l, S, stream));
+        nvtx_pop();
         CHECK(report(ready, ready_ctx, t->params[t->layer_first + l * t->layer_stride].bucket));
     }
     ops->embedding_bwd(m->grads + embed->offset, m->dx, m->tokens, S, m->C, m->V, stream);

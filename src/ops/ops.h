@@ -28,6 +28,7 @@ typedef struct {
     const Ops *ops;        /* the table whose ops it is given to; may change between two of them */
     struct CUstream_st *s; /* a cudaStream_t; NULL on the CPU */
     void *workspace;       /* of the matrix products on it (cuda/gemm.cu) */
+    struct Phases *phases; /* times what it does (ops/phases.h); NULL: not timed */
 } Stream;
 
 /* ---- arguments ---------------------------------------------------------------------------- */

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <zlib.h>
 
+#include "ops/phases.h"
+
 struct Optimizer {
     const OptimDesc *desc;
     OptimConfig config;
@@ -142,7 +144,9 @@ Status optimizer_grad_norm(Optimizer *o, double *norm, Stream *stream) {
     const ParamTable *t = o->table;
     int64_t bytes = t->world * (int64_t)sizeof(double);
     double *host = NEW(double, t->world);
+    phase_enter(stream, PHASE_GRAD_REDUCE);
     o->ops->event_wait(o->reduced, stream); /* the last of the reductions, if there were any */
+    phase_enter(stream, PHASE_OPTIMIZER);
     /* One partial sum per rank's blocks, added in rank order, sharded or not. */
     o->ops->mem_zero(o->sums, bytes, stream);
     for (int r = 0; r < t->world; r++) {

@@ -3,10 +3,17 @@
 #include <math.h>
 
 #include "base/progress.h"
+#include "ops/nvtx.h"
+#include "ops/phases.h"
 
 static Status reduce_bucket(void *session, int bucket) {
     Session *s = session;
-    return optimizer_reduce_bucket(s->optimizer, bucket, s->stream);
+    nvtx_push("reduce gradients of bucket", bucket);
+    Phase before = phase_enter(s->stream, PHASE_GRAD_REDUCE);
+    CHECK(optimizer_reduce_bucket(s->optimizer, bucket, s->stream));
+    phase_enter(s->stream, before);
+    nvtx_pop();
+    return OK;
 }
 
 static Status read_batch(const MicroBatches *b, int64_t j, MicroBatch *own, const MicroBatch **mb) {
@@ -21,15 +28,23 @@ static Status accumulate(Session *s, const MicroBatches *b, MicroBatch *own, dou
         /* fetch the next micro-batch */
         progress_beat(b->step, "data");
         const MicroBatch *mb = NULL;
-        CHECK(comm_agree(s->comm.host, read_batch(b, j, own, &mb)));
+        nvtx_push("data", j);
+        phase_enter(s->stream, PHASE_DATA);
+        Status st = read_batch(b, j, own, &mb);
+        phase_enter(s->stream, PHASE_WAIT);
+        CHECK(comm_agree(s->comm.host, st));
+        nvtx_pop();
         *count += mb->cp_batch->weight_sum;
 
         /* forward, and backward: the last one reduces each bucket as soon as it is final */
         progress_beat(b->step, b->phase);
         bool reduce = b->reduce && j + 1 == b->first + b->n;
+        nvtx_push("micro-batch", j);
+        phase_enter(s->stream, PHASE_FORWARD);
         CHECK(cp_begin(s->cp, mb->cp_batch, s->stream));
         CHECK(llama_run(s->llama, mb->cp_batch, b->train, s->loss, reduce ? reduce_bucket : NULL, s,
                         s->stream));
+        nvtx_pop();
         if (b->inspect != NULL) CHECK(b->inspect(b->inspector, mb));
     }
     return OK;
@@ -45,12 +60,13 @@ Status session_accumulate(Session *s, const MicroBatches *b, double *count) {
 
 Status session_take_loss(Session *s, double *sum) {
     s->ops->mem_copy(sum, s->loss, sizeof *sum, s->stream);
-    CHECK(s->ops->stream_sync(s->stream));
+    CHECK(phases_sync(s->stream));
     s->ops->mem_zero(s->loss, sizeof *sum, s->stream);
     return OK;
 }
 
 Status session_sum(Session *s, double *sums, int n, StepNumbers *numbers) {
+    phase_enter(s->stream, PHASE_WAIT);
     CHECK(session_take_loss(s, &sums[SUM_LOSS]));
     CHECK(comm_all_reduce(s->comm.host, sums, n, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
     /* A batch whose labels are all ignored has loss and gradient 0; AdamW still decays weights and
@@ -70,5 +86,9 @@ Status session_update(Session *s, int64_t update, double lr, const StepNumbers *
     double scale = 1 / n->count, clip = s->config->optim.clip;
     /* 1e-6 as in PyTorch's clip_grad_norm_ */
     if (clip > 0) scale *= fmin(1, clip / (n->grad_norm + 1e-6));
-    return optimizer_step(s->optimizer, update, lr, scale, s->stream);
+    nvtx_push("optimizer", -1);
+    phase_enter(s->stream, PHASE_OPTIMIZER);
+    CHECK(optimizer_step(s->optimizer, update, lr, scale, s->stream));
+    nvtx_pop();
+    return OK;
 }

@@ -103,7 +103,8 @@ static Status start_logs_and_data(TrainRun *r, const Resume *resume) {
     CHECK(
         comm_agree(host, s->rank == 0 ? begin_writing(r, resume) : sink_open_all(&r->sink, NULL)));
     CHECK(saver_create(&r->saver, s, r->sink));
-    return comm_agree(host, loader_create(&r->loader, s->train_data, &s->loader, r->state.step));
+    CHECK(comm_agree(host, loader_create(&r->loader, s->train_data, &s->loader, r->state.step)));
+    return phase_log_open(&r->phases, s, r->state.step);
 }
 
 static Status open_session(Session *s, const Config *config, const TrainOptions *options) {
@@ -169,6 +170,7 @@ void run_close(TrainRun *r, Status st) {
     loader_free(r->loader);
     saver_free(r->saver);
     text_sampler_close(&r->sampler);
+    phase_log_close(&r->phases, &r->s);
     session_close(&r->s);
     rundir_close(&r->dir);
 }

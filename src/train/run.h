@@ -5,6 +5,7 @@
 #include "data/loader.h"
 #include "metrics/sink.h"
 #include "session/train_state.h"
+#include "train/phase_log.h"
 #include "train/rundir.h"
 #include "train/saver.h"
 #include "train/text_sample.h"
@@ -21,6 +22,7 @@ typedef struct {
     TextSampler sampler;
     int64_t saved_step; /* of the newest checkpoint this run began or resumed; -1: none */
     Throughput throughput;
+    PhaseLog phases;
     bool warned_of_eval; /* that the held-out data count for nothing */
 } TrainRun;
 

@@ -24,7 +24,7 @@ enum {
  *          -> COPYING     while pieces are left, or      saver_advance()
  *          -> PUBLISHING  rank 0's thread completes      saver_advance()
  *          -> IDLE        on disk and reported           saver_advance() */
-typedef enum { IDLE, COPYING, WRITING, PUBLISHING } Phase;
+typedef enum { IDLE, COPYING, WRITING, PUBLISHING } SavePhase;
 
 struct Saver {
     Session *s;
@@ -32,7 +32,7 @@ struct Saver {
     Snapshot snapshot;
 
     /* the checkpoint that is being written */
-    Phase phase;
+    SavePhase phase;
     CkptSave *file;
     char *path;
     SaveRecord record;

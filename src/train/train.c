@@ -7,6 +7,8 @@
 #include "base/progress.h"
 #include "health/agree.h"
 #include "health/guard.h"
+#include "ops/nvtx.h"
+#include "ops/phases.h"
 #include "optim/schedule.h"
 #include "session/step.h"
 #include "train/eval.h"
@@ -67,6 +69,7 @@ static Status step(TrainRun *r, StepResult *result) {
                                   .phase = "forward and backward",
                                   .read = next_batch,
                                   .reader = r};
+    phase_enter(s->stream, PHASE_OPTIMIZER);
     llama_zero_gradients(s->llama, s->stream);
     CHECK(session_accumulate(s, &batches, &sums[SUM_COUNT]));
 
@@ -77,12 +80,15 @@ static Status step(TrainRun *r, StepResult *result) {
     CHECK(session_grad_norm(s, &n));
 
     /* check the numbers: a bad step is run again; one that stays bad is left out or ends the run */
+    phase_enter(s->stream, PHASE_OTHER);
     CHECK(guard(r, &n, &update));
 
     /* clip the gradients and update the weights, once a save has its copy of the old ones */
+    phase_enter(s->stream, PHASE_SAVE);
     CHECK(saver_release(r->saver));
     progress_beat(number, "optimizer");
     if (update) CHECK(session_update(s, number - r->state.guard.skipped, sums[LR], &n));
+    phase_enter(s->stream, PHASE_OTHER);
 
     r->state.step = number;
     r->state.samples += s->config->batch.global;
@@ -104,23 +110,44 @@ static Status report_step(TrainRun *r, const StepResult *result) {
                          .lr = result->lr,
                          .tokens = r->state.tokens,
                          .has_crc = s->config->run.deterministic};
-    CHECK(s->ops->stream_sync(s->stream));
+    CHECK(phase_log_take(&r->phases, s));
     throughput_fill(&r->throughput, s, &record);
+    CHECK(phase_log_fill(&r->phases, s, &record));
     if (record.has_crc)
         CHECK(optimizer_weights_crc(s->optimizer, s->comm.host, s->stream, &record.weights_crc));
     r->sink->step(r->sink, &record);
+    phase_log_warn(&r->phases, r->state.step, r->sink);
     return OK;
 }
 
 static Status evaluate(TrainRun *r) {
     EvalRecord record = {.step = r->state.step};
+    nvtx_push("evaluation", record.step);
+    Phase before = phase_hold(r->s.stream, PHASE_EVAL);
     CHECK(eval_run(&r->s, r->state.step, &record.loss, &record.tokens));
+    phase_release(r->s.stream, before);
+    nvtx_pop();
     if (record.tokens > 0)
         r->sink->eval(r->sink, &record);
     else if (!r->warned_of_eval)
         log_warn_once("the evaluation data have no target: data.eod_mask_loss leaves out the token "
                       "after each data.eod, and they hold nothing else; there is no evaluation");
     r->warned_of_eval |= record.tokens == 0;
+    return OK;
+}
+
+static Status advance_save(TrainRun *r) {
+    Phase before = phase_enter(r->s.stream, PHASE_SAVE);
+    CHECK(saver_advance(r->saver));
+    phase_enter(r->s.stream, before);
+    return OK;
+}
+
+/* The text's ops have the phases of no step. */
+static Status sample_text(TrainRun *r) {
+    Phase before = phase_hold(r->s.stream, PHASE_OTHER);
+    CHECK(text_sampler_run(&r->sampler, &r->s, r->state.step, r->sink));
+    phase_release(r->s.stream, before);
     return OK;
 }
 
@@ -132,7 +159,12 @@ static Status compare_weights(TrainRun *r) {
 static Status save(TrainRun *r, bool wait) {
     if (r->saved_step == r->state.step) return OK;
     r->saved_step = r->state.step;
-    return saver_save(r->saver, &r->state, wait);
+    nvtx_push("save", r->state.step);
+    Phase before = phase_hold(r->s.stream, PHASE_SAVE);
+    CHECK(saver_save(r->saver, &r->state, wait));
+    phase_release(r->s.stream, before);
+    nvtx_pop();
+    return OK;
 }
 
 /* Is `step` a multiple of `every`? 0 means never. */
@@ -147,8 +179,10 @@ static Status loop(TrainRun *r) {
     throughput_start(&r->throughput, &r->s, r->state.step);
     while (r->state.step < c->run.steps) {
         StepResult result;
+        nvtx_push("step", r->state.step + 1);
         CHECK(step(r, &result));
-        if (result.written) CHECK(saver_advance(r->saver));
+        nvtx_pop();
+        if (result.written) CHECK(advance_save(r));
 
         int64_t n = r->state.step;
         bool last = n == c->run.steps, ends = last || result.stop;
@@ -159,7 +193,7 @@ static Status loop(TrainRun *r) {
         bool compares = c->run.check_every > 0 && (saves || due(n, c->run.check_every));
         if (logs) CHECK(report_step(r, &result));
         if (evals) CHECK(evaluate(r));
-        if (samples) CHECK(text_sampler_run(&r->sampler, &r->s, n, r->sink));
+        if (samples) CHECK(sample_text(r));
         if (compares) CHECK(compare_weights(r)); /* nothing else is saved */
         if (saves) CHECK(save(r, ends));
         if (logs || evals || samples || saves) throughput_start(&r->throughput, &r->s, n);

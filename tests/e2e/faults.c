@@ -4,7 +4,7 @@
  * FAULTS="call=open,path=step_0000,do=EIO; call=pread,rank=1,nth=3,do=flip": rules, separated by ';', of
  *   call=NAME    open (openat and fopen, too), opendir, read, pread, write, pwrite, ftruncate, fsync,
  *                fdatasync, close, rename, unlink, flock, readdir, MPI_Init_thread, MPI_Finalize, MPI_Abort,
- *                cos, pow
+ *                cos, pow, GOMP_parallel (a parallel region of OpenMP begins)
  *   path=WORD    only for paths with this word in them (default: any; of rename the old path)
  *   rank=R       only on this rank, as PMI or Open MPI numbers it (default: any)
  *   nth=K        only the K-th call that matches;  from=K: that one and all later ones (default: from=1)
@@ -264,6 +264,12 @@ double cos(double x) {
 double pow(double x, double y) {
     REAL("pow", double, double, double);
     return skew("pow", real(x, y));
+}
+
+void GOMP_parallel(void (*body)(void *), void *data, unsigned threads, unsigned flags) {
+    REAL("GOMP_parallel", void, void (*)(void *), void *, unsigned, unsigned);
+    fault("GOMP_parallel", NULL);
+    real(body, data, threads, flags);
 }
 
 int MPI_Init_thread(int *argc, char ***argv, int want, int *got) {

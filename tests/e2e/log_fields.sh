@@ -36,7 +36,7 @@ def walk(kind, value, prefix, where):
     for key, member in value.items():
         if key != "kind" or prefix:
             wrote(kind, prefix + key, where)
-        if isinstance(member, dict) and key != "config":
+        if isinstance(member, dict) and key != "config" and list(member) != ["min", "median", "max", "rank"]:
             walk(kind, member, f"{prefix}{key}.", where)
 
 for number, line in enumerate(open(f"{run}/log.jsonl"), 1):
@@ -62,6 +62,9 @@ for path in ["src/train/run.c", *glob.glob("src/metrics/*.c")]:
 for path in glob.glob("src/metrics/*.c"):
     for tag in re.findall(r'put_(?:scalar|text)\(&?\w+, "([^"]+)"', pathlib.Path(path).read_text()):
         wrote("TensorBoard", tag, path)
+for name in re.findall(r"(?m)^    X\([A-Z_]+, (\w+)\)", pathlib.Path("src/ops/phases.h").read_text()):
+    for which in "median", "max":
+        wrote("TensorBoard", f"phase/{name}-{which}", "src/metrics/tensorboard.c")
 
 for kind in rows:
     if kind not in written:

@@ -1,6 +1,6 @@
 /* median.h: order statistics of measured values. */
-#ifndef CRIA_BENCH_MEDIAN_H
-#define CRIA_BENCH_MEDIAN_H
+#ifndef CRIA_BASE_MEDIAN_H
+#define CRIA_BASE_MEDIAN_H
 
 #include "base/base.h"
 
