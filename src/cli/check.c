@@ -4,7 +4,7 @@
 
 #include "base/output.h"
 #include "base/text.h"
-#include "ckpt/checkpoint.h"
+#include "ckpt/lineage.h"
 #include "cli/commands.h"
 #include "config/config.h"
 
@@ -24,6 +24,8 @@ static Status check_file(const char *path) {
     Status st = checkpoint_verify(ck);
     StrBuf text = {0};
     checkpoint_describe(ck, &text);
+    lineage_describe(checkpoint_entry(ck, LINEAGE_ENTRY), checkpoint_entry(ck, MERGED_ENTRY),
+                     &text);
     if (st == OK) describe_model(ck, &text);
     text_make_printable(text.text, true); /* it names the file */
     output_write(OUTPUT_STDOUT, text.text, strlen(text.text));
