@@ -71,12 +71,12 @@ static char *read_file(const char *name) {
 static void a_new_folder_is_made_with_those_above_it(void **state) {
     (void)state;
     RunDir d;
-    assert_status_ok(rundir_open(&d, &config, NULL));
+    assert_status_ok(rundir_open(&d, &config, false));
     assert_true(exists(".lock"));
     assert_false(exists("config.yaml")); /* not before the run can start */
     rundir_close(&d);
-    rundir_close(&d);                                 /* once is enough */
-    assert_status_ok(rundir_open(&d, &config, NULL)); /* it holds no run yet */
+    rundir_close(&d);                                  /* once is enough */
+    assert_status_ok(rundir_open(&d, &config, false)); /* it holds no run yet */
     rundir_close(&d);
 }
 
@@ -84,14 +84,14 @@ static void a_folder_that_holds_a_run_is_refused_without_resume(void **state) {
     (void)state;
     static const char *const names[] = {"config.yaml", "step_00000007.safetensors"};
     RunDir d;
-    assert_status_ok(rundir_open(&d, &config, NULL));
+    assert_status_ok(rundir_open(&d, &config, false));
     rundir_close(&d);
     for (int i = 0; i < 2; i++) {
         write_file(names[i], "what is there");
-        assert_status_fails(rundir_open(&d, &config, NULL), ERR_USER,
+        assert_status_fails(rundir_open(&d, &config, false), ERR_USER,
                             "already holds a run; --resume auto continues it");
         rundir_close(&d);
-        assert_status_ok(rundir_open(&d, &config, "auto"));
+        assert_status_ok(rundir_open(&d, &config, true));
         rundir_close(&d);
         char *text = read_file(names[i]);
         assert_string_equal(text, "what is there");
@@ -108,14 +108,14 @@ static void a_path_that_cannot_be_a_folder_is_the_users_mistake(void **state) {
     char *above = mem_printf("%s/a", base);
     FILE *f = fopen(above, "w");
     fclose(f);
-    assert_status_fails(rundir_open(&d, &config, NULL), ERR_USER, "cannot make run.dir ");
+    assert_status_fails(rundir_open(&d, &config, false), ERR_USER, "cannot make run.dir ");
     rundir_close(&d);
     free(above);
     Config c = config;
     static const char *const unexpanded[] = {"~/runs/x", "$CRIA_NOWHERE/x"};
     for (int i = 0; i < 2; i++) {
         c.run.dir = (char *)(uintptr_t)unexpanded[i];
-        assert_status_fails(rundir_open(&d, &c, NULL), ERR_USER,
+        assert_status_fails(rundir_open(&d, &c, false), ERR_USER,
                             "cria replaces neither ~ nor variables");
         rundir_close(&d);
     }
@@ -127,7 +127,7 @@ static void config_yaml_is_replaced_as_a_whole(void **state) {
     RunDir d;
     StrBuf printed = {0};
     config_print(&config, &printed);
-    assert_status_ok(rundir_open(&d, &config, NULL));
+    assert_status_ok(rundir_open(&d, &config, false));
     assert_status_ok(rundir_write_config(&config));
     char *text = read_file("config.yaml");
     assert_string_equal(text, strbuf_text(&printed));
@@ -173,7 +173,7 @@ static Job start_job(bool orphan) {
     if (job.pid == 0) {
         RunDir d;
         close(stop[1]);
-        if (rundir_open(&d, &config, NULL) != OK) _exit(1);
+        if (rundir_open(&d, &config, false) != OK) _exit(1);
         if (orphan && fork() != 0) _exit(0);
         if (!orphan) byte = write(ready[1], "x", 1) == 1;
         close(ready[1]);
@@ -199,11 +199,11 @@ static void a_second_job_is_refused_at_once(void **state) {
     Job job = start_job(false);
     char *expected =
         mem_printf("run.dir %s is in use by another job (process %ld of ", run_dir, (long)job.pid);
-    assert_status_fails(rundir_open(&d, &config, "auto"), ERR_USER, expected);
+    assert_status_fails(rundir_open(&d, &config, true), ERR_USER, expected);
     rundir_close(&d);
     free(expected);
     stop_job(&job, false);
-    assert_status_ok(rundir_open(&d, &config, NULL)); /* the lock went with the process */
+    assert_status_ok(rundir_open(&d, &config, false)); /* the lock went with the process */
     rundir_close(&d);
 }
 
@@ -212,7 +212,7 @@ static void what_a_dead_job_left_is_waited_for(void **state) {
     RunDir d;
     Job job = start_job(true);
     double begin = time_now();
-    assert_status_fails(rundir_open(&d, &config, NULL), ERR_ENV, "is still locked after ");
+    assert_status_fails(rundir_open(&d, &config, false), ERR_ENV, "is still locked after ");
     assert_true(time_now() - begin >= 0.3); /* a tenth of run.watchdog_seconds */
     rundir_close(&d);
 
@@ -225,7 +225,7 @@ static void what_a_dead_job_left_is_waited_for(void **state) {
     }
     config.run.watchdog_seconds = 6000;
     close(job.stop);
-    assert_status_ok(rundir_open(&d, &config, NULL));
+    assert_status_ok(rundir_open(&d, &config, false));
     rundir_close(&d);
     assert_int_equal(waitpid(releases, NULL, 0), releases);
 }

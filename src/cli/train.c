@@ -1,6 +1,8 @@
 /* train.c: `cria train`. */
 #include "train/train.h"
 
+#include <string.h>
+
 #include "base/log.h"
 #include "base/output.h"
 #include "cli/commands.h"
@@ -9,9 +11,19 @@
 #include "health/watchdog.h"
 #include "train/stop.h"
 
+static Status check_options(const TrainOptions *o) {
+    if (o->from == NULL || o->resume == NULL || strcmp(o->resume, "auto") == 0) return OK;
+    return status_fail(
+        ERR_USER,
+        "cria train: --from begins a branch, --resume %s goes on with a run: give one "
+        "of them, or --from with --resume auto",
+        o->resume);
+}
+
 /* The configuration is read before MPI starts, so that its limits hold from then on. */
 static Status load_run(const Args *a, Config *config) {
     progress_beat(0, "reading the configuration");
+    CHECK(check_options(a->options));
     CHECK(config_load(config, a->paths[0], a->n_overrides, a->overrides));
     watchdog_set_limit(config->run.watchdog_seconds);
     stop_set_limit(config->run.time_limit_minutes);
@@ -54,15 +66,23 @@ static Status train(const Args *a) {
     return st;
 }
 
-static const ArgOption options[] = {ARG_OPTION("resume", TEXT, TrainOptions, resume, "auto|PATH",
-                                               "Go on from a checkpoint, from the newest one of a "
-                                               "folder, or (auto) from the newest one of "
-                                               "run.dir if there is one."),
-                                    ARG_OPTION("dry-run", FLAG, TrainOptions, dry_run, NULL,
-                                               "Print the configuration, the sizes of batch and "
-                                               "model and the memory that a rank needs, and "
-                                               "train nothing."),
-                                    {.name = NULL}};
+static const ArgOption options[] = {
+    ARG_OPTION("resume", TEXT, TrainOptions, resume, "auto|PATH",
+               "Go on from a checkpoint, from the newest one of a "
+               "folder, or (auto) from the newest one of "
+               "run.dir if there is one."),
+    ARG_OPTION("from", TEXT, TrainOptions, from, "PATH",
+               "Branch off another run: begin in a new run.dir with "
+               "the weights, moments, step and position in the data "
+               "of a checkpoint, or of the newest one of a folder; "
+               "run.steps counts the steps done there, too. With "
+               "--resume auto the same command also goes on with the "
+               "branch once that has a checkpoint."),
+    ARG_OPTION("dry-run", FLAG, TrainOptions, dry_run, NULL,
+               "Print the configuration, the sizes of batch and "
+               "model and the memory that a rank needs, and "
+               "train nothing."),
+    {.name = NULL}};
 const Command command_train = {
     .name = "train",
     .summary = "train a model, or go on with a run",

@@ -23,13 +23,14 @@ static void print_binary(StrBuf *out) {
                   crc);
 }
 
-Status agree_start(const Config *c, const char *resume, bool dry_run) {
+Status agree_start(const Config *c, const char *resume, const char *from, bool dry_run) {
     Comm *host;
     CHECK(comm_mpi_create(&host));
     StrBuf binary = {0}, started = {0};
     print_binary(&binary);
     config_print_lines(c, &started);
     if (resume != NULL) strbuf_printf(&started, "--resume %s\n", resume);
+    if (from != NULL) strbuf_printf(&started, "--from %s\n", from);
     if (dry_run) strbuf_printf(&started, "--dry-run\n");
     Status st = agree_text(host, "the binary", strbuf_text(&binary));
     if (st == OK) st = agree_text(host, "the configuration", strbuf_text(&started));

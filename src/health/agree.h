@@ -6,7 +6,7 @@
 #include "session/train_state.h"
 
 /* Binary, configuration, arguments. ERR_USER names the first difference. Collective. */
-Status agree_start(const Config *c, const char *resume, bool dry_run);
+Status agree_start(const Config *c, const char *resume, const char *from, bool dry_run);
 
 /* Compares checksums of everything that is replicated: the weights, without ZeRO also master
  * weights and moments, and the state. ERR_ENV on every rank names the first tensor that differs and

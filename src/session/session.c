@@ -224,5 +224,6 @@ void session_close(Session *s) {
     arena_free(&s->arena);
     free(s->planned);
     free(s->hf);
+    free(s->lineage);
     *s = (Session){0};
 }

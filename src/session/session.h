@@ -32,6 +32,7 @@ typedef struct {
     Dataset *train_data, *val_data; /* val_data NULL: no evaluation */
     LoaderOptions loader;
     char *hf; /* HF_ENTRY (ckpt/hf.h) of the checkpoint resumed from, for those saved; NULL: none */
+    char *lineage; /* LINEAGE_ENTRY (ckpt/lineage.h) of this run, likewise */
     Comm *planned; /* of session_plan: a world and a cp group without ranks behind them */
 } Session;
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ckpt/lineage.h"
 #include "hf/hf.h"
 #include "base/version.h"
 
@@ -47,17 +48,20 @@ Status state_begin_save(Session *s, const TrainState *state, CkptSave **file, ch
     char *hash = mem_printf("%08x", config_hash(s->config));
     StrBuf guard = {0};
     guard_print(&state->guard, &guard);
-    const CkptEntry entries[] = {{"cria.version", cria_version},
-                                 {"cria.step", step},
-                                 {"cria.tokens", tokens},
-                                 {"cria.samples", samples},
-                                 {"cria.weights_crc", NULL},
-                                 {"cria.dataset", data.text},
-                                 {"cria.config_hash", hash},
-                                 {"cria.guard", guard.text},
-                                 {"cria.config", strbuf_text(&config)},
-                                 {HF_ENTRY, s->hf}}; /* last, as there may be none */
-    const int n_entries = (int)(sizeof entries / sizeof *entries) - (s->hf == NULL);
+    CkptEntry entries[] = {{"cria.version", cria_version},
+                           {"cria.step", step},
+                           {"cria.tokens", tokens},
+                           {"cria.samples", samples},
+                           {"cria.weights_crc", NULL},
+                           {"cria.dataset", data.text},
+                           {"cria.config_hash", hash},
+                           {"cria.guard", guard.text},
+                           {"cria.config", strbuf_text(&config)},
+                           {NULL}, /* room for those that there may be */
+                           {NULL}};
+    int n_entries = (int)(sizeof entries / sizeof *entries) - 2;
+    if (s->hf != NULL) entries[n_entries++] = (CkptEntry){HF_ENTRY, s->hf};
+    if (s->lineage != NULL) entries[n_entries++] = (CkptEntry){LINEAGE_ENTRY, s->lineage};
     *path = checkpoint_path(s->config->run.dir, state->step);
     Status st = checkpoint_begin(file, *path, tensors, run_layout_count(&layout), entries,
                                  n_entries, s->comm.host);

@@ -45,6 +45,39 @@ Status branch_read_origin(const Config *c, char **path) {
     return st;
 }
 
+/* Also of a file that is gone, if its folder is there. NULL: neither is. */
+static char *absolute_path(const char *path) {
+    char *found = realpath(path, NULL);
+    if (found != NULL) return found;
+    char *parent = file_parent(path), *dir = realpath(parent, NULL);
+    if (dir != NULL) found = mem_printf("%s/%s", dir, file_name(path));
+    free(parent);
+    free(dir);
+    return found;
+}
+
+bool branch_is_of(const char *origin, const char *from) {
+    if (origin == NULL) return false;
+    char *named = absolute_path(from), *dir = file_parent(origin);
+    bool same = named != NULL && (strcmp(named, origin) == 0 || strcmp(named, dir) == 0);
+    free(named);
+    free(dir);
+    return same;
+}
+
+Status branch_begins_again(const Config *c, const char *from, bool *again) {
+    int64_t *steps, n;
+    char *origin;
+    *again = false;
+    CHECK(checkpoint_list(c->run.dir, &steps, &n));
+    free(steps);
+    if (n > 0) return OK;
+    Status st = branch_read_origin(c, &origin);
+    if (st == OK) *again = branch_is_of(origin, from);
+    free(origin);
+    return st;
+}
+
 /* run.dir lists no checkpoint; what an earlier run left must not be taken for this one's. */
 static Status begin_anew(const Config *c, StrBuf *names) {
     char *file = mem_printf("%s/%s", c->run.dir, ORIGIN);

@@ -40,27 +40,72 @@ static Status refuse_mixture(const Config *c, const char *path) {
     return st;
 }
 
-static Status list_folder(Candidates *a, const Config *c, const char *resume) {
-    a->dir = mem_strdup(resume);
+/* A branch has a run.dir of its own. `path` is of a checkpoint or a folder. */
+static Status refuse_own(const Config *c, const char *path) {
+    char *newest = candidates_is_dir(path) ? checkpoint_path(path, 0) : mem_strdup(path);
+    bool own = branch_has(c, newest);
+    free(newest);
+    if (!own) return OK;
+    return status_fail(ERR_USER,
+                       "--from %s is of run.dir %s itself: choose another run.dir for "
+                       "the branch, or --resume %s to go back to it",
+                       path, c->run.dir, path);
+}
+
+/* What `option` names. `check` is of the file, or of the newest one of the folder. */
+static Status list_named(Candidates *a, const Config *c, const char *option, const char *path,
+                         Status (*check)(const Config *c, const char *path)) {
+    if (!candidates_is_dir(path)) {
+        a->named = mem_strdup(path);
+        return check(c, path);
+    }
+    a->dir = mem_strdup(path);
     CHECK(checkpoint_list(a->dir, &a->steps, &a->n));
     if (a->n == 0)
-        return status_fail(ERR_USER, "--resume %s: there is no checkpoint in this folder", resume);
+        return status_fail(ERR_USER, "%s %s: there is no checkpoint in this folder", option, path);
     char *newest = checkpoint_path(a->dir, a->steps[0]);
-    Status st = refuse_mixture(c, newest);
+    Status st = check(c, newest);
     free(newest);
     return st;
 }
 
-Status candidates_list(Candidates *a, const Config *c, const char *resume) {
-    if (!candidates_is_auto(resume) && candidates_is_dir(resume)) return list_folder(a, c, resume);
-    if (!candidates_is_auto(resume)) {
-        a->named = mem_strdup(resume);
-        return refuse_mixture(c, resume);
-    }
+/* run.dir has checkpoints: have they begun there? */
+static Status check_origin(const Config *c, const char *from) {
+    char *origin;
+    CHECK(branch_read_origin(c, &origin));
+    Status st = OK;
+    if (!branch_is_of(origin, from))
+        st = status_fail(
+            ERR_USER,
+            "run.dir %s holds a run that began %s%s, not from %s: choose another run.dir "
+            "for the branch, or leave out --from to go on with that run",
+            c->run.dir, origin != NULL ? "from " : "at step 0", origin != NULL ? origin : "", from);
+    free(origin);
+    return st;
+}
+
+/* The run's own, or, while it has none, the one that it begins with: also after a crash, when a
+ * folder's newest is another one by now. */
+static Status list_own(Candidates *a, const Config *c, const char *from) {
+    char *origin;
     CHECK(checkpoint_list(c->run.dir, &a->steps, &a->n));
-    if (a->n == 0) return branch_read_origin(c, &a->named);
-    a->dir = mem_strdup(c->run.dir);
-    return OK;
+    if (a->n > 0) {
+        a->dir = mem_strdup(c->run.dir);
+        if (from != NULL) CHECK(refuse_own(c, from));
+        return from != NULL ? check_origin(c, from) : OK;
+    }
+    CHECK(branch_read_origin(c, &origin));
+    if (from == NULL || branch_is_of(origin, from)) {
+        a->named = origin;
+        return OK;
+    }
+    free(origin);
+    return list_named(a, c, "--from", from, refuse_own);
+}
+
+Status candidates_list(Candidates *a, const Config *c, const TrainOptions *o) {
+    if (o->from != NULL || candidates_is_auto(o->resume)) return list_own(a, c, o->from);
+    return list_named(a, c, "--resume", o->resume, refuse_mixture);
 }
 
 Status candidates_next(Candidates *a, char **path, Checkpoint **ck) {

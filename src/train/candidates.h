@@ -1,9 +1,10 @@
-/* candidates.h: which checkpoints --resume may mean, best first. */
+/* candidates.h: which checkpoints --resume and --from may mean, best first. */
 #ifndef CRIA_TRAIN_CANDIDATES_H
 #define CRIA_TRAIN_CANDIDATES_H
 
 #include "ckpt/checkpoint.h"
 #include "config/config.h"
+#include "train/train.h"
 
 /* On rank 0; zero on others. */
 typedef struct {
@@ -13,9 +14,10 @@ typedef struct {
     StrBuf skipped; /* a line for each that was passed over */
 } Candidates;
 
-/* `resume` is "auto" for those of run.dir, a folder, or a checkpoint's path. ERR_USER when a folder
- * has none, or run.dir those of another run. Also on failure candidates_free() is due. */
-Status candidates_list(Candidates *a, const Config *c, const char *resume);
+/* --resume is "auto" for those of run.dir, a folder, or a checkpoint's path. --from is a folder or
+ * a path, and counts while run.dir has none. ERR_USER when a folder has none, or run.dir those of
+ * another run. Also on failure candidates_free() is due. */
+Status candidates_list(Candidates *a, const Config *c, const TrainOptions *o);
 void candidates_free(Candidates *a);
 /* The next one that opens and has a valid header. *path NULL: there is none. */
 Status candidates_next(Candidates *a, char **path, Checkpoint **ck);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "ckpt/lineage.h"
 #include "train/branch.h"
 #include "train/candidates.h"
 #include "train/changes.h"
@@ -38,24 +39,57 @@ static Status check_name(const Config *c, const char *path, int64_t step) {
     return st;
 }
 
+/* run.steps of a branch counts from the first step of its oldest ancestor. */
+static Status check_branch_steps(const Config *c, const TrainOptions *o, const char *path,
+                                 int64_t step) {
+    if (o->from == NULL || branch_has(c, path) || step < c->run.steps) return OK;
+    return status_fail(
+        ERR_USER,
+        "--from %s: it has done %lld steps, which run.steps %lld counts, too: expected "
+        "more, such as run.steps=%lld for a branch of a tenth of them",
+        path, (long long)step, (long long)c->run.steps,
+        (long long)(step + ceil_div(i64_max(step, 10), 10)));
+}
+
+/* Of rank 0, as other hosts may have the folder under another path. */
+static Status set_lineage(Session *s, const Checkpoint *ck, const char *path) {
+    Comm *host = s->comm.host;
+    const char *own = checkpoint_entry(ck, LINEAGE_ENTRY);
+    char *text = NULL;
+    if (host->rank == 0 && branch_has(s->config, path) &&
+        checkpoint_entry(ck, MERGED_ENTRY) == NULL)
+        text = own != NULL ? mem_strdup(own) : NULL;
+    else if (host->rank == 0)
+        text = lineage_of_branch(ck, path);
+    int64_t size = text != NULL ? (int64_t)strlen(text) + 1 : 0;
+    Status st = comm_broadcast(host, &size, 1, DT_I64, 0, NULL);
+    if (st == OK && size > 0 && host->rank != 0) text = NEW(char, size);
+    if (st == OK && size > 0) st = comm_broadcast(host, text, size, DT_U8, 0, NULL);
+    free(s->lineage);
+    s->lineage = text;
+    return st;
+}
+
 static void say_lines(void (*say)(const char *fmt, ...), const StrBuf *lines) {
     for (const char *at = strbuf_text(lines); *at != '\0'; at += strcspn(at, "\n") + 1)
         say("%.*s", (int)strcspn(at, "\n"), at);
 }
 
 /* *damaged: the bytes of the file are not those that were saved. */
-static Status load(Session *s, Checkpoint *ck, const char *path, TrainState *state, Resume *r,
-                   bool *damaged) {
+static Status load(Session *s, Checkpoint *ck, const char *path, const TrainOptions *o,
+                   TrainState *state, Resume *r, bool *damaged) {
     Comm *host = s->comm.host;
     StrBuf warnings = {0}, notes = {0};
     uint32_t crc;
     Status st = changes_check(s, ck, path, state, &warnings, &notes);
     if (st == OK) st = check_name(s->config, path, state->step);
+    if (st == OK) st = check_branch_steps(s->config, o, path, state->step);
     st = comm_agree(host, st);
     if (st == OK) {
         st = state_load(s, ck, &crc);
         *damaged = st == ERR_USER;
     }
+    if (st == OK) st = set_lineage(s, ck, path);
     if (st == OK && state->step < s->config->run.steps) {
         if (s->rank == 0) say_lines(log_warn, &warnings);
         say_lines(log_info, &notes);
@@ -64,19 +98,23 @@ static Status load(Session *s, Checkpoint *ck, const char *path, TrainState *sta
     }
     if (st == OK)
         log_info("resumed %s: step %lld, weights %08x", path, (long long)state->step, crc);
+    notes.len = 0;
+    if (st == OK) lineage_describe(s->lineage, NULL, &notes);
+    if (notes.len > 0) say_lines(log_info, &notes);
     strbuf_free(&warnings);
     strbuf_free(&notes);
     return st;
 }
 
 /* Loads the named checkpoint, or the newest undamaged one of a folder. */
-static Status load_candidates(Session *s, Candidates *a, TrainState *state, Resume *r) {
+static Status load_candidates(Session *s, Candidates *a, const TrainOptions *o, TrainState *state,
+                              Resume *r) {
     for (;;) {
         char *path;
         Checkpoint *ck;
         bool damaged = false, more;
         Status st = candidates_open_next(s->comm.host, a, &path, &ck, &more);
-        if (st == OK && path != NULL) st = load(s, ck, path, state, r, &damaged);
+        if (st == OK && path != NULL) st = load(s, ck, path, o, state, r, &damaged);
         checkpoint_close(ck);
         if (st == OK) r->path = path;
         if (st == OK) return OK;
@@ -87,12 +125,12 @@ static Status load_candidates(Session *s, Candidates *a, TrainState *state, Resu
     }
 }
 
-Status resume_load(Session *s, const char *resume, TrainState *state, Resume *r) {
+Status resume_load(Session *s, const TrainOptions *o, TrainState *state, Resume *r) {
     const Config *c = s->config;
     Comm *host = s->comm.host;
     Candidates a = {0};
-    Status st = comm_agree(host, s->rank == 0 ? candidates_list(&a, c, resume) : OK);
-    if (st == OK) st = load_candidates(s, &a, state, r);
+    Status st = comm_agree(host, s->rank == 0 ? candidates_list(&a, c, o) : OK);
+    if (st == OK) st = load_candidates(s, &a, o, state, r);
     if (st == OK && a.skipped.len > 0) {
         a.skipped.text[--a.skipped.len] = '\0';
         if (s->rank == 0) log_warn("passed over: %s", a.skipped.text);
@@ -106,11 +144,11 @@ Status resume_load(Session *s, const char *resume, TrainState *state, Resume *r)
 
 /* ---- before run.dir is made ------------------------------------------------------------------ */
 
-static Status read_step(const Config *c, const char *resume, char **path, int64_t *step) {
+static Status read_step(const Config *c, const TrainOptions *o, char **path, int64_t *step) {
     Candidates a = {0};
     Checkpoint *ck = NULL;
     TrainState state = {0};
-    Status st = candidates_list(&a, c, resume);
+    Status st = candidates_list(&a, c, o);
     if (st == OK) st = candidates_next(&a, path, &ck);
     if (st == OK) st = changes_read_state(ck, *path, &state);
     *step = state.step;
@@ -119,15 +157,16 @@ static Status read_step(const Config *c, const char *resume, char **path, int64_
     return st;
 }
 
-Status resume_check_named(const Config *c, Comm *host, const char *resume, bool *done) {
+Status resume_check_named(const Config *c, Comm *host, const TrainOptions *o, bool *done) {
     *done = false;
-    if (candidates_is_auto(resume)) return OK;
+    if (o->from == NULL && candidates_is_auto(o->resume)) return OK;
     char *path = NULL;
     int64_t step = 0;
-    Status st = host->rank == 0 ? read_step(c, resume, &path, &step) : OK;
+    Status st = host->rank == 0 ? read_step(c, o, &path, &step) : OK;
     /* If the newest of a folder is damaged, an older one is loaded. */
-    if (host->rank == 0 && st == OK && !candidates_is_dir(resume))
-        *done = resume_is_done(c, path, step);
+    bool final = host->rank == 0 && !candidates_is_dir(o->from != NULL ? o->from : o->resume);
+    if (final && st == OK && o->from != NULL) st = check_branch_steps(c, o, path, step);
+    if (final && st == OK && o->from == NULL) *done = resume_is_done(c, path, step);
     free(path);
     CHECK(comm_agree(host, st));
     int32_t ends = *done;

@@ -38,6 +38,7 @@ static void head_record(const TrainRun *r, const Resume *resume, const char *aba
     head_text(b, "resumed", resume->path);
     head_text(b, "changed", resume->changes);
     head_text(b, "abandoned", abandoned);
+    strbuf_printf(b, ",\"lineage\":%s", s->lineage != NULL ? s->lineage : "null");
     strbuf_printf(b, ",\"config\":");
     config_print_json(s->config, b);
     strbuf_printf(b, "}");
@@ -82,10 +83,21 @@ static Status check_first_batches(Session *s, int64_t step) {
     return OK;
 }
 
-static Status set_weights(TrainRun *r, const char *from, Resume *resume) {
+static bool continues(const TrainOptions *o) {
+    return o->resume != NULL || o->from != NULL;
+}
+
+/* On rank 0. */
+static Status open_rundir(TrainRun *r, const Config *config, const TrainOptions *o) {
+    bool again = o->resume != NULL;
+    if (!again && o->from != NULL) CHECK(branch_begins_again(config, o->from, &again));
+    return rundir_open(&r->dir, config, again);
+}
+
+static Status set_weights(TrainRun *r, const TrainOptions *o, Resume *resume) {
     Session *s = &r->s;
     progress_beat(0, "loading or initialising weights");
-    if (from != NULL) CHECK(resume_load(s, from, &r->state, resume));
+    if (continues(o)) CHECK(resume_load(s, o, &r->state, resume));
     if (resume->path == NULL)
         return optimizer_init(s->optimizer, (uint64_t)s->config->run.seed, s->stream);
     r->saved_step = r->state.step;
@@ -109,7 +121,7 @@ static Status start_logs_and_data(TrainRun *r, const Resume *resume) {
 
 static Status open_session(Session *s, const Config *config, const TrainOptions *options) {
     progress_beat(0, "comparing how ranks were started");
-    CHECK(agree_start(config, options->resume, options->dry_run));
+    CHECK(agree_start(config, options->resume, options->from, options->dry_run));
     progress_beat(0, "opening devices");
     CHECK(session_open(s, config, NULL));
     StrBuf text = {0};
@@ -124,17 +136,17 @@ Status run_open(TrainRun *r, const Config *config, const TrainOptions *options, 
     *r = (TrainRun){.dir.lock = -1, .saved_step = -1};
     CHECK(open_session(&r->s, config, options));
     *done = options->dry_run;
-    if (!*done && options->resume != NULL)
-        CHECK(resume_check_named(config, r->s.comm.host, options->resume, done));
+    if (!*done && continues(options))
+        CHECK(resume_check_named(config, r->s.comm.host, options, done));
     if (*done) return OK;
 
     progress_beat(0, "opening run.dir");
     bool first = r->s.rank == 0;
-    CHECK(comm_agree(r->s.comm.host, first ? rundir_open(&r->dir, config, options->resume) : OK));
+    CHECK(comm_agree(r->s.comm.host, first ? open_rundir(r, config, options) : OK));
     progress_beat(0, "allocating memory");
     CHECK(session_start(&r->s));
     Resume resume = {0};
-    Status st = set_weights(r, options->resume, &resume);
+    Status st = set_weights(r, options, &resume);
     *done = st == OK && resume.path != NULL && resume_is_done(config, resume.path, r->state.step);
     if (st == OK && !*done) st = start_logs_and_data(r, &resume);
     resume_free(&resume);

@@ -162,14 +162,14 @@ static Status holds_run(const char *dir, bool *holds) {
     return OK;
 }
 
-Status rundir_open(RunDir *d, const Config *config, const char *resume) {
+Status rundir_open(RunDir *d, const Config *config, bool continues) {
     const char *dir = config->run.dir;
     double seconds = config->run.watchdog_seconds > 0 ? config->run.watchdog_seconds / 10 : 60;
     bool used = false;
     d->lock = -1;
     CHECK(make_dirs(dir));
     CHECK(lock(d, dir, seconds));
-    if (resume == NULL) CHECK(holds_run(dir, &used));
+    if (!continues) CHECK(holds_run(dir, &used));
     if (used)
         return status_fail(ERR_USER,
                            "%s already holds a run; --resume auto continues it, another "

@@ -10,9 +10,9 @@ typedef struct {
 
 /* For rank 0: creates and locks run.dir. ERR_USER at once if a running job of this host holds the
  * lock; for any other holder, such as what a killed job left or another host, waits a tenth of
- * run.watchdog_seconds, then ERR_ENV. ERR_USER if run.dir already holds a run and resume is NULL,
- * so that nothing is overwritten by mistake; ERR_ENV if it cannot be written. */
-Status rundir_open(RunDir *d, const Config *config, const char *resume);
+ * run.watchdog_seconds, then ERR_ENV. ERR_USER if run.dir already holds a run that this one does
+ * not go on with, so that nothing is overwritten by mistake; ERR_ENV if it cannot be written. */
+Status rundir_open(RunDir *d, const Config *config, bool continues);
 /* For rank 0: replaces run.dir/NAME by this text, or leaves it as it was (ERR_ENV). */
 Status rundir_write(const Config *config, const char *name, const char *text);
 /* For rank 0: writes config.yaml, when nothing else can keep the run from starting. */

@@ -5,7 +5,8 @@
 #include "config/config.h"
 
 typedef struct {
-    const char *resume; /* NULL, "auto" or a checkpoint's path */
+    const char *resume; /* NULL, "auto", or the path of a checkpoint or of a folder of them */
+    const char *from;   /* NULL, or such a path: the run is a branch of another one */
     bool dry_run;
 } TrainOptions;
 
