@@ -2,6 +2,7 @@
 # --from: two branches off one plateau, each with a schedule of its own, all killed at random moments, have
 # the bits of runs that were left alone, and one of them those of a run that had its schedule from the
 # start. Lineage in log, checkpoint and on the console; what is refused; the parent's files stay.
+# shellcheck disable=SC2086 # words
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname -- "$0")/lib.sh"
 
@@ -38,12 +39,10 @@ saves='run.save_every=20 run.keep_last=2'
 
 # shellcheck disable=SC2086 # words
 killed 3 plateau $plateau --resume auto
-# shellcheck disable=SC2086
 train 2 whole $cooldown
 parent=$(at plateau 300)
 files "$work/plateau" >"$work/before"
 
-# shellcheck disable=SC2086
 killed 4 cooldown $cooldown $saves --from "$parent" --resume auto
 expect 'the branch: tensors, of a run that had this schedule from the start' "$(tensors cooldown 420)" "$(tensors whole 420)"
 logged cooldown lr | awk '$1 >= 300' >"$work/found" # records of the branch alone
@@ -54,18 +53,14 @@ expect_same 'the branch: learning rates' found expected
 with_faults 'call=pwrite,path=step_00000320,do=kill' train 2 longer $longer $saves --from "$work/plateau"
 wait_for run_ended
 expect 'killed in its first save: checkpoints' "$(find "$run" -name 'step_*.safetensors')" ''
-# shellcheck disable=SC2086
 start 2 longer $longer $saves --from "$work/plateau"
 wait_for test -e "$(at longer 320)"
 kill_ranks KILL
 ended
 wait_for run_ended
-# shellcheck disable=SC2086
 train 2 longer $longer $saves --from "$work/plateau"
 expect_refused 'once it has a checkpoint' 2 "$run already holds a run; --resume auto continues it"
-# shellcheck disable=SC2086
 killed 2 longer $longer $saves --resume auto
-# shellcheck disable=SC2086
 train 2 alone $longer --from "$parent"
 expect_status 'the second branch, left alone' 0
 expect 'the second branch: warning' "$(grep -c "^cria: warning.*: changed since $parent: run.steps 300 -> 360, optim.lr 0.002 -> 0.001; the \
