@@ -74,7 +74,7 @@ static void mistakes_say_what_is_expected(void **state) {
         {"a x=1", "missing TO;"},
         {"a b c", "unexpected argument c (overrides have the form key=value)"},
         {"a b --flag=1", "--flag: found '1', expected no value"},
-        {"a b --text", "--text: found nothing, expected TEXT"},
+        {"a b --text", "--text: its value is missing, expected TEXT"},
         {"a b --text=", "--text: found '', expected TEXT"},
         {"a b --integer 1", "--integer: found '1', expected an integer from 2 to 9 or none"},
         {"a b --integer 3x", "found '3x'"},
@@ -132,7 +132,8 @@ static void commands_are_found_by_one_or_two_words(void **state) {
     assert_ptr_equal(commands_find(2, two, &words, &st), &command_data_pack);
     assert_int_equal(words, 2);
     assert_null(commands_find(1, group, &words, &st));
-    assert_status_fails(st, ERR_USER, "found 'nothing', expected attention, gemm, cp or step");
+    assert_status_fails(st, ERR_USER,
+                        "the command behind it is missing, expected attention, gemm, cp or step");
     assert_null(commands_find(1, slip, &words, &st));
     assert_status_fails(st, ERR_USER, "unknown command chekc; did you mean check?");
 }

@@ -117,6 +117,69 @@ static void overrides_win_and_the_last_one_wins(void **state) {
 }
 
 /* Equal in every field, through the table. */
+static void an_override_lowers_what_it_leaves_no_room_for(void **state) {
+    (void)state;
+    static const char file[] = LEAST "optim: {lr: 1e-2, min_lr: 1e-3, warmup_steps: 12}\n"
+                                     "run: {steps: 40}\n";
+    static const struct {
+        char *overrides[2];
+        int64_t warmup, decay;
+        double min_lr;
+        const char *notes;
+    } cases[] = {
+        {{"run.seed=1", "run.log_every=1"}, 12, 40, 1e-3, ""},
+        {{"run.steps=12", "optim.lr=1e-3"}, 12, 12, 1e-3, ""},
+        {{"run.steps=5", "run.seed=1"},
+         5,
+         5,
+         1e-3,
+         "t.yaml:12: optim.warmup_steps: found 12, lowered to 5 because of run.steps=5"},
+        {{"optim.decay_steps=7", "run.seed=1"},
+         7,
+         7,
+         1e-3,
+         "t.yaml:12: optim.warmup_steps: found 12, lowered to 7 because of optim.decay_steps=7"},
+        {{"optim.schedule=wsd", "run.steps=10"},
+         9,
+         1,
+         1e-3,
+         "t.yaml:12: optim.warmup_steps: found 12, lowered to 9 because of run.steps=10"},
+        {{"optim.lr=1e-4", "run.steps=6"},
+         6,
+         6,
+         1e-4,
+         "t.yaml:12: optim.min_lr: found 0.001, lowered to 0.0001 because of optim.lr=1e-4\n"
+         "t.yaml:12: optim.warmup_steps: found 12, lowered to 6 because of run.steps=6"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Config c;
+        assert_status_ok(
+            config_parse(&c, "t.yaml", file, strlen(file), 2, (char **)cases[i].overrides));
+        assert_string_equal(strbuf_text(&c.notes), cases[i].notes);
+        assert_int_equal(c.optim.warmup_steps, cases[i].warmup);
+        assert_int_equal(c.optim.decay_steps, cases[i].decay);
+        assert_true(c.optim.min_lr == cases[i].min_lr);
+        config_free(&c);
+    }
+    /* a final decay gives way, too, and a value that is an override itself does not */
+    static const char wsd[] =
+        LEAST "optim: {schedule: wsd, warmup_steps: 2, decay_steps: 30}\nrun: {steps: 40}\n";
+    char *shorter[] = {"run.steps=10", "optim.warmup_steps=4"};
+    Config c;
+    assert_status_ok(config_parse(&c, "t.yaml", wsd, strlen(wsd), 2, shorter));
+    assert_int_equal(c.optim.warmup_steps, 4);
+    assert_int_equal(c.optim.decay_steps, 6);
+    config_free(&c);
+    char *both[] = {"run.steps=5", "optim.warmup_steps=6"};
+    assert_status_fails(config_parse(&c, "t.yaml", file, strlen(file), 2, both), ERR_USER,
+                        "optim.warmup_steps: found 6, expected at most the 5 steps");
+    config_free(&c);
+    char *dear[] = {"optim.lr=1e-4", "optim.min_lr=2e-4"};
+    assert_status_fails(config_parse(&c, "t.yaml", file, strlen(file), 2, dear), ERR_USER,
+                        "optim.min_lr: found 0.0002, expected at most optim.lr 0.0001");
+    config_free(&c);
+}
+
 static void assert_config_equal(const Config *a, const Config *b) {
     for (int i = 0; i < config_n_keys; i++) {
         const ConfigKey *k = &config_keys[i];
@@ -437,6 +500,7 @@ int main(void) {
         cmocka_unit_test(evaluation_is_switched_off_in_every_usual_way),
         cmocka_unit_test(a_quoted_override_is_taken_as_it_is),
         cmocka_unit_test(overrides_win_and_the_last_one_wins),
+        cmocka_unit_test(an_override_lowers_what_it_leaves_no_room_for),
         cmocka_unit_test(printing_reads_back_the_same),
         cmocka_unit_test(json_nests_as_the_sections_do),
         cmocka_unit_test(the_hash_knows_what_changes_results),

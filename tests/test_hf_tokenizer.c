@@ -160,12 +160,14 @@ static void the_tokenizer_goes_along(void **state) {
     (void)state;
     static const char json[] = "{\"model\": {\"vocab\": {\"a\": 0, \"</s>\": 72}}}";
     char names[64][64], *file = mem_printf("%s/tokenizer.json", hf);
-    char *other = mem_printf("%s/config.json", hf);
+    char *other = mem_printf("%s/config.json", hf), *readme = mem_printf("%s/notes.md", hf);
+    char *renamed = mem_printf("%s/bpe-73.json", hf);
     import_golden(0);
     assert_int_equal(mkdir(hf, 0777), 0);
     write_file(hf, "tokenizer.json", json, sizeof json - 1);
     write_file(hf, "merges.txt", "a b\n", 4);
     write_file(hf, "config.json", "not this one", 12);
+    write_file(hf, "notes.md", "a b\n", 4);
     assert_status_ok(export_with(hf));
     assert_same_files(hf, out, "tokenizer.json");
     assert_same_files(hf, out, "merges");
@@ -177,10 +179,18 @@ static void the_tokenizer_goes_along(void **state) {
     assert_status_ok(export_with(file));
     assert_true(exported("tokenizer.json") && exported("tokenizer_config.json"));
     assert_int_equal(list(out, "", names), 5);
-    assert_status_fails(export_with(other), ERR_USER, "found no file of a tokenizer");
+    assert_status_fails(export_with(readme), ERR_USER, "found no file of a tokenizer");
+    expect_output(
+        2, "holds no vocabulary that cria understands",
+        assert_status_fails(export_with(other), ERR_USER, "found no file of a tokenizer"));
+    assert_int_equal(rename(file, renamed), 0);
+    assert_status_ok(export_with(renamed));
+    assert_true(exported("tokenizer.json") && exported("tokenizer_config.json"));
+    assert_int_equal(list(out, "", names), 5);
+    delete_tree(out);
     assert_status_fails(export_with("/nonexistent"), ERR_USER, "cannot find the tokenizer");
     assert_int_equal(list(dir, "out", names), 0);
-    free(file), free(other);
+    free(file), free(other), free(readme), free(renamed);
 }
 
 static void settings_beside_the_tokenizer_are_kept(void **state) {

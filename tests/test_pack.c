@@ -207,7 +207,7 @@ static void mistakes_are_one_sentence_and_leave_nothing_behind(void **state) {
         {"--to nanogpt --eod x --out @o @source.bin",
          "found 'x', expected an integer from 0 to 2147483646 or none"},
         {"--to nanogpt --gzip=1 --out @o @source.bin", "found '1', expected no value"},
-        {"--to nanogpt --eod", "found nothing, expected"},
+        {"--to nanogpt --eod", "its value is missing, expected"},
         {"--to nanogpt --ids int32 --out @o @source.bin", "found int32, expected uint16"},
         {"--to nanogpt --vocab 900 --out @o @source.bin", "but model.vocab is 900"},
         {"--to megatron --eod 3 --ids uint8 --out @o @source.bin", "does not fit uint8"},

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "attn/band.h"
+#include "base/text.h"
 
 /* ---- one value ----------------------------------------------------------------------------- */
 
@@ -129,9 +130,16 @@ static Status set_values(Setting *s, const char *list) {
 
 static Status unknown(const char *what, const char *given, bool config, const Setting *settings) {
     StrBuf keys = {0};
-    for (const Setting *s = settings; s->key != NULL; s++) strbuf_printf(&keys, " %s=", s->key);
+    const char *nearest = NULL;
+    char *key = mem_printf("%.*s", (int)strcspn(given, "="), given);
+    for (const Setting *s = settings; s->key != NULL; s++) {
+        strbuf_printf(&keys, " %s=", s->key);
+        if (strlen(key) > 2 && text_distance(key, s->key) <= 2) nearest = s->key;
+    }
+    free(key);
     Status st = status_fail(ERR_USER, "cria bench %s: what is '%s'? It takes%s device=%s", what,
                             given, strbuf_text(&keys), config ? " and keys of CONFIG" : "");
+    if (nearest != NULL) status_suffix("; did you mean %s=?", nearest);
     strbuf_free(&keys);
     return st;
 }

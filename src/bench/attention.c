@@ -146,7 +146,7 @@ static Status measure_all(Bench *b, const Setting *s, const BenchCase *cases, in
 static void list_settings(Setting *s) {
     static const char *const no_yes[] = {"false", "true", NULL};
     s[DETERMINISTIC] =
-        SETTING("deterministic", NAME, "false", "true", "as run.deterministic", no_yes);
+        SETTING("deterministic", NAME, "false", "true", "As run.deterministic.", no_yes);
     s[STATE] = bench_state_setting();
     bench_case_settings(s, "2k,4k,8k,4x2k,32k,128k", "256,2x128,512",
                         "causal,full,document,window");

@@ -8,7 +8,7 @@
 
 Setting bench_state_setting(void) {
     Setting s = SETTING("state", NAME, "step", "step",
-                        "products between the calls, the same call only, or a cool start",
+                        "Products between the calls, the same call only, or a cool start.",
                         bench_state_names);
     s.single = true;
     return s;
@@ -82,5 +82,5 @@ void bench_print_settings(const Benchmark *b, StrBuf *out) {
     b->list_settings(settings);
     bench_settings_print(settings, out);
     strbuf_printf(out, "  device  ");
-    strbuf_wrap(out, "auto, cpu or cuda", 19);
+    strbuf_wrap(out, "One of auto, cpu and cuda. [auto]", 19);
 }

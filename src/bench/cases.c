@@ -7,14 +7,17 @@
 
 /* ---- masks --------------------------------------------------------------------------------- */
 
-/* Those of data.mask, and causal with a window. */
-enum { WINDOW = MASK_KINDS };
-static const char *const names[] = {
-#define X(id, name) #name,
-    MASK_LIST(X)
-#undef X
-        "window",
-    NULL};
+/* Those of data.mask that need no file, and causal with a window. */
+enum { WINDOW = -1 };
+static const char *names[MASK_KINDS + 1]; /* ends with NULL */
+static int kinds[MASK_KINDS];             /* MaskKind or WINDOW, parallel to names */
+
+static void list_masks(void) {
+    int n = 0;
+    for (int kind = 0; kind < MASK_KINDS; kind++)
+        if (kind != MASK_SLICES) names[n] = mask_names[kind], kinds[n++] = kind;
+    names[n] = "window", kinds[n] = WINDOW;
+}
 
 /* All sequences alike; documents of seed 0. */
 Status bench_case_mask(Mask *out, const BenchCase *c) {
@@ -30,28 +33,25 @@ Status bench_case_mask(Mask *out, const BenchCase *c) {
 
 void bench_case_settings(Setting *s, const char *gpu_tokens, const char *cpu_tokens,
                          const char *masks) {
-    s[CASE_HEAD_DIM] = SETTING("D", COUNT, "64,128", "64", "width of a head", NULL);
+    list_masks();
+    s[CASE_HEAD_DIM] = SETTING("D", COUNT, "64,128", "64", "Width of a head.", NULL);
     s[CASE_HEAD_DIM].most = BENCH_HEAD_DIM_MAX;
     s[CASE_HEADS] = SETTING("heads", HEADS, NULL, NULL,
-                            "query/kv heads [GPU 24/8,64/8 for D=128, else 32/8; CPU 4/2]", NULL);
+                            "Query/kv heads. [GPU 24/8,64/8 for D=128, else 32/8; CPU 4/2]", NULL);
     s[CASE_TOKENS] =
-        SETTING("S", TOKENS, gpu_tokens, cpu_tokens, "tokens, or sequences x tokens", NULL);
-    s[CASE_MASK] =
-        SETTING("mask", NAME, masks, masks, "of causal, full, document, window, prefix_lm", names);
+        SETTING("S", TOKENS, gpu_tokens, cpu_tokens, "Tokens, or sequences x tokens.", NULL);
+    s[CASE_MASK] = SETTING("mask", NAME, masks, masks,
+                           "Of causal, full, document, window and prefix_lm.", names);
     s[CASE_WINDOW] =
-        SETTING("window", COUNT, "1024", "64", "previous tokens that mask=window sees", NULL);
+        SETTING("window", COUNT, "1024", "64", "Previous tokens that mask=window sees.", NULL);
     s[CASE_PREFIX] = SETTING("prefix", COUNT, "1024", "64",
-                             "first tokens of a sequence that all see under mask=prefix_lm", NULL);
+                             "First tokens of a sequence that all see under mask=prefix_lm.", NULL);
     s[CASE_WINDOW].single = s[CASE_PREFIX].single = true;
 }
 
 Status bench_check_cases(const Ops *ops, const Setting *s) {
     for (int i = 0; i < s[CASE_HEAD_DIM].n && ops->gpu != NULL; i++)
         CHECK(gpu_check_head_dim((int)s[CASE_HEAD_DIM].values[i].a));
-    for (int i = 0; i < s[CASE_MASK].n; i++)
-        if (s[CASE_MASK].values[i].a == MASK_SLICES)
-            return status_fail(ERR_USER, "mask: found slices, which are a run's data.mask_file; "
-                                         "expected a mask that needs no file");
     return OK;
 }
 
@@ -70,7 +70,7 @@ static int heads_of(const Setting *s, int64_t D, bool gpu, const SettingValue **
 }
 
 static MaskSpec mask_of(const Setting *s, int i, int64_t T) {
-    int64_t kind = s[CASE_MASK].values[i].a;
+    int kind = kinds[s[CASE_MASK].values[i].a];
     if (kind == WINDOW)
         return (MaskSpec){.kind = MASK_CAUSAL, .window = s[CASE_WINDOW].values[0].a};
     return (MaskSpec){.kind = (MaskKind)kind, .prefix = i64_min(T, s[CASE_PREFIX].values[0].a)};

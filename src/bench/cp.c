@@ -416,12 +416,12 @@ static void close_bench(CpBench *x) {
 static void list_settings(Setting *s) {
     static const char *const chosen[] = {"auto", NULL};
     s[RUNTIME] =
-        SETTING("backend", NAME, NULL, NULL, "as parallel.backend [all]", cp_backend_names);
-    s[TRANSPORT] = SETTING("transport", NAME, "auto", "auto", "as parallel.transport", transports);
-    s[CP] = SETTING("cp", COUNT, NULL, NULL, "ranks of a group [all]", NULL);
-    s[DEGREE] = SETTING("overlap_degree", COUNT, "auto", "auto", "of magi", chosen);
-    s[CHUNK] = SETTING("chunk_size", COUNT, "auto", "auto", "of magi", chosen);
-    s[BASELINE] = SETTING("alone", NAME, "yes", "yes", "also measure one device", answers);
+        SETTING("backend", NAME, NULL, NULL, "As parallel.backend. [all]", cp_backend_names);
+    s[TRANSPORT] = SETTING("transport", NAME, "auto", "auto", "As parallel.transport.", transports);
+    s[CP] = SETTING("cp", COUNT, NULL, NULL, "Ranks of a group. [all]", NULL);
+    s[DEGREE] = SETTING("overlap_degree", COUNT, "auto", "auto", "Of magi.", chosen);
+    s[CHUNK] = SETTING("chunk_size", COUNT, "auto", "auto", "Of magi.", chosen);
+    s[BASELINE] = SETTING("alone", NAME, "yes", "yes", "Also measure one device.", answers);
     s[STATE] = bench_state_setting();
     s[DEGREE].most = OVERLAP_DEGREE_MAX;
     s[TRANSPORT].single = s[CP].single = s[BASELINE].single = true;

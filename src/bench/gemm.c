@@ -142,10 +142,11 @@ static Status measure_all(Bench *b, const Setting *s, const Shape *shapes, int n
 
 static void list_settings(Setting *s) {
     s[SHAPE] = SETTING("shape", NAME, "qkv,o,gate-up,down,head", "qkv,o,gate-up,down,head",
-                       "products", shape_names);
+                       "Products.", shape_names);
     s[PASS] = SETTING("pass", NAME, "fwd,dgrad,wgrad", "fwd,dgrad,wgrad",
-                      "y = x w^T; dx = dy w; dw += dy^T x", pass_names);
-    s[TOKENS] = SETTING("T", COUNT, "8192", "256", "tokens; of a micro-batch with CONFIG", NULL);
+                      "Of y = x w^T, dx = dy w and dw += dy^T x.", pass_names);
+    s[TOKENS] =
+        SETTING("T", COUNT, "8192", "256", "Tokens; with CONFIG those of a micro-batch.", NULL);
     s[STATE] = bench_state_setting();
 }
 

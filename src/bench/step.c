@@ -196,9 +196,9 @@ static void close_step(StepBench *x) {
 }
 
 static void list_settings(Setting *s) {
-    s[STEPS] = SETTING("steps", COUNT, "5", "2", "steps that are timed", NULL);
+    s[STEPS] = SETTING("steps", COUNT, "5", "2", "Steps that are timed.", NULL);
     s[MICRO_STEPS] = SETTING("micro_steps", COUNT, NULL, NULL,
-                             "micro-batches a step [batch.global's, at most 4]", NULL);
+                             "Micro-batches a step. [batch.global's, at most 4]", NULL);
     s[MICRO_STEPS].most = MICRO_STEPS_MAX; /* times batch.micro and the ranks it fits in 64 bits */
     s[STEPS].single = s[MICRO_STEPS].single = true;
 }
@@ -208,6 +208,7 @@ static Status measure(BenchArguments *a, Setting *s) {
     StepBench x = {0};
     Status st;
     CHECK_GOTO(bench_agree(config_load(&config, a->config, a->n_overrides, a->overrides)), done);
+    config_warn_notes(&config);
     set_micro_steps(&config, &s[MICRO_STEPS]);
     bench_settings_fill(s, config.device != DEVICE_CPU);
     st = bench_finish(run(&x, &config, s[STEPS].values[0].a, a->json));

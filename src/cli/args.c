@@ -77,11 +77,17 @@ static void print_expected(const ArgOption *o, StrBuf *out) {
                       o->names[i]);
 }
 
-static Status refuse_value(const Args *a, const ArgOption *o, const char *found) {
+/* `value` NULL: there is none. */
+static Status refuse_value(const Args *a, const ArgOption *o, const char *value) {
     StrBuf expected = {0};
     print_expected(o, &expected);
-    Status st = status_fail(ERR_USER, "cria %s: --%s: found %s, expected %s", a->command->name,
-                            o->name, found, strbuf_text(&expected));
+    char *found =
+        value != NULL ? mem_printf("found '%s'", value) : mem_strdup("its value is missing");
+    Status st = status_fail(ERR_USER, "cria %s: --%s: %s, expected %s", a->command->name, o->name,
+                            found, strbuf_text(&expected));
+    if (value != NULL && value[0] == '\0' && o->when_empty != NULL)
+        status_suffix("; %s", o->when_empty);
+    free(found);
     strbuf_free(&expected);
     return st;
 }
@@ -120,15 +126,11 @@ static Status take_option(Args *a, int argc, char **argv, int *i) {
     if (o->kind == ARG_FLAG && value != NULL)
         return status_fail(ERR_USER, "cria %s: --%s: found '%s', expected no value",
                            a->command->name, o->name, value);
-    if (o->kind != ARG_FLAG && value == NULL && *i + 1 == argc)
-        return refuse_value(a, o, "nothing");
+    if (o->kind != ARG_FLAG && value == NULL && *i + 1 == argc) return refuse_value(a, o, NULL);
     if (o->kind != ARG_FLAG && value == NULL) value = argv[++*i];
     a->given |= (uint64_t)1 << k;
     if (read_value(o, value, (char *)a->options + o->offset)) return OK;
-    char *found = mem_printf("'%s'", value);
-    Status st = refuse_value(a, o, found);
-    free(found);
-    return st;
+    return refuse_value(a, o, value);
 }
 
 bool args_given(const Args *a, size_t offset) {

@@ -25,6 +25,7 @@ typedef struct {
     size_t offset; /* of its field in the command's options, which are zero when it is not given */
     int64_t min, max;
     const char *const *names; /* ends with NULL */
+    const char *when_empty;   /* what to do instead of giving an empty text; NULL: nothing to say */
 } ArgOption;
 
 /* A row; what follows the help text are further fields, such as .min = 1. `field` is of `type`. */
@@ -38,7 +39,7 @@ typedef struct Args Args;
 
 typedef struct {
     const char *name;         /* "train", or two words: "data pack" */
-    const char *summary;      /* for the list of commands: a few words */
+    const char *summary;      /* for the list of commands: a short sentence */
     const char *arguments;    /* for the usage: "CONFIG [key=value ...]" */
     const char *details;      /* for its help; NULL: the summary says it */
     const ArgOption *options; /* ends with a NULL name; NULL: none */

@@ -49,14 +49,14 @@ static const ArgOption cp_options[] = {JSON,
     }
 
 const Command command_bench_attention =
-    BENCH(options, .name = "bench attention", .summary = "time attention on one device",
+    BENCH(options, .name = "bench attention", .summary = "Time attention on one device.",
           .arguments = "[key=value ...]");
 const Command command_bench_gemm =
-    BENCH(options, .name = "bench gemm", .summary = "time the matrix products of a model",
+    BENCH(options, .name = "bench gemm", .summary = "Time the matrix products of a model.",
           .arguments = "[CONFIG] [key=value ...]", .max_paths = 1);
 const Command command_bench_cp =
-    BENCH(cp_options, .name = "bench cp", .summary = "time attention across ranks (mpirun -n N)",
+    BENCH(cp_options, .name = "bench cp", .summary = "Time attention across ranks (mpirun -n N).",
           .arguments = "[key=value ...]");
 const Command command_bench_step =
-    BENCH(step_options, .name = "bench step", .summary = "time a training step, on random data",
+    BENCH(step_options, .name = "bench step", .summary = "Time a training step, on random data.",
           .arguments = "CONFIG [key=value ...]", COMMAND_PATHS(1, 1));

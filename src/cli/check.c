@@ -43,7 +43,7 @@ static Status check(const Args *a) {
 }
 
 const Command command_check = {.name = "check",
-                               .summary = "verify a checkpoint, print what is inside",
+                               .summary = "Verify a checkpoint, print what is inside.",
                                .arguments = "CHECKPOINT|DIR",
                                .details = "Compares every checksum of a checkpoint, or of the "
                                           "newest one of a folder, and prints what is inside.",

@@ -38,8 +38,12 @@ static Status refuse_second(const char *first, const char *second) {
         if (last != NULL) strbuf_printf(&words, "%s%s", words.len > 0 ? ", " : "", last);
         last = word;
     }
-    Status st = status_fail(ERR_USER, "cria %s: found '%s', expected %s or %s", first,
-                            second != NULL ? second : "nothing", strbuf_text(&words), last);
+    Status st =
+        second != NULL
+            ? status_fail(ERR_USER, "cria %s: found '%s', expected %s or %s", first, second,
+                          strbuf_text(&words), last)
+            : status_fail(ERR_USER, "cria %s: the command behind it is missing, expected %s or %s",
+                          first, strbuf_text(&words), last);
     strbuf_free(&words);
     return st;
 }
@@ -73,14 +77,18 @@ const Command *commands_find(int argc, char **argv, int *words, Status *st) {
 }
 
 void commands_usage(const char *group, StrBuf *out) {
-    strbuf_printf(out, "usage: cria COMMAND [ARGUMENT ...]\n\n");
+    strbuf_printf(out,
+                  group != NULL ? "usage: cria %s COMMAND [ARGUMENT ...]\n\n"
+                                : "usage: cria COMMAND [ARGUMENT ...]\n\n",
+                  group);
     for (int i = 0; commands[i] != NULL; i++) {
         if (group != NULL && second_word(commands[i], group) == NULL) continue;
         strbuf_printf(out, "  %s  ", commands[i]->name);
         strbuf_wrap(out, commands[i]->summary, 20);
     }
-    strbuf_printf(out, "\n`cria help COMMAND` and `cria COMMAND --help` say more.\n"
-                       "Several ranks: mpirun -n N build/cria train CONFIG ...\n"
+    strbuf_printf(out, "\n`cria help COMMAND` and `cria COMMAND --help` say more.\n");
+    if (group != NULL) return;
+    strbuf_printf(out, "Several ranks: mpirun -n N build/cria train CONFIG ...\n"
                        "Exit status: 0 done, 2 a mistake in the input, 3 the environment failed,\n"
                        "4 stopped and saved.\n");
 }

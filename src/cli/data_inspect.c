@@ -117,7 +117,7 @@ static Status inspect_all(const Args *a) {
 static const ArgOption options[] = {DATA_INPUT_OPTIONS, {.name = NULL}};
 const Command command_data_inspect = {
     .name = "data inspect",
-    .summary = "what token files hold: format, documents, ids",
+    .summary = "Print what token files hold: format, documents, ids.",
     .arguments = "FILE...",
     .details = "Reads token files through and prints their format, number of tokens and documents, "
                "lengths of documents, least and largest id, and fingerprints.",

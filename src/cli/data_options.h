@@ -17,7 +17,7 @@ typedef struct {
 /* The rows of a table of options that fill it. */
 #define DATA_INPUT_OPTIONS                                                                         \
     ARG_OPTION("format", NAME, DataInputs, format, "FORMAT",                                       \
-               "auto, nanogpt, megatron or llmc. [auto]", .names = data_format_names),             \
+               "One of auto, nanogpt, megatron and llmc. [auto]", .names = data_format_names),     \
         ARG_OPTION("eod", INTEGER, DataInputs, eod, "ID|none",                                     \
                    "The id that ends a document, such as 50256 of GPT-2.", .max = INT32_MAX - 1,   \
                    .names = eod_none),                                                             \

@@ -140,7 +140,7 @@ static const ArgOption options[] = {
     {.name = NULL}};
 const Command command_data_order = {
     .name = "data order",
-    .summary = "the samples that steps train on: file, token, document",
+    .summary = "Print the samples that steps train on: file, token, document.",
     .arguments = "CONFIG [key=value ...]",
     .details =
         "Prints a line for each piece of each sample of a step: step, number of the sample, "

@@ -273,12 +273,13 @@ static Status pack(const Args *args) {
 }
 
 static const ArgOption options[] = {
-    ARG_OPTION("to", NAME, PackOptions, to, "FORMAT", "nanogpt, megatron or llmc.",
+    ARG_OPTION("to", NAME, PackOptions, to, "FORMAT", "One of nanogpt, megatron and llmc.",
                .min = FORMAT_NANOGPT, .names = data_format_names),
     ARG_OPTION("out", TEXT, PackOptions, out, "PATH", "The output, without .bin."),
     DATA_INPUT_OPTIONS,
     ARG_OPTION("ids", TEXT, PackOptions, ids, "TYPE",
-               "uint8, int8, int16, uint16, int32, int64 or uint32. [as the input, or by --vocab]"),
+               "One of uint8, int8, int16, uint16, int32, int64 and uint32. [as the input, or by "
+               "--vocab]"),
     ARG_OPTION(
         "val", SHARE, PackOptions, val, "SHARE",
         "Send each document to PATH_val with this probability, the rest to PATH_train. Where that "
@@ -293,7 +294,7 @@ static const ArgOption options[] = {
     {.name = NULL}};
 const Command command_data_pack = {
     .name = "data pack",
-    .summary = "convert, shard, compress token files; hold some out",
+    .summary = "Convert, shard, compress token files; hold some out.",
     .arguments = "FILE... --to FORMAT --out PATH",
     .details =
         "Documents keep their order. With --eod a document is what lies between two such "

@@ -155,7 +155,8 @@ static Status generate_text(const Args *args) {
 
 static const ArgOption options[] = {
     ARG_OPTION("prompt", TEXT, Options, prompt, "TEXT",
-               "What the text begins with. [the token that begins a text]"),
+               "What the text begins with. [the token that begins a text]",
+               .when_empty = "without --prompt the model begins by itself"),
     ARG_OPTION("tokens", INTEGER, Options, tokens, "N",
                "The most tokens to add. [128, or what the model's length leaves]", .min = 1,
                .max = INT32_MAX),
@@ -169,12 +170,12 @@ static const ArgOption options[] = {
                "A tokenizer.json. [the directory's own, or data.tokenizer of the run]"),
     ARG_OPTION("ids", FLAG, Options, ids, NULL,
                "The prompt and what is printed are token ids; needs no tokenizer."),
-    ARG_OPTION("device", NAME, Options, device, "NAME", "auto, cpu or cuda. [auto]",
+    ARG_OPTION("device", NAME, Options, device, "NAME", "One of auto, cpu and cuda. [auto]",
                .names = device_names),
     {.name = NULL}};
 const Command command_generate = {
     .name = "generate",
-    .summary = "text from a trained model",
+    .summary = "Print text from a trained model.",
     .arguments = "CHECKPOINT|DIR",
     .details =
         "Prints the prompt and, token by token, what follows. The model is a checkpoint, the "

@@ -127,13 +127,14 @@ static Status version(const Args *a) {
 
 static const char *const shells[] = {"", "bash", NULL};
 static const ArgOption options[] = {
-    ARG_OPTION("man", FLAG, HelpOptions, man, NULL, "Print the man page: cria help --man >cria.1"),
+    ARG_OPTION("man", FLAG, HelpOptions, man, NULL,
+               "Print the man page, as in cria help --man >cria.1."),
     ARG_OPTION("completion", NAME, HelpOptions, completion, "bash",
-               "Print the completion of bash: . <(build/cria help --completion bash)", .min = 1,
-               .names = shells),
+               "Print the completion of bash, as in . <(build/cria help --completion bash).",
+               .min = 1, .names = shells),
     {.name = NULL}};
 const Command command_help = {.name = "help",
-                              .summary = "what a command takes",
+                              .summary = "Print what a command takes.",
                               .arguments = "[COMMAND]",
                               .details = "Prints the commands, or what one of them takes.",
                               COMMAND_OPTIONS(options, HelpOptions),
@@ -141,13 +142,13 @@ const Command command_help = {.name = "help",
                               .run = help};
 const Command command_config = {
     .name = "config",
-    .summary = "the keys of a configuration: type, default, bounds",
+    .summary = "Print the keys of a configuration: type, default, bounds.",
     .arguments = "[SECTION|KEY]",
     .details = "Prints every key of a configuration file with its type, bounds, default and "
                "meaning, or those of one section, such as optim, or one key, such as optim.lr.",
     .max_paths = 1,
     .run = config};
 const Command command_version = {.name = "version",
-                                 .summary = "the commit, and what it was built for",
+                                 .summary = "Print the commit, and what it was built for.",
                                  .arguments = "",
                                  .run = version};

@@ -35,13 +35,14 @@ static const ArgOption options[] = {
                .names = dtype_names),
     ARG_OPTION(
         "tokenizer", TEXT, ExportOptions, tokenizer, "PATH",
-        "A tokenizer's file, or a directory that holds one; it is copied, with its settings."),
+        "A tokenizer's file, or a directory that holds one; it is copied, with its settings. "
+        "[data.tokenizer of the run]"),
     ARG_OPTION("shard-bytes", INTEGER, ExportOptions, shard_bytes, "N",
                "Most bytes of a weight file. [5000000000]", .min = 1, .max = INT64_MAX),
     {.name = NULL}};
 const Command command_export = {
     .name = "export",
-    .summary = "write a checkpoint's weights as a Hugging Face directory",
+    .summary = "Write a checkpoint's weights as a Hugging Face directory.",
     .arguments = "CHECKPOINT|DIR NEW_DIR",
     .details = "Writes the weights of a checkpoint, or of the newest one of a folder, as a "
                "directory that transformers' from_pretrained() reads.",
@@ -50,7 +51,7 @@ const Command command_export = {
     .run = export};
 const Command command_import = {
     .name = "import",
-    .summary = "make a checkpoint of a Hugging Face directory",
+    .summary = "Make a checkpoint of a Hugging Face directory.",
     .arguments = "DIR CHECKPOINT",
     .details = "Makes a checkpoint to start from (cria train CONFIG --resume CHECKPOINT) of a "
                "Hugging Face directory with a Llama model, and prints the model section to paste "

@@ -211,6 +211,7 @@ static Status plan(const Args *a) {
     if (o->backends != NULL && o->svg == NULL)
         return status_fail(ERR_USER, "--backends picks what --svg FILE draws: give both");
     Status st = config_load(&config, a->paths[0], a->n_overrides, a->overrides);
+    if (st == OK) config_warn_notes(&config);
     if (st == OK) st = plan_command_run(&config, a->options, &text);
     if (st == OK) output_write(OUTPUT_STDOUT, strbuf_text(&text), text.len);
     strbuf_free(&text);
@@ -271,7 +272,7 @@ static void explain(const char *name, StrBuf *out) {
 
 const Command command_plan = {
     .name = "plan",
-    .summary = "what a configuration amounts to on N ranks",
+    .summary = "Print what a configuration amounts to on N ranks.",
     .arguments = "CONFIG [key=value ...]",
     .details =
         "Prints batch, memory, estimated speed and time, and which rank computes and moves what "

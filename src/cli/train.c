@@ -55,6 +55,7 @@ static Status train(const Args *a) {
     log_init(comm_world_rank(), comm_world_size());
     progress_beat(0, "comparing configurations");
     st = agree_on_config(st, &config);
+    if (st == OK) config_warn_notes(&config);
     if (st == OK && options->dry_run) {
         StrBuf text = {0};
         config_print(&config, &text);
@@ -85,10 +86,10 @@ static const ArgOption options[] = {
     {.name = NULL}};
 const Command command_train = {
     .name = "train",
-    .summary = "train a model, or go on with a run",
+    .summary = "Train a model, or go on with a run.",
     .arguments = "CONFIG [key=value ...]",
     .details = "Trains the model of a configuration file. key=value replaces a key of it; `cria "
-               "config` lists the keys. On several ranks: mpirun -n N build/cria train CONFIG ...",
+               "config` lists the keys. On several ranks: mpirun -n N build/cria train CONFIG.",
     COMMAND_OPTIONS(options, TrainOptions),
     COMMAND_PATHS(1, 1),
     .overrides = true,

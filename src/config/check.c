@@ -257,13 +257,43 @@ void config_check_backend(ConfigReader *r, const ConfigKey *k) {
 
 /* ---- learning rate ------------------------------------------------------------------------- */
 
-void config_check_min_lr(ConfigReader *r, const ConfigKey *k) {
-    const OptimConfig *o = &r->config->optim;
-    if (VALID(r, &o->lr) && o->min_lr > o->lr)
-        config_problem_at(r, k, "found %g, expected at most optim.lr %g", o->min_lr, o->lr);
+static const char *override_of(const ConfigReader *r, const char *key) {
+    return r->origin[config_key_find(key) - config_keys].override;
 }
 
-/* The warm-up fits. Resolves optim.decay_steps where that is 0. */
+/* The override of one of `partners` (ends with NULL) that the value of k, which no override set,
+ * has to give way to: who shortens a run by an argument need not know what else the file says.
+ * NULL: none. */
+static const char *gives_way_to(const ConfigReader *r, const char *k, const char *const *partners) {
+    if (override_of(r, k) != NULL) return NULL;
+    while (*partners != NULL && override_of(r, *partners) == NULL) partners++;
+    return *partners != NULL ? override_of(r, *partners) : NULL;
+}
+#define GIVES_WAY_TO(r, k, ...) gives_way_to(r, k, (const char *const[]){__VA_ARGS__, NULL})
+
+void config_check_min_lr(ConfigReader *r, const ConfigKey *k) {
+    OptimConfig *o = &r->config->optim;
+    if (!VALID(r, &o->lr) || o->min_lr <= o->lr) return;
+    const char *winner = GIVES_WAY_TO(r, k->name, "optim.lr");
+    if (winner == NULL) {
+        config_problem_at(r, k, "found %g, expected at most optim.lr %g", o->min_lr, o->lr);
+        return;
+    }
+    config_note_at(r, k, "found %g, lowered to %g because of %s", o->min_lr, o->lr, winner);
+    o->min_lr = o->lr;
+}
+
+/* Lowers *steps of this key to `most`, where it gives way to `winner`. */
+static void lower_steps(ConfigReader *r, const char *key, int64_t *steps, int64_t most,
+                        const char *winner) {
+    most = i64_max(most, 0);
+    if (winner == NULL || *steps <= most) return;
+    config_note_at(r, config_key_find(key), "found %lld, lowered to %lld because of %s", ll(*steps),
+                   ll(most), winner);
+    *steps = most;
+}
+
+/* The warm-up fits, or is made to. Resolves optim.decay_steps where that is 0. */
 void config_check_schedule(ConfigReader *r, const ConfigKey *k) {
     int64_t steps = r->config->run.steps;
     OptimConfig *o = &r->config->optim;
@@ -271,6 +301,12 @@ void config_check_schedule(ConfigReader *r, const ConfigKey *k) {
     if (o->schedule == SCHEDULE_CONSTANT) return;
     bool wsd = o->schedule == SCHEDULE_WSD;
     if (o->decay_steps == 0) o->decay_steps = wsd ? ceil_div(steps, 10) : steps;
+    const char *winner =
+        GIVES_WAY_TO(r, k->name, "run.steps", "optim.decay_steps", "optim.schedule");
+    lower_steps(r, k->name, &o->warmup_steps, wsd ? steps - o->decay_steps : o->decay_steps,
+                winner);
+    winner = GIVES_WAY_TO(r, "optim.decay_steps", "run.steps", k->name, "optim.schedule");
+    if (wsd) lower_steps(r, "optim.decay_steps", &o->decay_steps, steps - o->warmup_steps, winner);
     if (wsd && o->warmup_steps + o->decay_steps > steps)
         config_problem_at(r, k,
                           "found %lld and a final decay of %lld steps, expected together at most "

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/log.h"
 
 #define FILE_MAX (1 << 20) /* bytes; a config is a page of text */
 
@@ -68,7 +69,16 @@ Status config_load(Config *out, const char *path, int n_overrides, char *const *
     return st;
 }
 
+void config_warn_notes(const Config *c) {
+    for (const char *line = strbuf_text(&c->notes); *line != '\0';) {
+        size_t n = strcspn(line, "\n");
+        log_warn_once("%.*s", (int)n, line);
+        line += n + (line[n] == '\n');
+    }
+}
+
 void config_free(Config *c) {
     for (int i = 0; i < config_n_keys; i++) config_value_free(&config_keys[i], c);
+    strbuf_free(&c->notes);
     *c = (Config){0};
 }

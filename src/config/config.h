@@ -154,6 +154,7 @@ typedef struct {
 #undef X
         bool phases; /* step records hold the phases of ops/phases.h */
     } log;
+    StrBuf notes; /* what overrides made other than the file says: a line each */
 } Config;
 
 /* Reads the file, then the overrides ("section.key=value"), checks everything that needs no world
@@ -165,6 +166,8 @@ Status config_parse(Config *out, const char *name, const char *text, size_t len,
                     char *const *overrides);
 /* What depends on the number of ranks: cp, batch arithmetic, runtime limits. ERR_USER lists all. */
 Status config_check_world(const Config *c, int world);
+/* Logs each note as a warning. */
+void config_warn_notes(const Config *c);
 void config_free(Config *c);
 
 /* YAML that config_parse reads back to an equal Config. */

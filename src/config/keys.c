@@ -281,6 +281,37 @@ bool config_key_nearest(const char *name, StrBuf *out) {
     return nearest[0] != '\0';
 }
 
+const char *config_key_elsewhere(const char *name) {
+    static const char parallel[] =
+        "cria splits a model over ranks by data, context (parallel.cp) and optimizer state "
+        "(parallel.zero), not by tensors, layers or experts";
+    static const char precision[] =
+        "GPUs compute in bf16 with fp32 master weights, CPUs in fp32: there is no choice";
+    static const char accumulation[] =
+        "the micro-batches of a step are batch.global / (batch.micro * dp)";
+    static const char tracking[] = "scripts/track.py RUN sends a run to Weights & Biases or MLflow";
+    static const char *const known[][2] = {{"tp", parallel},
+                                           {"pp", parallel},
+                                           {"ep", parallel},
+                                           {"tensor_parallel", parallel},
+                                           {"pipeline_parallel", parallel},
+                                           {"precision", precision},
+                                           {"dtype", precision},
+                                           {"bf16", precision},
+                                           {"fp16", precision},
+                                           {"amp", precision},
+                                           {"gradient_accumulation_steps", accumulation},
+                                           {"grad_accum", accumulation},
+                                           {"wandb", tracking},
+                                           {"mlflow", tracking}};
+    size_t section = strcspn(name, "."); /* wandb.project */
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(last_part(name), known[i][0]) == 0 ||
+            (strlen(known[i][0]) == section && strncmp(name, known[i][0], section) == 0))
+            return known[i][1];
+    return NULL;
+}
+
 void config_key_expects(const ConfigKey *k, StrBuf *out) {
     switch (k->type) {
     case KEY_INT:

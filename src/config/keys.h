@@ -65,6 +65,9 @@ static inline int *config_key_count(const ConfigKey *k, const Config *c) {
 int config_section_find(const char *name);
 /* Appends the key or section that an unknown name probably meant; false when none is near. */
 bool config_key_nearest(const char *name, StrBuf *out);
+/* For the name of a setting that other trainers have and cria has not: what there is instead; NULL:
+ * it is not such a name. */
+const char *config_key_elsewhere(const char *name);
 /* "an integer from 1 to 64", "one of none, ring, magi": for messages and help. */
 void config_key_expects(const ConfigKey *k, StrBuf *out);
 
@@ -104,6 +107,9 @@ void config_problem_at(ConfigReader *r, const ConfigKey *k, const char *fmt, ...
 /* Likewise with a place in the file, or in an override where that is not NULL; line 0: no line. */
 void config_problem_in(ConfigReader *r, const char *override, int line, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+/* Adds a line to r->config->notes, likewise. */
+void config_note_at(ConfigReader *r, const ConfigKey *k, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 /* OK, or ERR_USER with all problems; frees the list. */
 Status config_problems_status(ConfigReader *r);
 

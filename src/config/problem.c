@@ -15,6 +15,13 @@ static void print_place(const ConfigReader *r, const char *override, int line, S
     }
 }
 
+/* "FILE:LINE: KEY" */
+static void print_origin(const ConfigReader *r, const ConfigKey *k, StrBuf *out) {
+    const KeyOrigin *o = &r->origin[k - config_keys];
+    print_place(r, o->override, o->line, out);
+    strbuf_printf(out, ": %s", k->name);
+}
+
 static void problem_v(ConfigReader *r, const char *place, const char *fmt, va_list ap) {
     if (r->n_problems++ >= CONFIG_LIST_MAX) return;
     strbuf_printf(&r->problems, r->n_problems > 1 ? "\n" : "");
@@ -30,15 +37,24 @@ void config_problem(ConfigReader *r, const char *fmt, ...) {
 }
 
 void config_problem_at(ConfigReader *r, const ConfigKey *k, const char *fmt, ...) {
-    const KeyOrigin *o = &r->origin[k - config_keys];
     StrBuf place = {0};
     va_list ap;
     va_start(ap, fmt);
-    print_place(r, o->override, o->line, &place);
-    strbuf_printf(&place, ": %s", k->name);
+    print_origin(r, k, &place);
     problem_v(r, strbuf_text(&place), fmt, ap);
     va_end(ap);
     strbuf_free(&place);
+}
+
+void config_note_at(ConfigReader *r, const ConfigKey *k, const char *fmt, ...) {
+    StrBuf *notes = &r->config->notes;
+    va_list ap;
+    va_start(ap, fmt);
+    if (notes->len > 0) strbuf_printf(notes, "\n");
+    print_origin(r, k, notes);
+    strbuf_printf(notes, ": ");
+    strbuf_vprintf(notes, fmt, ap);
+    va_end(ap);
 }
 
 void config_problem_in(ConfigReader *r, const char *override, int line, const char *fmt, ...) {

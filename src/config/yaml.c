@@ -142,21 +142,23 @@ static bool is_empty(const YamlText *s) {
     return is_null(s) || (is(s, YAML_SCALAR_EVENT) && scalar_length(s) == 0);
 }
 
-/* Reports the current value and passes over it: "found 'x', expected EXPECTED". */
+/* Reports the current value and passes over it: "KEY: found 'x', expected EXPECTED". */
 static void refuse_value(YamlText *s, int line, const char *key, const char *expected) {
     StrBuf found = {0};
     if (is(s, YAML_MAPPING_START_EVENT)) {
-        strbuf_printf(&found, "a mapping");
+        strbuf_printf(&found, "found a mapping");
     } else if (is(s, YAML_SEQUENCE_START_EVENT)) {
-        strbuf_printf(&found, "a list");
+        strbuf_printf(&found, "found a list");
     } else if (is_null(s)) {
-        strbuf_printf(&found, "nothing");
+        strbuf_printf(&found, "its value is missing");
     } else if (is(s, YAML_SCALAR_EVENT)) {
+        strbuf_printf(&found, "found ");
         config_quote(&found, scalar_text(s), scalar_length(s));
-        if (scalar_is_quoted(s)) strbuf_printf(&found, " (in quotes, so a string)");
+        if (scalar_is_quoted(s) && (s->override == NULL || scalar_length(s) > 0))
+            strbuf_printf(&found, " (in quotes, so a string)");
     }
     if (found.len > 0) /* an alias has been refused already */
-        problem_in(s, line, "%s: found %s, expected %s", key, found.text, expected);
+        problem_in(s, line, "%s: %s, expected %s", key, found.text, expected);
     strbuf_free(&found);
     skip(s);
 }
@@ -266,8 +268,11 @@ static void read_value(YamlText *s, const ConfigKey *k, int line) {
 
 static void report_unknown(YamlText *s, int line, const char *name) {
     StrBuf near = {0}, shown = {0};
+    const char *elsewhere = config_key_elsewhere(name);
     config_quote(&shown, name, strlen(name));
-    if (s->r->n_problems < CONFIG_LIST_MAX && config_key_nearest(name, &near))
+    if (elsewhere != NULL)
+        problem_in(s, line, "unknown key %s: %s", shown.text, elsewhere);
+    else if (s->r->n_problems < CONFIG_LIST_MAX && config_key_nearest(name, &near))
         problem_in(s, line, "unknown key %s, did you mean %s?", shown.text, near.text);
     else
         problem_in(s, line, "unknown key %s; `cria config` lists them all", shown.text);
@@ -346,7 +351,9 @@ bool config_read_file(ConfigReader *r, const char *text, size_t len) {
     YamlText s;
     if (!yaml_open(&s, r, NULL, text, len)) return false;
     if (is_null(&s)) {
-        problem_in(&s, 0, "found nothing, expected keys; `cria config` lists them all");
+        problem_in(
+            &s, 0,
+            "it holds no keys, expected those of a configuration; `cria config` lists them all");
     } else if (is(&s, YAML_MAPPING_START_EVENT)) {
         read_section(&s, "");
         expect_end(&s);

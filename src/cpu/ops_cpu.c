@@ -28,8 +28,8 @@ Status cpu_host_alloc(void **ptr, int64_t bytes, const char *what) {
     *ptr = aligned_new(bytes);
     if (*ptr != NULL) return OK;
     return status_fail(ERR_ENV,
-                       "%s: no host memory for %lld bytes (%.2f GiB); use a smaller model or "
-                       "batch.micro, or more ranks",
+                       "%s: no host memory for %lld bytes (%.2f GiB); use "
+                       "memory.recompute=layer, a smaller model or batch.micro, or more ranks",
                        what, (long long)bytes, (double)bytes / 0x1p30);
 }
 

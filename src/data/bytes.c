@@ -39,8 +39,11 @@ static Status open_file(ByteFile *f) {
     f->fd = open(f->path, FLAGS);
     if (f->fd < 0 && errno == EMFILE && raise_file_limit()) f->fd = open(f->path, FLAGS);
     if (f->fd < 0)
-        return status_fail(file_open_status(errno), "cannot open token file %s: %s", f->path,
-                           strerror(errno));
+        return status_fail(file_open_status(errno), "cannot open token file %s: %s%s", f->path,
+                           strerror(errno),
+                           errno == ENOENT ? "; scripts/prepare.py makes token files of texts "
+                                             "(data/README.md)"
+                                           : "");
     if (fstat(f->fd, &f->info) != 0)
         return status_fail(ERR_ENV, "cannot stat token file %s: %s", f->path, strerror(errno));
     if (!S_ISREG(f->info.st_mode))

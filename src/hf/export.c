@@ -274,6 +274,16 @@ static const char *const tokenizer_files[] = {"tokenizer_config.json",
                                               "chat_template.json"};
 enum { SETTINGS = 2, N_TOKENIZER_FILES = sizeof tokenizer_files / sizeof *tokenizer_files };
 
+/* tokenizer_config.json of the tokenizer `path`; *known: it could be made. */
+static Status make_tokenizer_config(const Export *e, const char *path, bool *known) {
+    StrBuf text = {0};
+    Status st = hf_tokenizer_config(path, &e->from.extra, e->from.config.model.vocab, &text);
+    *known = st == OK && text.len > 0;
+    if (*known) st = write_text(e, tokenizer_files[0], &text);
+    strbuf_free(&text);
+    return st;
+}
+
 /* When none was copied: it is made of the file in which transformers looks first. */
 static Status write_tokenizer_config(const Export *e, const char *folder, const bool *copied) {
     static const char *const sources[] = {"tokenizer.json", "tokenizer.model", "vocab.json"};
@@ -283,18 +293,25 @@ static Status write_tokenizer_config(const Export *e, const char *folder, const 
         while (strcmp(tokenizer_files[k], sources[i]) != 0) k++;
         if (!copied[k] || (i == 2 && !copied[k + 1])) continue; /* vocab.json needs merges.txt */
         char *path = mem_printf("%s/%s", folder, sources[i]);
-        StrBuf text = {0};
-        Status st = hf_tokenizer_config(path, &e->from.extra, e->from.config.model.vocab, &text);
-        if (st == OK && text.len > 0) st = write_text(e, tokenizer_files[0], &text);
-        strbuf_free(&text);
+        bool known;
+        Status st = make_tokenizer_config(e, path, &known);
         free(path);
         return st;
     }
     return OK;
 }
 
-static Status copy_tokenizer(const Export *e) {
-    const char *path = e->o->tokenizer;
+/* A tokenizer.json of another name, such as data/bpe-4096.json. */
+static Status copy_renamed(const Export *e, const char *path) {
+    const char *end = strrchr(file_name(path), '.');
+    bool known = false;
+    if (end != NULL && strcmp(end, ".json") == 0) CHECK(make_tokenizer_config(e, path, &known));
+    if (known) return copy_file(e, path, "tokenizer.json");
+    return status_fail(ERR_USER,
+                       "tokenizer %s: found no file of a tokenizer, such as tokenizer.json", path);
+}
+
+static Status copy_tokenizer(const Export *e, const char *path) {
     struct stat info;
     if (stat(path, &info) != 0)
         return status_fail(file_open_status(errno), "cannot find the tokenizer %s: %s", path,
@@ -312,12 +329,20 @@ static Status copy_tokenizer(const Export *e) {
         }
         free(from);
     }
-    if (st == OK && !found)
-        st = status_fail(
-            ERR_USER, "--tokenizer %s: found no file of a tokenizer, such as tokenizer.json", path);
-    if (st == OK) st = write_tokenizer_config(e, folder, copied);
+    if (st == OK) st = found ? write_tokenizer_config(e, folder, copied) : copy_renamed(e, path);
     free(folder);
     return st;
+}
+
+/* The one that was asked for, or that of the run, whose path is as seen from where it trained. */
+static Status add_tokenizer(const Export *e) {
+    const char *of_run = e->from.config.data.tokenizer;
+    if (e->o->tokenizer != NULL) return copy_tokenizer(e, e->o->tokenizer);
+    if (of_run[0] != '\0' && access(of_run, R_OK) == 0) return copy_tokenizer(e, of_run);
+    if (of_run[0] != '\0')
+        log_warn("%s gets no tokenizer: data.tokenizer %s: %s; --tokenizer PATH names one", e->dir,
+                 of_run, strerror(errno));
+    return OK;
 }
 
 /* ---- the export ------------------------------------------------------------------------------ */
@@ -340,7 +365,7 @@ static Status export_all(Export *e, const char *checkpoint) {
     CHECK(make_tmp(e));
     CHECK(write_weights(e));
     CHECK(write_configs(e));
-    if (e->o->tokenizer != NULL) CHECK(copy_tokenizer(e));
+    CHECK(add_tokenizer(e));
     return publish(e);
 }
 

@@ -19,7 +19,7 @@
 
 typedef struct {
     Dtype dtype;           /* DT_BF16 (rounded to nearest even) or DT_F32 */
-    const char *tokenizer; /* a file, or a directory with some, to copy; NULL = none */
+    const char *tokenizer; /* a file, or a directory with some, to copy; NULL = data.tokenizer */
     int64_t shard_bytes;   /* weights of one file at most, unless one tensor is larger */
 } HfExportOptions;
 

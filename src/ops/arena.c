@@ -31,8 +31,7 @@ Status arena_commit(Arena *a, const Ops *ops) {
     if (st != OK) {
         StrBuf table = {0};
         arena_print(a, &table);
-        status_suffix("; a smaller batch.micro, memory.recompute=layer or more ranks need less\n%s",
-                      strbuf_text(&table));
+        status_suffix("\n%s", strbuf_text(&table));
         strbuf_free(&table);
         return st;
     }

@@ -5,5 +5,5 @@ const bool cuda_built = false;
 
 Status cuda_ops_open(const Ops **ops, int local_rank, bool deterministic) {
     (void)ops, (void)local_rank, (void)deterministic;
-    return status_fail(ERR_ENV, "this cria was built without CUDA (make GPU=1 needs nvcc)");
+    return status_fail(ERR_USER, "this cria was built without CUDA (make GPU=1 needs nvcc)");
 }

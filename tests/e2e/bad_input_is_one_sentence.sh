@@ -19,7 +19,7 @@ refused() {
 # ---- the command line ------------------------------------------------------------------------------
 
 refused 'unknown option' 2 'unknown option --resum; did you mean --resume?' 2 --resum auto
-refused 'option without its value' 2 '--resume: found nothing, expected auto|PATH' 2 --resume
+refused 'option without its value' 2 '--resume: its value is missing, expected auto|PATH' 2 --resume
 refused 'second configuration' 2 'unexpected argument other.yaml' 2 other.yaml
 run "$cria" tarin $config
 expect_refused 'unknown command' 2 'unknown command tarin; did you mean train?'

@@ -152,7 +152,7 @@ refused() { # TEXT ARGUMENT...
     expect_refused "bench $*" 2 "$text"
     expect "bench $*: stdout" "$(cat "$work/out")" ''
 }
-refused "found 'nothing', expected attention, gemm, cp or step"
+refused "cria bench: the command behind it is missing, expected attention, gemm, cp or step"
 refused "found 'speed', expected" speed
 refused "what is 's=8'? It takes D= heads= S=" attention s=8
 refused 'unknown option --fast' cp --fast
@@ -161,6 +161,8 @@ refused "S=0: found '0', expected tokens" attention S=0
 refused "S=1k,x: found 'x', expected tokens" attention S=1k,x
 refused "heads=3/2: found '3/2', expected query heads/kv heads" attention heads=3/2
 refused "mask=blue: found 'blue', expected one of causal, document, full" cp mask=blue
+refused "mask=slices: found 'slices', expected one of causal, document, full, prefix_lm, window" attention mask=slices
+refused 'did you mean mask=?' attention maks=causal
 refused "device=tpu: expected auto, cpu or cuda" gemm device=tpu
 refused 'missing CONFIG' step
 refused 'model.heads' step "$config" model.heads=0
@@ -189,6 +191,6 @@ refused "steps=0: found '0'" step "$config" steps=0
 refused "micro_steps=65537: found '65537', expected a number from 1 to 65536" step "$config" micro_steps=65537
 refused "--timeline: found '', expected FILE" cp --timeline=
 refused "cannot write the picture $work/nowhere/cp.svg" cp S=64 D=8 --timeline "$work/nowhere/cp.svg"
-refused '--timeline: found nothing, expected FILE' cp --timeline
+refused '--timeline: its value is missing, expected FILE' cp --timeline
 run mpirun -n 2 "$cria" bench cp mask=blue
 expect_refused 'cp on 2 ranks' 2 "found 'blue'"

@@ -101,6 +101,19 @@ cp "$work/out" "$work/usage"
 run "$cria" help
 expect_same 'cria help' usage out
 
+# The texts beside options and settings that do not begin with a capital or a number, or do not end with a
+# full stop, before a default in brackets if there is one.
+help_sentences() {
+    awk 'function judge() {
+             if (text != "" && (text !~ /^[A-Z0-9]/ || text !~ /\.( \[.*\])?$/)) print text
+             text = ""
+         }
+         /^  [^ ]/ { judge(); n = split(substr($0, 3), part, /  +/); text = part[n]; next }
+         /^    / && text != "" { sub(/^ */, ""); text = text " " $0; next }
+         { judge() }
+         END { judge() }' "$work/out"
+}
+
 # Every command of the usage has help, that fits 80 columns.
 sed -n 's/^  \([a-z][a-z]*\( [a-z][a-z]*\)\{0,1\}\)   *.*/\1/p' "$work/usage" >"$work/commands"
 expect 'commands in the usage, at least 15' "$(($(wc -l <"$work/commands") >= 15))" 1
@@ -109,6 +122,8 @@ while read -r command; do
     run "$cria" $command --help
     expect "cria $command --help" "$status $(grep -c "^usage: cria $command" "$work/out")" '0 1'
     expect "cria $command --help: widest line" "$(awk 'length > 80' "$work/out")" ''
+    # shellcheck disable=SC2016 # awk's
+    expect "cria $command --help: sentences that begin small or do not end" "$(help_sentences)" ''
     cp "$work/out" "$work/help"
     # shellcheck disable=SC2086
     run "$cria" help $command
@@ -122,12 +137,13 @@ expect 'config optim.lr' "$status $(grep -c '^  optim.lr: a number' "$work/out")
 run "$cria" config optin
 expect_refused 'config optin' 2 'did you mean optim?'
 run "$cria" data --help
-expect 'cria data --help' "$status $(grep -c '^  data ' "$work/out") $(grep -c '^  train ' "$work/out")" '0 3 0'
+expect 'cria data --help' "$status $(grep -c '^  data ' "$work/out") $(grep -c '^  train ' "$work/out") $(
+    grep -c '^usage: cria data COMMAND' "$work/out") $(grep -c mpirun "$work/out")" '0 3 0 1 0'
 cp "$work/out" "$work/help"
 run "$cria" help data
 expect_same 'cria help data' help out
 run "$cria" data
-expect_refused 'cria data' 2 "found 'nothing', expected inspect, pack or order"
+expect_refused 'cria data' 2 "cria data: the command behind it is missing, expected inspect, pack or order"
 run "$cria" plan $config --optim.lr=1e-4
 expect_refused 'a key with dashes' 2 'write the key without dashes: optim.lr=1e-4'
 run "$cria" help --man

@@ -70,6 +70,6 @@ expect_refused 'ranks that cp does not divide' 2 'parallel.cp: found 4 on 6 rank
 run "$cria" plan "$config" --ranks many
 expect_refused 'no number' 2 "--ranks: found 'many', expected an integer from 1"
 run "$cria" plan "$config" --svg
-expect_refused 'no value' 2 '--svg: found nothing, expected FILE'
+expect_refused 'no value' 2 '--svg: its value is missing, expected FILE'
 run "$cria" plan "$config" --josn
 expect_refused 'unknown option' 2 'unknown option --josn; did you mean --json?'
