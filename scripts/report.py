@@ -20,9 +20,11 @@ import statistics
 from xml.sax.saxutils import escape
 
 from runlog import COLORS, NoRun, Parser, Run, fail, flat, half_window, labels, number, smooth
-from svgchart import Chart, short
+from svgchart import Chart, Stack, short
 
 DARK = ["#7aa2f7", "#f7768e", "#5fd3a4", "#e0af68", "#bb9af7", "#5cc8e6", "#f5a3d0", "#a9b1c6"]
+PARTS = ["#64748b", "#2563eb", "#7c3aed", "#dc2626", "#ea580c", "#059669", "#0891b2", "#facc15", "#a16207", "#db2777",
+         "#9ca3af"]  # of a step; on either background
 MOST_ROWS = 200  # of a table of steps
 STYLE = """
 :root { --back: #ffffff; --text: #1f2328; --soft: #5b6470; --rule: #d8dde3; --mark: #fff3c4; }
@@ -79,7 +81,8 @@ def style(count):
                          f".swatch.r{i} {{ background: {palette[i % len(palette)]}; }}" for i in range(count))
     hidden = "\n".join(f"body:has(#show{i}:not(:checked)) .line.r{i}, body:has(#show{i}:not(:checked)) .dot.r{i} "
                        "{ display: none; }" for i in range(count))
-    return (f"{STYLE}{colors(COLORS)}\n{hidden}\n@media (prefers-color-scheme: dark) {{ :root {{ {DARK_STYLE} "
+    areas = "\n".join(f".area.p{i} {{ fill: {color}; }}" for i, color in enumerate(PARTS))
+    return (f"{STYLE}{areas}\n{colors(COLORS)}\n{hidden}\n@media (prefers-color-scheme: dark) {{ :root {{ {DARK_STYLE} "
             f"color-scheme: dark; }}\n{colors(DARK)} }}\n")
 
 
@@ -133,15 +136,32 @@ def charts(runs):
     return '<div class="charts">' + "\n".join(f"<div>{svg}</div>" for c in made.values() if (svg := c.svg())) + "</div>"
 
 
+def phases(runs, names):
+    """Where the time of a step goes: over the steps the median of the ranks, and a table with the slowest rank."""
+    found = [(run, name) for run, name in zip(runs, names) if run.parts("phase_ms", "median")]
+    if not found:
+        return ""
+    pictures, rows = [], {}
+    for run, name in found:
+        middle, most, rank = (run.parts("phase_ms", of) for of in ("median", "max", "rank"))
+        steps = [step for step, record in run.steps.items() if record.get("phase_ms")]
+        pictures.append(f"<div>{Stack(f'Phases, {name}', 'ms of a step, median of the ranks', steps, middle).svg()}</div>")
+        for part in middle:
+            often = max(set(rank[part]), key=rank[part].count)
+            cells = [form(median(middle[part]), ",.4g"), form(median(most[part]), ",.4g"),
+                     f"{often:.0f} ({100 * rank[part].count(often) / len(rank[part]):.0f} %)"]
+            rows.setdefault(part, {})[name] = cells
+    head = ["phase, ms", *(f"{text(name)}: {word}" for _, name in found for word in ("median", "slowest", "which rank"))]
+    body = [[text(part), *(cell for _, name in found for cell in cells.get(name, ["-"] * 3))]
+            for part, cells in rows.items()]
+    slow = "".join(f"<p>{text(name)}, step {step}: {text(said)}</p>\n" for run, name in found
+                   for step, said in run.slow.items())
+    return '<div class="charts">' + "\n".join(pictures) + f"</div>\n{table(head, body)}\n{slow}"
+
+
 def parts_of_steps(runs, names, key):
     """A table of a field that is an object of numbers: the median of each."""
-    found = []
-    for run in runs:
-        values = {}
-        for record in run.steps.values():
-            for part, value in (record.get(key) or {}).items():
-                values.setdefault(part, []).append(number(value))
-        found.append({part: median(v) for part, v in values.items()})
+    found = [{part: median(values) for part, values in run.parts(key).items()} for run in runs]
     parts = [p for p in dict.fromkeys(p for f in found for p in f) if any(f.get(p) for f in found)]
     if not parts:
         return ""
@@ -177,7 +197,7 @@ def numbers(run):
 def page(runs):
     names = labels(runs)
     sections = [("", overview(runs, names)), ("Curves", charts(runs)),
-                ("Phases of a step, median, ms", parts_of_steps(runs, names, "phase_ms")),
+                ("Phases of a step", phases(runs, names)),
                 ("Bytes that rank 0 sends in a step, median", parts_of_steps(runs, names, "comm_bytes")),
                 ("Samples", samples(runs, names)), ("Configuration", configuration(runs, names)),
                 ("Numbers", "\n".join(f"<details><summary>{text(n)}</summary>{numbers(r)}</details>"

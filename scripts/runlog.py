@@ -79,6 +79,7 @@ class Run:
         self.log = path / "log.jsonl" if path.is_dir() else path
         self.folder = self.log.parent
         self.head, self.steps, self.evals, self.samples, self.replayed = {}, {}, {}, {}, []
+        self.slow = {}  # {step: a sentence about a rank that stays behind}
         self.held_out_tokens = None  # of an evaluation
         if not self.log.is_file():
             raise NoRun(f"{path} has no log.jsonl; is it the run.dir of a run that has started?")
@@ -102,7 +103,7 @@ class Run:
                 record[key] = number(record[key])
             if self.steps and step <= self.last():
                 self.replayed.append(step)
-                for past in self.steps, self.evals, self.samples:
+                for past in self.steps, self.evals, self.samples, self.slow:
                     for later in [s for s in past if s >= step]:
                         del past[later]
             self.steps[step] = record
@@ -111,12 +112,23 @@ class Run:
             self.held_out_tokens = record.get("tokens")
         elif kind == "sample":
             self.samples[int(record["step"])] = str(record["prompt"]), str(record["text"])
+        elif kind == "slow":
+            self.slow[int(record["step"])] = str(record["found"])
 
     def last(self):
         return next(reversed(self.steps))
 
     def series(self, key):
         return list(self.steps), [number(record.get(key)) for record in self.steps.values()]
+
+
+    def parts(self, key, of=None):
+        """{part: values by step} of a field that is an object of numbers, or of objects that have a number `of`."""
+        out = {}
+        for record in self.steps.values():
+            for part, value in (record.get(key) or {}).items():
+                out.setdefault(part, []).append(number(value if of is None else value[of]))
+        return out
 
 
 def number(value):

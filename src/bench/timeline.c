@@ -114,7 +114,8 @@ void timeline_svg(const Timeline *t, int n, StrBuf *out) {
     for (int i = 0; i < n; i++) height += TITLE + t[i].ranks * LANE + AXIS;
     svg_begin(out, WIDTH, height);
     svg_text(out, LEFT, 20, SVG_START, NULL,
-             "Attention of one layer, forward and backward, as measured");
+             "Attention of one layer, forward and backward, as measured. Numbers: stages, in "
+             "the order in which keys arrive. White: the host.");
     draw_legend(out);
     for (int i = 0, y = TOP; i < n; i++) {
         double length = 0; /* ms */

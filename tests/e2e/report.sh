@@ -10,8 +10,10 @@ expect_status 'a run' 0
 {
     sed -n 1p "$a/log.jsonl" | sed 's/"seed": [0-9]*/"seed": 4321/'
     for step in $(seq 1 1500); do
-        printf '{"kind":"step","step":%d,"loss":%s,"grad_norm":%d,"lr":1e-3,"tok_s":%d,"phase_ms":{"forward":12.5,"optimizer":3}}\n' \
-            "$step" "$([ "$step" = 700 ] && echo null || echo "$((2000 - step)).5")" "$((step % 90 + 1))" "$((5000 + step))"
+        printf '{"kind":"step","step":%d,"loss":%s,"grad_norm":%d,"lr":1e-3,"tok_s":%d,"phase_ms":{"forward":%s,"wait":%s}}\n' \
+            "$step" "$([ "$step" = 700 ] && echo null || echo "$((2000 - step)).5")" "$((step % 90 + 1))" "$((5000 + step))" \
+            '{"min":10,"median":12.5,"max":20.5,"rank":3}' "{\"min\":0,\"median\":3,\"max\":4,\"rank\":$((step % 5 / 3))}"
+        [ "$step" != 900 ] || echo '{"kind":"slow","step":900,"rank":3,"node":"a","found":"rank 3 on <a> stays behind"}'
     done
     echo '{"kind":"sample","step":1500,"prompt":"none","text":"lost","tokens":4}'
     echo '{"kind":"step","step":1499,"loss":7.125,"grad_norm":1,"lr":1e-3}'
@@ -40,12 +42,18 @@ overview = {row[0]: row for row in cells[1:3]}
 assert list(overview) == ["first", "second"] and overview["second"][1].startswith("1499") and overview["second"][2] == "7.125", overview
 differs = [[c.text for c in row] for row in root.iter(html + "tr") if row.get("class") == "differs"]
 assert [row[0] for row in differs] == ["run.seed"] and differs[0][2] == "4321", differs
-assert ["forward", "-", "12.5"] in cells and ["optimizer", "-", "3"] in cells
+assert ["phase, ms", "second: median", "second: slowest", "second: which rank"] in cells
+assert ["forward", "12.5", "20.5", "3 (100 %)"] in cells and ["wait", "3", "4", "0 (60 %)"] in cells
+assert ["second, step 900: rank 3 on <a> stays behind"] == [p.text for p in root.iter(html + "p") if "behind" in p.text]
 quotes = ["".join(q.itertext()) for q in root.iter(html + "blockquote")]
 assert quotes == ["<b> & a \ufffd\ufffd model\n]]>"], quotes
 pictures = list(root.iter(svg + "svg"))
 titles = [p.find(svg + "title").text for p in pictures]
 assert titles[:5] == ["Loss", "Gradient norm", "Learning rate", "Speed", "Memory"], titles
+assert titles[-1] == "Phases, second" and [a.get("class") for a in pictures[-1].iter(svg + "path") if "area" in a.get("class")] == \
+    ["area p0", "area p1"], titles
+legend = [t.text for t in pictures[-1].iter(svg + "text")][-2:]
+assert legend == ["forward", "wait"], legend
 for line in root.iter(svg + "path"):
     for x, y in re.findall(r"([-\d.]+) ([-\d.]+)", line.get("d")):
         assert 60 <= float(x) <= 640 and 30 <= float(y) <= 262, line.attrib
