@@ -23,6 +23,8 @@
 #include <cuda.h>
 #include <cudaTypedefs.h>
 
+#include "compat.cuh"
+
 bool ipc_reaches(const IpcTransport *t, int rank) {
     return t->peers[rank].reached;
 }
@@ -45,15 +47,10 @@ void ipc_add_copy(IpcTransport *t, void *to, const void *from, int64_t bytes) {
     t->sizes[t->n_copies++] = (size_t)bytes;
 }
 
-/* By copy engines, also where ranks share a GPU. */
+/* By copy engines, also where ranks share a GPU: ipc_connect() sees to it. */
 void ipc_enqueue_copies(IpcTransport *t, cudaStream_t stream) {
-    cudaMemcpyAttributes attributes = {};
-    size_t first = 0;
     if (t->n_copies == 0) return;
-    attributes.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
-    attributes.flags = cudaMemcpyFlagPreferOverlapWithCompute;
-    CUDA_CHECK_DEFERRED(cudaMemcpyBatchAsync(t->to, t->from, t->sizes, (size_t)t->n_copies,
-                                             &attributes, &first, 1, stream));
+    CUDA_CHECK_DEFERRED(compat_copy_batch(t->to, t->from, t->sizes, (size_t)t->n_copies, stream));
     t->n_copies = 0;
 }
 

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compat.cuh"
+
 extern "C" {
 #include "comm/shared.h"
 }
@@ -11,13 +13,18 @@ extern "C" {
 typedef struct { /* of a rank, gathered by all */
     cudaIpcMemHandle_t buffer;
     cudaIpcEventHandle_t ready[RING_SLOTS], received[RING_SLOTS];
+    cudaUUID_t gpu;
     int64_t valid;
 } Handles;
 
 /* Creates this rank's stream, events and handles. False: this GPU has no CUDA IPC. */
 static bool setup(IpcTransport *t, Handles *h) {
     Peer *own = &t->peers[t->rank];
+    cudaDeviceProp properties;
+    int device = 0;
     bool ok =
+        CUDA_CHECK_DEFERRED(cudaGetDevice(&device)) &&
+        CUDA_CHECK_DEFERRED(cudaGetDeviceProperties(&properties, device)) &&
         CUDA_CHECK_DEFERRED(cudaStreamCreateWithFlags(&t->sends, cudaStreamNonBlocking)) &&
         CUDA_CHECK_DEFERRED(cudaEventCreateWithFlags(&t->caller_ready, cudaEventDisableTiming)) &&
         cudaIpcGetMemHandle(&h->buffer, t->base) == cudaSuccess;
@@ -28,8 +35,15 @@ static bool setup(IpcTransport *t, Handles *h) {
              cudaIpcGetEventHandle(&h->ready[i], own->ready[i]) == cudaSuccess &&
              cudaIpcGetEventHandle(&h->received[i], own->received[i]) == cudaSuccess;
     }
+    if (ok) h->gpu = properties.uuid;
     cudaGetLastError(); /* not a failure of the run: NCCL is used instead */
     return ok;
+}
+
+/* Copies that are kernels would wait for multiprocessors, which an attention kernel that waits for
+ * them may hold. Between two GPUs copy engines copy. */
+static bool by_copy_engines(const Handles *a, const Handles *b) {
+    return compat_has_batches() || memcmp(&a->gpu, &b->gpu, sizeof a->gpu) != 0;
 }
 
 /* Opens the buffer and events of rank r. False: its GPU cannot be reached. */
@@ -77,6 +91,7 @@ Status ipc_connect(IpcTransport **out, void *base, int64_t bytes, Comm *host) {
     }
     for (int r = 0; r < size && st == OK; r++)
         if (here[r] && handles[r].valid && handles[t->rank].valid &&
+            (r == t->rank || by_copy_engines(&handles[r], &handles[t->rank])) &&
             connect_peer(t, r, &handles[r]))
             reach[r] = REACHED;
     if (st == OK) st = ipc_verify(t, reach, host);

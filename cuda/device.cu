@@ -3,7 +3,10 @@
 
 #include <atomic>
 #include <mutex>
+#include <stdio.h>
 #include <stdlib.h>
+
+#include "compat.cuh"
 
 /* ---- errors --------------------------------------------------------------------------------- */
 
@@ -190,11 +193,7 @@ double cuda_event_ms(Event *begin, Event *end) {
 static __global__ void probe_kernel(void) {}
 
 void *cuda_driver_entry(const char *name, unsigned version) {
-    void *entry = NULL;
-    cudaDriverEntryPointQueryResult found;
-    cudaError_t error =
-        cudaGetDriverEntryPointByVersion(name, &entry, version, cudaEnableDefault, &found);
-    return error == cudaSuccess && found == cudaDriverEntryPointSuccess ? entry : NULL;
+    return compat_driver_entry(name, version);
 }
 
 int cuda_sm_count(void) {

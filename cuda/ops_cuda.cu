@@ -1,7 +1,10 @@
 /* ops_cuda.cu: the CUDA row of the Ops table. */
+#include "compat.cuh"
 #include "device.h"
 
 extern "C" const bool cuda_built = true;
+extern "C" const char cuda_replaced[] = COMPAT_REPLACED;
+extern "C" const int cuda_toolkit = CUDART_VERSION;
 
 extern "C" Status cuda_ops_open(const Ops **out, int local_rank, bool deterministic) {
     static Ops ops;

@@ -7,6 +7,7 @@
 #include "base/version.h"
 #include "cli/commands.h"
 #include "config/config.h"
+#include "ops/ops.h"
 
 static void print(StrBuf *text) {
     output_write(OUTPUT_STDOUT, strbuf_text(text), text->len);
@@ -122,6 +123,9 @@ static Status config(const Args *a) {
 static Status version(const Args *a) {
     (void)a;
     output_print("cria %s\n", cria_version);
+    if (cuda_replaced[0] != '\0')
+        output_print("CUDA %d.%d: %s\n", cuda_toolkit / 1000, cuda_toolkit % 1000 / 10,
+                     cuda_replaced);
     return OK;
 }
 

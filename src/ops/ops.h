@@ -142,6 +142,8 @@ const Ops *cpu_ops(void);
 /* The GPU backend on the local_rank-th visible GPU. ERR_ENV with a message when this binary holds
  * none or no usable GPU is there, ERR_USER when the GPU is too old. */
 Status cuda_ops_open(const Ops **ops, int local_rank, bool deterministic);
-extern const bool cuda_built; /* does this binary hold the GPU backend? */
+extern const bool cuda_built;      /* does this binary hold the GPU backend? */
+extern const int cuda_toolkit;     /* the CUDA that built it, such as 12040 for 12.4; 0: none */
+extern const char cuda_replaced[]; /* what stands in for what that CUDA lacks; "": nothing */
 
 #endif
