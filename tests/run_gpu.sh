@@ -19,7 +19,7 @@ passed=0 failed=0
 {
     echo "# make check-gpu"
     echo
-    echo "$(date -u +%Y-%m-%d), $gpus x $(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1), $(cria version)"
+    echo "$(date -u +%Y-%m-%d), $gpus x $(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1), $(cria version | paste -sd ';')"
     echo
     echo "| test | result | seconds |"
     echo "|---|---|---:|"
@@ -49,11 +49,12 @@ check() {
     note "$title" $status $(($(date +%s) - begin)) "$good" "$bad"
 }
 
-# train NAME RANKS key=value...: the tiny model on GPUs, 50 steps. More ranks than GPUs share them.
+# train NAME RANKS key=value...: the tiny model on GPUs, 50 steps. More ranks than GPUs share them. HOST_RANKS as
+# tests/share_gpus.sh says.
 train() {
     name=$1 ranks=$2 share=''
     shift 2
-    [ "$ranks" -le "$gpus" ] || share="tests/share_gpus.sh $gpus"
+    [ "$ranks" -le "$gpus" ] && [ -z "${HOST_RANKS:-}" ] || share="tests/share_gpus.sh $gpus"
     # shellcheck disable=SC2086 # words
     timeout -k 5 90 "$run" -n "$ranks" $share cria train configs/tiny.yaml device=cuda "run.dir=$work/$name" run.steps=50 \
         run.log_every=1 run.eval_every=0 run.save_every=0 run.deterministic=true "$@" >"$work/log" 2>&1
@@ -118,8 +119,12 @@ for n in 1 2 4 8; do
     fi
 done
 if [ "$gpus" -ge 2 ]; then
+    check 'NCCL, two ranks that are hosts to it' 180 env HOST_RANKS=1 "$run" -n 2 tests/share_gpus.sh "$gpus" gpu_comm
+    check 'runtimes against dense attention, likewise' 300 env HOST_RANKS=1 "$run" -n 2 tests/share_gpus.sh "$gpus" gpu_cp 0 small
     check 'two ranks for long, stopped, killed, resumed; direct copies against NCCL' 180 env DEVICE=cuda \
         "BUILD=$(dirname "$(command -v cria)")" tests/e2e/long_runs_hold_their_memory.sh
+else
+    echo '| NCCL between ranks that are hosts to it, a GPU each | not run: there is one GPU | |' | tee -a "$table"
 fi
 
 train one 1
@@ -153,6 +158,14 @@ for mask in causal document; do
             agrees "$mask mask, cp $n $backend" "$mask-$backend$n" "$n" "data.mask=$mask" "parallel.cp=$n" \
                 "parallel.backend=$backend" $gentle
         done
+        # As between hosts: NCCL takes every rank for one and finds sockets only.
+        export HOST_RANKS=1
+        for backend in ring magi; do
+            # shellcheck disable=SC2086
+            agrees "$mask mask, cp $n $backend, every rank a host" "$mask-hosts-$backend$n" "$n" "data.mask=$mask" \
+                "parallel.cp=$n" "parallel.backend=$backend" parallel.transport=nccl $gentle
+        done
+        unset HOST_RANKS
     done
 done
 if command -v compute-sanitizer >/dev/null; then
