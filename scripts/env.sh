@@ -19,6 +19,8 @@ export OMPI_MCA_btl_vader_single_copy_mechanism=none
 
 # MPICH's hwloc complains on stderr where a container shows it no /sys.
 export HWLOC_HIDE_ERRORS="${HWLOC_HIDE_ERRORS:-2}"
+# So does UCX, below MPICH, in every process.
+[ -d /sys/class/net ] || export UCX_LOG_LEVEL="${UCX_LOG_LEVEL:-fatal}"
 
 # One sentence, then the exit status of a failing environment, or of a mistake in the command.
 fail() {
