@@ -442,22 +442,21 @@ static void assert_left(const char *expected) {
     strbuf_free(&left);
 }
 
-static void pruning_keeps_the_newest_and_the_current(void **state) {
+static void pruning_keeps_the_newest_and_those_in_use(void **state) {
     (void)state;
     for (int64_t step = 1; step <= 6; step++) save_step(step);
     touch("other.file");
     touch("step_00000006.safetensors.tmp");
-    assert_status_ok(checkpoint_prune(dir, 0, NULL));
+    assert_status_ok(checkpoint_prune(dir, 0, NULL, 0));
     assert_left("other.file step_00000001 step_00000002 step_00000003 step_00000004 "
                 "step_00000005 step_00000006 ");
     touch("step_00000006.safetensors"); /* no checkpoint: does not count, is not deleted */
-    char *current = checkpoint_path(dir, 2);
-    assert_status_ok(checkpoint_prune(dir, 2, current));
-    free(current);
+    const int64_t in_use[] = {7777, 2};
+    assert_status_ok(checkpoint_prune(dir, 2, in_use, 2));
     assert_left("other.file step_00000002 step_00000004 step_00000005 step_00000006 ");
-    assert_status_ok(checkpoint_prune(dir, 1, NULL));
+    assert_status_ok(checkpoint_prune(dir, 1, NULL, 0));
     assert_left("other.file step_00000005 step_00000006 ");
-    assert_status_ok(checkpoint_prune("/no/such/dir", 1, NULL));
+    assert_status_ok(checkpoint_prune("/no/such/dir", 1, NULL, 0));
 }
 
 /* The names in the folder, in order, each behind a blank. */
@@ -490,7 +489,7 @@ static void going_back_abandons_what_is_newer(void **state) {
                  " step_00000004.safetensors.abandoned.2");
     assert_listed("2 1 ");
     save_step(3);
-    assert_status_ok(checkpoint_prune(dir, 2, NULL)); /* abandoned ones neither count nor go */
+    assert_status_ok(checkpoint_prune(dir, 2, NULL, 0)); /* abandoned ones neither count nor go */
     assert_names(" step_00000002.safetensors step_00000003.safetensors"
                  " step_00000003.safetensors.abandoned step_00000004.safetensors.abandoned"
                  " step_00000004.safetensors.abandoned.2");
@@ -583,7 +582,7 @@ int main(void) {
         TEST(an_empty_checkpoint_is_one_too),
         TEST(checkpoints_are_listed_by_their_steps),
         TEST(damaged_headers_are_passed_over),
-        TEST(pruning_keeps_the_newest_and_the_current),
+        TEST(pruning_keeps_the_newest_and_those_in_use),
         TEST(going_back_abandons_what_is_newer),
         TEST(abandoning_that_was_interrupted_holds),
         TEST(what_is_no_file_is_no_checkpoint),

@@ -102,10 +102,10 @@ Status checkpoint_open_valid(Checkpoint **ck, const char *path, StrBuf *skipped)
  * nothing here reads, counts or deletes; `names` gets a line with each new name. A crash on the way
  * leaves them abandoned: once the file DIR/abandon_after is there, they are not listed. */
 Status checkpoint_abandon_after(const char *dir, int64_t step, StrBuf *names);
-/* Deletes .tmp files, and what is older than the newest `keep` checkpoints that open. Never deletes
- * `current` (a path, or NULL). keep <= 0 keeps all checkpoints. Goes on after a file that cannot be
+/* Deletes .tmp files, and what is older than the newest `keep` checkpoints that open, but none of
+ * the n steps of `in_use`. keep <= 0 keeps all checkpoints. Goes on after a file that cannot be
  * deleted, and returns ERR_ENV with the first. */
-Status checkpoint_prune(const char *dir, int64_t keep, const char *current);
+Status checkpoint_prune(const char *dir, int64_t keep, const int64_t *in_use, int n);
 
 /* `cria check`: what is inside, for people. */
 void checkpoint_describe(const Checkpoint *ck, StrBuf *out);

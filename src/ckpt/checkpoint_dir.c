@@ -240,12 +240,18 @@ static Status delete_file(const char *path) {
     return status_fail(ERR_ENV, "cannot delete %s: %s", path, strerror(errno));
 }
 
-Status checkpoint_prune(const char *dir, int64_t keep, const char *current) {
+static bool is_among(int64_t step, const int64_t *steps, int n) {
+    for (int i = 0; i < n; i++)
+        if (steps[i] == step) return true;
+    return false;
+}
+
+Status checkpoint_prune(const char *dir, int64_t keep, const int64_t *in_use, int n) {
     Found *found;
-    int64_t n, kept = 0;
-    CHECK(list(dir, &found, &n));
+    int64_t n_found, kept = 0;
+    CHECK(list(dir, &found, &n_found));
     Status st = OK;
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n_found; i++) {
         char *path = checkpoint_path(dir, found[i].step);
         Status deleted = OK;
         if (found[i].tmp) {
@@ -254,8 +260,7 @@ Status checkpoint_prune(const char *dir, int64_t keep, const char *current) {
             free(tmp);
         } else if (keep > 0 && kept < keep) {
             kept += looks_valid(path);
-        } else if (keep > 0 &&
-                   (current == NULL || strcmp(file_name(path), file_name(current)) != 0)) {
+        } else if (keep > 0 && !is_among(found[i].step, in_use, n)) {
             deleted = delete_file(path);
         }
         if (st == OK) st = deleted;

@@ -90,6 +90,8 @@ void comm_finish(void);
 void comm_keep_status(void);
 /* Whether mpirun, or its process on this host, is dead: nothing else would end this rank then. */
 bool comm_launcher_is_gone(void);
+/* Whether an environment variable, "NAME=VALUE", would make a process take itself for a rank. */
+bool comm_is_rank_variable(const char *variable);
 
 /* Ends every rank of the job at once with this exit code, after a failure of one rank alone. If
  * MPI_Abort blocks, this process exits after 10 seconds. */

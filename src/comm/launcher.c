@@ -50,11 +50,26 @@ static bool is_interactive(void) {
     return isatty(0) || isatty(1) || isatty(2);
 }
 
+static bool has_prefix(const char *variable) {
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (strncmp(variable, prefixes[i], strlen(prefixes[i])) == 0) return true;
+    return false;
+}
+
 static bool has_launcher_variable(void) {
     for (char **e = environ; e != NULL && *e != NULL; e++)
-        for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
-            if (strncmp(*e, prefixes[i], strlen(prefixes[i])) == 0) return true;
+        if (has_prefix(*e)) return true;
     return false;
+}
+
+/* Open MPI's ranks also have the address of their mpirun in OMPI_MCA_ variables. */
+bool launcher_sets(const char *variable) {
+    static const char *const others[] = {"OMPI_", "HYDI_", "HYDRA_",
+                                         "SLURM_STEP_NUM_TASKS=", "SLURM_PROCID="};
+    bool found = has_prefix(variable);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        found |= strncmp(variable, others[i], strlen(others[i])) == 0;
+    return found;
 }
 
 const Launcher *launcher_find(void) {

@@ -13,6 +13,9 @@ typedef struct {
 /* Keeps the result for the other functions. Call it before other threads exist. */
 const Launcher *launcher_find(void);
 
+/* Whether launchers set this variable, "NAME=VALUE", for the ranks that they start. */
+bool launcher_sets(const char *variable);
+
 /* Whether the process manager that this rank was connected to at launcher_find() is dead, so that
  * it can no longer end the job. Always false unless the launcher speaks PMI, as MPICH's does. */
 bool launcher_is_gone(void);

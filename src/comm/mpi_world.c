@@ -153,6 +153,10 @@ void comm_keep_status(void) {
     if (world.rank == 0) launcher_keep_status();
 }
 
+bool comm_is_rank_variable(const char *variable) {
+    return launcher_sets(variable);
+}
+
 bool comm_launcher_is_gone(void) {
     /* The launcher disconnects from a rank that finishes MPI. */
     return launcher_is_gone() && !atomic_load(&mpi_is_finishing);

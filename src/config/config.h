@@ -114,6 +114,8 @@ typedef struct {
         int64_t sample_every; /* steps between texts that the model generates; 0 = never */
         char *sample_prompt;
         int64_t sample_tokens;
+        char *on_save; /* command that is started after each checkpoint; "" = none */
+        double on_save_minutes;
     } run;
     DeviceKind device;
     ModelConfig model;

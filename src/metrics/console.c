@@ -106,6 +106,28 @@ static void console_slow(Sink *s, const SlowRecord *r) {
     log_warn("%s", r->message);
 }
 
+static void console_hook(Sink *s, const HookRecord *r) {
+    long long step = r->step;
+    output_print("%s", clear_bar((ConsoleSink *)s));
+    if (r->outcome == HOOK_DONE)
+        output_print("on_save of step %lld | done in %.1f s\n", step, r->seconds);
+    else if (r->outcome == HOOK_REPLACED)
+        output_print("on_save of step %lld | left out: a newer checkpoint took its turn\n", step);
+    else if (r->outcome == HOOK_NOT_STARTED)
+        output_print("on_save of step %lld | not started: the run ends\n", step);
+    else if (r->outcome == HOOK_ENDED)
+        log_warn("run.on_save of step %lld was ended with the run, after %.1f s", step, r->seconds);
+    else if (r->signal > 0)
+        log_warn(
+            "run.on_save of step %lld: signal %d ended it after %.1f s; run.dir/on_save.log has "
+            "what it printed",
+            step, r->signal, r->seconds);
+    else
+        log_warn("run.on_save of step %lld: exit status %d after %.1f s; run.dir/on_save.log has "
+                 "what it printed",
+                 step, r->status, r->seconds);
+}
+
 static void console_free(Sink *s) {
     output_print("%s", clear_bar((ConsoleSink *)s));
     free(s);
@@ -121,6 +143,7 @@ Status sink_console_open(Sink **s, const SinkRun *run) {
                      .save = console_save,
                      .guard = console_guard,
                      .slow = console_slow,
+                     .hook = console_hook,
                      .free = console_free};
     const char *no_color = getenv("NO_COLOR"); /* https://no-color.org */
     c->terminal = output_is_terminal();

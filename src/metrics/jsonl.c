@@ -144,6 +144,22 @@ static void jsonl_slow(Sink *s, const SlowRecord *r) {
     end(s, &b);
 }
 
+static void jsonl_hook(Sink *s, const HookRecord *r) {
+    static const char *const outcomes[] = {
+#define X(id, name) name,
+        HOOK_OUTCOME_LIST(X)
+#undef X
+    };
+    bool started = r->outcome != HOOK_REPLACED && r->outcome != HOOK_NOT_STARTED;
+    StrBuf b = begin("hook", r->step);
+    text(&b, "path", r->path);
+    text(&b, "outcome", outcomes[r->outcome]);
+    number(&b, "status", started && r->status >= 0 ? (double)r->status : NAN, 3);
+    number(&b, "signal", r->signal > 0 ? (double)r->signal : NAN, 3);
+    number(&b, "seconds", started ? r->seconds : NAN, 6);
+    end(s, &b);
+}
+
 static void jsonl_free(Sink *s) {
     log_file_close(&((JsonlSink *)s)->file);
     free(s);
@@ -164,6 +180,7 @@ Status sink_jsonl_open(Sink **s, const SinkRun *run) {
                      .save = jsonl_save,
                      .guard = jsonl_guard,
                      .slow = jsonl_slow,
+                     .hook = jsonl_hook,
                      .free = jsonl_free};
     j->file = file;
     char *head = mem_printf("%s%s\n", starts_a_line ? "" : "\n", run->head);

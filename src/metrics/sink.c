@@ -15,7 +15,8 @@ typedef struct {
     X(snapshot, SaveRecord)                                                                        \
     X(save, SaveRecord)                                                                            \
     X(guard, GuardRecord)                                                                          \
-    X(slow, SlowRecord)
+    X(slow, SlowRecord)                                                                            \
+    X(hook, HookRecord)
 
 #define X(kind, Record)                                                                            \
     static void all_##kind(Sink *s, const Record *r) {                                             \

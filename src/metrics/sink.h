@@ -80,6 +80,28 @@ typedef struct {
     char *message;
 } SlowRecord;
 
+/* How a command of run.on_save ended. */
+#define HOOK_OUTCOME_LIST(X)                                                                       \
+    X(DONE, "done")                                                                                \
+    X(FAILED, "failed")           /* another status than 0, or a signal */                         \
+    X(ENDED, "ended")             /* by cria, at the end of the run */                             \
+    X(REPLACED, "replaced")       /* not started: a newer checkpoint took its turn */              \
+    X(NOT_STARTED, "not started") /* at the end of the run */
+typedef enum {
+#define X(id, name) HOOK_##id,
+    HOOK_OUTCOME_LIST(X)
+#undef X
+} HookOutcome;
+
+typedef struct {
+    int64_t step;
+    const char *path; /* of the checkpoint */
+    HookOutcome outcome;
+    int status; /* exit status; -1: a signal ended it */
+    int signal; /* 0: none */
+    double seconds;
+} HookRecord;
+
 typedef struct Sink Sink;
 /* A function may be NULL: those records are not wanted. */
 struct FIELDS_BY_NAME Sink {
@@ -92,6 +114,7 @@ struct FIELDS_BY_NAME Sink {
     void (*save)(Sink *s, const SaveRecord *r);
     void (*guard)(Sink *s, const GuardRecord *r);
     void (*slow)(Sink *s, const SlowRecord *r);
+    void (*hook)(Sink *s, const HookRecord *r);
     void (*free)(Sink *s);
 };
 

@@ -115,6 +115,8 @@ static Status start_logs_and_data(TrainRun *r, const Resume *resume) {
     CHECK(
         comm_agree(host, s->rank == 0 ? begin_writing(r, resume) : sink_open_all(&r->sink, NULL)));
     CHECK(saver_create(&r->saver, s, r->sink));
+    r->hook = hook_create(s->config, r->sink, s->rank);
+    saver_set_hook(r->saver, r->hook);
     CHECK(comm_agree(host, loader_create(&r->loader, s->train_data, &s->loader, r->state.step)));
     return phase_log_open(&r->phases, s, r->state.step);
 }
@@ -177,10 +179,13 @@ static void join_saver(TrainRun *r, Status failure) {
 void run_close(TrainRun *r, Status st) {
     abort_alone(st);
     if (st != OK) join_saver(r, st);
+    Status joined = hook_finish(r->hook, r->s.comm.host, st != OK);
+    if (st == OK) abort_alone(joined);
     progress_beat(r->state.step, "closing data, logs and devices");
     if (r->sink != NULL) r->sink->free(r->sink);
     loader_free(r->loader);
     saver_free(r->saver);
+    hook_free(r->hook);
     text_sampler_close(&r->sampler);
     phase_log_close(&r->phases, &r->s);
     session_close(&r->s);

@@ -19,6 +19,7 @@ typedef struct {
     Loader *loader;
     Sink *sink; /* passes records on to all sinks; to none on ranks other than 0 */
     Saver *saver;
+    Hook *hook; /* of run.on_save; NULL: there is none */
     TextSampler sampler;
     int64_t saved_step; /* of the newest checkpoint this run began or resumed; -1: none */
     Throughput throughput;

@@ -29,6 +29,7 @@ typedef enum { IDLE, COPYING, WRITING, PUBLISHING } SavePhase;
 struct Saver {
     Session *s;
     Sink *sink;
+    Hook *hook;
     Snapshot snapshot;
 
     /* the checkpoint that is being written */
@@ -37,7 +38,9 @@ struct Saver {
     char *path;
     SaveRecord record;
     double begin;
-    bool waits; /* training waits until it is on disk */
+    bool waits;                     /* training waits until it is on disk */
+    int64_t in_use[1 + HOOK_STEPS]; /* steps of checkpoints that stay: it, and the hook's */
+    int n_in_use;
 
     /* shared with the thread while it runs */
     pthread_t thread;
@@ -53,8 +56,8 @@ struct Saver {
 /* ---- the thread ------------------------------------------------------------------------------ */
 
 /* Old checkpoints that cannot be deleted cost space, not the run: one warning. */
-static void prune(Saver *v, int64_t keep, const char *current) {
-    Status st = checkpoint_prune(v->s->config->run.dir, keep, current);
+static void prune(Saver *v, int64_t keep) {
+    Status st = checkpoint_prune(v->s->config->run.dir, keep, v->in_use, v->n_in_use);
     if (st != OK && !v->prune_failed)
         log_warn("%s; old checkpoints may fill the disk", status_message());
     v->prune_failed |= st != OK;
@@ -65,7 +68,7 @@ static Status publish(Saver *v) {
     const Config *c = v->s->config;
     CHECK(checkpoint_publish(v->file));
     v->record.seconds = time_now() - v->begin;
-    prune(v, c->run.keep_last, v->path);
+    prune(v, c->run.keep_last);
     return OK;
 }
 
@@ -158,6 +161,7 @@ static void report(Saver *v) {
     if (v->waits) v->record.snapshot_seconds = v->record.seconds;
     v->record.weights_crc = checkpoint_weights_crc(v->file);
     v->sink->save(v->sink, &v->record);
+    hook_saved(v->hook, v->record.step, v->path);
 }
 
 /* After every rank has written its pieces: copies more, or completes the file. */
@@ -172,6 +176,8 @@ static Status continue_checkpoint(Saver *v) {
     }
     CHECK(checkpoint_gather(v->file, host));
     v->phase = PUBLISHING;
+    v->in_use[0] = v->record.step;
+    v->n_in_use = 1 + hook_steps(v->hook, v->in_use + 1);
     if (v->s->rank == 0) start_thread(v);
     return OK;
 }
@@ -210,9 +216,13 @@ Status saver_create(Saver **saver, Session *s, Sink *sink) {
     v->s = s;
     v->sink = sink;
     CHECK(comm_agree(s->comm.host, snapshot_create(&v->snapshot, s)));
-    if (s->rank == 0) prune(v, 0, NULL); /* .tmp files that a killed run left */
+    if (s->rank == 0) prune(v, 0); /* .tmp files that a killed run left */
     bool planned = c->run.save_every > 0 && c->run.save_every < c->run.steps;
     return c->run.save_async && planned ? snapshot_reserve(&v->snapshot, true) : OK;
+}
+
+void saver_set_hook(Saver *v, Hook *hook) {
+    v->hook = hook;
 }
 
 void saver_free(Saver *v) {

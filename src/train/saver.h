@@ -14,8 +14,13 @@
 
 #include "metrics/sink.h"
 #include "session/train_state.h"
+#include "train/hook.h"
 
 typedef struct Saver Saver;
+
+/* From here on each checkpoint is told to this hook (NULL: none), which is borrowed; those that it
+ * uses are not deleted. */
+void saver_set_hook(Saver *v, Hook *hook);
 
 /* Removes .tmp files of interrupted saves from run.dir and, when checkpoints are planned, allocates
  * the copy, which can take seconds. Session and sink are borrowed. Collective. */

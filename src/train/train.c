@@ -183,6 +183,7 @@ static Status loop(TrainRun *r) {
         CHECK(step(r, &result));
         nvtx_pop();
         if (result.written) CHECK(advance_save(r));
+        hook_poll(r->hook);
 
         int64_t n = r->state.step;
         bool last = n == c->run.steps, ends = last || result.stop;
