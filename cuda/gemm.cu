@@ -1,14 +1,15 @@
 /* gemm.cu: matrix products (Matmul in ops.h) by cuBLASLt.
  *
- * 2 m n k FLOPs each, bf16 inputs, fp32 sums. cuBLASLt is column-major: a row-major [r,c] matrix is
- * its [c,r] matrix of leading dimension c, so each product is asked for transposed: its A is our b,
- * its B our a. c enters as beta C, in the same pass over the output.
+ * 2 m n k FLOPs each, bf16 or FP8 inputs, fp32 sums. cuBLASLt is column-major: a row-major [r,c]
+ * matrix is its [c,r] matrix of leading dimension c, so each product is asked for transposed: its A
+ * is our b, its B our a. c enters as beta C, in the same pass over the output.
  *
  * A plan, descriptors and algorithm, is made once for each shape. Where the table is deterministic
  * the algorithm is cuBLASLt's first suggestion, the same in every run. Elsewhere the
  * suggestions are timed when a shape is first met, and another one is taken if it is more than 3 %
- * faster. Every algorithm admitted here sums in a fixed order and in fp32 (no splits that are
- * joined in bf16). */
+ * faster. Of FP8 products only the forward sums with the tensor cores' fast accumulation, which
+ * keeps fewer bits: gradients lose more by it (as Transformer Engine and torchao choose). Every
+ * algorithm admitted here sums in a fixed order and in fp32 (no splits that are joined in bf16). */
 #include "common.cuh"
 #include "tuning.h"
 
@@ -24,6 +25,7 @@ typedef struct {
     int32_t align_a, align_b, align_c, align_d; /* bytes */
     int32_t add, in_place;                      /* c is there; c is d */
     int32_t tuned;                              /* the algorithm is chosen by timing */
+    int32_t fast_sums;                          /* FP8: fast accumulation */
 } Shape;
 
 typedef struct {
@@ -36,6 +38,7 @@ typedef struct {
 typedef struct {
     void *d;
     const void *a, *b, *c;
+    const float *scale_a, *scale_b; /* of FP8 inputs, else NULL */
 } Operands;
 
 /* A cache for the process and its one GPU: a plan depends on its shape alone. Ops are called by one
@@ -60,8 +63,17 @@ Status cuda_gemm_open(void) {
 }
 
 static cudaDataType_t cuda_type(int32_t type) {
-    REQUIRE(type == DT_F32 || type == DT_BF16);
-    return type == DT_F32 ? CUDA_R_32F : CUDA_R_16BF;
+    switch (type) {
+    case DT_F32:
+        return CUDA_R_32F;
+    case DT_BF16:
+        return CUDA_R_16BF;
+    case DT_F8_E4M3:
+        return CUDA_R_8F_E4M3;
+    default:
+        REQUIRE(type == DT_F8_E5M2);
+        return CUDA_R_8F_E5M2;
+    }
 }
 
 static void *workspace_of(Stream *stream) {
@@ -191,9 +203,25 @@ static bool describe(Plan *p, const char *op) {
            make_layout(&p->d, cuda_type(s->type_d), m, n, op);
 }
 
+template <class T>
+static bool describe_more(const Plan *p, cublasLtMatmulDescAttributes_t what, T value,
+                          const char *op) {
+    return CUBLAS_CHECK_DEFERRED(
+        op, cublasLtMatmulDescSetAttribute(p->product, what, &value, sizeof value));
+}
+
+/* A plan serves products of one shape whose scales lie at different places. */
+static bool set_scales(const Plan *p, Operands o, const char *op) {
+    if (o.scale_a == NULL) return true;
+    return describe_more(p, CUBLASLT_MATMUL_DESC_FAST_ACCUM, (int8_t)p->shape.fast_sums, op) &&
+           describe_more(p, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, o.scale_a, op) &&
+           describe_more(p, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, o.scale_b, op);
+}
+
 static const Plan *plan_for(const Shape *shape, Operands o, const char *op, Stream *stream) {
     for (int64_t i = 0; i < gemms.count; i++)
-        if (memcmp(&gemms.plans[i].shape, shape, sizeof *shape) == 0) return &gemms.plans[i];
+        if (memcmp(&gemms.plans[i].shape, shape, sizeof *shape) == 0)
+            return set_scales(&gemms.plans[i], o, op) ? &gemms.plans[i] : NULL;
     if (gemms.count == gemms.capacity) {
         gemms.capacity = i64_max(32, 2 * gemms.capacity);
         gemms.plans = (Plan *)mem_grow(gemms.plans, gemms.capacity, sizeof(Plan));
@@ -201,7 +229,8 @@ static const Plan *plan_for(const Shape *shape, Operands o, const char *op, Stre
     Plan *p = &gemms.plans[gemms.count];
     memset(p, 0, sizeof *p);
     p->shape = *shape;
-    if (!describe(p, op) || !choose_algorithm(p, o, op, stream)) return NULL;
+    if (!describe(p, op) || !set_scales(p, o, op) || !choose_algorithm(p, o, op, stream))
+        return NULL;
     gemms.count++;
     return p;
 }
@@ -212,10 +241,17 @@ static int32_t alignment(const void *p) {
     return (int32_t)(bits & -bits);
 }
 
-static void matmul(const Matmul *x, const char *op, Stream *stream) {
-    REQUIRE(x->a.scale == NULL && x->b.scale == NULL); /* cuBLASLt scales FP8 only */
+static bool is_fp8(int32_t type) {
+    return type == DT_F8_E4M3 || type == DT_F8_E5M2;
+}
+
+/* fast_sums: of FP8 inputs */
+static void matmul(const Matmul *x, bool fast_sums, const char *op, Stream *stream) {
+    bool fp8 = is_fp8(x->a.type);
+    REQUIRE(is_fp8(x->b.type) == fp8 && (x->a.scale != NULL) == fp8 && (x->b.scale != NULL) == fp8);
+    REQUIRE(!fp8 || (!x->transpose_a && x->transpose_b && x->k % FP8_UNIT == 0));
     if (x->m == 0 || x->n == 0 || x->k == 0) return;
-    Operands o = {x->d, x->b.data, x->a.data, x->c};
+    Operands o = {x->d, x->b.data, x->a.data, x->c, x->b.scale, x->a.scale};
     Shape shape = {};
     shape.m = x->n, shape.n = x->m, shape.k = x->k;
     shape.transpose_a = x->transpose_b;
@@ -230,19 +266,20 @@ static void matmul(const Matmul *x, const char *op, Stream *stream) {
     shape.add = o.c != NULL;
     shape.in_place = o.c == o.d;
     shape.tuned = !stream->ops->deterministic;
+    shape.fast_sums = fp8 && fast_sums;
     if (workspace_of(stream) == NULL) return;
     const Plan *p = plan_for(&shape, o, op, stream);
     if (p != NULL) CUBLAS_CHECK_DEFERRED(op, multiply(p, &p->algorithm, o, stream));
 }
 
 void cuda_linear_fwd(const Matmul *p, Stream *stream) {
-    matmul(p, "linear_fwd", stream);
+    matmul(p, true, "linear_fwd", stream);
 }
 
 void cuda_linear_dgrad(const Matmul *p, Stream *stream) {
-    matmul(p, "linear_dgrad", stream);
+    matmul(p, false, "linear_dgrad", stream);
 }
 
 void cuda_linear_wgrad(const Matmul *p, Stream *stream) {
-    matmul(p, "linear_wgrad", stream);
+    matmul(p, false, "linear_wgrad", stream);
 }

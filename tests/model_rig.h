@@ -16,6 +16,7 @@
 typedef struct {
     const Ops *ops;
     ModelConfig model;
+    const Fp8Config *fp8; /* NULL: none */
     OptimConfig optim;
     CpOptions cp_options;
     Stream *stream;
@@ -86,7 +87,8 @@ static inline void rig_open(Rig *r, int64_t B, int64_t T, Recompute recompute, i
                       .cp = r->cp,
                       .S = B * T,
                       .recompute = recompute,
-                      .lm_head_chunk = head_chunk};
+                      .lm_head_chunk = head_chunk,
+                      .fp8 = r->fp8};
     r->llama = llama_create(&o, &r->arena);
     r->optimizer = optimizer_create(&r->optim, 1, r->table, r->ops, r->comm, &r->arena);
     arena_reserve(&r->arena, "test", "loss", sizeof(double), (void **)&r->loss);
@@ -105,6 +107,7 @@ static inline double rig_run(Rig *r, bool train) {
     double loss;
     r->ops->mem_zero(r->loss, sizeof loss, r->stream);
     if (train) llama_zero_gradients(r->llama, r->stream);
+    llama_cast_weights(r->llama, r->stream);
     EXPECT_OK(cp_begin(r->cp, batch, r->stream));
     EXPECT_OK(llama_run(r->llama, batch, train, r->loss, NULL, NULL, r->stream));
     r->ops->mem_copy(&loss, r->loss, sizeof loss, r->stream);

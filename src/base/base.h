@@ -105,6 +105,8 @@ static inline bool checked_mul(int64_t a, int64_t b, int64_t *out) {
     X(I64, 8)                                                                                      \
     X(I32, 4)                                                                                      \
     X(U8, 1)                                                                                       \
+    X(F8_E4M3, 1)                                                                                  \
+    X(F8_E5M2, 1)                                                                                  \
     X(F16, 2)                                                                                      \
     X(OTHER, 0)
 #define X(name, bytes) DT_##name,

@@ -255,6 +255,36 @@ void config_check_backend(ConfigReader *r, const ConfigKey *k) {
                           cp_backend_names[c->parallel.backend], c->parallel.cp);
 }
 
+/* ---- precision ----------------------------------------------------------------------------- */
+
+/* FP8 products need sides that are multiples of 16 (cuBLASLt); the CPU computes the same recipe. */
+void config_check_precision(ConfigReader *r, const ConfigKey *k) {
+    enum { UNIT = 16 };
+    const Config *c = r->config;
+    const ModelConfig *m = &c->model;
+    if (c->precision != PRECISION_FP8) return;
+    if (VALID(r, &m->layers, &c->fp8.first_bf16, &c->fp8.last_bf16) && !c->fp8.head &&
+        c->fp8.first_bf16 + c->fp8.last_bf16 >= m->layers)
+        config_problem_at(r, k,
+                          "found fp8 with fp8.first_bf16 %d + fp8.last_bf16 %d, expected them to "
+                          "leave some of the model.layers %d",
+                          c->fp8.first_bf16, c->fp8.last_bf16, m->layers);
+    if (!VALID(r, &m->hidden, &m->heads, &m->kv_heads, &m->head_dim, &m->ffn)) return;
+    int64_t head_dim = m->head_dim > 0 ? m->head_dim : m->hidden / m->heads;
+    const struct {
+        const char *what;
+        int64_t size;
+    } sides[] = {{"model.hidden", m->hidden},
+                 {"model.ffn", m->ffn},
+                 {"model.heads * model.head_dim", m->heads * head_dim},
+                 {"(model.heads + 2 model.kv_heads) * model.head_dim",
+                  (m->heads + 2 * m->kv_heads) * head_dim}};
+    for (size_t i = 0; i < sizeof sides / sizeof *sides; i++)
+        if (sides[i].size % UNIT != 0)
+            config_problem_at(r, k, "found fp8 with %s = %lld, expected a multiple of %d there",
+                              sides[i].what, ll(sides[i].size), UNIT);
+}
+
 /* ---- learning rate ------------------------------------------------------------------------- */
 
 static const char *override_of(const ConfigReader *r, const char *key) {

@@ -66,6 +66,8 @@ typedef enum { ACCUM_FP32, ACCUM_BF16 } RingAccum;
 typedef enum { TRANSPORT_AUTO, TRANSPORT_NCCL } Transport;
 typedef enum { GUARD_STOP, GUARD_SKIP, GUARD_WARN } GuardAction;
 typedef enum { RECOMPUTE_NONE, RECOMPUTE_LAYER } Recompute;
+typedef enum { PRECISION_BF16, PRECISION_FP8 } Precision;
+typedef enum { FP8_GRADIENTS_E5M2, FP8_GRADIENTS_E4M3 } Fp8Gradients;
 
 typedef struct {
     char *path;
@@ -85,6 +87,13 @@ typedef struct {
         int64_t original; /* context length of the unscaled model */
     } rope_scaling;
 } ModelConfig;
+
+/* With precision fp8: which linear layers are in FP8 (model/linears.h). */
+typedef struct {
+    int first_bf16, last_bf16; /* layers at either end that are not */
+    Fp8Gradients gradients;    /* format of the gradients of outputs */
+    bool head;                 /* the output head is, too */
+} Fp8Config;
 
 typedef struct {
     double lr, min_lr;
@@ -118,6 +127,8 @@ typedef struct {
         double on_save_minutes;
     } run;
     DeviceKind device;
+    Precision precision;
+    Fp8Config fp8;
     ModelConfig model;
     struct {
         DataSource *train, *val; /* val may be empty: then no evaluation */

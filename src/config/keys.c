@@ -43,6 +43,10 @@ static const char *const spike_names[] = {
     [GUARD_STOP] = "stop", [GUARD_SKIP] = "skip", [GUARD_WARN] = "warn", NULL};
 static const char *const recompute_names[] = {
     [RECOMPUTE_NONE] = "none", [RECOMPUTE_LAYER] = "layer", NULL};
+static const char *const precision_names[] = {
+    [PRECISION_BF16] = "bf16", [PRECISION_FP8] = "fp8", NULL};
+static const char *const fp8_gradient_names[] = {
+    [FP8_GRADIENTS_E5M2] = "e5m2", [FP8_GRADIENTS_E4M3] = "e4m3", NULL};
 static const char *const auto_name[] = {"auto", NULL};
 
 _Static_assert(sizeof(DeviceKind) == sizeof(int), "enums are read and written as int");
@@ -126,6 +130,17 @@ const ConfigKey config_keys[] = {
          "Resume even if data, seed, seq_len or mask differ from those of the checkpoint."),
     NAMED(device, "auto", device_names, NOTHING,
           "Where to compute; auto = cuda if there is a GPU, else cpu with a warning."),
+    NAMED(precision, "bf16", precision_names, COURSE,
+          "Of matrix products: bf16 (on CPUs fp32), or fp8 in the linear layers that fp8.* leave.",
+          .check = config_check_precision),
+    NUM(fp8.first_bf16, "0", 0, 1024, "layers", COURSE,
+        "With precision fp8: layers at the input that stay in bf16."),
+    NUM(fp8.last_bf16, "0", 0, 1024, "layers", COURSE,
+        "With precision fp8: layers at the output that stay in bf16."),
+    NAMED(fp8.gradients, "e5m2", fp8_gradient_names, COURSE,
+          "With precision fp8: format of the gradients of outputs, e5m2 (wider range) or e4m3 "
+          "(finer)."),
+    FLAG(fp8.head, "false", COURSE, "With precision fp8: compute the output head in FP8, too."),
     NUM(model.layers, NULL, 1, 1024, "", MODEL, "Transformer layers."),
     NUM(model.hidden, NULL, 1, 65536, "", MODEL, "Width of the residual stream.",
         .check = config_check_hidden),

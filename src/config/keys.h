@@ -127,6 +127,6 @@ ConfigCheck config_check_seed, config_check_steps, config_check_eval_sequences,
     config_check_rope_scaling, config_check_train, config_check_weights, config_check_split,
     config_check_order, config_check_eod, config_check_eod_use, config_check_eod_mask_loss,
     config_check_mask, config_check_micro, config_check_backend, config_check_min_lr,
-    config_check_schedule;
+    config_check_schedule, config_check_precision;
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "cpu/cpu.h"
 #include "cpu/gemm.h"
+#include "ops/fp8.h"
 
 enum {
     KC = 256,
@@ -59,7 +60,35 @@ static bool is_plain(MatmulInput x) {
     return x.type == DT_F32 && x.scale == NULL;
 }
 
+static float *widen_fp8(MatmulInput x, int64_t n) {
+    float table[256], *wide = cpu_scratch(n);
+    const uint8_t *codes = x.data;
+    for (int i = 0; i < 256; i++) table[i] = fp8_to_float((uint8_t)i, x.type);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) wide[i] = table[codes[i]];
+    return wide;
+}
+
+/* d = a.scale b.scale (a b) + c, the product of the 8-bit values summed in fp32: as cuBLASLt */
+static void matmul_fp8(const Matmul *p) {
+    REQUIRE(dtype_is_fp8(p->a.type) && dtype_is_fp8(p->b.type) && p->d_type == DT_F32);
+    REQUIRE(!p->transpose_a && p->transpose_b && p->k % FP8_UNIT == 0);
+    float *a = widen_fp8(p->a, p->m * p->k), *b = widen_fp8(p->b, p->n * p->k);
+    float *product = cpu_scratch(p->m * p->n), *d = p->d, scale = *p->a.scale * *p->b.scale;
+    const float *c = p->c;
+    gemm(product, NULL, (GemmFactor){a, p->k, true}, (GemmFactor){b, p->k, true}, p->m, p->n, p->k);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < p->m * p->n; i++) d[i] = scale * product[i] + (c != NULL ? c[i] : 0);
+    free(a);
+    free(b);
+    free(product);
+}
+
 static void matmul(const Matmul *p) {
+    if (dtype_is_fp8(p->a.type)) {
+        matmul_fp8(p);
+        return;
+    }
     REQUIRE(is_plain(p->a) && is_plain(p->b) && p->d_type == DT_F32);
     GemmFactor a = {p->a.data, p->transpose_a ? p->m : p->k, !p->transpose_a};
     GemmFactor b = {p->b.data, p->transpose_b ? p->k : p->n, p->transpose_b};

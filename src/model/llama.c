@@ -3,7 +3,8 @@
  *   n2 = rmsnorm(y)     gu = n2 Wgu^T     h = swiglu(gu)     next x = y + h Wdown^T
  * Kept for the backward: x, q, kv, o, lse, y, gu and the norms' rstd. n1, n2 and h are cheap and
  * are made again from them. With recompute = layer only x is kept, and the rest of a layer is run
- * again by the same code from the same inputs, so it is the same to the bit. */
+ * again by the same code from the same inputs, so it is the same to the bit. A linear layer in FP8
+ * keeps its input itself (linears.h). */
 #include "model/llama.h"
 
 #include <stdio.h>
@@ -25,6 +26,7 @@ struct Llama {
     int64_t chunk;
     void *weights;
     float *grads;
+    Linears *linears;
     float *inv_freq;
     int32_t *tokens, *labels, *positions;
     float *token_weights;
@@ -72,6 +74,15 @@ Llama *llama_create(const LlamaOptions *options, Arena *arena) {
     arena_reserve(arena, "weights", "all", options->table->total * act, &m->weights);
     arena_reserve(arena, "gradients", "all", options->table->total * f32, (void **)&m->grads);
 
+    LinearsOptions linears = {.ops = options->ops,
+                              .model = c,
+                              .table = options->table,
+                              .fp8 = options->fp8,
+                              .S = S,
+                              .head_rows = m->chunk,
+                              .share_layers = options->recompute == RECOMPUTE_LAYER};
+    m->linears = linears_create(&linears, arena);
+
     m->layers = NEW(LayerActs, m->L);
     bool keep = options->recompute == RECOMPUTE_NONE;
     for (int l = 0; l < m->L; l++) {
@@ -111,6 +122,7 @@ Llama *llama_create(const LlamaOptions *options, Arena *arena) {
 
 void llama_free(Llama *m) {
     if (m == NULL) return;
+    linears_free(m->linears);
     free(m->layers);
     free(m);
 }
@@ -128,6 +140,7 @@ Status llama_start(Llama *m, Stream *stream) {
         m->layers[l] = m->layers[0];
         m->layers[l].x = x;
     }
+    linears_start(m->linears, m->weights, stream);
     float *inv = NEW(float, m->D / 2);
     rope_inv_freq(inv, m->opt.model);
     m->opt.ops->mem_copy(m->inv_freq, inv, m->D / 2 * (int64_t)sizeof *inv, stream);
@@ -140,25 +153,33 @@ void llama_zero_gradients(Llama *m, Stream *stream) {
     m->opt.ops->mem_zero(m->grads, m->opt.table->total * (int64_t)sizeof(float), stream);
 }
 
+void llama_cast_weights(Llama *m, Stream *stream) {
+    linears_cast_weights(m->linears, stream);
+}
+
+Linears *llama_linears(Llama *m) {
+    return m->linears;
+}
+
 /* From a->x to `out` (the next layer's input). */
-static Status layer_forward(Llama *m, int l, void *out, int64_t S, Stream *stream) {
+static Status layer_forward(Llama *m, int l, void *out, bool train, int64_t S, Stream *stream) {
     const Ops *ops = m->opt.ops;
     const ParamTable *t = m->opt.table;
     LayerActs *a = &m->layers[l];
     float eps = (float)m->opt.model->norm_eps;
-    ModelLinears z = model_linears(m->opt.model, S);
     Rope rope = {m->positions, m->inv_freq, S, m->H, m->K, m->D};
+#define AT(kind) ((LinearAt){l, LINEAR_##kind, S})
 #define W(which) weight(m, param_layer_offset(t, l, which))
     ops->rmsnorm_fwd(m->norm, a->rstd1, a->x, W(PARAM_INPUT_NORM), S, m->C, eps, stream);
-    linear_fwd(ops, z.qkv, m->qkv, m->norm, W(PARAM_Q), NULL, stream);
+    linears_fwd(m->linears, AT(QKV), m->qkv, m->norm, NULL, train, stream);
     ops->rope_split_fwd(a->q, a->kv, m->qkv, &rope, stream);
     AttnFwd call = {.o = a->o, .lse = a->lse, .q = a->q, .kv = a->kv};
     CHECK(cp_forward(m->opt.cp, &call, stream));
-    linear_fwd(ops, z.o, a->y, a->o, W(PARAM_O), a->x, stream);
+    linears_fwd(m->linears, AT(O), a->y, a->o, a->x, train, stream);
     ops->rmsnorm_fwd(m->norm, a->rstd2, a->y, W(PARAM_POST_NORM), S, m->C, eps, stream);
-    linear_fwd(ops, z.gate_up, a->gu, m->norm, W(PARAM_GATE), NULL, stream);
+    linears_fwd(m->linears, AT(GATE_UP), a->gu, m->norm, NULL, train, stream);
     ops->swiglu_fwd(m->h, a->gu, S, m->F, stream);
-    linear_fwd(ops, z.down, out, m->h, W(PARAM_DOWN), a->y, stream);
+    linears_fwd(m->linears, AT(DOWN), out, m->h, a->y, train, stream);
     return OK;
 }
 
@@ -167,17 +188,19 @@ static Status layer_backward(Llama *m, int l, int64_t S, Stream *stream) {
     const Ops *ops = m->opt.ops;
     const ParamTable *t = m->opt.table;
     LayerActs *a = &m->layers[l];
-    ModelLinears z = model_linears(m->opt.model, S);
     Rope rope = {m->positions, m->inv_freq, S, m->H, m->K, m->D};
 #define G(which) (m->grads + param_layer_offset(t, l, which))
+/* x of a product, where its gradient with respect to w will read it */
+#define AGAIN(kind, x) (linears_is_fp8(m->linears, l, LINEAR_##kind) ? NULL : (x))
     CHECK(cp_prefetch(m->opt.cp, a->kv, stream)); /* travels under the MLP's backward */
-    linear_dgrad(ops, z.down, m->dh, m->dx, W(PARAM_DOWN), stream);
-    ops->swiglu_bwd(a->gu, m->h, m->dh, a->gu, S, m->F, stream); /* a->gu is its gradient now */
-    linear_wgrad(ops, z.down, G(PARAM_DOWN), m->dx, m->h, stream);
-    linear_dgrad(ops, z.gate_up, m->dnorm, a->gu, W(PARAM_GATE), stream);
+    linears_dgrad(m->linears, AT(DOWN), m->dh, m->dx, stream);
+    ops->swiglu_bwd(a->gu, AGAIN(DOWN, m->h), m->dh, a->gu, S, m->F,
+                    stream); /* a->gu is its gradient now */
+    linears_wgrad(m->linears, AT(DOWN), G(PARAM_DOWN), m->dx, m->h, stream);
+    linears_dgrad(m->linears, AT(GATE_UP), m->dnorm, a->gu, stream);
     ops->rmsnorm_bwd(&(RmsnormBwd){.dx = m->dx,
                                    .dw = G(PARAM_POST_NORM),
-                                   .y = m->norm,
+                                   .y = AGAIN(GATE_UP, m->norm),
                                    .dy = m->dnorm,
                                    .x = a->y,
                                    .w = W(PARAM_POST_NORM),
@@ -186,18 +209,18 @@ static Status layer_backward(Llama *m, int l, int64_t S, Stream *stream) {
                                    .S = S,
                                    .C = m->C},
                      stream);
-    linear_wgrad(ops, z.gate_up, G(PARAM_GATE), a->gu, m->norm, stream);
+    linears_wgrad(m->linears, AT(GATE_UP), G(PARAM_GATE), a->gu, m->norm, stream);
 
-    linear_dgrad(ops, z.o, m->dnorm, m->dx, W(PARAM_O), stream);
-    linear_wgrad(ops, z.o, G(PARAM_O), m->dx, a->o, stream);
+    linears_dgrad(m->linears, AT(O), m->dnorm, m->dx, stream);
+    linears_wgrad(m->linears, AT(O), G(PARAM_O), m->dx, a->o, stream);
     AttnBwd call = {
         .dq = m->dq, .dkv = m->dkv, .d_o = m->dnorm, .q = a->q, .kv = a->kv, .lse = a->lse};
     CHECK(cp_backward(m->opt.cp, &call, a->o, stream));
     ops->rope_split_bwd(m->qkv, m->dq, m->dkv, &rope, stream);
-    linear_dgrad(ops, z.qkv, m->dnorm, m->qkv, W(PARAM_Q), stream);
+    linears_dgrad(m->linears, AT(QKV), m->dnorm, m->qkv, stream);
     ops->rmsnorm_bwd(&(RmsnormBwd){.dx = m->dx,
                                    .dw = G(PARAM_INPUT_NORM),
-                                   .y = m->norm,
+                                   .y = AGAIN(QKV, m->norm),
                                    .dy = m->dnorm,
                                    .x = a->x,
                                    .w = W(PARAM_INPUT_NORM),
@@ -206,10 +229,12 @@ static Status layer_backward(Llama *m, int l, int64_t S, Stream *stream) {
                                    .S = S,
                                    .C = m->C},
                      stream);
-    linear_wgrad(ops, z.qkv, G(PARAM_Q), m->qkv, m->norm, stream);
+    linears_wgrad(m->linears, AT(QKV), G(PARAM_Q), m->qkv, m->norm, stream);
     return OK;
+#undef AGAIN
 #undef G
 #undef W
+#undef AT
 }
 
 /* Final norm, head and loss in chunks of rows, so that no more than chunk * Vp logits exist. With
@@ -222,15 +247,15 @@ static void head(Llama *m, bool train, double *loss, int64_t S, Stream *stream) 
                      (float)m->opt.model->norm_eps, stream);
     for (int64_t s = 0; s < S; s += m->chunk) {
         int64_t n = i64_min(m->chunk, S - s);
-        Linear z = model_linears(m->opt.model, n).head;
+        LinearAt at = {m->L, LINEAR_HEAD, n};
         void *x = rows(m, m->norm, s, m->C);
-        linear_fwd(ops, z, m->logits, x, weight(m, out->offset), NULL, stream);
+        linears_fwd(m->linears, at, m->logits, x, NULL, train, stream);
         ops->cross_entropy(m->losses + s, m->logits, m->labels + s, m->token_weights + s, train, n,
                            m->V, m->Vp, stream);
         if (!train) continue;
         phase_enter(stream, PHASE_BACKWARD);
-        linear_dgrad(ops, z, rows(m, m->dnorm, s, m->C), m->logits, weight(m, out->offset), stream);
-        linear_wgrad(ops, z, m->grads + out->offset, m->logits, x, stream);
+        linears_dgrad(m->linears, at, rows(m, m->dnorm, s, m->C), m->logits, stream);
+        linears_wgrad(m->linears, at, m->grads + out->offset, m->logits, x, stream);
         phase_enter(stream, PHASE_FORWARD);
     }
     ops->sum_f32(loss, m->losses, S, stream);
@@ -263,10 +288,12 @@ Status llama_run(Llama *m, const CpBatch *batch, bool train, double *loss, Llama
     ops->mem_upload(m->positions, batch->positions, S * 4, stream);
     ops->mem_upload(m->token_weights, batch->weights, S * 4, stream);
 
+    linears_begin(m->linears, stream);
     ops->embedding_fwd(m->layers[0].x, m->tokens, weight(m, embed->offset), S, m->C, stream);
     for (int l = 0; l < m->L; l++) {
         nvtx_push("forward of layer", l);
-        CHECK(layer_forward(m, l, l + 1 < m->L ? m->layers[l + 1].x : m->x_final, S, stream));
+        CHECK(
+            layer_forward(m, l, l + 1 < m->L ? m->layers[l + 1].x : m->x_final, train, S, stream));
         nvtx_pop();
     }
     nvtx_push("head and loss", -1);
@@ -280,7 +307,7 @@ Status llama_run(Llama *m, const CpBatch *batch, bool train, double *loss, Llama
          * the output buffer with the same bits. */
         nvtx_push("backward of layer", l);
         if (m->opt.recompute == RECOMPUTE_LAYER && l + 1 < m->L)
-            CHECK(layer_forward(m, l, m->layers[l + 1].x, S, stream));
+            CHECK(layer_forward(m, l, m->layers[l + 1].x, train, S, stream));
         CHECK(layer_backward(m, l, S, stream));
         nvtx_pop();
         CHECK(report(ready, ready_ctx, t->params[t->layer_first + l * t->layer_stride].bucket));

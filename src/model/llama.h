@@ -5,6 +5,7 @@
 
 #include "ops/arena.h"
 #include "cp/cp.h"
+#include "model/linears.h"
 #include "model/params.h"
 
 typedef struct {
@@ -15,6 +16,7 @@ typedef struct {
     int64_t S;             /* most local tokens of a micro-batch */
     Recompute recompute;   /* layer: keep only each layer's input; bitwise neutral */
     int64_t lm_head_chunk; /* rows of logits held at once; 0 = chosen */
+    const Fp8Config *fp8;  /* which products are in FP8; NULL: none */
 } LlamaOptions;
 
 typedef struct Llama Llama;
@@ -33,12 +35,17 @@ float *llama_gradients(Llama *m); /* flat, fp32 */
 /* Uploads the constants; after arena_commit. */
 Status llama_start(Llama *m, Stream *stream);
 void llama_zero_gradients(Llama *m, Stream *stream);
+/* Makes the FP8 copies of the weights, if any: before the first llama_run after they changed. */
+void llama_cast_weights(Llama *m, Stream *stream);
 
 /* Adds sum(ce * w) over the batch's tokens to *loss (device memory). With `train` the gradients of
  * that sum are added to llama_gradients; `ready` (may be NULL) is then told of each bucket in
  * backward order. cp_begin must have been called with the same batch. */
 Status llama_run(Llama *m, const CpBatch *batch, bool train, double *loss, LlamaBucketReady ready,
                  void *ready_ctx, Stream *stream);
+
+/* For linears_take_counts(). */
+Linears *llama_linears(Llama *m);
 
 /* After llama_run: the first layer whose input holds a NaN or infinity, L for the final norm's
  * input; *layer -1 when there is none. Slow: for finding faults. */

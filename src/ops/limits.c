@@ -41,6 +41,12 @@ int gpu_model_problems(const GpuProperties *gpu, const ModelSizes *m,
                     "found cuda on %s with %lld bytes of shared memory a block, expected the %lld "
                     "that attention with model.head_dim %d needs",
                     gpu->name, (long long)gpu->shared_bytes, (long long)attention, m->head_dim);
+    else if (m->fp8 && gpu->capability < GPU_FP8_CAPABILITY)
+        add_problem(out, &n, "precision",
+                    "found fp8 on %s (compute capability %d.%d), expected a GPU of compute "
+                    "capability %d.%d or newer, or bf16",
+                    gpu->name, gpu->capability / 10, gpu->capability % 10, GPU_FP8_CAPABILITY / 10,
+                    GPU_FP8_CAPABILITY % 10);
     if (!head_dim_runs(m->head_dim)) {
         bool derived = (int64_t)m->heads * m->head_dim == m->hidden;
         StrBuf from = {0};

@@ -56,4 +56,57 @@ static inline void linear_wgrad(const Ops *ops, Linear z, float *dw, const void 
     ops->linear_wgrad(&p, stream);
 }
 
+/* ---- the same in FP8: sums in fp32, y and dx in the activation type ------------------------- */
+
+/* A matrix in FP8, as the op fp8_cast makes it, or one of its two copies. */
+typedef struct {
+    void *rows, *columns; /* [R,C]; [C,round_up(R,FP8_UNIT)]; NULL: not there */
+    float *scale;
+    Dtype type;
+} Fp8Matrix;
+
+/* y[S,N] = x[S,M] w[N,M]^T (+ residual[S,N]); x and w by rows. M is a multiple of FP8_UNIT. */
+static inline void linear_fwd_fp8(const Ops *ops, Linear z, void *y, const Fp8Matrix *x,
+                                  const Fp8Matrix *w, const void *residual, Stream *stream) {
+    Matmul p = {.m = z.S,
+                .n = z.N,
+                .k = z.M,
+                .transpose_b = true,
+                .a = {x->rows, x->type, x->scale},
+                .b = {w->rows, w->type, w->scale},
+                .c = residual,
+                .d = y,
+                .d_type = ops->act_dtype};
+    ops->linear_fwd(&p, stream);
+}
+
+/* dx[S,M] = dy[S,N] w[N,M]; dy by rows, w by columns. N is a multiple of FP8_UNIT. */
+static inline void linear_dgrad_fp8(const Ops *ops, Linear z, void *dx, const Fp8Matrix *dy,
+                                    const Fp8Matrix *w, Stream *stream) {
+    Matmul p = {.m = z.S,
+                .n = z.M,
+                .k = z.N,
+                .transpose_b = true,
+                .a = {dy->rows, dy->type, dy->scale},
+                .b = {w->columns, w->type, w->scale},
+                .d = dx,
+                .d_type = ops->act_dtype};
+    ops->linear_dgrad(&p, stream);
+}
+
+/* dw[N,M] += dy[S,N]^T x[S,M] in fp32; dy and x by columns. */
+static inline void linear_wgrad_fp8(const Ops *ops, Linear z, float *dw, const Fp8Matrix *dy,
+                                    const Fp8Matrix *x, Stream *stream) {
+    Matmul p = {.m = z.N,
+                .n = z.M,
+                .k = round_up(z.S, FP8_UNIT),
+                .transpose_b = true,
+                .a = {dy->columns, dy->type, dy->scale},
+                .b = {x->columns, x->type, x->scale},
+                .c = dw,
+                .d = dw,
+                .d_type = DT_F32};
+    ops->linear_wgrad(&p, stream);
+}
+
 #endif

@@ -37,12 +37,14 @@ typedef struct {
 typedef struct {
     const void *data;
     Dtype type;
-    const float *scale; /* device memory: every element counts times this; NULL: 1. No type that
-                         * today's backends take has one. */
+    const float *scale; /* device memory: every element counts times this. Only FP8 has one; NULL
+                         * otherwise. */
 } MatmulInput;
 
-/* d[m,n] = op(a) op(b) + c, op(a)[m,k], op(b)[k,n], row-major. The seam for other types of
- * operands: a backend stops (REQUIRE) at types and scales that it does not know. */
+/* d[m,n] = op(a) op(b) + c, op(a)[m,k], op(b)[k,n], row-major. a and b are of the activation type,
+ * or of FP8 types (not both F8_E5M2): then each lies with its k contiguous (transpose_a false,
+ * transpose_b true), k is a multiple of FP8_UNIT and n of 8, and the scales enter after the sum. A
+ * backend stops (REQUIRE) at types that it does not know. */
 typedef struct {
     int64_t m, n, k;
     MatmulInput a, b;
@@ -52,6 +54,29 @@ typedef struct {
     void *d;
     Dtype d_type;
 } Matmul;
+
+/* Rows of FP8 matrices are padded to a multiple of this many elements, as cuBLASLt asks. */
+enum { FP8_UNIT = 16 };
+
+/* How the elements of a tensor fared in FP8. In device memory; added to. */
+typedef struct {
+    uint64_t elements;
+    uint64_t zeros;     /* became 0 and were not */
+    uint64_t saturated; /* became the format's largest value */
+    float absmax;       /* the largest absolute value of all, before scaling */
+} Fp8Counts;
+
+/* x[R,C] in FP8, with one scale for all of it: x * (largest value / absmax), rounded to nearest. */
+typedef struct {
+    Dtype type;
+    void *rows;          /* [R,C]; NULL: not wanted */
+    void *columns;       /* [C,round_up(R,FP8_UNIT)]: transposed, padded with zeros; NULL */
+    float *scale;        /* written: what an element of the result counts (1 / the factor) */
+    Fp8Counts *counts;   /* NULL: nothing is counted */
+    const void *x;       /* [R,C] of the activation type */
+    const float *absmax; /* of x, by the op absmax */
+    int64_t R, C;
+} Fp8Cast;
 
 typedef struct {
     void *dx;          /* [S,C] */

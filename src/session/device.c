@@ -79,6 +79,7 @@ Status device_check_model(const Config *c, const GpuProperties *gpu) {
                         .heads = m->heads,
                         .kv_heads = m->kv_heads,
                         .head_dim = m->head_dim,
-                        .ffn = m->ffn};
+                        .ffn = m->ffn,
+                        .fp8 = c->precision == PRECISION_FP8};
     return gpu_check_model(gpu, &sizes);
 }

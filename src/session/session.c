@@ -124,7 +124,8 @@ static Status reserve(Session *s) {
                       .cp = s->cp,
                       .S = S,
                       .recompute = c->memory.recompute,
-                      .lm_head_chunk = c->memory.lm_head_chunk};
+                      .lm_head_chunk = c->memory.lm_head_chunk,
+                      .fp8 = c->precision == PRECISION_FP8 ? &c->fp8 : NULL};
     s->llama = llama_create(&o, &s->arena);
     s->optimizer =
         optimizer_create(&c->optim, c->parallel.zero, s->table, s->ops, s->comm.world, &s->arena);

@@ -53,6 +53,7 @@ static Status accumulate(Session *s, const MicroBatches *b, MicroBatch *own, dou
 Status session_accumulate(Session *s, const MicroBatches *b, double *count) {
     MicroBatch own = {0};
     *count = 0;
+    llama_cast_weights(s->llama, s->stream);
     Status st = accumulate(s, b, &own, count);
     if (b->read == NULL) loader_batch_free(&own, b->options);
     return st;

@@ -8,6 +8,7 @@ The forward pass follows Hugging Face's LlamaForCausalLM; gradients come from ja
 here shares a derivation with cria's hand-written backward pass. README.md describes the files."""
 
 import argparse
+import functools
 import json
 import math
 import pathlib
@@ -42,6 +43,24 @@ CASES = {
                   "rope_theta": 500000.0, "rope_scaling": {"factor": 1.0}},
         "optim": OPTIM | {"decay_steps": 16, "clip": 3.0}, "batch": {"global": 3}, "seed": 2,
     },
+    # FP8 with the first layer and the head in full precision, gradients in E5M2.
+    "case3": {
+        "model": {"layers": 3, "hidden": 48, "heads": 4, "kv_heads": 2, "head_dim": 16, "ffn": 80,
+                  "vocab": 97, "seq_len": 40, "tie_embeddings": False, "norm_eps": 1e-5,
+                  "rope_theta": 10000.0, "rope_scaling": {"factor": 1.0}},
+        "optim": OPTIM, "batch": {"global": 2}, "seed": 3, "precision": "fp8",
+        "fp8": {"first_bf16": 1, "last_bf16": 0, "gradients": "e5m2", "head": False},
+    },
+    # FP8 everywhere, the tied head too, gradients in E4M3; 27 tokens a sequence, so that the sides
+    # that products sum over are padded.
+    "case4": {
+        "model": {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 1, "head_dim": 32, "ffn": 96,
+                  "vocab": 128, "seq_len": 27, "tie_embeddings": True, "norm_eps": 1e-5,
+                  "rope_theta": 10000.0, "rope_scaling": {"factor": 1.0}},
+        "optim": OPTIM | {"lr": 1e-3, "min_lr": 1e-4}, "batch": {"global": 3}, "seed": 4,
+        "precision": "fp8",
+        "fp8": {"first_bf16": 0, "last_bf16": 0, "gradients": "e4m3", "head": True},
+    },
 }
 
 
@@ -70,6 +89,55 @@ def rope(x, angles):  # x[B,T,heads,D], angles[T,D/2]
     return x * cos + jnp.concatenate([-second, first], axis=-1) * sin
 
 
+FORMATS = {"e4m3": (3, -6, 448.0), "e5m2": (2, -14, 57344.0)}  # mantissa, least exponent, largest
+
+
+def quantize(x, name):
+    """x with one scale for all of it, rounded to the format's values and scaled back."""
+    mantissa, least, largest = FORMATS[name]
+    absmax = jnp.max(jnp.abs(x)).astype(jnp.float32)
+    factor = jnp.where(absmax == 0, jnp.float32(1), jnp.float32(largest) / absmax)
+    y = (x.astype(jnp.float32) * factor).astype(x.dtype)
+    exponent = jnp.maximum(jnp.frexp(y)[1] - 1, least)
+    step = jnp.ldexp(jnp.ones_like(y), exponent - mantissa)
+    return jnp.clip(jnp.round(y / step) * step, -largest, largest) / factor.astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(x, w, gradients):
+    """x w^T by FP8 operands; gradients: the format of dy."""
+    return quantize(x, "e4m3") @ quantize(w, "e4m3").T
+
+
+def product_forward(x, w, gradients):
+    x, w = quantize(x, "e4m3"), quantize(w, "e4m3")
+    return x @ w.T, (x, w)
+
+
+def product_backward(gradients, kept, dy):
+    x, w = kept
+    dy = quantize(dy, gradients)
+    return dy @ w, jnp.einsum("btn,btm->nm", dy, x)
+
+
+product.defvjp(product_forward, product_backward)
+
+
+def linear(x, weights, fp8):
+    """x w^T for each of the weights, which cria multiplies as one matrix."""
+    y = product(x, jnp.concatenate(weights), fp8) if fp8 else x @ jnp.concatenate(weights).T
+    return jnp.split(y, np.cumsum([w.shape[0] for w in weights])[:-1], axis=-1)
+
+
+def layer_format(m, layer):
+    """The format of gradients of this layer (or of the head, layer None); None: not in FP8."""
+    f = m.get("fp8")
+    if f is None:
+        return None
+    inside = f["first_bf16"] <= layer < m["layers"] - f["last_bf16"] if layer is not None else f["head"]
+    return f["gradients"] if inside else None
+
+
 def attention(q, k, v):  # q[B,T,H,D], k and v[B,T,K,D]
     group = q.shape[2] // k.shape[2]
     k, v = jnp.repeat(k, group, axis=2), jnp.repeat(v, group, axis=2)
@@ -86,15 +154,18 @@ def token_losses(w, m, tokens):
     angles = jnp.asarray(np.outer(np.arange(T), inverse_frequencies(m)), x.dtype)
     for layer in range(m["layers"]):
         p = lambda name: w[f"model.layers.{layer}.{name}.weight"]
+        fp8 = layer_format(m, layer)
         y = rmsnorm(x, p("input_layernorm"), m["norm_eps"])
-        q, k, v = ((y @ p(f"self_attn.{n}_proj").T).reshape(B, T, -1, D) for n in "qkv")
+        q, k, v = (z.reshape(B, T, -1, D) for z in linear(
+            y, [p(f"self_attn.{n}_proj") for n in "qkv"], fp8))
         o = attention(rope(q, angles), rope(k, angles), v).reshape(B, T, -1)
-        x = x + o @ p("self_attn.o_proj").T
+        x = x + linear(o, [p("self_attn.o_proj")], fp8)[0]
         y = rmsnorm(x, p("post_attention_layernorm"), m["norm_eps"])
-        h = jax.nn.silu(y @ p("mlp.gate_proj").T) * (y @ p("mlp.up_proj").T)
-        x = x + h @ p("mlp.down_proj").T
+        gate, up = linear(y, [p("mlp.gate_proj"), p("mlp.up_proj")], fp8)
+        x = x + linear(jax.nn.silu(gate) * up, [p("mlp.down_proj")], fp8)[0]
     head = w["model.embed_tokens.weight" if m["tie_embeddings"] else "lm_head.weight"]
-    logp = jax.nn.log_softmax(rmsnorm(x, w["model.norm.weight"], m["norm_eps"]) @ head.T)
+    y = rmsnorm(x, w["model.norm.weight"], m["norm_eps"])
+    logp = jax.nn.log_softmax(linear(y, [head], layer_format(m, None))[0])
     return -jnp.take_along_axis(logp, labels[..., None], axis=-1)[..., 0]
 
 
@@ -116,7 +187,7 @@ def learning_rate(o, t):
 
 def train(case, w, tokens, weights):
     """STEPS updates of AdamW. Returns what happened and the first gradient and final weights."""
-    m, o = case["model"], case["optim"]
+    m, o = case["model"] | {"fp8": case.get("fp8")}, case["optim"]
     value_and_grad = jax.jit(jax.value_and_grad(lambda w, t, wt: mean_loss(w, m, t, wt)))
     log = {"loss": [], "grad_norm": [], "lr": []}
     zero = {name: jnp.zeros_like(x) for name, x in w.items()}
@@ -185,7 +256,7 @@ def build(case):
     wide = lambda tree: {n: jnp.asarray(x, jnp.float64) for n, x in tree.items()}
     narrow = lambda tree: {n: np.asarray(x, np.float32) for n, x in tree.items()}
     log, grad, final = train(case, wide(w32), tokens, weights.astype(np.float64))
-    ce = token_losses(wide(w32), case["model"], tokens[0])
+    ce = token_losses(wide(w32), case["model"] | {"fp8": case.get("fp8")}, tokens[0])
 
     log32, grad32, final32 = train(case, w32, tokens, weights)  # what single precision costs
     far = lambda a, b: max(float(np.max(np.abs(np.asarray(a[n], float) - b[n]))) for n in b)
@@ -200,7 +271,8 @@ def build(case):
     golden = {"golden.tokens": tokens, "golden.weights": weights,
               "golden.token_loss": np.asarray(ce, np.float64)}
     golden |= {f"golden.{n}": np.array(v, np.float64) for n, v in log.items()}
-    config = {k: case[k] for k in ("model", "optim", "batch")} | {"run": {"steps": STEPS}}
+    config = {k: case[k] for k in ("model", "optim", "batch", "precision", "fp8") if k in case}
+    config |= {"run": {"steps": STEPS}}
     return {"": (w32 | golden, {"format": "pt"} | dict(flatten("", config))),
             ".grad": (narrow(grad), {"format": "pt"}), ".final": (narrow(final), {"format": "pt"})}
 
