@@ -124,7 +124,7 @@ static void refusals_are_those_of_the_kernels(void **state) {
 
 static void refusals_begin_at_the_limit(void **state) {
     (void)state;
-    ModelSizes m = {8192, 2048, 32, 8, 64, 8192};
+    ModelSizes m = {8192, 2048, 32, 8, 64, 8192, false};
     for (int i = 0; i < GPUS; i++) {
         for (int D = 2; D <= 260; D += 2) {
             m.head_dim = D;
@@ -155,7 +155,7 @@ static void every_shipped_model_runs(void **state) {
 
 static void messages_name_key_value_and_remedy(void **state) {
     (void)state;
-    ModelSizes m = {8192, 3200, 32, 32, 100, 8640};
+    ModelSizes m = {8192, 3200, 32, 32, 100, 8640, false};
     assert_status_fails(
         gpu_check_model(&gpu_h100, &m), ERR_USER,
         "model.head_dim: found 100 (model.hidden 3200 / model.heads 32), expected a "
@@ -170,6 +170,12 @@ static void messages_name_key_value_and_remedy(void **state) {
     assert_non_null(
         strstr(status_message(), "\nmodel.hidden: found 60000, expected at most 16352"));
     status_clear();
+    m.head_dim = 64, m.hidden = 2048, m.fp8 = true;
+    const GpuProperties a100 = {.name = "A100", .capability = 80, .shared_bytes = 163 << 10};
+    assert_status_fails(gpu_check_model(&a100, &m), ERR_USER,
+                        "precision: found fp8 on A100 (compute capability 8.0), expected a GPU of "
+                        "compute capability 8.9 or newer, or bf16");
+    assert_status_ok(gpu_check_model(&gpu_h100, &m));
     assert_status_fails(gpu_check_head_dim(24), ERR_USER, "found 24");
     assert_status_ok(gpu_check_head_dim(112));
 }

@@ -57,6 +57,27 @@ static void phases(StrBuf *b, const PhaseSpread *of) {
     strbuf_printf(b, "}");
 }
 
+/* {"qkv":{"input":{"saturated":S,"absmax":A,"zeros":Z},"weight":...},...}: what is in FP8 */
+static void fp8_shares(StrBuf *b, const Fp8Record *r) {
+    const char *before_kind = "";
+    strbuf_printf(b, ",\"fp8\":{");
+    for (int k = 0; k < LINEAR_KINDS; k++) {
+        if (!r->of[k][OPERAND_INPUT].used) continue;
+        strbuf_printf(b, "%s\"%s\":{", before_kind, linear_kind_names[k]);
+        for (int o = 0; o < OPERAND_KINDS; o++) {
+            const Fp8Shares *f = &r->of[k][o];
+            strbuf_printf(b, "%s\"%s\":{\"saturated\":%.6g", o > 0 ? "," : "",
+                          operand_kind_names[o], f->saturated);
+            number(b, "absmax", f->absmax, 6);
+            number(b, "zeros", f->zeros, 6);
+            strbuf_printf(b, "}");
+        }
+        strbuf_printf(b, "}");
+        before_kind = ",";
+    }
+    strbuf_printf(b, "}");
+}
+
 static void jsonl_step(Sink *s, const StepRecord *r) {
     StrBuf b = begin("step", r->step);
     number(&b, "loss", r->loss, 17);
@@ -77,6 +98,7 @@ static void jsonl_step(Sink *s, const StepRecord *r) {
     strbuf_printf(&b, "}");
     if (r->phases != NULL) phases(&b, r->phases);
     if (r->has_crc) strbuf_printf(&b, ",\"weights_crc\":\"%08x\"", r->weights_crc);
+    if (r->fp8 != NULL) fp8_shares(&b, r->fp8);
     end(s, &b);
 }
 

@@ -4,6 +4,7 @@
 
 #include "comm/comm.h"
 #include "config/config.h"
+#include "model/linears.h"
 #include "ops/phases.h"
 
 /* Milliseconds per step over the ranks. */
@@ -11,6 +12,17 @@ typedef struct {
     double min, median, max;
     int rank; /* of the max, the first */
 } PhaseSpread;
+/* How one operand of a kind of linear layer fared in FP8, over all layers and ranks since the last
+ * record. */
+typedef struct {
+    bool used;
+    double absmax;    /* the largest absolute value, before scaling */
+    double zeros;     /* share of the elements that became 0 and were not */
+    double saturated; /* share that became the format's largest value */
+} Fp8Shares;
+typedef struct {
+    Fp8Shares of[LINEAR_KINDS][OPERAND_KINDS];
+} Fp8Record;
 
 typedef struct {
     int64_t step, steps; /* updates done, updates of the run */
@@ -26,6 +38,7 @@ typedef struct {
     const PhaseSpread *phases;      /* [PHASES], mean since the last record; NULL: not timed */
     bool has_crc;
     uint32_t weights_crc;
+    const Fp8Record *fp8; /* NULL: nothing is in FP8 */
 } StepRecord;
 
 typedef struct {

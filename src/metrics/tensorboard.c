@@ -102,6 +102,21 @@ static void write_summary(Sink *s, int64_t step, StrBuf *summary) {
     strbuf_free(summary);
 }
 
+static void put_fp8(StrBuf *b, const Fp8Record *r) {
+    for (int k = 0; k < LINEAR_KINDS; k++)
+        for (int o = 0; o < OPERAND_KINDS; o++) {
+            const Fp8Shares *f = &r->of[k][o];
+            const double values[] = {f->absmax, f->zeros, f->saturated};
+            static const char *const names[] = {"absmax", "zeros", "saturated"};
+            for (int i = 0; i < 3 && f->used; i++) {
+                char tag[64];
+                snprintf(tag, sizeof tag, "fp8-%s/%s-%s", names[i], linear_kind_names[k],
+                         operand_kind_names[o]);
+                put_scalar(b, tag, values[i]);
+            }
+        }
+}
+
 static void tensorboard_step(Sink *s, const StepRecord *r) {
     StrBuf b = {0};
     put_scalar(&b, "lm loss", r->loss);
@@ -120,6 +135,7 @@ static void tensorboard_step(Sink *s, const StepRecord *r) {
         snprintf(tag, sizeof tag, "phase/%s-max", phase_names[p]);
         put_scalar(&b, tag, r->phases[p].max);
     }
+    if (r->fp8 != NULL) put_fp8(&b, r->fp8);
     write_summary(s, r->step, &b);
 }
 

@@ -21,11 +21,13 @@ struct Linears {
     int n;
 };
 
-static const char *const kind_names[] = {[LINEAR_QKV] = "qkv",
-                                         [LINEAR_O] = "attention output",
-                                         [LINEAR_GATE_UP] = "gate and up",
-                                         [LINEAR_DOWN] = "down",
-                                         [LINEAR_HEAD] = "head"};
+const char *const linear_kind_names[LINEAR_KINDS] = {[LINEAR_QKV] = "qkv",
+                                                     [LINEAR_O] = "o",
+                                                     [LINEAR_GATE_UP] = "gate_up",
+                                                     [LINEAR_DOWN] = "down",
+                                                     [LINEAR_HEAD] = "head"};
+const char *const operand_kind_names[OPERAND_KINDS] = {
+    [OPERAND_INPUT] = "input", [OPERAND_WEIGHT] = "weight", [OPERAND_GRADIENT] = "gradient"};
 
 static Linear shape(const Linears *l, LinearKind kind, int64_t S) {
     ModelLinears z = model_linears(l->opt.model, S);
@@ -68,7 +70,7 @@ static void reserve(Arena *arena, const char *region, int layer, LinearKind kind
     if (kind == LINEAR_HEAD)
         snprintf(name, sizeof name, "head %s in FP8", what);
     else
-        snprintf(name, sizeof name, "layer %d %s %s in FP8", layer, kind_names[kind], what);
+        snprintf(name, sizeof name, "layer %d %s %s in FP8", layer, linear_kind_names[kind], what);
     arena_reserve(arena, region, name, bytes, slot);
 }
 

@@ -25,9 +25,11 @@ typedef enum {
     LINEAR_HEAD = LINEARS_PER_LAYER, /* of no layer: its layer is model.layers */
     LINEAR_KINDS
 } LinearKind;
+extern const char *const linear_kind_names[LINEAR_KINDS]; /* "qkv", "gate_up" */
 
 /* Which operand of a product. */
 typedef enum { OPERAND_INPUT, OPERAND_WEIGHT, OPERAND_GRADIENT, OPERAND_KINDS } OperandKind;
+extern const char *const operand_kind_names[OPERAND_KINDS]; /* "input" */
 
 typedef struct {
     const Ops *ops;

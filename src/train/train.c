@@ -12,6 +12,7 @@
 #include "optim/schedule.h"
 #include "session/step.h"
 #include "train/eval.h"
+#include "train/fp8_record.h"
 #include "train/run.h"
 #include "train/stop.h"
 
@@ -115,6 +116,11 @@ static Status report_step(TrainRun *r, const StepResult *result) {
     CHECK(phase_log_fill(&r->phases, s, &record));
     if (record.has_crc)
         CHECK(optimizer_weights_crc(s->optimizer, s->comm.host, s->stream, &record.weights_crc));
+    Fp8Record fp8;
+    if (s->config->precision == PRECISION_FP8) {
+        CHECK(fp8_record_fill(s, &fp8));
+        record.fp8 = &fp8;
+    }
     r->sink->step(r->sink, &record);
     phase_log_warn(&r->phases, r->state.step, r->sink);
     return OK;
