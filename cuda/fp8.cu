@@ -77,13 +77,15 @@ static __device__ __forceinline__ void load_row(float (&x)[8], const bf16 *row, 
     for (int i = 0; i < 8; i++) x[i] = column + i < C ? __bfloat162float(row[column + i]) : 0.0f;
 }
 
-/* x[R,C]; R and C at most what a grid's 65,535 x 2^31 blocks of tiles cover. */
+/* A block a tile, `stripes` of them side by side: 2^31 - 1 hold more than the memory of a GPU. */
 template <bool WIDE, __nv_fp8_interpretation_t FORMAT>
-static __global__ void __launch_bounds__(THREADS) fp8_cast_kernel(Fp8Cast a, int64_t ld) {
+static __global__ void __launch_bounds__(THREADS)
+    fp8_cast_kernel(Fp8Cast a, int64_t ld, int stripes) {
     constexpr float LARGEST = FORMAT == __NV_E4M3 ? 448.0f : 57344.0f;
     constexpr unsigned LARGEST_CODE = FORMAT == __NV_E4M3 ? 0x7e : 0x7b;
     __shared__ __align__(16) uint8_t tile[COLS * PITCH];
-    int64_t row0 = (int64_t)blockIdx.y * ROWS, column0 = (int64_t)blockIdx.x * COLS;
+    int64_t row0 = (int64_t)(blockIdx.x / stripes) * ROWS,
+            column0 = (int64_t)(blockIdx.x % stripes) * COLS;
     float absmax = *a.absmax, factor = scale_factor(absmax, LARGEST);
     int zeros = 0, saturated = 0;
     constexpr int THREADS_A_ROW = COLS / 8, STEP = THREADS / THREADS_A_ROW;
@@ -126,7 +128,7 @@ static __global__ void __launch_bounds__(THREADS) fp8_cast_kernel(Fp8Cast a, int
             *reinterpret_cast<uint4 *>(to) = make_uint4(from[0], from[1], from[2], from[3]);
         }
     }
-    bool first = blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0;
+    bool first = blockIdx.x == 0 && threadIdx.x == 0;
     if (first) *a.scale = __fdiv_rn(1.0f, factor);
     if (a.counts == NULL) return;
     zeros = block_sum(zeros);
@@ -145,12 +147,11 @@ void cuda_fp8_cast(const Fp8Cast *a, Stream *stream) {
     REQUIRE(dtype_is_fp8(a->type) && aligned16({a->columns}));
     if (a->R == 0 || a->C == 0) return;
     int64_t ld = round_up(a->R, FP8_UNIT);
-    dim3 grid((unsigned)ceil_div(a->C, COLS), (unsigned)ceil_div(ld, ROWS));
-    REQUIRE(ceil_div(ld, ROWS) <= 65535);
+    int64_t stripes = ceil_div(a->C, COLS), blocks = stripes * ceil_div(ld, ROWS);
     bool wide = a->C % 8 == 0 && aligned16({a->x}) && (uintptr_t)a->rows % 8 == 0;
     auto kernel = wide ? fp8_cast_kernel<true, __NV_E4M3> : fp8_cast_kernel<false, __NV_E4M3>;
     if (a->type == DT_F8_E5M2)
         kernel = wide ? fp8_cast_kernel<true, __NV_E5M2> : fp8_cast_kernel<false, __NV_E5M2>;
-    kernel<<<grid, THREADS, 0, stream->s>>>(*a, ld);
+    kernel<<<(unsigned)blocks, THREADS, 0, stream->s>>>(*a, ld, (int)stripes);
     CUDA_CHECK_LAUNCH("fp8_cast");
 }

@@ -240,9 +240,10 @@ static void json_nests_as_the_sections_do(void **state) {
     StrBuf json = {0};
     assert_status_ok(parse(&c, LEAST));
     config_print_json(&c, &json);
-    assert_non_null(
-        strstr(json.text,
-               "\"allow_data_change\": false}, \"device\": \"auto\", \"model\": {\"layers\": 2,"));
+    assert_non_null(strstr(
+        json.text, "\"allow_data_change\": false}, \"device\": \"auto\", \"precision\": \"bf16\", "
+                   "\"fp8\": {\"first_bf16\": 0, \"last_bf16\": 0, \"gradients\": \"e5m2\", "
+                   "\"head\": false}, \"model\": {\"layers\": 2,"));
     assert_non_null(strstr(json.text, "\"rope_scaling\": {\"factor\": 1, \"low\": 1, \"high\": 4, "
                                       "\"original\": 8192}}, \"data\": {\"train\": [\"a.bin\"], "
                                       "\"val\": []"));
@@ -272,19 +273,13 @@ static void the_hash_knows_what_changes_results(void **state) {
         char *override;
         bool changes;
     } cases[] = {
-        {"run.seed=5", true},
-        {"model.layers=3", true},
-        {"optim.lr=1e-5", true},
-        {"batch.global=16", true},
-        {"data.eod=3", true},
-        {"data.train=b.bin", true},
-        {"data.train=elsewhere/a.bin", false},
-        {"batch.micro=2", false},
-        {"run.dir=x", false},
-        {"parallel.cp=2", false},
-        {"parallel.backend=ring", false},
-        {"data.val=v.bin", false},
-        {"memory.recompute=layer", false},
+        {"run.seed=5", true},         {"model.layers=3", true},
+        {"optim.lr=1e-5", true},      {"batch.global=16", true},
+        {"data.eod=3", true},         {"data.train=b.bin", true},
+        {"precision=fp8", true},      {"data.train=elsewhere/a.bin", false},
+        {"batch.micro=2", false},     {"run.dir=x", false},
+        {"parallel.cp=2", false},     {"parallel.backend=ring", false},
+        {"data.val=v.bin", false},    {"memory.recompute=layer", false},
         {"model.head_dim=16", false}, /* what it is resolved to */
     };
     Config base, c;

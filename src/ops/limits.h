@@ -26,7 +26,7 @@ typedef struct {
 
 enum {
     GPU_CAPABILITY_MIN = 80,        /* bf16 mma, cp.async: Ampere */
-    GPU_FP8_CAPABILITY = 89,   /* FP8 products: Ada, Hopper */
+    GPU_FP8_CAPABILITY = 89,        /* FP8 products: Ada, Hopper */
     GPU_HEAD_DIM_UNIT = 16,         /* attention: the depth of one mma */
     GPU_HEAD_DIM_MAX = 128,         /* attention: shared memory, registers */
     GPU_RMSNORM_STATIC_BYTES = 128, /* shared memory of rmsnorm_bwd beside 4 bytes a column */

@@ -100,6 +100,8 @@ any device.cu probe_kernel
 any embedding.cu embedding_bwd_kernel
 any embedding.cu embedding_fwd_kernel
 any embedding.cu row_numbers_kernel
+any fp8.cu absmax_kernel
+any fp8.cu fp8_cast_kernel
 any reduce.cu add_parts_kernel
 any reduce.cu checksum_kernel
 any reduce.cu map_kernel
@@ -130,8 +132,10 @@ bug cp.c REQUIRE(batch->S == rt->S && !rt->prefetched);
 bug batch.c REQUIRE(cp_mask(&mask, o, mb->doc_begin, mb->n_docs) == OK);
 bug batch.c REQUIRE(cp_plan(&b->plan, o, mask) == OK);
 bug magi.c REQUIRE(n <= MAX_STAGES);
-bug gemm.cu REQUIRE(type == DT_F32 || type == DT_BF16);
-bug gemm.cu REQUIRE(x->a.scale == NULL && x->b.scale == NULL); /* cuBLASLt scales FP8 only */
+bug gemm.cu REQUIRE(type == DT_F8_E5M2);
+bug gemm.cu REQUIRE(is_fp8(x->b.type) == fp8 && (x->a.scale != NULL) == fp8 && (x->b.scale != NULL) == fp8);
+bug gemm.cu REQUIRE(!fp8 || (!x->transpose_a && x->transpose_b && x->k % FP8_UNIT == 0));
+bug fp8.cu REQUIRE(dtype_is_fp8(a->type) && aligned16({a->columns}));
 bug magi_fused.c REQUIRE(m->rt.plan->stages[s].own_row <= 0);
 LIST
 

@@ -1,4 +1,5 @@
 /* fp8.h: written by make_fp8.py. */
+/* clang-format off */
 #ifndef CRIA_TESTS_GOLDEN_FP8_H
 #define CRIA_TESTS_GOLDEN_FP8_H
 #include <math.h>

@@ -27,7 +27,7 @@ def literal(x):
 
 
 def header():
-    lines = ["/* fp8.h: written by make_fp8.py. */", "#ifndef CRIA_TESTS_GOLDEN_FP8_H",
+    lines = ["/* fp8.h: written by make_fp8.py. */", "/* clang-format off */", "#ifndef CRIA_TESTS_GOLDEN_FP8_H",
              "#define CRIA_TESTS_GOLDEN_FP8_H", "#include <math.h>", "#include <stdint.h>"]
     numbers = np.arange(1 << 16, dtype=np.uint16).view(ml_dtypes.bfloat16).astype(np.float32)
     for name, (dtype, largest) in FORMATS.items():
