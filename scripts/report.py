@@ -168,6 +168,24 @@ def parts_of_steps(runs, names, key):
     return table(["", *map(text, names)], [[text(p), *(form(f.get(p), ",.4g") for f in found)] for p in parts])
 
 
+def held_out(runs, names):
+    """The last evaluation: of all, and of each set with a name."""
+    rows = []
+    for run, name in zip(runs, names):
+        all_of = {"all": run.held_out, **run.held_out.get("sets", {})} if "ppl" in run.held_out else {}
+        rows += [[text(name), text(part), *(form(number(found.get(key)), ".6g") for key in ("loss", "ppl", "bpb")),
+                  form(number(found.get("tokens")), ",.0f")] for part, found in all_of.items()]
+    return table(["run", "set", "loss", "perplexity", "bits per byte", "tokens"], rows) if rows else ""
+
+
+def by_position(runs, names):
+    """The last evaluation: loss of tokens with fewer than so many tokens of context."""
+    found = [{end: loss for end, loss, _ in run.held_out.get("by_position", [])} for run in runs]
+    ends = sorted({end for losses in found for end in losses})
+    rows = [[f"below {end:,}", *(form(number(losses.get(end)), ".6g") for losses in found)] for end in ends]
+    return table(["tokens of context", *map(text, names)], rows) if rows else ""
+
+
 def samples(runs, names):
     out = []
     for run, name in zip(runs, names):
@@ -199,6 +217,7 @@ def page(runs):
     sections = [("", overview(runs, names)), ("Curves", charts(runs)),
                 ("Phases of a step", phases(runs, names)),
                 ("Bytes that rank 0 sends in a step, median", parts_of_steps(runs, names, "comm_bytes")),
+                ("Held-out loss of the last evaluation", held_out(runs, names)), ("The same by context", by_position(runs, names)),
                 ("Samples", samples(runs, names)), ("Configuration", configuration(runs, names)),
                 ("Numbers", "\n".join(f"<details><summary>{text(n)}</summary>{numbers(r)}</details>"
                                       for r, n in zip(runs, names)))]

@@ -80,6 +80,7 @@ class Run:
         self.folder = self.log.parent
         self.head, self.steps, self.evals, self.samples, self.replayed = {}, {}, {}, {}, []
         self.slow = {}  # {step: a sentence about a rank that stays behind}
+        self.held_out = {}  # the last evaluation's record
         self.held_out_tokens = None  # of an evaluation
         if not self.log.is_file():
             raise NoRun(f"{path} has no log.jsonl; is it the run.dir of a run that has started?")
@@ -110,6 +111,7 @@ class Run:
         elif kind == "eval":
             self.evals[int(record["step"])] = number(record["loss"])
             self.held_out_tokens = record.get("tokens")
+            self.held_out = record
         elif kind == "sample":
             self.samples[int(record["step"])] = str(record["prompt"]), str(record["text"])
         elif kind == "slow":

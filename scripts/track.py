@@ -78,6 +78,17 @@ class Mlflow:
 TRACKERS = {"wandb": Wandb, "mlflow": Mlflow}
 
 
+def parts(record):
+    """(key, number) of all numbers: sets/web/loss, by_position/16."""
+    for key, value in record.items():
+        if key == "by_position":
+            yield from ((f"{key}/{end}", loss) for end, loss, _ in value if loss is not None)
+        elif isinstance(value, dict):
+            yield from ((f"{key}/{name}", number) for name, number in parts(value))
+        elif type(value) in (int, float):
+            yield key, value
+
+
 def send(tracker, record):
     kind, step = record.get("kind"), record.get("step")
     if kind == "sample":
@@ -85,10 +96,7 @@ def send(tracker, record):
         return
     prefix = {"step": "train", "eval": "eval", "save": "save"}.get(kind, "guard" if "outcome" in record else None)
     if prefix:
-        numbers = {}
-        for key, value in record.items():
-            parts = {f"{key}/{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
-            numbers |= {f"{prefix}/{k}": v for k, v in parts.items() if type(v) in (int, float)}
+        numbers = {f"{prefix}/{key}": value for key, value in parts(record)}
         numbers.pop(f"{prefix}/step", None)
         if numbers:
             tracker.send(step, numbers)

@@ -107,7 +107,7 @@ static void measure_loader(const char *what, Dataset *d, bool documents) {
 }
 
 static Dataset *open_data(const char *path, DataOrder order) {
-    DataSource s = {(char *)(uintptr_t)path, 0};
+    DataSource s = {.path = (char *)(uintptr_t)path};
     Dataset *d;
     DatasetOptions o = {.sources = &s,
                         .n_sources = 1,

@@ -192,6 +192,8 @@ static void assert_config_equal(const Config *a, const Config *b) {
                 const DataSource *s = *(DataSource *const *)x, *t = *(DataSource *const *)y;
                 assert_string_equal(s[j].path, t[j].path);
                 assert_memory_equal(&s[j].weight, &t[j].weight, sizeof s[j].weight);
+                assert_int_equal(s[j].set == NULL, t[j].set == NULL);
+                if (s[j].set != NULL) assert_string_equal(s[j].set, t[j].set);
             }
         } else {
             bool wide = k->type == KEY_INT64 || k->type == KEY_DOUBLE;
@@ -231,6 +233,21 @@ static void printing_reads_back_the_same(void **state) {
                   "parallel: {overlap_degree: 0}\n"
                   "data.format: llmc\n"));
     assert_prints_and_reads_back(&c);
+    config_free(&c);
+}
+
+static void sets_print_and_read_back(void **state) {
+    (void)state;
+    Config c;
+    assert_status_ok(parse(&c, LEAST "  val: {web: [{path: a, weight: 1}, {path: b, weight: 2}], "
+                                     "books-1: c.bin}\n"
+                                     "run: {eval_sequences: 0, eval_every: 3}\n"));
+    assert_prints_and_reads_back(&c);
+    assert_int_equal(c.data.n_val, 3);
+    assert_int_equal(config_set_end(c.data.val, 3, 0), 2);
+    assert_int_equal(config_set_end(c.data.val, 3, 2), 3);
+    assert_string_equal(c.data.val[1].set, "web");
+    assert_string_equal(c.data.val[2].set, "books-1");
     config_free(&c);
 }
 
@@ -497,6 +514,7 @@ int main(void) {
         cmocka_unit_test(overrides_win_and_the_last_one_wins),
         cmocka_unit_test(an_override_lowers_what_it_leaves_no_room_for),
         cmocka_unit_test(printing_reads_back_the_same),
+        cmocka_unit_test(sets_print_and_read_back),
         cmocka_unit_test(json_nests_as_the_sections_do),
         cmocka_unit_test(the_hash_knows_what_changes_results),
         cmocka_unit_test(the_hash_stays_the_same),

@@ -45,14 +45,18 @@ static void bad_sources_are_refused_with_a_sentence(void **state) {
         const char *text;
     } cases[] = {
         {{{0}}, 0, "no token files"},
-        {{{(char *)good, 0}, {(char *)in_folder("none.bin"), 0}}, 2, "none.bin: No such file"},
-        {{{(char *)good, 0}, {(char *)small, 0}},
+        {{{.path = (char *)good}, {.path = (char *)in_folder("none.bin")}},
+         2,
+         "none.bin: No such file"},
+        {{{.path = (char *)good}, {.path = (char *)small}},
          2,
          "has 8 tokens, but one sample of model.seq_len 8 needs 9"},
-        {{{(char *)good, 1}, {(char *)good, 0}}, 2, "1 of 2 data sources have a weight"},
-        {{{(char *)good, -1}}, 1, "the weight of"},
-        {{{(char *)good, NAN}}, 1, "the weight of"},
-        {{{(char *)good, INFINITY}}, 1, "the weight of"},
+        {{{.path = (char *)good, .weight = 1}, {.path = (char *)good}},
+         2,
+         "1 of 2 data sources have a weight"},
+        {{{.path = (char *)good, .weight = -1}}, 1, "the weight of"},
+        {{{.path = (char *)good, .weight = NAN}}, 1, "the weight of"},
+        {{{.path = (char *)good, .weight = INFINITY}}, 1, "the weight of"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Dataset *d;
@@ -136,9 +140,9 @@ static void blends_keep_their_shares_in_every_prefix(void **state) {
         for (int f = 0; f < cases[c].n; f++) {
             char name[32];
             snprintf(name, sizeof name, "blend%d.bin", f);
-            sources[f] =
-                (DataSource){(char *)write_counting(name, f * 9000 + 128, 3 * T + 1 + f * 16),
-                             cases[c].weights[f]};
+            sources[f] = (DataSource){
+                .path = (char *)write_counting(name, f * 9000 + 128, 3 * T + 1 + f * 16),
+                .weight = cases[c].weights[f]};
             sum += cases[c].weights[f];
         }
         Dataset *d = open_all(cases[c].n, sources, true, 5);
@@ -165,8 +169,8 @@ static void blends_keep_their_shares_in_every_prefix(void **state) {
 static void each_source_is_walked_without_gaps_under_weights(void **state) {
     (void)state;
     /* 0.9 : 0.1, in file order: the k-th sample taken from a file is sample k mod its count */
-    DataSource s[] = {{(char *)write_counting("w0.bin", 0, 7 * T + 1), 0.9},
-                      {(char *)write_counting("w1.bin", 10000, 50 * T + 1), 0.1}};
+    DataSource s[] = {{.path = (char *)write_counting("w0.bin", 0, 7 * T + 1), .weight = 0.9},
+                      {.path = (char *)write_counting("w1.bin", 10000, 50 * T + 1), .weight = 0.1}};
     static const int samples[] = {7, 50};
     Dataset *d = open_all(2, s, false, 0);
     int64_t next[2] = {0, 0};
@@ -180,8 +184,8 @@ static void each_source_is_walked_without_gaps_under_weights(void **state) {
 
 static void late_samples_are_as_exact_as_early_ones(void **state) {
     (void)state;
-    DataSource s[] = {{(char *)write_counting("l0.bin", 0, 7 * T + 1), 2},
-                      {(char *)write_counting("l1.bin", 10000, 5 * T + 1), 1}};
+    DataSource s[] = {{.path = (char *)write_counting("l0.bin", 0, 7 * T + 1), .weight = 2},
+                      {.path = (char *)write_counting("l1.bin", 10000, 5 * T + 1), .weight = 1}};
     Dataset *d = open_all(2, s, false, 0);
     const int64_t start = ((int64_t)1 << 50) / 105 * 105; /* whole cycles of 3 * 7 * 5 */
     for (int64_t n = 0; n < 105; n++) {
@@ -214,8 +218,8 @@ static uint32_t fingerprint(int n, const DataSource *s) {
 
 static void the_fingerprint_follows_files_and_their_order(void **state) {
     (void)state;
-    DataSource ab[] = {{(char *)write_counting("fa.bin", 0, 99), 0},
-                       {(char *)write_counting("fb.bin", 0, 99), 0}};
+    DataSource ab[] = {{.path = (char *)write_counting("fa.bin", 0, 99)},
+                       {.path = (char *)write_counting("fb.bin", 0, 99)}};
     DataSource ba[] = {ab[1], ab[0]};
     uint32_t base = fingerprint(2, ab);
     assert_int_equal(fingerprint(2, ab), base);

@@ -16,8 +16,9 @@ static Dataset *open_random(int64_t vocab) {
             uint64_t r = rng_u64(7, rng_stream(RNG_TEST, (uint64_t)f), (uint64_t)i);
             ids[i] = (uint16_t)(r % 10 == 0 ? EOD : 4 + (r >> 32) % 36);
         }
-        s[f] = (DataSource){(char *)write_ids(f ? "r1.bin" : "r0.bin", ids, SAMPLES * T + 1),
-                            f ? 0.25 : 0.75};
+        s[f] =
+            (DataSource){.path = (char *)write_ids(f ? "r1.bin" : "r0.bin", ids, SAMPLES * T + 1),
+                         .weight = f ? 0.25 : 0.75};
     }
     Dataset *d;
     assert_status_ok(dataset_open(&d, &(DatasetOptions){.sources = s,
@@ -156,7 +157,7 @@ static void every_token_an_eod_is_a_document_each(void **state) {
     (void)state;
     uint16_t ids[2 * T + 1];
     for (int i = 0; i <= 2 * T; i++) ids[i] = EOD;
-    DataSource s = {(char *)write_ids("eods.bin", ids, 2 * T + 1), 0};
+    DataSource s = {.path = (char *)write_ids("eods.bin", ids, 2 * T + 1)};
     Dataset *d;
     assert_status_ok(dataset_open(
         &d, &(DatasetOptions){.sources = &s, .n_sources = 1, .seq_len = T, .vocab = 4}));
@@ -222,7 +223,7 @@ static void freeing_works_at_any_moment(void **state) {
 static void an_error_arrives_after_the_valid_batches_with_its_message(void **state) {
     (void)state;
     const char *path = write_counting("counting.bin", 0, 10 * T + 1);
-    DataSource s = {(char *)path, 0};
+    DataSource s = {.path = (char *)path};
     Dataset *d;
     /* samples 0-6 hold ids up to 112; sample 7 begins with 112 and reaches 128 */
     assert_status_ok(dataset_open(

@@ -100,7 +100,7 @@ static void megatrons_split_cuts_the_documents_for_both_parts(void **state) {
     uint16_t ids[N * 10];
     for (int i = 0; i < N; i++) lengths[i] = 10;
     for (int i = 0; i < N * 10; i++) ids[i] = (uint16_t)i;
-    DataSource s = {(char *)write_megatron("split", N, lengths, 1, ids), 0};
+    DataSource s = {.path = (char *)write_megatron("split", N, lengths, 1, ids)};
     static const int begin[] = {0, 140, 190}, end[] = {140, 190, 200};
     for (int part = 0; part < 3; part++) {
         Dataset *d;

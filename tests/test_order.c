@@ -207,8 +207,9 @@ static void whole_runs_are_megatrons_token_for_token(void **state) {
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         DataSource sources[11];
         for (int f = 0; f < cases[c].files; f++)
-            sources[f] = (DataSource){write_file(f, cases[c].sequences, cases[c].per_document),
-                                      cases[c].weights[f]};
+            sources[f] =
+                (DataSource){.path = write_file(f, cases[c].sequences, cases[c].per_document),
+                             .weight = cases[c].weights[f]};
         DatasetOptions o = {.sources = sources,
                             .n_sources = cases[c].files,
                             .seq_len = cases[c].seq_len,
@@ -244,7 +245,7 @@ static void whole_runs_are_megatrons_token_for_token(void **state) {
 static void what_megatron_refuses_is_refused_with_a_sentence(void **state) {
     (void)state;
     char *a = write_file(0, 100, 1), *b = write_file(1, 100, 1);
-    DataSource two[] = {{a, 0}, {b, 0}};
+    DataSource two[] = {{.path = a}, {.path = b}};
     DatasetOptions o = {.sources = two,
                         .n_sources = 2,
                         .seq_len = 16,
@@ -253,11 +254,11 @@ static void what_megatron_refuses_is_refused_with_a_sentence(void **state) {
                         .samples = 100000};
     Dataset *d;
     assert_status_fails(dataset_open(&d, &o), ERR_USER, "once");
-    DataSource raw = {(char *)write_counting("raw.bin", 0, 1000), 0};
+    DataSource raw = {.path = (char *)write_counting("raw.bin", 0, 1000)};
     o.sources = &raw;
     o.n_sources = 1;
     assert_status_fails(dataset_open(&d, &o), ERR_USER, "needs the document index");
-    DataSource all = {(char *)in_folder("m?.bin"), 1};
+    DataSource all = {.path = (char *)in_folder("m?.bin"), .weight = 1};
     o.sources = &all;
     assert_status_fails(dataset_open(&d, &o), ERR_USER, "blends single files");
     two[0].weight = 1;

@@ -108,7 +108,22 @@ static const StepRecord a_step = {.step = 3,
                                   .eta_seconds = 3700,
                                   .has_crc = true,
                                   .weights_crc = 0xabc};
-static const EvalRecord an_eval = {.step = 3, .loss = 2.75, .tokens = 512};
+static const EvalRecord an_eval = {.step = 3,
+                                   .all = {.loss = 2.75,
+                                           .tokens = 512,
+                                           .bits_per_byte = NAN,
+                                           .positions = {{16, 3, 256}, {32, 2.5, 256}},
+                                           .n_positions = 2}};
+#define AN_EVAL_LINE                                                                               \
+    "{\"kind\":\"eval\",\"step\":3,\"loss\":2.75,\"tokens\":512,\"ppl\":15.6426319,"               \
+    "\"by_position\":[[16,3,256],[32,2.5,256]]}\n"
+static const EvalNumbers two_sets[] = {
+    {.name = "web", .loss = 2, .tokens = 512, .bits_per_byte = 0.75},
+    {.name = "a_set_of_32_letters_is_as_long__", .loss = NAN, .bits_per_byte = NAN}};
+static const EvalRecord an_eval_of_sets = {.step = 3,
+                                           .all = {.loss = 2, .tokens = 512, .bits_per_byte = NAN},
+                                           .sets = two_sets,
+                                           .n_sets = 2};
 static const SampleRecord a_sample = {
     .step = 3, .prompt = "a \"b\"", .text = "\nc\x1b[2J", .tokens = 4};
 static const SaveRecord a_save = {.step = 3,
@@ -203,6 +218,31 @@ static void the_console_gets_a_line_a_record(void **state) {
                         "sample at step 3 | a \"b\"\nc?[2J\n"
                         "snapshot of step 3 | training waited 0.125 s\n"
                         "saved a \"quoted\" path | 1.0 MiB in 0.50 s | weights 00000def\n");
+    strbuf_free(&text);
+}
+
+static void every_set_of_an_evaluation_is_named(void **state) {
+    (void)state;
+    config.log.jsonl = true;
+    Sink *all = open_sinks("{}", 0);
+    capture_begin(STDOUT_FILENO);
+    all->eval(all, &an_eval_of_sets);
+    all->free(all);
+    StrBuf text = capture_end();
+    assert_string_equal(strbuf_text(&text),
+                        "eval at step 3 | loss 2.0000 over 512 held-out tokens\n"
+                        "eval at step 3 | web: loss 2.0000 0.7500 bits/byte over 512 held-out "
+                        "tokens\n"
+                        "eval at step 3 | a_set_of_32_letters_is_as_long__: loss nan over 0 "
+                        "held-out tokens\n");
+    strbuf_free(&text);
+    text = read_log();
+    assert_string_equal(
+        strbuf_text(&text),
+        "{}\n{\"kind\":\"eval\",\"step\":3,\"loss\":2,\"tokens\":512,\"ppl\":7.3890561,"
+        "\"by_position\":[],\"sets\":{\"web\":{\"loss\":2,\"tokens\":512,\"ppl\":7.3890561,"
+        "\"bpb\":0.75,\"by_position\":[]},\"a_set_of_32_letters_is_as_long__\":{\"loss\":null,"
+        "\"tokens\":0,\"ppl\":null,\"by_position\":[]}}}\n");
     strbuf_free(&text);
 }
 
@@ -327,7 +367,7 @@ static void the_log_holds_an_object_a_line(void **state) {
         "{\"kind\":\"step\",\"step\":3,\"loss\":2.5,\"grad_norm\":null,\"lr\":0.001,",
         "\"mfu\":null,", /* of an unknown device */
         "\"weights_crc\":\"00000abc\"}\n",
-        "{\"kind\":\"eval\",\"step\":3,\"loss\":2.75,\"tokens\":512}\n",
+        AN_EVAL_LINE,
         "{\"kind\":\"sample\",\"step\":3,\"prompt\":\"a \\\"b\\\"\",\"text\":\"\\nc\\u001b[2J\","
         "\"tokens\":4}\n",
         "{\"kind\":\"snapshot\",\"step\":3,\"seconds\":0.125}\n",
@@ -360,10 +400,10 @@ static void a_resumed_run_appends_behind_a_line_that_was_cut(void **state) {
     all = open_sinks("{\"kind\":\"head\",\"step\":3}", 3);
     all->free(all);
     StrBuf text = read_log();
-    assert_string_equal(strbuf_text(&text),
-                        "{\"kind\":\"head\"}\n{\"kind\":\"st\n{\"kind\":\"head\",\"step\":2}\n"
-                        "{\"kind\":\"eval\",\"step\":3,\"loss\":2.75,\"tokens\":512}\n"
-                        "{\"kind\":\"head\",\"step\":3}\n");
+    assert_string_equal(
+        strbuf_text(&text),
+        "{\"kind\":\"head\"}\n{\"kind\":\"st\n{\"kind\":\"head\",\"step\":2}\n" AN_EVAL_LINE
+        "{\"kind\":\"head\",\"step\":3}\n");
     strbuf_free(&text);
 }
 
@@ -383,9 +423,7 @@ static void a_full_disk_is_reported_once_and_leaves_whole_lines(void **state) {
                      1);
     strbuf_free(&told);
     StrBuf text = read_log();
-    assert_string_equal(strbuf_text(&text),
-                        "{\"kind\":\"head\"}\n"
-                        "{\"kind\":\"eval\",\"step\":3,\"loss\":2.75,\"tokens\":512}\n");
+    assert_string_equal(strbuf_text(&text), "{\"kind\":\"head\"}\n" AN_EVAL_LINE);
     strbuf_free(&text);
 }
 
@@ -605,8 +643,9 @@ static void events_are_framed_as_tensorboard_reads_them(void **state) {
     check_value(&events[2], "tokens-per-second", 16384);
     check_value(&events[2], "memory-gib", 0.25f);
     check_value(&events[2], "tokens", 4096);
-    assert_int_equal(events[3].n, 1);
+    assert_int_equal(events[3].n, 2);
     check_value(&events[3], "lm loss validation", 2.75f);
+    check_value(&events[3], "lm loss validation ppl", (float)exp(2.75));
     assert_string_equal(events[4].tags[0], "sample");
     assert_string_equal(events[4].text, "a \"b\"\nc\x1b[2J");
     assert_int_equal(events[5].n, 9);
@@ -725,6 +764,7 @@ int main(void) {
         CASE(only_what_is_configured_is_opened),
         CASE(a_log_that_cannot_be_opened_is_an_error),
         CASE(the_console_gets_a_line_a_record),
+        CASE(every_set_of_an_evaluation_is_named),
         CASE(step_lines_stay_below_100_columns),
         CASE(a_terminal_gets_color_and_a_bar),
         CASE(the_console_warns_of_steps_that_do_not_end_the_run),

@@ -36,7 +36,7 @@ static void a_pattern_is_all_its_files_in_order_and_one_shuffle(void **state) {
         assert_int_equal(in_file, k < 3 ? k : k < 8 ? k - 3 : k - 8);
     }
     source_close(&s);
-    DataSource one = {pattern, 0};
+    DataSource one = {.path = pattern};
     Dataset *d;
     assert_status_ok(dataset_open(&d, &(DatasetOptions){.sources = &one,
                                                         .n_sources = 1,
@@ -143,8 +143,8 @@ static void files_without_an_index_are_split_between_documents(void **state) {
 
 static void a_changed_file_is_named(void **state) {
     (void)state;
-    DataSource s[] = {{(char *)write_counting("a.bin", 0, 100), 0},
-                      {(char *)write_counting("b.bin", 0, 200), 0}};
+    DataSource s[] = {{.path = (char *)write_counting("a.bin", 0, 100)},
+                      {.path = (char *)write_counting("b.bin", 0, 200)}};
     DatasetOptions o = {.sources = s, .n_sources = 2, .seq_len = T, .vocab = 65536};
     Dataset *d;
     StrBuf was = {0};

@@ -84,6 +84,12 @@ static void characters_come_when_they_are_whole(void **state) {
     TokenIds ids = encode(t, "\xf0\x9f\x98\x80", false);
     TextStream stream = {0};
     StrBuf out = {0};
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < ids.n; i++) bytes += tokenizer_bytes(t, ids.ids[i]);
+    assert_int_equal(bytes, 4);
+    assert_int_equal(tokenizer_bytes(t, 0), 0); /* <|endoftext|> */
+    assert_int_equal(tokenizer_bytes(t, 4096), 0);
+    assert_int_equal(tokenizer_bytes(t, -1), 0);
     assert_true(ids.n > 1);
     for (int64_t i = 0; i + 1 < ids.n; i++) {
         tokenizer_decode(t, &stream, ids.ids[i], &out);

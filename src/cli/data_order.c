@@ -72,13 +72,16 @@ static void print_piece(const SamplePiece *p, int64_t step, int64_t sample, StrB
     free(path);
 }
 
-static void print_sample(const Dataset *data, int64_t step, int64_t sample, bool json) {
+/* set NULL: one without a name. */
+static void print_sample(const Dataset *data, const char *set, int64_t step, int64_t sample,
+                         bool json) {
     StrBuf text = {0};
     SamplePiece *pieces;
     int64_t n = dataset_sample_pieces(data, sample, &pieces);
     if (json)
-        strbuf_printf(&text, "{\"step\":%lld,\"sample\":%lld,\"pieces\":[", (long long)step,
-                      (long long)sample);
+        strbuf_printf(&text, "{\"step\":%lld,%s%s%s\"sample\":%lld,\"pieces\":[", (long long)step,
+                      set != NULL ? "\"set\":\"" : "", set != NULL ? set : "",
+                      set != NULL ? "\"," : "", (long long)sample);
     for (int64_t i = 0; i < n; i++) {
         if (json && i > 0) strbuf_printf(&text, ",");
         if (json)
@@ -93,11 +96,11 @@ static void print_sample(const Dataset *data, int64_t step, int64_t sample, bool
 }
 
 static Status print_steps(const Config *c, const OrderOptions *o, const Dataset *train,
-                          const Dataset *val) {
+                          const ValSets *val) {
     int64_t first, last, found = 0;
     CHECK(
         parse_range(o->step != NULL ? o->step : "1", o->eval ? 0 : 1, c->run.steps, &first, &last));
-    if (o->eval && val == NULL)
+    if (o->eval && val->n == 0)
         return status_fail(ERR_USER, "this configuration makes no evaluations: data.val, or the "
                                      "second share of data.split, and run.eval_every make some");
     if (!o->json)
@@ -106,9 +109,14 @@ static Status print_steps(const Config *c, const OrderOptions *o, const Dataset 
     for (int64_t step = first; step <= last; step++) {
         int64_t begin = (step - 1) * c->batch.global, n = c->batch.global;
         if (o->eval && !eval_due(c, step)) continue;
-        if (o->eval) eval_samples(c, val, step, &begin, &n);
-        for (int64_t i = 0; i < n; i++)
-            print_sample(o->eval ? val : train, step, begin + i, o->json);
+        for (int64_t i = 0; !o->eval && i < n; i++)
+            print_sample(train, NULL, step, begin + i, o->json);
+        for (int k = 0; o->eval && k < val->n; k++) {
+            const ValSet *set = &val->sets[k];
+            eval_samples(c, set->data, step, &begin, &n);
+            for (int64_t i = 0; i < n; i++)
+                print_sample(set->data, set->name, step, begin + i, o->json);
+        }
         found++;
     }
     if (found > 0) return OK;
@@ -120,12 +128,13 @@ static Status print_steps(const Config *c, const OrderOptions *o, const Dataset 
 
 static Status order(const Args *a) {
     Config config = {0};
-    Dataset *train = NULL, *val = NULL;
+    Dataset *train = NULL;
+    ValSets val = {0};
     Status st = config_load(&config, a->paths[0], a->n_overrides, a->overrides);
     if (st == OK) st = run_data_open(&config, &train, &val);
-    if (st == OK) st = print_steps(&config, a->options, train, val);
+    if (st == OK) st = print_steps(&config, a->options, train, &val);
     dataset_close(train);
-    dataset_close(val);
+    val_sets_close(&val);
     config_free(&config);
     return st;
 }

@@ -91,11 +91,17 @@ static bool is_split(const char *text) {
 
 void config_check_weights(ConfigReader *r, const ConfigKey *k) {
     const DataSource *sources = *(DataSource *const *)config_key_field(k, r->config);
-    int weighted = 0, n = *config_key_count(k, r->config);
-    for (int i = 0; i < n; i++) weighted += sources[i].weight > 0;
-    if (weighted != 0 && weighted != n)
-        config_problem_at(r, k, "found weights on %d of %d files, expected them on all or none",
-                          weighted, n);
+    int n = *config_key_count(k, r->config);
+    for (int first = 0, end; first < n; first = end) {
+        int weighted = 0;
+        end = config_set_end(sources, n, first);
+        for (int i = first; i < end; i++) weighted += sources[i].weight > 0;
+        const char *set = sources[first].set;
+        if (weighted != 0 && weighted != end - first)
+            config_problem_at(
+                r, k, "found weights on %d of %d files%s%s, expected them on all or none", weighted,
+                end - first, set != NULL ? " of the set " : "", set != NULL ? set : "");
+    }
 }
 
 void config_check_train(ConfigReader *r, const ConfigKey *k) {
@@ -208,6 +214,10 @@ void config_check_steps(ConfigReader *r, const ConfigKey *k) {
 void config_check_eval_sequences(ConfigReader *r, const ConfigKey *k) {
     const Config *c = r->config;
     if (!VALID(r, &c->run.steps, &c->run.eval_every) || c->run.eval_every == 0) return;
+    if (VALID(r, &c->data.order) && c->data.order == ORDER_MEGATRON && c->run.eval_sequences == 0)
+        config_problem_at(r, k,
+                          "found 0 with data.order megatron, expected a number: Megatron's order "
+                          "of the samples depends on it");
     double evaluations = floor((double)c->run.steps / (double)c->run.eval_every) + 1;
     double all = evaluations * ((double)c->run.eval_sequences + (double)c->batch.global);
     if (all > CONFIG_EXACT_MAX)

@@ -72,7 +72,10 @@ typedef enum { FP8_GRADIENTS_E5M2, FP8_GRADIENTS_E4M3 } Fp8Gradients;
 typedef struct {
     char *path;
     double weight; /* relative share of the samples; 0 = in proportion to its tokens */
+    char *set;     /* data.val with names: the name of the set that it is of; else NULL */
 } DataSource;
+/* One more than the last of the n sources that are of the same set as sources[first]. */
+int config_set_end(const DataSource *sources, int n, int first);
 
 typedef struct {
     int layers, hidden, heads, kv_heads;
@@ -131,7 +134,7 @@ typedef struct {
     Fp8Config fp8;
     ModelConfig model;
     struct {
-        DataSource *train, *val; /* val may be empty: then no evaluation */
+        DataSource *train, *val; /* val may be empty: then no evaluation; a set's are neighbours */
         int n_train, n_val;
         DataFormat format;
         char *split; /* "train,val,test" shares over documents; "" = files say it */

@@ -87,8 +87,8 @@ const ConfigKey config_keys[] = {
     NUM(run.log_every, "1", 1, COUNT_MAX, "steps", NOTHING, "Steps between log records."),
     NUM(run.eval_every, "0", 0, COUNT_MAX, "steps", NOTHING,
         "Steps between evaluations; 0 = never."),
-    NUM(run.eval_sequences, "64", 1, COUNT_MAX, "sequences", NOTHING,
-        "Sequences in one evaluation.", .check = config_check_eval_sequences),
+    NUM(run.eval_sequences, "64", 0, COUNT_MAX, "sequences", NOTHING,
+        "Sequences in one evaluation of a set; 0 = all.", .check = config_check_eval_sequences),
     NUM(run.save_every, "0", 0, COUNT_MAX, "steps", NOTHING,
         "Steps between checkpoints; 0 = only when the run ends or is stopped."),
     NUM(run.keep_last, "0", 0, COUNT_MAX, "checkpoints", NOTHING,
@@ -175,8 +175,9 @@ const ConfigKey config_keys[] = {
     FILES(data.train, data.n_train, NULL, BATCHES,
           "Token files to train on; relative paths start at the current directory.",
           .check = config_check_train),
-    FILES(data.val, data.n_val, "", NOTHING, "Token files to evaluate on; none = no evaluation.",
-          .check = config_check_weights),
+    FILES(data.val, data.n_val, "", NOTHING,
+          "Token files to evaluate on, or several sets of them with names; none = no evaluation.",
+          .check = config_check_weights, .sets = true),
     NAMED(data.format, "auto", data_format_names, NOTHING,
           "Format of the token files; auto = detected from their content."),
     TEXT(data.split, "", 0, 64, BATCHES,
@@ -207,7 +208,7 @@ const ConfigKey config_keys[] = {
          "Leave the token after a document's end out of the loss.",
          .check = config_check_eod_mask_loss),
     TEXT(data.tokenizer, "", 0, 4096, NOTHING,
-         "The tokenizer.json that made the token ids; for generated texts alone."),
+         "The tokenizer.json that made the token ids; for generated texts and bits per byte."),
     NUM(batch.global, "8", 1, 1e9, "sequences", COURSE,
         "Sequences in one optimizer step, over all ranks."),
     NUM(batch.micro, "1", 1, 1e6, "sequences", NOTHING,
@@ -355,7 +356,8 @@ void config_key_expects(const ConfigKey *k, StrBuf *out) {
             strbuf_printf(out, "%s%s", i > 0 ? ", " : "", k->names[i]);
         break;
     case KEY_SOURCES:
-        strbuf_printf(out, "a path, a list of paths, or a list of {path, weight}%s",
+        strbuf_printf(out, "a path, a list of paths, or a list of {path, weight}%s%s",
+                      k->sets ? ", or {NAME: such files, ...}" : "",
                       k->default_value != NULL ? "; [] = none" : "");
     }
 }

@@ -43,6 +43,7 @@ struct ConfigKey {
     KeyEffect affects_result;
     ConfigCheck *check; /* NULL: none */
     unsigned masks;     /* bits 1 << MaskKind: the values of data.mask that it goes with; 0: all */
+    bool sets;          /* KEY_SOURCES: sets of files with names are allowed, too */
     bool late; /* younger than the hashes in checkpoints: hashed only where not the default */
 };
 

@@ -121,7 +121,10 @@ void config_value_free(const ConfigKey *k, Config *c) {
     } else if (k->type == KEY_SOURCES) {
         DataSource **list = config_key_field(k, c);
         int *count = config_key_count(k, c);
-        for (int i = 0; i < *count; i++) free((*list)[i].path);
+        for (int i = 0; i < *count; i++) {
+            free((*list)[i].path);
+            free((*list)[i].set);
+        }
         free(*list);
         *list = NULL;
         *count = 0;
@@ -140,6 +143,45 @@ static void print_number(double v, StrBuf *out) {
 
 static void print_name(const char *name, bool json, StrBuf *out) {
     strbuf_printf(out, json ? "\"%s\"" : "%s", name);
+}
+
+int config_set_end(const DataSource *sources, int n, int first) {
+    const char *set = sources[first].set;
+    int end = first + 1;
+    while (end < n && (set == NULL || strcmp(sources[end].set, set) == 0)) end++;
+    return end;
+}
+
+static void print_files(const DataSource *sources, int n, StrBuf *out) {
+    strbuf_printf(out, "[");
+    for (int i = 0; i < n; i++) {
+        if (i > 0) strbuf_printf(out, ", ");
+        if (sources[i].weight > 0) strbuf_printf(out, "{\"path\": ");
+        strbuf_json_string(out, sources[i].path);
+        if (sources[i].weight > 0) {
+            strbuf_printf(out, ", \"weight\": ");
+            print_number(sources[i].weight, out);
+            strbuf_printf(out, "}");
+        }
+    }
+    strbuf_printf(out, "]");
+}
+
+/* A list, or {"NAME": a list, ...}. */
+static void print_sources(const DataSource *sources, int n, StrBuf *out) {
+    bool named = n > 0 && sources[0].set != NULL;
+    if (!named) {
+        print_files(sources, n, out);
+        return;
+    }
+    for (int i = 0, end; i < n; i = end) {
+        end = config_set_end(sources, n, i);
+        strbuf_printf(out, i > 0 ? ", " : "{");
+        strbuf_json_string(out, sources[i].set);
+        strbuf_printf(out, ": ");
+        print_files(&sources[i], end - i, out);
+    }
+    strbuf_printf(out, "}");
 }
 
 void config_value_print(const ConfigKey *k, const Config *c, bool json, StrBuf *out) {
@@ -168,21 +210,8 @@ void config_value_print(const ConfigKey *k, const Config *c, bool json, StrBuf *
     case KEY_ENUM:
         print_name(k->names[*(const int *)field], json, out);
         break;
-    case KEY_SOURCES: {
-        const DataSource *sources = *(DataSource *const *)field;
-        strbuf_printf(out, "[");
-        for (int i = 0; i < *config_key_count(k, c); i++) {
-            if (i > 0) strbuf_printf(out, ", ");
-            if (sources[i].weight > 0) strbuf_printf(out, "{\"path\": ");
-            strbuf_json_string(out, sources[i].path);
-            if (sources[i].weight > 0) {
-                strbuf_printf(out, ", \"weight\": ");
-                print_number(sources[i].weight, out);
-                strbuf_printf(out, "}");
-            }
-        }
-        strbuf_printf(out, "]");
-    }
+    case KEY_SOURCES:
+        print_sources(*(DataSource *const *)field, *config_key_count(k, c), out);
     }
 }
 

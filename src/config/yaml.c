@@ -220,14 +220,13 @@ static bool read_weighted(YamlText *s, const ConfigKey *k, DataSource *source) {
     return valid && !s->broken;
 }
 
-/* A path, or a list of paths and {path, weight}. */
-static bool read_sources(YamlText *s, const ConfigKey *k, Config *c) {
+/* A path, or a list of paths and {path, weight}: added to the field. */
+static bool read_files(YamlText *s, const ConfigKey *k, Config *c) {
     DataSource **list = config_key_field(k, c);
     int *count = config_key_count(k, c);
-    config_value_free(k, c);
     if (!is(s, YAML_SEQUENCE_START_EVENT)) {
         add_source(list, count);
-        return read_path(s, k, &(*list)[0]);
+        return read_path(s, k, &(*list)[*count - 1]);
     }
     bool valid = true;
     for (advance(s); !s->broken && !is(s, YAML_SEQUENCE_END_EVENT);) {
@@ -236,6 +235,55 @@ static bool read_sources(YamlText *s, const ConfigKey *k, Config *c) {
         valid &=
             is(s, YAML_MAPPING_START_EVENT) ? read_weighted(s, k, source) : read_path(s, k, source);
     }
+    advance(s);
+    return valid && !s->broken;
+}
+
+/* Names go into logs, and "path" is rather a file that should be in a list. */
+static bool is_set_name(const char *name) {
+    enum { LONGEST = 32 };
+    size_t n = strlen(name);
+    return n >= 1 && n <= LONGEST && strcmp(name, "path") != 0 && strcmp(name, "weight") != 0 &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == n;
+}
+
+/* A set's files, at the event of its name. */
+static bool read_set(YamlText *s, const ConfigKey *k, Config *c) {
+    DataSource **list = config_key_field(k, c);
+    int *count = config_key_count(k, c), first = *count, line = event_line(s);
+    char *name = mem_strdup(is(s, YAML_SCALAR_EVENT) ? scalar_name(s) : "");
+    bool valid = is_set_name(name), twice = false;
+    for (int i = 0; i < first; i++) twice |= strcmp((*list)[i].set, name) == 0;
+    if (!valid) {
+        refuse_value(s, line, k->name,
+                     "the name of a set: 1 to 32 letters, digits, _ or -, but path and weight");
+        skip(s);
+    } else {
+        if (twice)
+            problem_in(s, line, "%s: found the set %s twice, expected each name once", k->name,
+                       name);
+        advance(s);
+        bool none = is_empty(s);
+        if (none)
+            skip(s);
+        else
+            valid = read_files(s, k, c);
+        if (valid && !s->broken && *count == first)
+            problem_in(s, line, "%s: found no file in the set %s, expected one or more", k->name,
+                       name);
+        valid = valid && !twice && *count > first;
+    }
+    for (int i = first; i < *count; i++) (*list)[i].set = mem_strdup(name);
+    free(name);
+    return valid;
+}
+
+/* As read_files(), or {NAME: files, ...} where the key takes sets. */
+static bool read_sources(YamlText *s, const ConfigKey *k, Config *c) {
+    config_value_free(k, c);
+    if (!is(s, YAML_MAPPING_START_EVENT)) return read_files(s, k, c);
+    bool valid = true;
+    for (advance(s); !s->broken && !is(s, YAML_MAPPING_END_EVENT);) valid &= read_set(s, k, c);
     advance(s);
     return valid && !s->broken;
 }
@@ -254,7 +302,7 @@ static void read_value(YamlText *s, const ConfigKey *k, int line) {
         config_value_free(k, c); /* none */
         origin->valid = true;
         skip(s);
-    } else if (k->type == KEY_SOURCES && !mapping && !is_null(s)) {
+    } else if (k->type == KEY_SOURCES && (!mapping || k->sets) && !is_null(s)) {
         origin->valid = read_sources(s, k, c);
     } else if (is(s, YAML_SCALAR_EVENT) && k->type != KEY_SOURCES && !is_null(s) &&
                config_value_set(k, c, scalar_text(s), scalar_length(s), scalar_is_quoted(s))) {

@@ -73,8 +73,15 @@ static void console_step(Sink *s, const StepRecord *r) {
 
 static void console_eval(Sink *s, const EvalRecord *r) {
     ConsoleSink *c = (ConsoleSink *)s;
-    output_print("%seval at step %lld | %sloss %.4f%s over %.0f held-out tokens\n", clear_bar(c),
-                 (long long)r->step, bold(c), r->loss, plain(c), r->tokens);
+    for (int i = r->n_sets == 1 ? 0 : -1; i < r->n_sets; i++) {
+        const EvalNumbers *n = i < 0 ? &r->all : &r->sets[i];
+        char bits[32] = "";
+        if (!isnan(n->bits_per_byte))
+            snprintf(bits, sizeof bits, " %.4f bits/byte", n->bits_per_byte);
+        output_print("%seval at step %lld | %s%s%sloss %.4f%s%s over %.0f held-out tokens\n",
+                     clear_bar(c), (long long)r->step, i < 0 ? "" : n->name, i < 0 ? "" : ": ",
+                     bold(c), n->loss, plain(c), bits, n->tokens);
+    }
 }
 
 static void console_sample(Sink *s, const SampleRecord *r) {

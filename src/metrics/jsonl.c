@@ -41,11 +41,16 @@ static bool ends_in_a_line(const char *path) {
 }
 
 /* JSON has no NaN or infinity. */
-static void number(StrBuf *b, const char *key, double x, int digits) {
+static void value(StrBuf *b, double x, int digits) {
     if (isfinite(x))
-        strbuf_printf(b, ",\"%s\":%.*g", key, digits, x);
+        strbuf_printf(b, "%.*g", digits, x);
     else
-        strbuf_printf(b, ",\"%s\":null", key);
+        strbuf_printf(b, "null");
+}
+
+static void number(StrBuf *b, const char *key, double x, int digits) {
+    strbuf_printf(b, ",\"%s\":", key);
+    value(b, x, digits);
 }
 
 static void phases(StrBuf *b, const PhaseSpread *of) {
@@ -102,10 +107,31 @@ static void jsonl_step(Sink *s, const StepRecord *r) {
     end(s, &b);
 }
 
+/* The members of an object. by_position: [end, loss, tokens] of each. */
+static void eval_numbers(StrBuf *b, const EvalNumbers *n) {
+    strbuf_printf(b, "\"loss\":");
+    value(b, n->loss, 17);
+    number(b, "tokens", n->tokens, 17);
+    number(b, "ppl", exp(n->loss), 9);
+    if (!isnan(n->bits_per_byte)) number(b, "bpb", n->bits_per_byte, 17);
+    strbuf_printf(b, ",\"by_position\":[");
+    for (int i = 0; i < n->n_positions; i++) {
+        strbuf_printf(b, "%s[%lld,", i > 0 ? "," : "", (long long)n->positions[i].end);
+        value(b, n->positions[i].loss, 17);
+        strbuf_printf(b, ",%.0f]", n->positions[i].tokens);
+    }
+    strbuf_printf(b, "]");
+}
+
 static void jsonl_eval(Sink *s, const EvalRecord *r) {
     StrBuf b = begin("eval", r->step);
-    number(&b, "loss", r->loss, 17);
-    number(&b, "tokens", r->tokens, 17);
+    strbuf_printf(&b, ",");
+    eval_numbers(&b, &r->all);
+    for (int i = 0; i < r->n_sets; i++) {
+        strbuf_printf(&b, i > 0 ? "},\"%s\":{" : ",\"sets\":{\"%s\":{", r->sets[i].name);
+        eval_numbers(&b, &r->sets[i]);
+    }
+    if (r->n_sets > 0) strbuf_printf(&b, "}}");
     end(s, &b);
 }
 

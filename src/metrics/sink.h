@@ -41,9 +41,28 @@ typedef struct {
     const Fp8Record *fp8; /* NULL: nothing is in FP8 */
 } StepRecord;
 
+/* Tokens with fewer than `end` tokens before them that they can see, and not fewer than the end of
+ * the entry before: mean loss, number. */
+typedef struct {
+    int64_t end;
+    double loss, tokens;
+} EvalPosition;
+enum { EVAL_POSITIONS_MAX = 32 };
+
+/* What an evaluation found. A mean over nothing is NAN. */
+typedef struct {
+    const char *name;     /* of the set; NULL: it has none */
+    double loss, tokens;  /* tokens counted in the loss */
+    double bits_per_byte; /* NAN without data.tokenizer, too */
+    EvalPosition positions[EVAL_POSITIONS_MAX];
+    int n_positions;
+} EvalNumbers;
+
 typedef struct {
     int64_t step;
-    double loss, tokens; /* tokens counted in the loss */
+    EvalNumbers all; /* of all sets together */
+    const EvalNumbers *sets;
+    int n_sets; /* 0: data.val has no names */
 } EvalRecord;
 
 typedef struct {

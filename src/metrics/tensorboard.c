@@ -9,6 +9,7 @@
  *     Tensor     { 1: enum type, 2: Shape, 8: repeated bytes }    STRING = 7
  *     Shape      { 2: repeated { 1: int64 size } }    Metadata { 1: { 1: string plugin } }
  *     SessionLog { 1: enum status }       START = 1 */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -139,9 +140,23 @@ static void tensorboard_step(Sink *s, const StepRecord *r) {
     write_summary(s, r->step, &b);
 }
 
+/* TAG, or TAG/SET. */
+static void put_scalar_of(StrBuf *summary, const char *tag, const char *set, double value) {
+    char *name = mem_printf("%s%s%s", tag, set != NULL ? "/" : "", set != NULL ? set : "");
+    if (!isnan(value)) put_scalar(summary, name, value);
+    free(name);
+}
+
+static void put_eval(StrBuf *b, const EvalNumbers *n) {
+    put_scalar_of(b, "lm loss validation", n->name, n->loss);
+    put_scalar_of(b, "lm loss validation ppl", n->name, exp(n->loss));
+    put_scalar_of(b, "bits per byte validation", n->name, n->bits_per_byte);
+}
+
 static void tensorboard_eval(Sink *s, const EvalRecord *r) {
     StrBuf b = {0};
-    put_scalar(&b, "lm loss validation", r->loss);
+    put_eval(&b, &r->all);
+    for (int i = 0; i < r->n_sets; i++) put_eval(&b, &r->sets[i]);
     write_summary(s, r->step, &b);
 }
 

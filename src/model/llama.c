@@ -316,6 +316,11 @@ Status llama_run(Llama *m, const CpBatch *batch, bool train, double *loss, Llama
     return report(ready, ready_ctx, t->params[t->embed].bucket);
 }
 
+Status llama_losses(Llama *m, int64_t S, float *losses, Stream *stream) {
+    m->opt.ops->mem_copy(losses, m->losses, S * (int64_t)sizeof *losses, stream);
+    return m->opt.ops->stream_sync(stream);
+}
+
 /* fp32 and bf16 keep sign and exponent in their last two bytes (little-endian). */
 static bool all_finite(const unsigned char *x, int64_t n, int act_bytes) {
     for (int64_t i = 0; i < n; i++) {

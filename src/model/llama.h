@@ -46,6 +46,9 @@ Status llama_run(Llama *m, const CpBatch *batch, bool train, double *loss, Llama
 
 /* For linears_take_counts(). */
 Linears *llama_linears(Llama *m);
+/* After llama_run: w * ce of each of its S rows to `losses` [S], host memory. Waits for the stream.
+ */
+Status llama_losses(Llama *m, int64_t S, float *losses, Stream *stream);
 
 /* After llama_run: the first layer whose input holds a NaN or infinity, L for the final norm's
  * input; *layer -1 when there is none. Slow: for finding faults. */

@@ -39,27 +39,41 @@ Status run_data_open_train(const Config *c, Dataset **train) {
     return dataset_open(train, &o);
 }
 
-Status run_data_open(const Config *c, Dataset **train, Dataset **val) {
+static Status open_set(ValSets *val, const char *name, const DatasetOptions *o) {
+    val->sets = mem_grow(val->sets, val->n + 1, sizeof *val->sets);
+    val->sets[val->n] = (ValSet){.name = name};
+    return dataset_open(&val->sets[val->n++].data, o);
+}
+
+Status run_data_open(const Config *c, Dataset **train, ValSets *val) {
     DatasetOptions o = train_options(c);
     CHECK(run_data_open_train(c, train));
-    if (c->run.eval_every > 0 && (c->data.n_val > 0 || splits_validation(c))) {
-        if (c->data.n_val > 0) {
-            o.sources = c->data.val;
-            o.n_sources = c->data.n_val;
-        }
-        o.part = SPLIT_VAL;
-        o.samples = validation_samples(c);
-        o.shuffle = false; /* the same sequences at every evaluation */
-        CHECK(dataset_open(val, &o));
+    if (c->run.eval_every == 0) return OK;
+    o.part = SPLIT_VAL;
+    o.samples = validation_samples(c);
+    o.shuffle = false; /* the same sequences at every evaluation */
+    if (c->data.n_val == 0) return splits_validation(c) ? open_set(val, NULL, &o) : OK;
+    for (int i = 0, end; i < c->data.n_val; i = end) {
+        end = config_set_end(c->data.val, c->data.n_val, i);
+        o.sources = &c->data.val[i];
+        o.n_sources = end - i;
+        CHECK(open_set(val, c->data.val[i].set, &o));
     }
     return OK;
+}
+
+void val_sets_close(ValSets *val) {
+    for (int i = 0; i < val->n; i++) dataset_close(val->sets[i].data);
+    free(val->sets);
+    *val = (ValSets){0};
 }
 
 /* ---- on all ranks ---------------------------------------------------------------------------- */
 
 typedef struct {
     const Config *config;
-    Dataset **train, **val;
+    Dataset **train;
+    ValSets *val;
 } RunData;
 
 static Status open_data(void *run_data) {
@@ -71,7 +85,7 @@ static Status open_data(void *run_data) {
 static Status agree_data(const RunData *d, Comm *host) {
     StrBuf text = {0};
     dataset_describe(*d->train, &text);
-    if (*d->val != NULL) dataset_describe(*d->val, &text);
+    for (int i = 0; i < d->val->n; i++) dataset_describe(d->val->sets[i].data, &text);
     Status st = agree_text(host, "what is used", strbuf_text(&text));
     strbuf_free(&text);
     return st;
@@ -91,14 +105,23 @@ static Status check_data(void *run_data) {
     const RunData *d = run_data;
     const Config *c = d->config;
     if (comm_world_rank() != 0) return OK;
-    DatasetUse train = data_use(c, "data.train"), val = data_use(c, "data.val");
+    DatasetUse train = data_use(c, "data.train");
     train.epochs =
         (double)c->run.steps * (double)c->batch.global / (double)dataset_epoch_samples(*d->train);
     CHECK(dataset_check(*d->train, &train));
-    return *d->val != NULL && c->data.n_val > 0 ? dataset_check(*d->val, &val) : OK;
+    Status st = OK;
+    for (int i = 0; i < d->val->n && c->data.n_val > 0 && st == OK; i++) {
+        const ValSet *set = &d->val->sets[i];
+        bool named = set->name != NULL;
+        char *name = mem_printf("data.val%s%s", named ? ": " : "", named ? set->name : "");
+        const DatasetUse use = data_use(c, name);
+        st = dataset_check(set->data, &use);
+        free(name);
+    }
+    return st;
 }
 
-Status run_data_open_agreed(const Config *c, Comm *host, Dataset **train, Dataset **val) {
+Status run_data_open_agreed(const Config *c, Comm *host, Dataset **train, ValSets *val) {
     RunData d = {.config = c, .train = train, .val = val};
     /* May take minutes: a compressed file is read to its end once. */
     CHECK(comm_agree_on_work(host, "opening data", open_data, &d));

@@ -6,7 +6,6 @@
 #include "base/log.h"
 #include "comm/agree.h"
 #include "session/device.h"
-#include "session/run_data.h"
 
 /* Runs on the loader's thread. */
 static CpBatch *prepare(void *options, const MicroBatch *mb) {
@@ -89,7 +88,7 @@ static Status open_alike(Session *s, Comm *host, bool data) {
     if (st == OK) st = warn_of_cpu(host, why_cpu);
     if (st == OK) st = agree_device(host, s->ops);
     if (st == OK) st = agree_slices(s, host);
-    if (st == OK && data) st = run_data_open_agreed(s->config, host, &s->train_data, &s->val_data);
+    if (st == OK && data) st = run_data_open_agreed(s->config, host, &s->train_data, &s->val);
     free(why_cpu);
     return st;
 }
@@ -213,7 +212,7 @@ Status session_start(Session *s) {
 
 void session_close(Session *s) {
     dataset_close(s->train_data);
-    dataset_close(s->val_data);
+    val_sets_close(&s->val);
     mask_free(&s->slices);
     optimizer_free(s->optimizer);
     decoder_free(s->decoder);

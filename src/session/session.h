@@ -11,6 +11,7 @@
 #include "model/decode.h"
 #include "model/llama.h"
 #include "optim/optimizer.h"
+#include "session/run_data.h"
 
 typedef struct {
     const Config *config; /* borrowed */
@@ -27,9 +28,10 @@ typedef struct {
     CpRuntime *cp;
     Llama *llama;
     Optimizer *optimizer;
-    Decoder *decoder;               /* of run.sample_every; NULL: no text is generated */
-    double *loss;                   /* device accumulator */
-    Dataset *train_data, *val_data; /* val_data NULL: no evaluation */
+    Decoder *decoder; /* of run.sample_every; NULL: no text is generated */
+    double *loss;     /* device accumulator */
+    Dataset *train_data;
+    ValSets val;
     LoaderOptions loader;
     char *hf; /* HF_ENTRY (ckpt/hf.h) of the checkpoint resumed from, for those saved; NULL: none */
     char *lineage; /* LINEAGE_ENTRY (ckpt/lineage.h) of this run, likewise */
@@ -38,7 +40,7 @@ typedef struct {
 
 /* Options of benchmarks. */
 typedef struct {
-    bool without_data; /* train_data and val_data stay NULL */
+    bool without_data; /* train_data stays NULL, val empty */
     /* May replace backend and communicators before anything is built on them; NULL: as they are. */
     void (*wrap)(void *ctx, const Ops **ops, CommSet *comm);
     void *ctx;

@@ -21,6 +21,9 @@ Status tokenizer_load(Tokenizer **out, const char *path);
 void tokenizer_free(Tokenizer *t);
 int32_t tokenizer_size(const Tokenizer *t); /* one more than the largest id */
 
+/* Bytes of the text that the id stands for; 0 for special tokens and where there is no token. */
+int64_t tokenizer_bytes(const Tokenizer *t, int32_t id);
+
 /* Appends the ids of text[n]; the names of added tokens in it become those tokens. `marks`: with
  * the tokens that the post-processor puts around a text, such as Llama 3's <|begin_of_text|>.
  * ERR_USER when the text is not UTF-8 or has a byte for which there is no token. */

@@ -17,6 +17,7 @@ enum {
 typedef struct {
     char *bytes;
     int64_t n;
+    bool special; /* no text: it marks something, as the end of a document */
 } Token;
 
 /* The tokens left and right, side by side, become `result`; a lower rank goes first. */

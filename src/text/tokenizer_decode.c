@@ -46,6 +46,10 @@ void tokenizer_decode(const Tokenizer *t, TextStream *stream, int32_t id, StrBuf
     for (int64_t i = 0; i < token->n; i++) decode_byte(stream, token->bytes[i], out);
 }
 
+int64_t tokenizer_bytes(const Tokenizer *t, int32_t id) {
+    return id >= 0 && id < t->n_tokens && !t->tokens[id].special ? t->tokens[id].n : 0;
+}
+
 void text_stream_end(TextStream *stream, StrBuf *out) {
     if (stream->n_held > 0) strbuf_append(out, replacement, 3);
     stream->n_held = 0;

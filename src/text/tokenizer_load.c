@@ -33,9 +33,9 @@ static bool read_flag(Json *value, bool otherwise) {
 }
 
 /* ---- added tokens ---------------------------------------------------------------------------- */
-enum { ID, CONTENT, NORMALIZED, SINGLE_WORD, LSTRIP, RSTRIP, ADDED_MEMBERS };
-static const char *const added_names[ADDED_MEMBERS] = {"id",          "content", "normalized",
-                                                       "single_word", "lstrip",  "rstrip"};
+enum { ID, CONTENT, NORMALIZED, SPECIAL, SINGLE_WORD, LSTRIP, RSTRIP, ADDED_MEMBERS };
+static const char *const added_names[ADDED_MEMBERS] = {
+    "id", "content", "normalized", "special", "single_word", "lstrip", "rstrip"};
 
 static Status read_added_token(Tokenizer *t, Json *j) {
     Json v[ADDED_MEMBERS];
@@ -53,6 +53,7 @@ static Status read_added_token(Tokenizer *t, Json *j) {
     CHECK(json_status(&v[CONTENT]));
     int64_t n = (int64_t)strlen(content);
     CHECK(tokenizer_add(t, id, content, n));
+    t->tokens[id].special = read_flag(&v[SPECIAL], false);
     if (n == 0) return OK;
     t->added = mem_grow(t->added, t->n_added + 1, sizeof *t->added);
     t->added[t->n_added++] = (AddedToken){(int32_t)id, normalized ? 1 : 0};

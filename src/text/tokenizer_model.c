@@ -78,7 +78,7 @@ Status tokenizer_add(Tokenizer *t, int64_t id, char *bytes, int64_t n) {
                            (long long)id, TOKENIZER_IDS_MAX);
     }
     free(token->bytes);
-    *token = (Token){bytes, n};
+    *token = (Token){.bytes = bytes, .n = n};
     t->n_tokens = (int32_t)i64_max(t->n_tokens, id + 1);
     return OK;
 }

@@ -73,11 +73,10 @@ static Status begin_writing(TrainRun *r, const Resume *resume) {
 
 /* Ids beyond the vocabulary mostly show here, while nothing is written yet. */
 static Status check_first_batches(Session *s, int64_t step) {
-    Dataset *data[] = {s->train_data, s->val_data};
-    const int64_t first[] = {step, 0};
-    for (int i = 0; i < 2 && data[i] != NULL; i++) {
+    for (int i = -1; i < s->val.n; i++) {
+        Dataset *data = i < 0 ? s->train_data : s->val.sets[i].data;
         MicroBatch mb;
-        CHECK(loader_batch(&mb, data[i], &s->loader, first[i], 0));
+        CHECK(loader_batch(&mb, data, &s->loader, i < 0 ? step : 0, 0));
         loader_batch_free(&mb, &s->loader);
     }
     return OK;
@@ -137,6 +136,7 @@ static Status open_session(Session *s, const Config *config, const TrainOptions 
 Status run_open(TrainRun *r, const Config *config, const TrainOptions *options, bool *done) {
     *r = (TrainRun){.dir.lock = -1, .saved_step = -1};
     CHECK(open_session(&r->s, config, options));
+    CHECK(eval_open(&r->evaluator, &r->s));
     *done = options->dry_run;
     if (!*done && continues(options))
         CHECK(resume_check_named(config, r->s.comm.host, options, done));
@@ -187,6 +187,7 @@ void run_close(TrainRun *r, Status st) {
     saver_free(r->saver);
     hook_free(r->hook);
     text_sampler_close(&r->sampler);
+    eval_close(&r->evaluator);
     phase_log_close(&r->phases, &r->s);
     session_close(&r->s);
     rundir_close(&r->dir);

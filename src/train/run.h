@@ -5,6 +5,7 @@
 #include "data/loader.h"
 #include "metrics/sink.h"
 #include "session/train_state.h"
+#include "train/eval.h"
 #include "train/phase_log.h"
 #include "train/rundir.h"
 #include "train/saver.h"
@@ -21,6 +22,7 @@ typedef struct {
     Saver *saver;
     Hook *hook; /* of run.on_save; NULL: there is none */
     TextSampler sampler;
+    Evaluator evaluator;
     int64_t saved_step; /* of the newest checkpoint this run began or resumed; -1: none */
     Throughput throughput;
     PhaseLog phases;

@@ -11,7 +11,6 @@
 #include "ops/phases.h"
 #include "optim/schedule.h"
 #include "session/step.h"
-#include "train/eval.h"
 #include "train/fp8_record.h"
 #include "train/run.h"
 #include "train/stop.h"
@@ -127,18 +126,18 @@ static Status report_step(TrainRun *r, const StepResult *result) {
 }
 
 static Status evaluate(TrainRun *r) {
-    EvalRecord record = {.step = r->state.step};
-    nvtx_push("evaluation", record.step);
+    EvalRecord record;
+    nvtx_push("evaluation", r->state.step);
     Phase before = phase_hold(r->s.stream, PHASE_EVAL);
-    CHECK(eval_run(&r->s, r->state.step, &record.loss, &record.tokens));
+    CHECK(eval_run(&r->evaluator, &r->s, r->state.step, &record));
     phase_release(r->s.stream, before);
     nvtx_pop();
-    if (record.tokens > 0)
+    if (record.all.tokens > 0)
         r->sink->eval(r->sink, &record);
     else if (!r->warned_of_eval)
         log_warn_once("the evaluation data have no target: data.eod_mask_loss leaves out the token "
                       "after each data.eod, and they hold nothing else; there is no evaluation");
-    r->warned_of_eval |= record.tokens == 0;
+    r->warned_of_eval |= record.all.tokens == 0;
     return OK;
 }
 
@@ -180,7 +179,7 @@ static bool due(int64_t step, int64_t every) {
 
 static Status loop(TrainRun *r) {
     const Config *c = r->s.config;
-    bool evaluates = r->s.val_data != NULL;
+    bool evaluates = r->s.val.n > 0;
     if (evaluates && r->state.step == 0 && eval_due(c, 0)) CHECK(evaluate(r));
     throughput_start(&r->throughput, &r->s, r->state.step);
     while (r->state.step < c->run.steps) {

@@ -60,7 +60,7 @@ for path in ["src/train/run.c", *glob.glob("src/metrics/*.c")]:
                 if not any(row.endswith(f".{name}") for row in rows.get(kind, [])):
                     wrote(kind, name, path)
 for path in glob.glob("src/metrics/*.c"):
-    for tag in re.findall(r'put_(?:scalar|text)\(&?\w+, "([^"]+)"', pathlib.Path(path).read_text()):
+    for tag in re.findall(r'put_(?:scalar|scalar_of|text)\(&?\w+, "([^"]+)"', pathlib.Path(path).read_text()):
         wrote("TensorBoard", tag, path)
 for name in re.findall(r"(?m)^    X\([A-Z_]+, (\w+)\)", pathlib.Path("src/ops/phases.h").read_text()):
     for which in "median", "max":

@@ -17,6 +17,7 @@ expect_status 'a run' 0
     done
     echo '{"kind":"sample","step":1500,"prompt":"none","text":"lost","tokens":4}'
     echo '{"kind":"step","step":1499,"loss":7.125,"grad_norm":1,"lr":1e-3}'
+    echo '{"kind":"eval","step":1499,"loss":6,"tokens":64,"ppl":403,"by_position":[[16,7,32],[32,5,32]],"sets":{"web":{"loss":6,"tokens":64,"ppl":403,"bpb":1.5}}}'
     printf '%s\n' '{"kind":"sample","step":1499,"prompt":"<b> & ","text":"a \u0001\ud800 model\n]]>","tokens":4}'
     printf '{"kind":"step","step":15'
 } >"$b/log.jsonl"
@@ -45,6 +46,8 @@ assert [row[0] for row in differs] == ["run.seed"] and differs[0][2] == "4321", 
 assert ["phase, ms", "second: median", "second: slowest", "second: which rank"] in cells
 assert ["forward", "12.5", "20.5", "3 (100 %)"] in cells and ["wait", "3", "4", "0 (60 %)"] in cells
 assert ["second, step 900: rank 3 on <a> stays behind"] == [p.text for p in root.iter(html + "p") if "behind" in p.text]
+assert ["second", "all", "6", "403", "-", "64"] in cells and ["second", "web", "6", "403", "1.5", "64"] in cells
+assert ["below 32", "-", "5"] in cells
 quotes = ["".join(q.itertext()) for q in root.iter(html + "blockquote")]
 assert quotes == ["<b> & a \ufffd\ufffd model\n]]>"], quotes
 pictures = list(root.iter(svg + "svg"))

@@ -58,7 +58,7 @@ train 1 a run.steps=4 run.log_every=1 run.eval_every=2 run.sample_every=0
 expect_status 'a run' 0
 log=$work/a/log.jsonl
 cp "$log" "$work/whole"
-echo '{"kind":"eval","step":4,"loss":5.5,"tokens":64}' >>"$work/whole"
+echo '{"kind":"eval","step":4,"loss":5.5,"tokens":64,"by_position":[[16,6,32],[32,5,32]],"sets":{"web":{"loss":5.25,"bpb":2}}}' >>"$work/whole"
 echo '{"kind":"sample","step":4,"prompt":"a <","text":"b","tokens":1}' >>"$work/whole"
 
 # The log as it grows: its start, half a line more, then all of it.
@@ -86,6 +86,7 @@ for prefix, kind, keys in ("train", "step", ("loss", "lr", "tok_s")), ("eval", "
     found = [[v["step"], *(v[f"{prefix}/{k}"] for k in keys)] for v in sent if f"{prefix}/{keys[0]}" in v]
     assert expected and expected == found, (kind, expected, found)
 assert all("train/comm_bytes/kv" in v for v in sent if "train/loss" in v)
+assert [(v["eval/by_position/16"], v["eval/sets/web/loss"], v["eval/sets/web/bpb"]) for v in sent if v.get("eval/loss") == 5.5] == [(6, 5.25, 2)]
 PY
 lines=$(wc -l <"$work/sent")
 track "$work/a"
