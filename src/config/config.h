@@ -168,7 +168,8 @@ typedef struct {
 #define X(name, default_, help) bool name;
         LOG_LIST(X)
 #undef X
-        bool phases; /* step records hold the phases of ops/phases.h */
+        bool phases;     /* step records hold the phases of ops/phases.h */
+        bool grad_norms; /* and gradient norms by class of tensors */
     } log;
     StrBuf notes; /* what overrides made other than the file says: a line each */
 } Config;

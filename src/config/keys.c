@@ -255,8 +255,10 @@ const ConfigKey config_keys[] = {
 #define X(name, default_, help) FLAG(log.name, default_, NOTHING, help),
     LOG_LIST(X)
 #undef X
-        FLAG(log.phases, "true", NOTHING,
-             "Time the parts of a step on every rank; a rank that stays behind is named."),
+        FLAG(log.grad_norms, "false", NOTHING,
+             "Log the gradient norms of embedding, attention, MLP, norms and head apart."),
+    FLAG(log.phases, "true", NOTHING,
+         "Time the parts of a step on every rank; a rank that stays behind is named."),
 };
 
 const int config_n_keys = (int)(sizeof config_keys / sizeof config_keys[0]);

@@ -102,6 +102,14 @@ static void jsonl_step(Sink *s, const StepRecord *r) {
                       (long long)r->comm_bytes[k]);
     strbuf_printf(&b, "}");
     if (r->phases != NULL) phases(&b, r->phases);
+    if (r->has_grad_norms) {
+        strbuf_printf(&b, ",\"grad_norms\":{\"%s\":", param_class_names[0]);
+        for (int k = 0; k < PARAM_CLASSES; k++) {
+            if (k > 0) strbuf_printf(&b, ",\"%s\":", param_class_names[k]);
+            value(&b, r->grad_norms[k], 17);
+        }
+        strbuf_printf(&b, "}");
+    }
     if (r->has_crc) strbuf_printf(&b, ",\"weights_crc\":\"%08x\"", r->weights_crc);
     if (r->fp8 != NULL) fp8_shares(&b, r->fp8);
     end(s, &b);

@@ -5,6 +5,7 @@
 #include "comm/comm.h"
 #include "config/config.h"
 #include "model/linears.h"
+#include "model/params.h"
 #include "ops/phases.h"
 
 /* Milliseconds per step over the ranks. */
@@ -36,6 +37,8 @@ typedef struct {
     double eta_seconds;
     int64_t comm_bytes[COMM_KINDS]; /* sent by rank 0 per step */
     const PhaseSpread *phases;      /* [PHASES], mean since the last record; NULL: not timed */
+    bool has_grad_norms;
+    double grad_norms[PARAM_CLASSES]; /* per token, as grad_norm, of which they are the parts */
     bool has_crc;
     uint32_t weights_crc;
     const Fp8Record *fp8; /* NULL: nothing is in FP8 */

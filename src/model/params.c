@@ -149,3 +149,27 @@ float param_init_value(const ParamTable *t, int i, int64_t index, uint64_t seed)
     return (float)(p->init_std *
                    rng_normal(seed, rng_stream(RNG_INIT, (uint64_t)i), (uint64_t)index));
 }
+
+const char *const param_class_names[] = {[CLASS_EMBEDDING] = "embedding",
+                                         [CLASS_QKV] = "qkv",
+                                         [CLASS_O] = "o",
+                                         [CLASS_GATE_UP] = "gate_up",
+                                         [CLASS_DOWN] = "down",
+                                         [CLASS_NORMS] = "norms",
+                                         [CLASS_HEAD] = "head"};
+
+ParamClass param_class(const ParamTable *t, int param) {
+    static const ParamClass of_layer[PARAMS_PER_LAYER] = {[PARAM_INPUT_NORM] = CLASS_NORMS,
+                                                          [PARAM_Q] = CLASS_QKV,
+                                                          [PARAM_K] = CLASS_QKV,
+                                                          [PARAM_V] = CLASS_QKV,
+                                                          [PARAM_O] = CLASS_O,
+                                                          [PARAM_POST_NORM] = CLASS_NORMS,
+                                                          [PARAM_GATE] = CLASS_GATE_UP,
+                                                          [PARAM_UP] = CLASS_GATE_UP,
+                                                          [PARAM_DOWN] = CLASS_DOWN};
+    if (param == t->embed) return CLASS_EMBEDDING;
+    if (param == t->head) return CLASS_HEAD;
+    if (param == t->final_norm) return CLASS_NORMS;
+    return of_layer[(param - t->layer_first) % t->layer_stride];
+}

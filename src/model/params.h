@@ -73,6 +73,21 @@ extern const ParamSpec param_specs[PARAMS_PER_LAYER];
 ParamTable *param_table_create(const ModelConfig *m, int world);
 void param_table_free(ParamTable *t);
 
+/* Kinds of tensors whose gradients are told apart. With tied embeddings the one matrix is
+ * CLASS_EMBEDDING, and CLASS_HEAD is empty. */
+typedef enum {
+    CLASS_EMBEDDING,
+    CLASS_QKV,
+    CLASS_O,
+    CLASS_GATE_UP,
+    CLASS_DOWN,
+    CLASS_NORMS,
+    CLASS_HEAD,
+    PARAM_CLASSES
+} ParamClass;
+extern const char *const param_class_names[PARAM_CLASSES];
+ParamClass param_class(const ParamTable *t, int param);
+
 /* Offset of tensor `which` of layer l. */
 static inline int64_t param_layer_offset(const ParamTable *t, int l, int which) {
     return t->params[t->layer_first + l * t->layer_stride + which].offset;

@@ -19,9 +19,9 @@ struct Optimizer {
     void *weights;
     float *grads;
     float *states[OPTIM_STATES_MAX]; /* [OPTIM_WEIGHT] NULL: the weights themselves */
-    double *sums;                    /* [world] partial sums of squares, device */
-    uint64_t *checksums;             /* [1 + n_states][n_params], device */
-    Stream *side;                    /* reductions run here */
+    double *sums;        /* [world] partial sums of squares, or [PARAM_CLASSES], device */
+    uint64_t *checksums; /* [1 + n_states][n_params], device */
+    Stream *side;        /* reductions run here */
     Event *ready, *reduced;
 };
 
@@ -44,8 +44,8 @@ Optimizer *optimizer_create(const OptimConfig *config, int zero, const ParamTabl
     int64_t bytes = n * (int64_t)sizeof(float);
     for (int i = ops->act_dtype == DT_F32 ? 1 : 0; i < o->desc->n_states; i++)
         arena_reserve(arena, "optimizer", o->desc->states[i].label, bytes, (void **)&o->states[i]);
-    arena_reserve(arena, "optimizer", "norm", comm->size * (int64_t)sizeof(double),
-                  (void **)&o->sums);
+    arena_reserve(arena, "optimizer", "norm",
+                  i64_max(comm->size, PARAM_CLASSES) * (int64_t)sizeof(double), (void **)&o->sums);
     arena_reserve(arena, "optimizer", "checksums", checksums_bytes(o), (void **)&o->checksums);
     return o;
 }
@@ -168,6 +168,23 @@ Status optimizer_grad_norm(Optimizer *o, double *norm, Stream *stream) {
 done:
     free(host);
     return st;
+}
+
+/* Sharded or not, a rank's own pieces are reduced; those of all ranks are every tensor once. */
+Status optimizer_class_norms(Optimizer *o, Comm *host, double norms[PARAM_CLASSES],
+                             Stream *stream) {
+    const int64_t bytes = PARAM_CLASSES * (int64_t)sizeof(double);
+    o->ops->mem_zero(o->sums, bytes, stream);
+    for (int i = 0; i < o->n_own; i++) {
+        const ParamPiece *p = &o->own[i];
+        o->ops->sum_squares(o->sums + param_class(o->table, p->param), o->grads + p->flat, p->count,
+                            stream);
+    }
+    o->ops->mem_copy(norms, o->sums, bytes, stream);
+    CHECK(o->ops->stream_sync(stream));
+    CHECK(comm_all_reduce(host, norms, PARAM_CLASSES, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
+    for (int k = 0; k < PARAM_CLASSES; k++) norms[k] = sqrt(norms[k]);
+    return OK;
 }
 
 /* ---- the update ------------------------------------------------------------------------------ */

@@ -65,6 +65,8 @@ Status optimizer_reduce_bucket(Optimizer *o, int bucket, Stream *stream);
 
 /* L2 norm over all reduced gradients, unscaled. The same double on every rank. */
 Status optimizer_grad_norm(Optimizer *o, double *norm, Stream *stream);
+/* After it: the norms of the tensors of each class, on every rank; their squares add up to its. */
+Status optimizer_class_norms(Optimizer *o, Comm *host, double norms[PARAM_CLASSES], Stream *stream);
 
 /* Update number t >= 1: gradients are multiplied by grad_scale first. Weights are gathered. */
 Status optimizer_step(Optimizer *o, int64_t t, double lr, double grad_scale, Stream *stream);

@@ -109,10 +109,15 @@ static Status report_step(TrainRun *r, const StepResult *result) {
                          .grad_norm = result->numbers.grad_norm,
                          .lr = result->lr,
                          .tokens = r->state.tokens,
+                         .has_grad_norms = s->config->log.grad_norms,
                          .has_crc = s->config->run.deterministic};
     CHECK(phase_log_take(&r->phases, s));
     throughput_fill(&r->throughput, s, &record);
     CHECK(phase_log_fill(&r->phases, s, &record));
+    if (record.has_grad_norms) /* the gradients stay until the next step */
+        CHECK(optimizer_class_norms(s->optimizer, s->comm.host, record.grad_norms, s->stream));
+    for (int k = 0; k < PARAM_CLASSES && record.has_grad_norms; k++)
+        record.grad_norms[k] /= result->numbers.count;
     if (record.has_crc)
         CHECK(optimizer_weights_crc(s->optimizer, s->comm.host, s->stream, &record.weights_crc));
     Fp8Record fp8;
