@@ -7,15 +7,25 @@
 #include "base/text.h"
 #include "comm/comm.h"
 
-const Command *const commands[] = {&command_train,           &command_plan,
-                                   &command_check,           &command_export,
-                                   &command_import,          &command_merge,
-                                   &command_generate,        &command_data_inspect,
-                                   &command_data_pack,       &command_data_order,
-                                   &command_bench_attention, &command_bench_gemm,
-                                   &command_bench_cp,        &command_bench_step,
-                                   &command_config,          &command_help,
-                                   &command_version,         NULL};
+const Command *const commands[] = {&command_train,
+                                   &command_plan,
+                                   &command_check,
+                                   &command_eval,
+                                   &command_export,
+                                   &command_import,
+                                   &command_merge,
+                                   &command_generate,
+                                   &command_data_inspect,
+                                   &command_data_pack,
+                                   &command_data_order,
+                                   &command_bench_attention,
+                                   &command_bench_gemm,
+                                   &command_bench_cp,
+                                   &command_bench_step,
+                                   &command_config,
+                                   &command_help,
+                                   &command_version,
+                                   NULL};
 
 /* The second word of a name that begins with this one; NULL: it is another, or has one word. */
 static const char *second_word(const Command *c, const char *first) {

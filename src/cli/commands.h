@@ -7,10 +7,10 @@
 
 /* In the order of the usage; ends with NULL. */
 extern const Command *const commands[];
-extern const Command command_train, command_plan, command_check, command_export, command_import,
-    command_merge, command_generate, command_data_inspect, command_data_pack, command_data_order,
-    command_bench_attention, command_bench_gemm, command_bench_cp, command_bench_step,
-    command_config, command_help, command_version;
+extern const Command command_train, command_plan, command_check, command_eval, command_export,
+    command_import, command_merge, command_generate, command_data_inspect, command_data_pack,
+    command_data_order, command_bench_attention, command_bench_gemm, command_bench_cp,
+    command_bench_step, command_config, command_help, command_version;
 
 /* Runs `cria ARGUMENT...`. ERR_USER with the usage, or what is wrong. */
 Status commands_run(int argc, char **argv);

@@ -131,7 +131,7 @@ static void eval_numbers(StrBuf *b, const EvalNumbers *n) {
     strbuf_printf(b, "]");
 }
 
-static void jsonl_eval(Sink *s, const EvalRecord *r) {
+StrBuf sink_eval_json(const EvalRecord *r) {
     StrBuf b = begin("eval", r->step);
     strbuf_printf(&b, ",");
     eval_numbers(&b, &r->all);
@@ -140,6 +140,11 @@ static void jsonl_eval(Sink *s, const EvalRecord *r) {
         eval_numbers(&b, &r->sets[i]);
     }
     if (r->n_sets > 0) strbuf_printf(&b, "}}");
+    return b;
+}
+
+static void jsonl_eval(Sink *s, const EvalRecord *r) {
+    StrBuf b = sink_eval_json(r);
     end(s, &b);
 }
 

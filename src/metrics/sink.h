@@ -160,6 +160,9 @@ typedef struct {
     int64_t step;     /* updates done before; what earlier logs hold of later steps is abandoned */
 } SinkRun;
 
+/* log.jsonl's record of an evaluation, without the } at its end. */
+StrBuf sink_eval_json(const EvalRecord *r);
+
 /* The console and the logs of LOG_LIST (config.h). ERR_ENV where one cannot write; a log that
  * cannot be written later on is reported, and no reason to stop. */
 Status sink_console_open(Sink **sink, const SinkRun *run);

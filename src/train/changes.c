@@ -76,6 +76,16 @@ static Status check_shapes(const Session *s, const Checkpoint *ck, const char *p
     return OK;
 }
 
+Status changes_check_model(const Session *s, const Checkpoint *ck, const char *path,
+                           TrainState *state) {
+    Config was;
+    CHECK(changes_read_state(ck, path, state));
+    Status st = read_config(ck, &was) ? check_model(&was, s->config, path) : OK;
+    if (st == OK) st = check_shapes(s, ck, path);
+    config_free(&was);
+    return st;
+}
+
 /* ---- the data -------------------------------------------------------------------------------- */
 
 /* If the dataset changed, even only by appended tokens, or what is read from it, later batches

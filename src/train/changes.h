@@ -8,6 +8,11 @@
  * are missing. */
 Status changes_read_state(const Checkpoint *ck, const char *path, TrainState *state);
 
+/* Reads the state, and compares model and tensors with the session's. ERR_USER names the first that
+ * differs. */
+Status changes_check_model(const Session *s, const Checkpoint *ck, const char *path,
+                           TrainState *state);
+
 /* Reads the state of the run from the header of a checkpoint and compares its configuration with
  * the session's. ERR_USER for another model, for other data or another order without
  * run.allow_data_change, and for a file without the entries. Local, the same on every rank.
