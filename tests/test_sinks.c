@@ -187,7 +187,7 @@ static void only_what_is_configured_is_opened(void **state) {
     all = open_sinks("{}", 0);
     all->free(all);
     text = capture_end();
-    assert_int_equal(count_files(), 2);
+    assert_int_equal(count_files(), 3); /* by-tokens is a folder */
     strbuf_free(&text);
 }
 
@@ -574,14 +574,14 @@ static TbEvent read_event(Bytes b) {
     return e;
 }
 
-/* Of the only event file, which is deleted with `done`. */
-static int read_events(TbEvent *events, int most, bool done) {
-    DIR *d = opendir(dir);
+/* Of the only event file of a folder, which is deleted with `done`. */
+static int read_events_of(const char *folder, TbEvent *events, int most, bool done) {
+    DIR *d = opendir(folder);
     char *path = NULL;
     for (struct dirent *e; (e = readdir(d)) != NULL;)
         if (strncmp(e->d_name, "events.out.tfevents.", 20) == 0) {
             assert_null(path);
-            path = mem_printf("%s/%s", dir, e->d_name);
+            path = mem_printf("%s/%s", folder, e->d_name);
         }
     closedir(d);
     assert_non_null(path);
@@ -606,6 +606,26 @@ static int read_events(TbEvent *events, int most, bool done) {
     if (done) unlink(path);
     free(path);
     return n;
+}
+
+static int read_events(TbEvent *events, int most, bool done) {
+    return read_events_of(dir, events, most, done);
+}
+static int read_events_over_tokens(TbEvent *events, int most) {
+    char *folder = mem_printf("%s/by-tokens", dir);
+    int n = read_events_of(folder, events, most, true);
+    free(folder);
+    return n;
+}
+
+/* The steps of events that TensorBoard shows after it has read n of them in this order. */
+static int shown_steps(const TbEvent *events, int n, int64_t *steps) {
+    int n_steps = 0;
+    for (const TbEvent *e = events; e < events + n; e++) {
+        while (e->starts && n_steps > 0 && steps[n_steps - 1] >= e->step) n_steps--;
+        if (e->n > 0) steps[n_steps++] = e->step;
+    }
+    return n_steps;
 }
 
 static void check_value(const TbEvent *e, const char *tag, float value) {
@@ -650,32 +670,38 @@ static void events_are_framed_as_tensorboard_reads_them(void **state) {
     assert_string_equal(events[4].text, "a \"b\"\nc\x1b[2J");
     assert_int_equal(events[5].n, 9);
     check_value(&events[5], "mfu", 0.5f);
+    assert_int_equal(read_events_over_tokens(events, 8), 5);
+    assert_string_equal(events[0].version, "brain.Event:2");
+    assert_true(events[1].starts);
+    for (int i = 1; i < 5; i++) assert_int_equal(events[i].step, 4096); /* tokens */
+    assert_int_equal(events[2].n, 1);
+    check_value(&events[2], "lm loss vs tokens", 2.5f);
+    check_value(&events[3], "lm loss validation vs tokens", 2.75f);
 }
 
 /* TensorBoard hides events of the step of a START event and of later ones that it has read before
  * (data_ingester and event_accumulator, "purge orphaned data"). */
 static void a_resumed_run_cuts_later_events(void **state) {
     (void)state;
-    TbEvent first[8], second[8];
-    int64_t shown[8];
-    int n_shown = 0;
+    TbEvent events[16], over_tokens[16];
+    int64_t shown[16];
+    int n = 0, n_over = 0;
     config.log.tensorboard = true;
     StepRecord r = a_step;
-    Sink *all = open_sinks("{}", 0);
-    for (r.step = 1; r.step <= 4; r.step++) all->step(all, &r);
-    all->free(all);
-    int n = read_events(first, 8, true);
-    all = open_sinks("{}", 2); /* from the checkpoint of step 2 */
-    for (r.step = 3; r.step <= 5; r.step++) all->step(all, &r);
-    all->free(all);
-    int m = read_events(second, 8, true);
-    for (int i = 0; i < n + m; i++) {
-        const TbEvent *e = i < n ? &first[i] : &second[i - n];
-        while (e->starts && n_shown > 0 && shown[n_shown - 1] >= e->step) n_shown--;
-        if (e->n > 0) shown[n_shown++] = e->step;
+    for (int run = 0; run < 2; run++) { /* the second from the checkpoint of step 2 */
+        Sink *all = open_sinks("{}", 2 * run);
+        for (r.step = 1 + 2 * run; r.step <= 4 + run; r.step++) {
+            r.tokens = 100 * (double)r.step;
+            all->step(all, &r);
+        }
+        all->free(all);
+        n += read_events(events + n, 16 - n, true);
+        n_over += read_events_over_tokens(over_tokens + n_over, 16 - n_over);
     }
-    assert_int_equal(n_shown, 5);
+    assert_int_equal(shown_steps(events, n, shown), 5);
     for (int i = 0; i < 5; i++) assert_int_equal(shown[i], i + 1);
+    assert_int_equal(shown_steps(over_tokens, n_over, shown), 5);
+    for (int i = 0; i < 5; i++) assert_int_equal(shown[i], 100 * (i + 1));
 }
 
 static PhaseSpread some_phases[PHASES] = {
@@ -746,7 +772,7 @@ static void events_can_be_read_after_a_full_disk(void **state) {
     capture_begin(STDERR_FILENO);
     for (r.step = 2; r.step < 9; r.step++) all->step(all, &r);
     StrBuf told = capture_end();
-    assert_int_equal(count(strbuf_text(&told), "cannot be written and lacks records"), 1);
+    assert_int_equal(count(strbuf_text(&told), "cannot be written and lacks records"), 2);
     strbuf_free(&told);
     int n = read_events(events, 8, false);
     assert_true(n < 5);

@@ -11,8 +11,10 @@
  *     SessionLog { 1: enum status }       START = 1 */
 #include <math.h>
 #include <stdio.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,6 +24,10 @@
 typedef struct {
     Sink sink;
     LogFile file;
+    /* Losses over tokens instead of steps. A START event hides events of any tag by their step, so
+     * that these have a file, and for TensorBoard a run, of their own. */
+    LogFile by_tokens;
+    double tokens; /* of the last step record; 0: none yet */
 } TensorboardSink;
 
 static uint32_t masked_crc32c(const void *data, size_t n) {
@@ -51,7 +57,7 @@ static void put_bytes(StrBuf *b, int field, const char *data, size_t n) {
 /* An Event with one of its fields of bytes. */
 enum { VERSION = 3, SUMMARY = 5, SESSION_LOG = 7 };
 
-static void write_event(Sink *s, int64_t step, int field, const char *data, size_t n_data) {
+static void write_event(LogFile *f, int64_t step, int field, const char *data, size_t n_data) {
     StrBuf event = {0}, record = {0};
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
@@ -67,7 +73,7 @@ static void write_event(Sink *s, int64_t step, int field, const char *data, size
     strbuf_append(&record, (const char *)&crc_n, sizeof crc_n);
     strbuf_append(&record, event.text, event.len);
     strbuf_append(&record, (const char *)&crc, sizeof crc);
-    log_file_append(&((TensorboardSink *)s)->file, record.text, record.len);
+    log_file_append(f, record.text, record.len);
     strbuf_free(&event);
     strbuf_free(&record);
 }
@@ -99,7 +105,18 @@ static void put_text(StrBuf *summary, const char *tag, const char *text) {
 }
 
 static void write_summary(Sink *s, int64_t step, StrBuf *summary) {
-    write_event(s, step, SUMMARY, summary->text, summary->len);
+    write_event(&((TensorboardSink *)s)->file, step, SUMMARY, summary->text, summary->len);
+    strbuf_free(summary);
+}
+
+/* TensorBoard hides what earlier files hold of the step of a START event and of later ones. */
+static void write_start(LogFile *f, int64_t step) {
+    static const char start[] = {1 << 3 | 0, 1};
+    write_event(f, step, SESSION_LOG, start, sizeof start);
+}
+
+static void write_over_tokens(TensorboardSink *t, StrBuf *summary) {
+    write_event(&t->by_tokens, (int64_t)t->tokens, SUMMARY, summary->text, summary->len);
     strbuf_free(summary);
 }
 
@@ -143,6 +160,11 @@ static void tensorboard_step(Sink *s, const StepRecord *r) {
     }
     if (r->fp8 != NULL) put_fp8(&b, r->fp8);
     write_summary(s, r->step, &b);
+    TensorboardSink *t = (TensorboardSink *)s;
+    if (t->tokens == 0) write_start(&t->by_tokens, (int64_t)r->tokens);
+    t->tokens = r->tokens;
+    put_scalar(&b, "lm loss vs tokens", r->loss);
+    write_over_tokens(t, &b);
 }
 
 /* TAG, or TAG/SET. */
@@ -159,10 +181,14 @@ static void put_eval(StrBuf *b, const EvalNumbers *n) {
 }
 
 static void tensorboard_eval(Sink *s, const EvalRecord *r) {
+    TensorboardSink *t = (TensorboardSink *)s;
     StrBuf b = {0};
     put_eval(&b, &r->all);
     for (int i = 0; i < r->n_sets; i++) put_eval(&b, &r->sets[i]);
     write_summary(s, r->step, &b);
+    if (t->tokens == 0) return; /* before the first step */
+    put_scalar(&b, "lm loss validation vs tokens", r->loss);
+    write_over_tokens(t, &b);
 }
 
 static void tensorboard_sample(Sink *s, const SampleRecord *r) {
@@ -175,28 +201,44 @@ static void tensorboard_sample(Sink *s, const SampleRecord *r) {
 
 static void tensorboard_free(Sink *s) {
     log_file_close(&((TensorboardSink *)s)->file);
+    log_file_close(&((TensorboardSink *)s)->by_tokens);
     free(s);
 }
 
-Status sink_tensorboard_open(Sink **s, const SinkRun *run) {
+static Status open_events(LogFile *f, const char *folder) {
     char host[128] = "host";
     gethostname(host, sizeof host - 1);
-    char *path = mem_printf("%s/events.out.tfevents.%lld.%s.%d", run->config->run.dir,
-                            (long long)time(NULL), host, (int)getpid());
-    LogFile file;
-    Status st = log_file_open(&file, path);
+    char *path = mem_printf("%s/events.out.tfevents.%lld.%s.%d", folder, (long long)time(NULL),
+                            host, (int)getpid());
+    Status st = log_file_open(f, path);
     free(path);
     CHECK(st);
+    static const char version[] = "brain.Event:2";
+    write_event(f, 0, VERSION, version, strlen(version));
+    return OK;
+}
+
+Status sink_tensorboard_open(Sink **s, const SinkRun *run) {
+    const char *dir = run->config->run.dir;
+    LogFile file, by_tokens;
+    CHECK(open_events(&file, dir));
+    char *folder = mem_printf("%s/by-tokens", dir);
+    Status st = mkdir(folder, 0777) == 0 || errno == EEXIST
+                    ? open_events(&by_tokens, folder)
+                    : status_fail(ERR_ENV, "cannot make %s: %s", folder, strerror(errno));
+    free(folder);
+    if (st != OK) {
+        log_file_close(&file);
+        return st;
+    }
     TensorboardSink *t = NEW(TensorboardSink, 1);
     t->sink = (Sink){.step = tensorboard_step,
                      .eval = tensorboard_eval,
                      .sample = tensorboard_sample,
                      .free = tensorboard_free};
     t->file = file;
-    static const char version[] = "brain.Event:2", start[] = {1 << 3 | 0, 1};
-    write_event(&t->sink, 0, VERSION, version, strlen(version));
-    /* TensorBoard hides what earlier files hold of the step of a START event and of later ones. */
-    write_event(&t->sink, run->step + 1, SESSION_LOG, start, sizeof start);
+    t->by_tokens = by_tokens;
+    write_start(&t->file, run->step + 1);
     *s = &t->sink;
     return OK;
 }

@@ -76,7 +76,7 @@ for kind in rows:
             problems.append(f"{page} explains '{name}' of '{kind}', which nothing writes: take its line out")
     if len(rows[kind]) != len(set(rows[kind])):
         problems.append(f"{page}: a name stands twice under '{kind}'")
-events = b"".join(pathlib.Path(path).read_bytes() for path in glob.glob(f"{run}/events.out.tfevents.*"))
+events = b"".join(pathlib.Path(path).read_bytes() for path in glob.glob(f"{run}/**/events.out.tfevents.*", recursive=True))
 for tag in rows.get("TensorBoard", []):
     if tag.split("*")[0].encode() not in events and tag != "mfu":  # of a CPU it is not known
         problems.append(f"a run's TensorBoard events do not have the tag '{tag}' of {page}")
