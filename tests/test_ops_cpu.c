@@ -1,5 +1,6 @@
 /* Memory, streams and events of the CPU backend. */
 #include "op_test.h"
+#include "ops/arena.h"
 
 /* The address sanitizer otherwise ends the program when an allocation is larger than it supports.
  */
@@ -47,6 +48,17 @@ static void an_impossible_size_is_an_error_that_names_the_tensor(void **state) {
     assert_status_fails(cpu_ops()->mem_alloc(&p, INT64_MAX, "the logits"), ERR_ENV, "the logits");
     assert_null(p);
     assert_int_equal(cpu_ops()->mem_peak(), peak);
+}
+
+static void a_run_without_room_is_told_what_to_lower_once(void **state) {
+    (void)state;
+    Arena arena = {0};
+    void *slot;
+    arena_reserve(&arena, "weights", "all", (int64_t)1 << 60, &slot);
+    assert_status_fails(arena_commit(&arena, cpu_ops()), ERR_ENV,
+                        "GiB); use memory.recompute=layer, a smaller model or batch.micro, or more "
+                        "ranks\nmemory per rank");
+    arena_free(&arena);
 }
 
 static void nothing_can_be_allocated_copied_and_zeroed(void **state) {
@@ -99,6 +111,7 @@ int main(void) {
         cmocka_unit_test(every_entry_of_the_table_is_filled),
         cmocka_unit_test(the_peak_counts_what_was_held_at_once),
         cmocka_unit_test(an_impossible_size_is_an_error_that_names_the_tensor),
+        cmocka_unit_test(a_run_without_room_is_told_what_to_lower_once),
         cmocka_unit_test(nothing_can_be_allocated_copied_and_zeroed),
         cmocka_unit_test(copy_and_zero_touch_exactly_their_bytes),
         cmocka_unit_test(events_measure_time_in_milliseconds),

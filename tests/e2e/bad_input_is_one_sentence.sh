@@ -28,6 +28,20 @@ expect_refused 'no configuration' 2 'missing CONFIG; usage: cria train CONFIG'
 run mpirun -n 2 "$cria" train "$work/none.yaml"
 expect_refused 'missing configuration' 2 "$work/none.yaml: cannot open this config"
 
+case $("$cria" version) in
+    *cuda*) ;;
+    *) refused 'a GPU without CUDA' 2 'this cria was built without CUDA (make GPU=1 needs nvcc); device=cpu runs' 2 device=cuda \
+        model.head_dim=16 ;;
+esac
+
+# ---- overrides that leave a value of the file no room ---------------------------------------------
+
+run mpirun -n 2 "$cria" train configs/tiny.yaml device=cpu run.steps=5 optim.lr=1e-4 --dry-run
+expect_status 'a short run of a configuration with a warm-up' 0
+expect_warning 'the warm-up' 'tiny.yaml:[0-9]+: optim.warmup_steps: found 12, lowered to 5 because of run.steps=5'
+expect_warning 'the least rate' 'tiny.yaml:[0-9]+: optim.min_lr: found 0.0002, lowered to 0.0001 because of optim.lr=1e-4'
+expect 'what runs' "$(grep -cE '^  (warmup_steps: 5|min_lr: 0.0001)$' "$work/out")" 2
+
 # ---- the configuration: all problems at once -------------------------------------------------------
 
 cat >"$work/bad.yaml" <<END
@@ -74,6 +88,7 @@ printf 'abc' >"$work/odd.bin"
 head -c 64 data/sotu_train.bin >"$work/short.bin"
 head -c 4096 /dev/zero >"$work/zeros.bin"
 refused 'missing token file' 2 "cannot open token file $work/none.bin" 2 "data.train=$work/none.bin"
+refused 'missing token file: advice' 2 'scripts/prepare.py makes token files of texts' 2 "data.train=$work/none.bin"
 refused 'missing evaluation file' 2 "cannot open token file $work/none.bin" 2 \
     "data.val=$work/none.bin" run.eval_every=1
 refused 'empty token file' 2 'empty.bin is empty' 2 "data.train=$work/empty.bin"

@@ -44,6 +44,25 @@ expect_status 'without a prompt' 0
 generate "$run" --ids --prompt '1 2' --tokens 3
 expect 'ids' "$(wc -w <"$work/out")" 5
 
+# An export takes the tokenizer of the run along, and says the same.
+generate "$run" --prompt 'We the people' --tokens 8 --temperature 0 --device cpu
+cp "$work/out" "$work/first"
+run_dir=$run
+run "$cria" export "$run_dir" "$work/exported" --dtype fp32
+expect_status 'export of a run' 0
+expect 'its tokenizer' "$(cmp "$work/exported/tokenizer.json" data/tokenizer.json 2>&1) $(
+    grep -c '"eos_token": "<|endoftext|>"' "$work/exported/tokenizer_config.json")" ' 1'
+generate "$work/exported" --prompt 'We the people' --tokens 8 --temperature 0 --device cpu
+expect_same 'text of the export' out first
+run "$cria" import "$work/exported" "$work/imported.safetensors"
+expect_status 'import of the export' 0
+train 1 moved run.steps=1 data.tokenizer="$work/exported/tokenizer.json"
+rm "$work/exported/tokenizer.json"
+run "$cria" export "$run" "$work/without"
+expect_status 'export without its tokenizer' 0
+expect_warning 'export without its tokenizer' 'gets no tokenizer: data.tokenizer .*: No such file'
+run=$run_dir
+
 # Texts during training change nothing in it, and are the same again.
 words='run.steps=6 run.sample_every=4 run.sample_tokens=20 data.tokenizer=data/tokenizer.json data.eod=0'
 samples() { grep '^{"kind":"sample"' "$work/$1/log.jsonl"; }
@@ -92,6 +111,7 @@ refuse 'the prompt is '\''one two'\'', expected token ids' "$work/run" --ids --p
 refuse 'not UTF-8 at byte 1' "$work/run" --prompt "$(printf 'a\377')"
 refuse "--temperature: found '-1', expected a number from 0" "$work/run" --temperature -1
 refuse "--top-p: found '2', expected a number from 0 to 1" "$work/run" --top-p 2
+refuse "--prompt: found '', expected TEXT; without --prompt the model begins by itself" "$work/run" --prompt=
 refuse "--tokens: found '0', expected an integer from 1" "$work/run" --tokens 0
 refuse "--device: found 'tpu', expected auto, cpu or cuda" "$work/run" --device tpu
 refuse 'there is no checkpoint in' "$work"
