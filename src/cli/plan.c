@@ -257,6 +257,7 @@ static void explain(const char *name, StrBuf *out) {
         {"stages", "Parts of attention between which keys arrive; 0 holds the rank's own keys."},
         {"degree", "Stages of remote keys (magi), parallel.overlap_degree."},
         {"imbalance", "By how much the greatest area of a rank exceeds the mean."},
+        {"MiB", "Bytes that all ranks together send in a layer's forward and backward pass."},
         {"of ring", "Bytes moved, over those of ring attention, which moves every key to every "
                     "rank."},
         {"exposed", "Share of the time in which attention waits for transfers."},

@@ -80,9 +80,9 @@ void arena_print(const Arena *a, StrBuf *out) {
                 name = b->name;
             }
         }
-        strbuf_printf(out, "  %-12s %10.1f   %3d buffer%s, largest: %s %.1f\n", region,
-                      (double)arena_region_bytes(a, region) / MIB, count, count == 1 ? " " : "s",
-                      name, (double)largest / MIB);
+        strbuf_printf(out, "  %-12s %10.1f   %3d %-9slargest: %s %.1f\n", region,
+                      (double)arena_region_bytes(a, region) / MIB, count,
+                      count == 1 ? "buffer," : "buffers,", name, (double)largest / MIB);
     }
     strbuf_printf(out, "  %-12s %10.1f\n", "total", (double)a->bytes / MIB);
 }
