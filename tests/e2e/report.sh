@@ -43,8 +43,10 @@ overview = {row[0]: row for row in cells[1:3]}
 assert list(overview) == ["first", "second"] and overview["second"][1].startswith("1499") and overview["second"][2] == "7.125", overview
 differs = [[c.text for c in row] for row in root.iter(html + "tr") if row.get("class") == "differs"]
 assert [row[0] for row in differs] == ["run.seed"] and differs[0][2] == "4321", differs
-assert ["phase, ms", "second: median", "second: slowest", "second: which rank"] in cells
-assert ["forward", "12.5", "20.5", "3 (100 %)"] in cells and ["wait", "3", "4", "0 (60 %)"] in cells
+rows = {row[0]: row[1:] for row in cells}
+assert rows["phase, ms"] == [f"{run}: {what}" for run in ("first", "second") for what in ("median", "slowest", "which rank")]
+assert rows["forward"][3:] == ["12.5", "20.5", "3 (100 %)"] and rows["wait"][3:] == ["3", "4", "0 (60 %)"]
+assert float(rows["forward"][0]) > 0 and rows["forward"][2] == "0 (100 %)" and rows["data"][3:] == ["-"] * 3, rows
 assert ["second, step 900: rank 3 on <a> stays behind"] == [p.text for p in root.iter(html + "p") if "behind" in p.text]
 assert ["second", "all", "6", "403", "-", "64"] in cells and ["second", "web", "6", "403", "1.5", "64"] in cells
 assert ["below 32", "-", "5"] in cells
@@ -53,7 +55,7 @@ assert quotes == ["<b> & a \ufffd\ufffd model\n]]>"], quotes
 pictures = list(root.iter(svg + "svg"))
 titles = [p.find(svg + "title").text for p in pictures]
 assert titles[:5] == ["Loss", "Gradient norm", "Learning rate", "Speed", "Memory"], titles
-assert titles[-1] == "Phases, second" and [a.get("class") for a in pictures[-1].iter(svg + "path") if "area" in a.get("class")] == \
+assert titles[-2:] == ["Phases, first", "Phases, second"] and [a.get("class") for a in pictures[-1].iter(svg + "path") if "area" in a.get("class")] == \
     ["area p0", "area p1"], titles
 legend = [t.text for t in pictures[-1].iter(svg + "text")][-2:]
 assert legend == ["forward", "wait"], legend
