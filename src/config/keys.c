@@ -309,8 +309,7 @@ const char *config_key_elsewhere(const char *name) {
     static const char parallel[] =
         "cria splits a model over ranks by data, context (parallel.cp) and optimizer state "
         "(parallel.zero), not by tensors, layers or experts";
-    static const char precision[] =
-        "GPUs compute in bf16 with fp32 master weights, CPUs in fp32: there is no choice";
+    static const char precision[] = "the key precision chooses in what GPUs compute";
     static const char accumulation[] =
         "the micro-batches of a step are batch.global / (batch.micro * dp)";
     static const char tracking[] = "scripts/track.py RUN sends a run to Weights & Biases or MLflow";
@@ -319,7 +318,6 @@ const char *config_key_elsewhere(const char *name) {
                                            {"ep", parallel},
                                            {"tensor_parallel", parallel},
                                            {"pipeline_parallel", parallel},
-                                           {"precision", precision},
                                            {"dtype", precision},
                                            {"bf16", precision},
                                            {"fp16", precision},
