@@ -187,7 +187,7 @@ static void tensorboard_eval(Sink *s, const EvalRecord *r) {
     for (int i = 0; i < r->n_sets; i++) put_eval(&b, &r->sets[i]);
     write_summary(s, r->step, &b);
     if (t->tokens == 0) return; /* before the first step */
-    put_scalar(&b, "lm loss validation vs tokens", r->loss);
+    put_scalar(&b, "lm loss validation vs tokens", r->all.loss);
     write_over_tokens(t, &b);
 }
 
