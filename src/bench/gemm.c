@@ -1,4 +1,5 @@
-/* gemm.c: `cria bench gemm`: the products of a layer and of the head, forward and backward. */
+/* gemm.c: `cria bench gemm`: the products of a layer and of the head, forward and backward, and
+ * the same in FP8 with what it costs to bring an input there. */
 #include <string.h>
 
 #include "ops/arena.h"
@@ -6,8 +7,9 @@
 #include "bench/table.h"
 #include "model/params.h"
 
-typedef enum { FWD, DGRAD, WGRAD, PASSES } Pass;
-static const char *const pass_names[] = {"fwd", "dgrad", "wgrad", NULL};
+typedef enum { FWD, DGRAD, WGRAD, FWD_FP8, DGRAD_FP8, WGRAD_FP8, CAST_FP8, PASSES } Pass;
+static const char *const pass_names[] = {"fwd",       "dgrad",     "wgrad",    "fwd_fp8",
+                                         "dgrad_fp8", "wgrad_fp8", "cast_fp8", NULL};
 
 /* y[S,N] = x[S,M] w[N,M]^T and its gradients */
 typedef struct {
@@ -17,7 +19,29 @@ typedef struct {
     Arena arena;
     void *x, *w, *y;
     float *dw;
+    /* in FP8: x, w, and y as a gradient */
+    Fp8Matrix x8, w8, y8;
+    float *absmax;
 } Product;
+
+static bool in_fp8(const Product *p) {
+    return p->pass >= FWD_FP8;
+}
+
+static void cast(const Product *p, const Fp8Matrix *to, const void *from, int64_t R, int64_t C) {
+    const Ops *ops = p->b->ops;
+    Fp8Cast a = {.type = to->type,
+                 .rows = to->rows,
+                 .columns = to->columns,
+                 .scale = to->scale,
+                 .x = from,
+                 .absmax = p->absmax,
+                 .R = R,
+                 .C = C};
+    ops->mem_zero(p->absmax, sizeof(float), p->b->stream);
+    ops->absmax(p->absmax, from, R * C, p->b->stream);
+    ops->fp8_cast(&a, p->b->stream);
+}
 
 static Status run(void *ctx) {
     Product *p = ctx;
@@ -25,18 +49,55 @@ static Status run(void *ctx) {
     if (p->pass == FWD) linear_fwd(ops, p->z, p->y, p->x, p->w, NULL, p->b->stream);
     if (p->pass == DGRAD) linear_dgrad(ops, p->z, p->x, p->y, p->w, p->b->stream);
     if (p->pass == WGRAD) linear_wgrad(ops, p->z, p->dw, p->y, p->x, p->b->stream);
+    if (p->pass == FWD_FP8) linear_fwd_fp8(ops, p->z, p->y, &p->x8, &p->w8, NULL, p->b->stream);
+    if (p->pass == DGRAD_FP8) linear_dgrad_fp8(ops, p->z, p->x, &p->y8, &p->w8, p->b->stream);
+    if (p->pass == WGRAD_FP8) linear_wgrad_fp8(ops, p->z, p->dw, &p->y8, &p->x8, p->b->stream);
+    if (p->pass == CAST_FP8) cast(p, &p->x8, p->x, p->z.S, p->z.M);
     return OK;
 }
 
 static double flops(const Product *p) {
-    return 2 * (double)p->z.S * (double)p->z.N * (double)p->z.M;
+    return p->pass == CAST_FP8 ? 0 : 2 * (double)p->z.S * (double)p->z.N * (double)p->z.M;
 }
 
-/* Every operand once; the weight gradient is read and written in fp32. */
+/* Every operand once; the weight gradient is read and written in fp32. A cast reads x twice, for
+ * its absolute maximum and to round it, and writes it by rows and by columns. */
 static double bytes(const Product *p) {
-    double act = p->b->ops->act_bytes, S = (double)p->z.S;
-    double N = (double)p->z.N, M = (double)p->z.M;
-    return act * (S * M + S * N) + (p->pass == WGRAD ? 8 : act) * N * M;
+    double act = p->b->ops->act_bytes, in = in_fp8(p) ? 1 : act;
+    double x = (double)p->z.S * (double)p->z.M, y = (double)p->z.S * (double)p->z.N;
+    double w = (double)p->z.N * (double)p->z.M;
+    switch (p->pass) {
+    case FWD:
+    case FWD_FP8:
+        return in * (x + w) + act * y;
+    case DGRAD:
+    case DGRAD_FP8:
+        return in * (y + w) + act * x;
+    case WGRAD:
+    case WGRAD_FP8:
+        return in * (x + y) + 8 * w;
+    default:
+        return (2 * act + 2) * x;
+    }
+}
+
+static void reserve_fp8(Product *p) {
+    const struct {
+        Fp8Matrix *m;
+        Dtype type;
+        int64_t R, C;
+    } all[] = {{&p->x8, DT_F8_E4M3, p->z.S, p->z.M},
+               {&p->w8, DT_F8_E4M3, p->z.N, p->z.M},
+               {&p->y8, DT_F8_E5M2, p->z.S, p->z.N}};
+    Arena *a = &p->arena;
+    for (int i = 0; i < 3; i++) {
+        all[i].m->type = all[i].type;
+        arena_reserve(a, "product", "FP8 rows", all[i].R * all[i].C, &all[i].m->rows);
+        arena_reserve(a, "product", "FP8 columns", round_up(all[i].R, FP8_UNIT) * all[i].C,
+                      &all[i].m->columns);
+        arena_reserve(a, "product", "scale", sizeof(float), (void **)&all[i].m->scale);
+    }
+    arena_reserve(a, "product", "absmax", sizeof(float), (void **)&p->absmax);
 }
 
 static Status open_product(Product *p) {
@@ -44,12 +105,18 @@ static Status open_product(Product *p) {
     arena_reserve(&p->arena, "product", "x", S * M * act, &p->x);
     arena_reserve(&p->arena, "product", "w", N * M * act, &p->w);
     arena_reserve(&p->arena, "product", "y", S * N * act, &p->y);
-    if (p->pass == WGRAD) arena_reserve(&p->arena, "product", "dw", N * M * 4, (void **)&p->dw);
+    bool wgrad = p->pass == WGRAD || p->pass == WGRAD_FP8;
+    if (wgrad) arena_reserve(&p->arena, "product", "dw", N * M * 4, (void **)&p->dw);
+    if (in_fp8(p)) reserve_fp8(p);
     CHECK(arena_commit(&p->arena, p->b->ops));
     timing_fill(p->b->timing, p->x, S * M, 1);
     timing_fill(p->b->timing, p->w, N * M, 2);
     timing_fill(p->b->timing, p->y, S * N, 3);
-    if (p->pass == WGRAD) p->b->ops->mem_zero(p->dw, N * M * 4, p->b->stream);
+    if (wgrad) p->b->ops->mem_zero(p->dw, N * M * 4, p->b->stream);
+    if (!in_fp8(p)) return OK;
+    cast(p, &p->x8, p->x, S, M);
+    cast(p, &p->w8, p->w, N, M);
+    cast(p, &p->y8, p->y, S, N);
     return OK;
 }
 
@@ -144,7 +211,8 @@ static void list_settings(Setting *s) {
     s[SHAPE] = SETTING("shape", NAME, "qkv,o,gate-up,down,head", "qkv,o,gate-up,down,head",
                        "Products.", shape_names);
     s[PASS] = SETTING("pass", NAME, "fwd,dgrad,wgrad", "fwd,dgrad,wgrad",
-                      "Of y = x w^T, dx = dy w and dw += dy^T x.", pass_names);
+                      "Of y = x w^T, dx = dy w and dw += dy^T x; *_fp8: in FP8, and the cast of x.",
+                      pass_names);
     s[TOKENS] =
         SETTING("T", COUNT, "8192", "256", "Tokens; with CONFIG those of a micro-batch.", NULL);
     s[STATE] = bench_state_setting();

@@ -27,6 +27,10 @@ holds 'gemm' 'all(near(r["gbytes_s"] * r["ms"], 4e-6 * (64 * (r["N"] + r["M"]) +
               for r in rows if r["pass"] == "fwd")'
 run "$cria" bench gemm "$config" shape=gate-up,head pass=wgrad --json
 holds 'gemm of a configuration' '[(r["T"], r["N"], r["M"]) for r in rows] == [(64, 64, 16), (64, 4096, 16)]'
+run "$cria" bench gemm T=64 shape=o pass=fwd_fp8,dgrad_fp8,wgrad_fp8,cast_fp8 --json
+expect_status 'gemm in FP8' 0
+holds 'gemm in FP8' '[r["pass"] for r in rows] == ["fwd_fp8", "dgrad_fp8", "wgrad_fp8", "cast_fp8"]'
+holds 'gemm in FP8' 'all(near(r["gbytes_s"] * r["ms"], 1e-6 * b) for r, b in zip(rows, [64 * 256 * 5 + 65536, 64 * 256 * 5 + 65536, 64 * 512 + 8 * 65536, 64 * 256 * 10]))'
 run "$cria" bench gemm T=64 shape=o
 expect 'gemm: lines for people' "$(grep -c '^o ' "$work/out")" 3
 
