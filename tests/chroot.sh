@@ -35,12 +35,12 @@ debian() {
     mkdir -p "$root/srv/cria"
     tar -c --exclude=./build --exclude='./build-*' --exclude=./runs --exclude=./.git . | tar -x -C "$root/srv/cria"
 }
-# inside COMMAND: of a shell, in $root with /proc, in the folder of the copy. before: commands that mount more.
+# inside COMMAND: of a shell, in $root with /proc, in the folder of the copy. mounts: commands that mount more.
 inside() {
     # shellcheck disable=SC2016 # expanded by the namespace's shell
     run unshare -m --pid --fork --kill-child sh -c 'mount -t proc proc "$1/proc" && eval "$2" && exec chroot "$1" sh -c \
         "cd /srv/cria && export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 HOME=/root; $3"' \
-        sh "$root" "${before:-:}" "$1"
+        sh "$root" "${mounts:-:}" "$1"
 }
 packages() { # NAME...
     inside "apt-get update -q && apt-get install -y -q --no-install-recommends $*"
