@@ -112,7 +112,7 @@ refused() { # WHAT TEXT RUN ARGUMENT...
     files "$work/$name" >"$work/after" 2>/dev/null
     expect "$what: files" "$(cat "$work/after")" "$(cat "$work/before")"
 }
-refused 'no value' '--from: found nothing, expected PATH' none --from
+refused 'no value' '--from: its value is missing, expected PATH' none --from
 refused 'two beginnings' "cria train: --from begins a branch, --resume $parent goes on with a run" none \
     --from "$parent" --resume "$parent"
 refused 'a missing file' "cannot open $work/nothing" none --from "$work/nothing"
