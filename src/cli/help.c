@@ -113,9 +113,21 @@ static Status help(const Args *a) {
     return st;
 }
 
+typedef struct {
+    bool markdown;
+} ConfigOptions;
+
 static Status config(const Args *a) {
+    const ConfigOptions *o = a->options;
     StrBuf text = {0};
-    Status st = config_print_help(a->n_paths > 0 ? a->paths[0] : "", &text);
+    Status st = OK;
+    if (o->markdown && a->n_paths > 0)
+        return status_fail(ERR_USER, "--markdown is of all keys: found '%s' beside it",
+                           a->paths[0]);
+    if (o->markdown)
+        config_print_markdown(&text);
+    else
+        st = config_print_help(a->n_paths > 0 ? a->paths[0] : "", &text);
     print(&text);
     return st;
 }
@@ -144,12 +156,17 @@ const Command command_help = {.name = "help",
                               COMMAND_OPTIONS(options, HelpOptions),
                               .max_paths = 2,
                               .run = help};
+static const ArgOption config_options[] = {
+    ARG_OPTION("markdown", FLAG, ConfigOptions, markdown, NULL,
+               "Print all keys as a page: cria config --markdown >configs/KEYS.md"),
+    {.name = NULL}};
 const Command command_config = {
     .name = "config",
     .summary = "Print the keys of a configuration: type, default, bounds.",
     .arguments = "[SECTION|KEY]",
     .details = "Prints every key of a configuration file with its type, bounds, default and "
                "meaning, or those of one section, such as optim, or one key, such as optim.lr.",
+    COMMAND_OPTIONS(config_options, ConfigOptions),
     .max_paths = 1,
     .run = config};
 const Command command_version = {.name = "version",

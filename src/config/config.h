@@ -196,6 +196,8 @@ void config_print_json(const Config *c, StrBuf *out);
 /* `cria config`: every key with type, default, bounds and help; of one key or section where `name`
  * is not "". ERR_USER when there is none of that name. */
 Status config_print_help(const char *name, StrBuf *out);
+/* The same as a page of Markdown, configs/KEYS.md: a line for each key. */
+void config_print_markdown(StrBuf *out);
 /* A line "section.key=value" for every key, to compare two of them. */
 void config_print_lines(const Config *c, StrBuf *out);
 /* CRC-32 over the keys that change results (model, data, batch, optim, seed), for resume checks. */

@@ -127,6 +127,49 @@ Status config_print_help(const char *name, StrBuf *out) {
     return OK;
 }
 
+/* As text of a cell in a table. */
+static void print_cell(const char *text, StrBuf *out) {
+    for (; *text != '\0'; text++) strbuf_printf(out, *text == '|' ? "\\|" : "%c", *text);
+}
+
+void config_print_markdown(StrBuf *out) {
+    static const char *const resumed[] = {
+        [AFFECTS_NOTHING] = "free",  [AFFECTS_INITIAL_WEIGHTS] = "no effect",
+        [AFFECTS_MODEL] = "refused", [AFFECTS_BATCHES] = "needs `run.allow_data_change`",
+        [AFFECTS_COURSE] = "named",  [AFFECTS_LATER_STEPS] = "named"};
+    const char *previous = NULL;
+    strbuf_printf(out, "# Keys of a configuration\n\n"
+                       "Written by `build/cria config --markdown >configs/KEYS.md` from the table "
+                       "in `src/config/keys.c`.\n\nThe last column says what another value means "
+                       "for a run that goes on from a checkpoint. free: nothing;\nnamed: a line "
+                       "says what it does; needs `run.allow_data_change`: refused without that "
+                       "key; refused: always.\n");
+    for (int i = 0; i < config_n_keys; i++) {
+        const ConfigKey *k = &config_keys[i];
+        StrBuf expects = {0};
+        size_t n = section_length(k->name);
+        if (previous == NULL || n != section_length(previous) || strncmp(k->name, previous, n) != 0)
+            strbuf_printf(out,
+                          "\n## %.*s\n\n| key | value | default | what | on resume |\n"
+                          "|---|---|---|---|---|\n",
+                          n > 0 ? (int)n - 1 : (int)strlen(k->name), k->name);
+        config_key_expects(k, &expects);
+        strbuf_printf(out, "| `%s` | ", k->name);
+        print_cell(strbuf_text(&expects), out);
+        if (k->unit[0] != '\0') strbuf_printf(out, " (%s)", k->unit);
+        if (k->default_value == NULL)
+            strbuf_printf(out, " | required | ");
+        else if (k->default_value[0] == '\0')
+            strbuf_printf(out, " | empty | ");
+        else
+            strbuf_printf(out, " | `%s` | ", k->default_value);
+        print_cell(k->help, out);
+        strbuf_printf(out, " | %s |\n", resumed[k->affects_result]);
+        strbuf_free(&expects);
+        previous = k->name;
+    }
+}
+
 uint32_t config_hash(const Config *c) {
     StrBuf b = {0};
     for (int i = 0; i < config_n_keys; i++) {
