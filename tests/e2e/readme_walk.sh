@@ -8,7 +8,7 @@
 root=$PWD program=$(realpath "$cria")
 mkdir "$work/clone"
 cd "$work/clone" || exit 3
-for name in Makefile configs data scripts tests src README.md CONTRIBUTING.md; do ln -s "$root/$name" .; done
+for name in Makefile configs data scripts tests src README.md CONTRIBUTING.md CHANGELOG.md LICENSE; do ln -s "$root/$name" .; done
 mkdir build
 ln -s "$program" build/cria
 
@@ -20,23 +20,33 @@ while read -r command <&3; do
     case $command in
         # by make demo and .ci/run; by tests/e2e/prepare.sh
         scripts/demo.sh* | scripts/check.sh* | *'pip install'* | *mine*) continue ;;
-        # a cluster; hours of eight GPUs; DIR and CKPT stand for the reader's own
-        sbatch* | 'mpirun -n 8 '* | *'--steps 100000'* | *'generate DIR'* | *'generate CKPT'*) continue ;;
-        mpirun*'cria train configs/tiny.yaml'*) run sh -c "$command $short" ;;
+        # a cluster; eight GPUs
+        sbatch* | 'mpirun -n 8 '*) continue ;;
+        mpirun*'cria train configs/tiny.yaml'*) command="$command $short" ;;
         *'generate runs/demo'*)
             run sh -c "build/cria train configs/tiny.yaml run.dir=runs/demo $short"
-            run sh -c "$command --tokens 4"
+            command="$command --tokens 4"
             ;;
-        'build/cria '*) run sh -c "$command" ;;
+        *'generate DIR --prompt TEXT '*) # the reader's own
+            run build/cria export runs/demo runs/hf --tokenizer data/tokenizer.json
+            command="$(echo "$command" | sed "s|DIR|runs/hf|; s|TEXT|'Once upon'|") --tokens 4"
+            ;;
+        *'generate CKPT'*) command=$(echo "$command" | sed 's/CKPT/runs\/demo/') ;;
+        scripts/compare_loss.py*) # of a small model, 2 steps, in a folder of its own
+            command=$(echo "$command batch.micro=1 --out runs/compare-$ran" |
+                sed 's|configs/[a-z0-9-]*.yaml|tests/e2e/micro.yaml|; s|--steps [0-9]*|--steps 2|')
+            ;;
+        'build/cria '* | scripts/plot_loss.py* | scripts/report.py*) ;;
         *)
             expect "$command: is run, or named as not to be run" no yes
             continue
             ;;
     esac
+    run sh -c "$command"
     expect_status "$command" 0
     ran=$((ran + 1))
 done 3<"$work/commands"
-expect 'commands that ran' "$((ran >= 8))" 1
+expect 'commands that ran' "$((ran >= 16))" 1
 
 # What README's links name is there.
 grep -oE '\]\([^)h#][^)#]*' "$root/README.md" | cut -c3- | sort -u >"$work/links"
