@@ -19,7 +19,7 @@ static int finish(Status st) {
         strbuf_free(&text);
     }
     progress_beat(0, "ending MPI");
-    comm_finish();
+    comm_finish(status_exit_code(st));
     watchdog_stop();
     if (st != OK) comm_keep_status();
     return status_exit_code(st);

@@ -312,7 +312,7 @@ int main(int argc, char **argv) {
         pool = NULL;
     }
     gpu->stream_free(stream);
-    comm_finish();
+    comm_finish(0);
     if (rank == 0) puts("gpu_comm: ok");
     return 0;
 }

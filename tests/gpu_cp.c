@@ -59,6 +59,6 @@ int main(int argc, char **argv) {
     if (comm_world_rank() == 0) printf("%lld passed, 0 failed\n", (long long)side.runs);
     ops.stream_free(side.stream);
     gpu->mem_free(pool);
-    comm_finish();
+    comm_finish(0);
     return 0;
 }

@@ -32,7 +32,7 @@ static inline void gpu_open_ranks(const Ops **ops) {
     }
     if (comm_world_rank() == 0)
         fprintf(stderr, "this test needs a GPU for each rank: %s\n", status_message());
-    comm_finish();
+    comm_finish(0);
     exit(status_exit_code(st));
 }
 

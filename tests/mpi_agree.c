@@ -187,6 +187,6 @@ int main(void) {
     weights_are_compared("parallel.zero=0");
     zero_changes_no_bit();
     if (comm_world_rank() == 0) printf("mpi_agree: %d ranks passed\n", comm_world_size());
-    comm_finish();
+    comm_finish(0);
     return 0;
 }

@@ -199,6 +199,6 @@ int main(void) {
     free(reference);
     comm_free(host);
     comm_free(self);
-    comm_finish();
+    comm_finish(0);
     return 0;
 }

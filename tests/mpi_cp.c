@@ -154,6 +154,6 @@ int main(int argc, char **argv) {
         printf("%lld runs on %d ranks agree with dense attention within %.1e\n",
                (long long)side.runs, side.comm->size, side.worst);
     comm_free(side.comm);
-    comm_finish();
+    comm_finish(0);
     return 0;
 }

@@ -84,7 +84,9 @@ int comm_world_size(void);
 int comm_local_rank(void);  /* index of this rank among those of its host */
 int comm_local_size(void);  /* ranks of this host */
 int comm_local_cores(void); /* this rank's share of the cores of its host, at least 1 */
-void comm_finish(void);
+/* Waits for all ranks, then ends MPI; where that takes more than 20 seconds the process ends with
+ * this exit code. Call it on every rank, with nothing left to do. */
+void comm_finish(int exit_code);
 /* Call after comm_finish() where all ranks exit with the same status other than 0: makes mpirun
  * return it. */
 void comm_keep_status(void);

@@ -16,7 +16,8 @@
 
 enum {
     REPORT_NS = 300 * 1000 * 1000, /* for mpirun to read output, which it may drop at an abort */
-    ABORT_SECONDS = 10
+    ABORT_SECONDS = 10,
+    FINISH_SECONDS = 20 /* for MPI_Finalize of all ranks, which takes less than one */
 };
 
 /* One MPI per process; written once, by comm_start(). */
@@ -84,6 +85,9 @@ static Status check_launcher(void) {
 
 static Status start_mpi(void) {
     int level = MPI_THREAD_SINGLE;
+    /* Between hosts UCX writes by TCP in a way that needs an answer from the other rank; one that
+     * MPI_Finalize has stopped listening gives none (MPICH 4.0 with UCX 1.13). */
+    setenv("UCX_TCP_PUT_ENABLE", "n", 0);
     start_guard_begin(world.rank, comm_end_now);
     int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
     start_guard_end();
@@ -142,13 +146,6 @@ int comm_local_cores(void) {
 
 /* ---- end ------------------------------------------------------------------------------------- */
 
-void comm_finish(void) {
-    if (!atomic_load(&mpi_is_up)) return;
-    atomic_store(&mpi_is_finishing, true);
-    MPI_Finalize();
-    atomic_store(&mpi_is_up, false);
-}
-
 void comm_keep_status(void) {
     if (world.rank == 0) launcher_keep_status();
 }
@@ -180,6 +177,18 @@ static void end_within(int seconds, int exit_code) {
     sigaction(SIGALRM, &end, NULL);
     pthread_sigmask(SIG_UNBLOCK, &only, NULL);
     alarm((unsigned)seconds);
+}
+
+/* MPICH 4.0 with UCX waits in MPI_Finalize for ranks that have stopped listening. Once all ranks
+ * are here nothing is left to lose, so none waits for long. */
+void comm_finish(int exit_code) {
+    if (!atomic_load(&mpi_is_up)) return;
+    atomic_store(&mpi_is_finishing, true);
+    MPI_Barrier(MPI_COMM_WORLD);
+    end_within(FINISH_SECONDS, exit_code);
+    MPI_Finalize();
+    alarm(0);
+    atomic_store(&mpi_is_up, false);
 }
 
 static void sleep_ns(long ns) {
