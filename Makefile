@@ -57,7 +57,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ))
 REPLAY := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/replay_%,$(FUZZ))
 
 # ---- what can be made ---------------------------------------------------------------------------
-.PHONY: all tests bench fuzz fuzzers demo check check-long format-check lint gpu-tests check-gpu bundle clean \
+.PHONY: all tests bench fuzz fuzzers demo check check-long check-slurm format-check lint gpu-tests check-gpu bundle clean \
         help FORCE
 all: $(BUILD)/cria          ## the executable build/cria (default)
 	@echo "built: $(if $(filter 1,$(GPU)),CPU and CUDA,CPU only ($(NO_CUDA)))"
@@ -74,6 +74,8 @@ check: all tests            ## every test that needs no GPU; T=pattern picks som
 check-long: all tests       ## make check, lint, TSan, valgrind; all again under ASan and UBSan
 	@BUILD="$(BUILD)" LONG=1 tests/run.sh $(T)
 	@+$(MAKE) GPU=0 CFLAGS=-O1 SANITIZE=address,undefined BUILD="$(BUILD)/asan" check
+check-slurm: all            ## scripts/train.slurm under Slurm, on hosts in namespaces; part of check-long
+	@BUILD="$(BUILD)" LONG=1 tests/run.sh long/slurm
 format-check:               ## names the files that are not as .clang-format says
 	@scripts/format_check.sh
 lint:                       ## clang-tidy and scripts/lint.sh (cppcheck, shellcheck, pyflakes)

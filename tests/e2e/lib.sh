@@ -17,6 +17,7 @@ finish() {
     [ -z "$job" ] || kill_ranks KILL
     [ -z "$mounted" ] || umount "$mounted"
     rm -rf "$work"
+    [ $result != 77 ] || exit 77 # skipped
     echo "$checks checks, $failures failed"
     [ $result != 0 ] || [ $failures != 0 ] || [ $checks = 0 ] || exit 0
     exit 1

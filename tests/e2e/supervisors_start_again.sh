@@ -148,6 +148,14 @@ expect 'the time is nearly up: Slurm' "$(asked)" 'scancel --signal=TERM 77;scont
 signalled TERM
 ends 'cancelled' 4 1
 expect 'cancelled: Slurm' "$(asked)" 'scancel --signal=TERM 77;'
+# Slurm takes the number of an array, which one of its tasks has, for all of its tasks.
+export SLURM_ARRAY_JOB_ID=77 SLURM_ARRAY_TASK_ID=3
+signalled USR1
+ends 'a task of an array' 4 1
+expect 'a task of an array: Slurm' "$(asked)" 'scancel --signal=TERM 77_3;scontrol requeue 77_3;'
+plan 0 && run bash "$slurm" x-%a.yaml a.b=%a/%a
+expect 'a task of an array: arguments' "$(cat "$work/starts")" 'train x-3.yaml a.b=3/3 --resume auto'
+unset SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID
 # What supervise.sh is given: the run.dir of the command line, of the configuration, of RUN_DIR.
 mkdir -p "$work/given/scripts" "$work/given/build"
 cp "$fake" "$work/given/build"
@@ -165,6 +173,7 @@ given() { # WHAT EXPECTED ARGUMENT...
 }
 given 'run.dir of a block' '-d runs/my run ' "$work/block.yaml" run.steps=2
 given 'run.dir of a flow' '-d runs/flow ' run.steps=2 "$work/flow.yaml"
+expect 'the output, beside the run' "$(readlink "$work/given/runs/flow/slurm-77.out")" "$work/out"
 given 'run.dir of the command line' '-d b ' "$work/flow.yaml" run.dir=a run.dir=b
 given 'no configuration to read' '-d runs/default ' none.yaml
 ENV_FILE=$work/env.sh RUN_DIR=mine given 'RUN_DIR and ENV_FILE' '-d mine loaded' "$work/flow.yaml" run.dir=a
