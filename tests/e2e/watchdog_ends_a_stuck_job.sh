@@ -50,8 +50,8 @@ stands() {
 stands 'MPI_Init of one rank hangs' 'call=MPI_Init_thread,rank=1,do=hang' 'starting MPI'
 stands 'MPI_Finalize of one rank hangs' 'call=MPI_Finalize,rank=1,do=hang' 'ending MPI'
 # Once all ranks are there, the run is over, and as it ended is what counts.
-rm -rf "$work/done"
-with_faults 'call=MPI_Finalize,rank=1,do=hang' train 2 done run.watchdog_seconds=600
+rm -rf "$work/over"
+with_faults 'call=MPI_Finalize,rank=1,do=hang' train 2 over run.watchdog_seconds=600
 expect_status 'MPI_Finalize of one rank hangs, all is done' 0
 stands 'the configuration of one rank cannot be read' 'call=open,path=micro.yaml,rank=1,do=hang' 'starting MPI'
 stands 'the data of one rank cannot be opened' 'call=open,path=sotu_train,rank=1,do=hang' 'opening data'

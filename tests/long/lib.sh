@@ -76,6 +76,6 @@ on() {
 crash() {
     eval "kill -KILL \$unshare_$1"
     eval "wait \$unshare_$1 2>/dev/null" || true
-    ip link del "veth$1" # at once: its host's end would delete it later
+    ip link del "veth$1" 2>/dev/null || true # at once: its host's end would delete it later
     rm -f "$work/up.$1"
 }
