@@ -3,6 +3,7 @@
 #include "gpu.h"
 
 #include "comm/comm.h"
+#include "session/hardware.h"
 
 static const Ops *gpu;
 static Stream *stream;
@@ -248,6 +249,24 @@ static void print_group_times(Comm *c) {
     if (pool == NULL) gpu->mem_free(buf);
 }
 
+/* A device that adds up its product wrongly: without its last word. */
+static void wrong_checksum(uint64_t *out, const void *x, int64_t bytes, Stream *s) {
+    gpu->checksum(out, x, bytes - 8, s);
+}
+
+static void test_hardware_check(Comm *host) {
+    Ops wrong = *gpu;
+    wrong.checksum = wrong_checksum;
+    double begin = time_now();
+    EXPECT_OK(hardware_check(gpu, host));
+    if (host->rank == 0) printf("check of the hardware in %.2f s\n", time_now() - begin);
+    for (int bad = 0; bad < host->size; bad++) {
+        char text[32];
+        snprintf(text, sizeof text, "rank %d on node ", bad);
+        EXPECT_FAILS(hardware_check(bad == host->rank ? &wrong : gpu, host), ERR_ENV, text);
+    }
+}
+
 static void print_times(Comm *c) {
     int64_t most = 1 << 30;
     char *buf = device_new(2 * most);
@@ -286,6 +305,7 @@ int main(int argc, char **argv) {
         EXPECT_OK(comm_open(&set, gpu, cp));
         if (rank == 0) printf("cp=%d: communicators in %.2f s\n", cp, time_now() - begin);
         EXPECT_EQ(set.cp->rank, rank % cp);
+        if (cp == 1) test_hardware_check(set.host);
         Comm *comms[] = {set.world, set.cp};
         for (int i = 0; i < 2; i++) {
             test_collectives(comms[i], 1);

@@ -117,7 +117,8 @@ typedef struct {
         int64_t seed, steps, log_every, eval_every, eval_sequences, save_every, keep_last;
         double time_limit_minutes; /* 0 = none */
         double watchdog_seconds;   /* 0 = off */
-        bool save_async, deterministic, allow_data_change;
+        bool save_async, deterministic, allow_data_change, check_hardware;
+        int64_t profile_from, profile_steps; /* step that a profile begins with, 0 = none */
         int64_t check_every; /* steps between comparisons of the ranks' weights; 0 = never */
         GuardAction on_nonfinite, on_spike;
         double spike_z;       /* of the loss: deviations above the running mean; 0 = off */

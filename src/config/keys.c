@@ -126,6 +126,12 @@ const ConfigKey config_keys[] = {
          "Command that rank 0 starts beside training after each checkpoint; \"\" = none."),
     NUM(run.on_save_minutes, "10", 0, 1e6, "minutes", NOTHING,
         "Longest time that the end of the run waits for that command."),
+    FLAG(run.check_hardware, "true", NOTHING,
+         "At the start each device multiplies matrices of known product; one that is wrong or "
+         "slow is named."),
+    NUM(run.profile_from, "0", 0, COUNT_MAX, "steps", NOTHING,
+        "First step that nsys profile -c cudaProfilerApi records; 0 = none."),
+    NUM(run.profile_steps, "3", 1, COUNT_MAX, "steps", NOTHING, "Steps that it records."),
     FLAG(run.allow_data_change, "false", NOTHING,
          "Resume even if data, seed, seq_len or mask differ from those of the checkpoint."),
     NAMED(device, "auto", device_names, NOTHING,

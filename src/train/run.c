@@ -9,6 +9,7 @@
 #include "health/agree.h"
 #include "report/estimate.h"
 #include "report/run_report.h"
+#include "session/hardware.h"
 #include "train/branch.h"
 #include "train/resume.h"
 #include "train/stop.h"
@@ -141,6 +142,11 @@ Status run_open(TrainRun *r, const Config *config, const TrainOptions *options, 
     if (!*done && continues(options))
         CHECK(resume_check_named(config, r->s.comm.host, options, done));
     if (*done) return OK;
+
+    progress_beat(0, "checking the hardware");
+    if (config->run.check_hardware) CHECK(hardware_check(r->s.ops, r->s.comm.host));
+    if (config->run.profile_from > 0 && r->s.ops->host_memory && r->s.rank == 0)
+        log_warn("run.profile_from is for GPUs: on the CPU nothing is profiled");
 
     progress_beat(0, "opening run.dir");
     bool first = r->s.rank == 0;

@@ -182,6 +182,17 @@ static bool due(int64_t step, int64_t every) {
     return every > 0 && step % every == 0;
 }
 
+/* Before step n, and behind the last: begins and ends what a profiler records. */
+static Status profile(const TrainRun *r, int64_t n) {
+    const Config *c = r->s.config;
+    if (c->run.profile_from == 0) return OK;
+    if (n == c->run.profile_from) nvtx_profiler_start();
+    if (n != c->run.profile_from + c->run.profile_steps) return OK;
+    CHECK(r->s.ops->stream_sync(r->s.stream));
+    nvtx_profiler_stop();
+    return OK;
+}
+
 static Status loop(TrainRun *r) {
     const Config *c = r->s.config;
     bool evaluates = r->s.val.n > 0;
@@ -189,6 +200,7 @@ static Status loop(TrainRun *r) {
     throughput_start(&r->throughput, &r->s, r->state.step);
     while (r->state.step < c->run.steps) {
         StepResult result;
+        CHECK(profile(r, r->state.step + 1));
         nvtx_push("step", r->state.step + 1);
         CHECK(step(r, &result));
         nvtx_pop();
@@ -214,7 +226,7 @@ static Status loop(TrainRun *r) {
                 ERR_STOPPED, "stopped after step %lld as asked (%s); --resume auto continues",
                 (long long)n, result.time_is_up ? "run.time_limit_minutes" : "signal");
     }
-    return OK;
+    return profile(r, r->state.step + 1);
 }
 
 Status train_run(const Config *config, const TrainOptions *options) {
