@@ -48,8 +48,7 @@ ranks 2 parallel.cp=2 parallel.backend=ulysses
 ranks 4 parallel.cp=2 parallel.backend=allgather
 
 # The masters are fp32 in either precision: one goes on where the other stopped.
-for turn in 'bf16 fp8 plain' 'fp8 bf16 whole'; do
-    set -- $turn
+take_turns() { # PRECISION NEXT RUN: of the first one
     mkdir "$work/$1-$2"
     cp "$work/$3/step_00000008.safetensors" "$work/$1-$2"
     train 1 "$1-$2" "precision=$2" --resume auto
@@ -59,7 +58,9 @@ for turn in 'bf16 fp8 plain' 'fp8 bf16 whole'; do
     losses plain plain.curve
     tail -n 12 "$work/plain.curve" >"$work/tail.curve"
     expect_close "$1, then $2, against bf16" turn.curve tail.curve 12 2e-3
-done
+}
+take_turns bf16 fp8 plain
+take_turns fp8 bf16 whole
 
 fp8_field() { sed -n "s/.*\"qkv\":{.*\"$1\":{\"saturated\":\([0-9.e+-]*\),\"absmax\":\([0-9.e+-]*\),\"zeros\":\([0-9.e+-]*\)}.*/\1 \2 \3/p" "$work/whole/log.jsonl"; }
 for operand in input weight gradient; do
