@@ -39,6 +39,6 @@ int main(void) {
     }
     if (host->rank == 0) printf("mpi_hardware: %d ranks passed\n", host->size);
     comm_free(host);
-    comm_finish();
+    comm_finish(0);
     return 0;
 }
