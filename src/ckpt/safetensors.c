@@ -11,7 +11,8 @@
 #include "base/json.h"
 #include "base/text.h"
 
-/* The types of safetensors 0.8 that cria does not read, and their bits */
+/* The types of safetensors 0.8 that cria does not read, some of which it computes in, and their
+ * bits */
 /* clang-format off */
 #define UNREAD_TYPES(X)                                                                            \
     X(BOOL, 8) X(F4, 4) X(F6_E2M3, 6) X(F6_E3M2, 6) X(F8_E4M3, 8) X(F8_E5M2, 8) X(F8_E8M0, 8)      \
@@ -25,7 +26,7 @@ static const struct {
     const char *name;
     int bits;
     Dtype dtype;
-} types[] = {DTYPE_LIST(READ) UNREAD_TYPES(UNREAD)};
+} types[] = {UNREAD_TYPES(UNREAD) DTYPE_LIST(READ)}; /* the first of a name counts */
 enum { N_TYPES = sizeof types / sizeof *types };
 
 const char *safetensors_dtype_name(Dtype t) {

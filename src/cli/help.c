@@ -158,7 +158,7 @@ const Command command_help = {.name = "help",
                               .run = help};
 static const ArgOption config_options[] = {
     ARG_OPTION("markdown", FLAG, ConfigOptions, markdown, NULL,
-               "Print all keys as a page: cria config --markdown >configs/KEYS.md"),
+               "Print all keys as a page such as configs/KEYS.md."),
     {.name = NULL}};
 const Command command_config = {
     .name = "config",

@@ -5,7 +5,7 @@
 
 a=$work/first b=$work/second
 mkdir "$a" "$b"
-train 1 first run.steps=3 run.log_every=1 run.eval_every=2
+train 1 first log.phases=true run.steps=3 run.log_every=1 run.eval_every=2
 expect_status 'a run' 0
 {
     sed -n 1p "$a/log.jsonl" | sed 's/"seed": [0-9]*/"seed": 4321/'

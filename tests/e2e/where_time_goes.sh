@@ -6,7 +6,7 @@
 
 # On one rank least, median and most are the same, and all phases together what the clock says. A save and an
 # evaluation are in the record after them.
-train 1 one run.steps=12 run.log_every=4 run.save_every=5 data.val=data/sotu_val.bin run.eval_every=6 run.keep_last=9
+train 1 one log.phases=true run.steps=12 run.log_every=4 run.save_every=5 data.val=data/sotu_val.bin run.eval_every=6 run.keep_last=9
 expect_status 'one rank' 0
 expect 'phases of one rank' "$(python3 - "$run/log.jsonl" <<'PYTHON'
 import json, sys
@@ -37,7 +37,7 @@ expect 'a profile of the CPU' "$(cat "$work/err")" 'cria: warning: run.profile_f
 expect 'log.phases=false: phases' "$(grep -c phase_ms "$run/log.jsonl")" 0
 
 # Rank 1 begins every parallel region late: it computes, and the others wait for it.
-with_faults 'call=GOMP_parallel,rank=1,do=2' train 3 slow run.steps=20 batch.global=6 run.save_every=0
+with_faults 'call=GOMP_parallel,rank=1,do=2' train 3 slow log.phases=true run.steps=20 batch.global=6 run.save_every=0
 expect_status 'a slow rank' 0
 expect 'a slow rank: records' "$(grep '"kind":"slow"' "$run/log.jsonl" | sed 's/,"node.*//')" '{"kind":"slow","step":20,"rank":1'
 expect 'a slow rank: warning' "$(grep -c "^cria: warning.*: rank 1 on node $(hostname) stays behind: it computes " "$work/err")" 1
