@@ -263,7 +263,7 @@ const ConfigKey config_keys[] = {
 #undef X
         FLAG(log.grad_norms, "false", NOTHING,
              "Log the gradient norms of embedding, attention, MLP, norms and head apart."),
-    FLAG(log.phases, "true", NOTHING,
+    FLAG(log.phases, "false", NOTHING,
          "Time the parts of a step on every rank; a rank that stays behind is named."),
 };
 
