@@ -1,5 +1,6 @@
 /* gpu_ops.c: every op of the CUDA table against the CPU table on the same inputs (rounded to bf16
- * where they are activations), attention aside (gpu_attention.cu). Each case runs twice on the GPU:
+ * where they are activations), attention (gpu_attention.cu) and
+ * FP8 (gpu_fp8.c) aside. Each case runs twice on the GPU:
  *   the results must agree with the CPU's, element by element, |got - want| <= rel |want| + abs rms
  *     (rel 0, abs 0: the same value, the CPU's rounded to bf16 for activations);
  *   both runs must leave the same bits;
@@ -7,10 +8,7 @@
  * Then those that are bound by memory are timed against a copy.
  * `gpu_ops [WORD]` runs the cases whose name contains WORD. */
 #include "gpu_ops_rig.h"
-#include "ops/fp8.h"
 #include "ops/linear.h"
-
-#define CALL(name) static void name(const Ops *o, void *const *p, const int64_t *z, Stream *s)
 
 CALL(embedding_fwd) {
     o->embedding_fwd(p[0], p[1], p[2], z[0], (int)z[1], s);
@@ -141,114 +139,6 @@ static void test_linear(OpsRig *rig, int64_t S, int64_t N, int64_t M) {
     add_input(&c, "x", ACT, S * M, 1);
     set_linear_sizes(&c, S, N, M, 0);
     case_run(&c, wgrad);
-}
-
-/* ---- FP8 ------------------------------------------------------------------------------------ */
-
-CALL(absmax) {
-    o->absmax(p[0], p[1], z[0], s);
-}
-static void test_absmax(OpsRig *rig, int64_t n) {
-    Case c;
-    case_begin(&c, rig, "absmax n=%lld", (long long)n);
-    float *out = add_input(&c, "out", F32, 1, 1);
-    is_output(&c, EXACT);
-    *out = 0.5f;
-    add_input(&c, "x", ACT, n, 3);
-    c.z[0] = n;
-    c.bytes = 2 * n;
-    case_run(&c, absmax);
-}
-
-/* z: R C type; p: rows, columns, scale, counts, x, absmax */
-CALL(fp8_cast) {
-    Fp8Cast a = {.type = (Dtype)z[2],
-                 .rows = p[0],
-                 .columns = p[1],
-                 .scale = p[2],
-                 .counts = p[3],
-                 .x = p[4],
-                 .absmax = p[5],
-                 .R = z[0],
-                 .C = z[1]};
-    o->fp8_cast(&a, s);
-}
-
-/* C is a multiple of 4, so that codes are whole words. spread: x has numbers from 1 down to
- * 2^-spread of the largest, so that the small ones are codes below the normal range, or zero. */
-static void test_fp8_cast(OpsRig *rig, int64_t R, int64_t C, Dtype type, float spread) {
-    Case c;
-    case_begin(&c, rig, "fp8_cast %s R=%lld C=%lld spread %g", type == DT_F8_E4M3 ? "e4m3" : "e5m2",
-               (long long)R, (long long)C, (double)spread);
-    add_ints(&c, "rows", R * C / 4, INT32_MAX), is_output(&c, EXACT);
-    add_ints(&c, "columns", round_up(R, FP8_UNIT) * C / 4, INT32_MAX), is_output(&c, EXACT);
-    add_output(&c, "scale", F32, 1, EXACT);
-    memset(add_ints(&c, "counts", sizeof(Fp8Counts) / 4, 1), 0, sizeof(Fp8Counts));
-    is_output(&c, EXACT);
-    float *x = add_input(&c, "x", ACT, R * C, 1), *absmax;
-    for (int64_t i = 0; i < R * C; i++)
-        x[i] = from_bf16(to_bf16(x[i] * exp2f(-spread * (float)(i % 7) / 7)));
-    absmax = add_tensor(&c, "absmax", F32, 1);
-    for (int64_t i = 0; i < R * C; i++) *absmax = fmaxf(*absmax, fabsf(x[i]));
-    c.z[0] = R, c.z[1] = C, c.z[2] = type;
-    c.bytes = 4 * R * C;
-    case_run(&c, fp8_cast);
-}
-
-/* One of the three products: p: d, codes of a, scale of a, codes of b, scale of b; z: m n k, which,
- * types of a and b. d is bf16 for the first two, fp32 and added to for wgrad. */
-CALL(fp8_product) {
-    Matmul m = {.m = z[0], .n = z[1], .k = z[2], .transpose_b = true, .d = p[0]};
-    m.a = (MatmulInput){p[1], (Dtype)z[4], p[2]};
-    m.b = (MatmulInput){p[3], (Dtype)z[5], p[4]};
-    m.d_type = z[3] == 2 ? DT_F32 : o->act_dtype;
-    m.c = z[3] == 2 ? p[0] : NULL;
-    if (z[3] == 0) o->linear_fwd(&m, s);
-    if (z[3] == 1) o->linear_dgrad(&m, s);
-    if (z[3] == 2) o->linear_wgrad(&m, s);
-}
-
-/* n codes of finite numbers */
-static void add_codes(Case *c, const char *name, int64_t n, Dtype type) {
-    uint8_t *code = (uint8_t *)add_ints(c, name, n / 4, INT32_MAX);
-    for (int64_t i = 0; i < n; i++)
-        code[i] = fp8_from_float(random_normal((uint64_t)c->n, i), type);
-}
-
-static void test_fp8_products(OpsRig *rig, int64_t m, int64_t n, int64_t k) {
-    static const char *const names[] = {"fwd", "dgrad", "wgrad"};
-    for (int e5m2 = 0; e5m2 < 2; e5m2++) {
-        for (int which = e5m2; which < 3; which++) {
-            Dtype type = e5m2 ? DT_F8_E5M2 : DT_F8_E4M3;
-            Case c;
-            case_begin(&c, rig, "fp8 linear_%s %s m=%lld n=%lld k=%lld", names[which],
-                       e5m2 ? "e5m2" : "e4m3", (long long)m, (long long)n, (long long)k);
-            add_input(&c, "d", which == 2 ? F32 : ACT, m * n, 1);
-            /* Fast accumulation keeps 14 bits of a partial sum. */
-            is_output(&c, which == 2 ? 1e-3 : 0x1p-7, which == 0 ? 2e-3 : 5e-4);
-            add_codes(&c, "a", m * k, type);
-            *(float *)add_tensor(&c, "scale of a", F32, 1) = 0.37f;
-            add_codes(&c, "b", n * k, DT_F8_E4M3);
-            *(float *)add_tensor(&c, "scale of b", F32, 1) = 0.011f;
-            c.z[0] = m, c.z[1] = n, c.z[2] = k, c.z[3] = which, c.z[4] = type, c.z[5] = DT_F8_E4M3;
-            case_run(&c, fp8_product);
-        }
-    }
-}
-
-static void test_fp8(OpsRig *rig) {
-    if (rig->shift > 0 || rig->ops->gpu->capability < GPU_FP8_CAPABILITY) return;
-    for (int type = DT_F8_E4M3; type <= DT_F8_E5M2; type++) {
-        test_fp8_cast(rig, 1, 16, (Dtype)type, 0);
-        test_fp8_cast(rig, 17, 20, (Dtype)type, 12);
-        test_fp8_cast(rig, 64, 128, (Dtype)type, 24);
-        test_fp8_cast(rig, 200, 3072, (Dtype)type, 30);
-        test_fp8_cast(rig, 333, 5440, (Dtype)type, 40);
-    }
-    test_fp8_products(rig, 16, 16, 16);
-    test_fp8_products(rig, 48, 64, 128);
-    test_fp8_products(rig, 512, 1024, 2048);
-    test_fp8_products(rig, 1000, 5440, 496);
 }
 
 CALL(rope_fwd) {
@@ -548,27 +438,12 @@ static void test_all(OpsRig *rig) {
     test_linear(rig, 1, 2048, 256);
     test_linear(rig, 300, 1000, 1096);
     test_linear(rig, 512, 1024, 2048);
-    for (int i = 0; i < 7; i++) test_absmax(rig, sizes[i]);
-    test_fp8(rig);
-}
-
-CALL(copy) {
-    o->mem_copy(p[0], p[1], z[0], s);
 }
 
 /* Ops bound by memory, at sizes that do not fit into a cache. Nobody fails for being slow: what is
  * far below the rate of a copy stands out. */
 static void time_all(OpsRig *rig) {
-    enum { COPIED = 512 << 20 };
-    void *p[2];
-    const int64_t bytes = COPIED;
-    EXPECT_OK(rig->ops->mem_alloc(&p[0], COPIED, "copies"));
-    EXPECT_OK(rig->ops->mem_alloc(&p[1], COPIED, "copies"));
-    rig->timed = true;
-    rig->copy_rate = 2e6 * COPIED / call_us(rig, copy, p, &bytes);
-    printf("times; a copy reads and writes %.0f GB/s\n", rig->copy_rate / 1e9);
-    rig->ops->mem_free(p[0]);
-    rig->ops->mem_free(p[1]);
+    time_copies(rig);
     test_flat(rig, 1 << 25);
     test_rows(rig, 16384, 32768, 1024);
     test_embedding(rig, 32768, 2048, 50304);
@@ -576,9 +451,6 @@ static void time_all(OpsRig *rig) {
     test_rope(rig, 32768, 32, 8, 64);
     test_swiglu(rig, 8192, 5440);
     test_cross_entropy(rig, 2048, 50257, 50304, 1);
-    test_absmax(rig, 8192 * 5440);
-    test_fp8_cast(rig, 8192, 2048, DT_F8_E4M3, 0);
-    test_fp8_cast(rig, 8192, 5440, DT_F8_E5M2, 0);
 }
 
 int main(int argc, char **argv) {

@@ -34,6 +34,7 @@ typedef struct {
 } Tensor;
 
 typedef void Call(const Ops *o, void *const *p, const int64_t *z, Stream *s);
+#define CALL(name) static void name(const Ops *o, void *const *p, const int64_t *z, Stream *s)
 
 typedef struct {
     OpsRig *rig;
@@ -309,6 +310,23 @@ static inline void case_run(Case *c, Call *call) {
         free(again);
     }
     for (int i = 0; i < c->n; i++) free(c->t[i].cpu);
+}
+
+static inline void copy_bytes(const Ops *o, void *const *p, const int64_t *z, Stream *s) {
+    o->mem_copy(p[0], p[1], z[0], s);
+}
+
+/* From here on cases are timed, against a copy that does not fit into a cache. */
+static inline void time_copies(OpsRig *rig) {
+    const int64_t bytes = 512 << 20;
+    void *p[2];
+    EXPECT_OK(rig->ops->mem_alloc(&p[0], bytes, "copies"));
+    EXPECT_OK(rig->ops->mem_alloc(&p[1], bytes, "copies"));
+    rig->timed = true;
+    rig->copy_rate = 2e6 * (double)bytes / call_us(rig, copy_bytes, p, &bytes);
+    printf("times; a copy reads and writes %.0f GB/s\n", rig->copy_rate / 1e9);
+    rig->ops->mem_free(p[0]);
+    rig->ops->mem_free(p[1]);
 }
 
 #endif

@@ -88,6 +88,7 @@ same_bits() {
 }
 
 check 'every op against the CPU' 180 gpu_ops
+check 'ops of FP8 against the CPU' 120 gpu_fp8
 if [ -x "$build/ptx/tests/gpu_ops" ]; then # a bundle has no room for them
     check 'every op, compiled by the driver as for other GPUs' 180 "$build/ptx/tests/gpu_ops"
     check 'portable attention, compiled likewise' 180 "$build/ptx/tests/gpu_attention" test portable
