@@ -7,7 +7,6 @@
 #include "common.cuh"
 
 #include <cuda_fp8.h>
-#include <float.h>
 
 #include "ops/fp8.h"
 
@@ -59,13 +58,6 @@ void cuda_absmax(float *out, const void *x, int64_t n, Stream *stream) {
 
 /* ---- cast ------------------------------------------------------------------------------------ */
 
-/* fp8_scale() of ops/fp8.h */
-static __device__ __forceinline__ float scale_factor(float absmax, float largest) {
-    if (absmax == 0) return 1;
-    if (!(absmax <= FLT_MAX)) return __int_as_float(0x7fffffff);
-    return fminf(__fdiv_rn(largest, absmax), FLT_MAX);
-}
-
 template <bool WIDE>
 static __device__ __forceinline__ void load_row(float (&x)[8], const bf16 *row, int64_t column,
                                                 int64_t C) {
@@ -78,15 +70,14 @@ static __device__ __forceinline__ void load_row(float (&x)[8], const bf16 *row, 
 }
 
 /* A block a tile, `stripes` of them side by side: 2^31 - 1 hold more than the memory of a GPU. */
-template <bool WIDE, __nv_fp8_interpretation_t FORMAT>
+template <bool WIDE, Dtype TYPE>
 static __global__ void __launch_bounds__(THREADS)
     fp8_cast_kernel(Fp8Cast a, int64_t ld, int stripes) {
-    constexpr float LARGEST = FORMAT == __NV_E4M3 ? 448.0f : 57344.0f;
-    constexpr unsigned LARGEST_CODE = FORMAT == __NV_E4M3 ? 0x7e : 0x7b;
+    constexpr auto FORMAT = TYPE == DT_F8_E4M3 ? __NV_E4M3 : __NV_E5M2;
     __shared__ __align__(16) uint8_t tile[COLS * PITCH];
     int64_t row0 = (int64_t)(blockIdx.x / stripes) * ROWS,
             column0 = (int64_t)(blockIdx.x % stripes) * COLS;
-    float absmax = *a.absmax, factor = scale_factor(absmax, LARGEST);
+    float absmax = *a.absmax, factor = fp8_scale(absmax, TYPE);
     int zeros = 0, saturated = 0;
     constexpr int THREADS_A_ROW = COLS / 8, STEP = THREADS / THREADS_A_ROW;
     int c = threadIdx.x % THREADS_A_ROW * 8;
@@ -101,7 +92,7 @@ static __global__ void __launch_bounds__(THREADS)
         for (int i = 0; i < 8; i++) {
             code[i] = __nv_cvt_float_to_fp8(__fmul_rn(x[i], factor), __NV_SATFINITE, FORMAT);
             zeros += (code[i] & 0x7f) == 0 && x[i] != 0;
-            saturated += (code[i] & 0x7f) == LARGEST_CODE;
+            saturated += (code[i] & 0x7f) == fp8_max_code(TYPE);
         }
         if (inside && a.rows != NULL) {
             uint8_t *to = (uint8_t *)a.rows + row * a.C + column;
@@ -149,9 +140,9 @@ void cuda_fp8_cast(const Fp8Cast *a, Stream *stream) {
     int64_t ld = round_up(a->R, FP8_UNIT);
     int64_t stripes = ceil_div(a->C, COLS), blocks = stripes * ceil_div(ld, ROWS);
     bool wide = a->C % 8 == 0 && aligned16({a->x}) && (uintptr_t)a->rows % 8 == 0;
-    auto kernel = wide ? fp8_cast_kernel<true, __NV_E4M3> : fp8_cast_kernel<false, __NV_E4M3>;
+    auto kernel = wide ? fp8_cast_kernel<true, DT_F8_E4M3> : fp8_cast_kernel<false, DT_F8_E4M3>;
     if (a->type == DT_F8_E5M2)
-        kernel = wide ? fp8_cast_kernel<true, __NV_E5M2> : fp8_cast_kernel<false, __NV_E5M2>;
+        kernel = wide ? fp8_cast_kernel<true, DT_F8_E5M2> : fp8_cast_kernel<false, DT_F8_E5M2>;
     kernel<<<(unsigned)blocks, THREADS, 0, stream->s>>>(*a, ld, (int)stripes);
     CUDA_CHECK_LAUNCH("fp8_cast");
 }

@@ -11,6 +11,7 @@
  * keeps fewer bits: gradients lose more by it (as Transformer Engine and torchao choose). Every
  * algorithm admitted here sums in a fixed order and in fp32 (no splits that are joined in bf16). */
 #include "common.cuh"
+#include "ops/fp8.h"
 #include "tuning.h"
 
 #include <cublasLt.h>
@@ -183,6 +184,13 @@ static bool make_layout(cublasLtMatrixLayout_t *layout, cudaDataType_t type, int
         op, cublasLtMatrixLayoutCreate(layout, type, (uint64_t)rows, (uint64_t)columns, rows));
 }
 
+template <class T>
+static bool set_attribute(const Plan *p, cublasLtMatmulDescAttributes_t what, T value,
+                          const char *op) {
+    return CUBLAS_CHECK_DEFERRED(
+        op, cublasLtMatmulDescSetAttribute(p->product, what, &value, sizeof value));
+}
+
 static bool describe(Plan *p, const char *op) {
     const Shape *s = &p->shape;
     cublasOperation_t ta = s->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -190,12 +198,8 @@ static bool describe(Plan *p, const char *op) {
     int64_t m = s->m, n = s->n, k = s->k;
     return CUBLAS_CHECK_DEFERRED(
                op, cublasLtMatmulDescCreate(&p->product, CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
-           CUBLAS_CHECK_DEFERRED(op, cublasLtMatmulDescSetAttribute(p->product,
-                                                                    CUBLASLT_MATMUL_DESC_TRANSA,
-                                                                    &ta, sizeof ta)) &&
-           CUBLAS_CHECK_DEFERRED(op, cublasLtMatmulDescSetAttribute(p->product,
-                                                                    CUBLASLT_MATMUL_DESC_TRANSB,
-                                                                    &tb, sizeof tb)) &&
+           set_attribute(p, CUBLASLT_MATMUL_DESC_TRANSA, ta, op) &&
+           set_attribute(p, CUBLASLT_MATMUL_DESC_TRANSB, tb, op) &&
            make_layout(&p->a, cuda_type(s->type_a), s->transpose_a ? k : m, s->transpose_a ? m : k,
                        op) &&
            make_layout(&p->b, cuda_type(s->type_b), s->transpose_b ? n : k, s->transpose_b ? k : n,
@@ -203,19 +207,12 @@ static bool describe(Plan *p, const char *op) {
            make_layout(&p->d, cuda_type(s->type_d), m, n, op);
 }
 
-template <class T>
-static bool describe_more(const Plan *p, cublasLtMatmulDescAttributes_t what, T value,
-                          const char *op) {
-    return CUBLAS_CHECK_DEFERRED(
-        op, cublasLtMatmulDescSetAttribute(p->product, what, &value, sizeof value));
-}
-
 /* A plan serves products of one shape whose scales lie at different places. */
 static bool set_scales(const Plan *p, Operands o, const char *op) {
     if (o.scale_a == NULL) return true;
-    return describe_more(p, CUBLASLT_MATMUL_DESC_FAST_ACCUM, (int8_t)p->shape.fast_sums, op) &&
-           describe_more(p, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, o.scale_a, op) &&
-           describe_more(p, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, o.scale_b, op);
+    return set_attribute(p, CUBLASLT_MATMUL_DESC_FAST_ACCUM, (int8_t)p->shape.fast_sums, op) &&
+           set_attribute(p, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, o.scale_a, op) &&
+           set_attribute(p, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, o.scale_b, op);
 }
 
 static const Plan *plan_for(const Shape *shape, Operands o, const char *op, Stream *stream) {
@@ -241,14 +238,11 @@ static int32_t alignment(const void *p) {
     return (int32_t)(bits & -bits);
 }
 
-static bool is_fp8(int32_t type) {
-    return type == DT_F8_E4M3 || type == DT_F8_E5M2;
-}
-
 /* fast_sums: of FP8 inputs */
 static void matmul(const Matmul *x, bool fast_sums, const char *op, Stream *stream) {
-    bool fp8 = is_fp8(x->a.type);
-    REQUIRE(is_fp8(x->b.type) == fp8 && (x->a.scale != NULL) == fp8 && (x->b.scale != NULL) == fp8);
+    bool fp8 = dtype_is_fp8(x->a.type);
+    REQUIRE(dtype_is_fp8(x->b.type) == fp8 && (x->a.scale != NULL) == fp8 &&
+            (x->b.scale != NULL) == fp8);
     REQUIRE(!fp8 || (!x->transpose_a && x->transpose_b && x->k % FP8_UNIT == 0));
     if (x->m == 0 || x->n == 0 || x->k == 0) return;
     Operands o = {x->d, x->b.data, x->a.data, x->c, x->b.scale, x->a.scale};

@@ -16,15 +16,21 @@
 
 enum { FP8_NAN = 0x7f }; /* of either format, as NVIDIA GPUs write it */
 
+#ifdef __CUDACC__
+#define FP8_DEVICE __host__ __device__
+#else
+#define FP8_DEVICE
+#endif
+
 static inline bool dtype_is_fp8(Dtype type) {
     return type == DT_F8_E4M3 || type == DT_F8_E5M2;
 }
 
 /* The largest finite value. */
-static inline float fp8_max(Dtype type) {
+FP8_DEVICE static inline float fp8_max(Dtype type) {
     return type == DT_F8_E4M3 ? 448.0f : 57344.0f;
 }
-static inline uint8_t fp8_max_code(Dtype type) {
+FP8_DEVICE static inline uint8_t fp8_max_code(Dtype type) {
     return type == DT_F8_E4M3 ? 0x7e : 0x7b;
 }
 
@@ -65,7 +71,7 @@ static inline float fp8_to_float(uint8_t code, Dtype type) {
 /* What a tensor of this largest absolute value is multiplied by before it is rounded, so that this
  * value becomes the format's largest. 1 for zeros. NaN where it is not finite: an infinity must
  * not disappear in a saturated number. */
-static inline float fp8_scale(float absmax, Dtype type) {
+FP8_DEVICE static inline float fp8_scale(float absmax, Dtype type) {
     if (absmax == 0) return 1;
     if (!(absmax <= FLT_MAX)) return NAN;
     return fminf(fp8_max(type) / absmax, FLT_MAX);

@@ -65,47 +65,40 @@ typedef struct {
     Dtype type;
 } Fp8Matrix;
 
+/* d[m,n] = a[m,k] b[n,k]^T, each the copy of its matrix whose rows are summed over. */
+static inline Matmul linear_product_fp8(int64_t m, int64_t n, int64_t k, const void *a,
+                                        const Fp8Matrix *of_a, const void *b,
+                                        const Fp8Matrix *of_b) {
+    return (Matmul){.m = m,
+                    .n = n,
+                    .k = k,
+                    .transpose_b = true,
+                    .a = {a, of_a->type, of_a->scale},
+                    .b = {b, of_b->type, of_b->scale}};
+}
+
 /* y[S,N] = x[S,M] w[N,M]^T (+ residual[S,N]); x and w by rows. M is a multiple of FP8_UNIT. */
 static inline void linear_fwd_fp8(const Ops *ops, Linear z, void *y, const Fp8Matrix *x,
                                   const Fp8Matrix *w, const void *residual, Stream *stream) {
-    Matmul p = {.m = z.S,
-                .n = z.N,
-                .k = z.M,
-                .transpose_b = true,
-                .a = {x->rows, x->type, x->scale},
-                .b = {w->rows, w->type, w->scale},
-                .c = residual,
-                .d = y,
-                .d_type = ops->act_dtype};
+    Matmul p = linear_product_fp8(z.S, z.N, z.M, x->rows, x, w->rows, w);
+    p.c = residual, p.d = y, p.d_type = ops->act_dtype;
     ops->linear_fwd(&p, stream);
 }
 
 /* dx[S,M] = dy[S,N] w[N,M]; dy by rows, w by columns. N is a multiple of FP8_UNIT. */
 static inline void linear_dgrad_fp8(const Ops *ops, Linear z, void *dx, const Fp8Matrix *dy,
                                     const Fp8Matrix *w, Stream *stream) {
-    Matmul p = {.m = z.S,
-                .n = z.M,
-                .k = z.N,
-                .transpose_b = true,
-                .a = {dy->rows, dy->type, dy->scale},
-                .b = {w->columns, w->type, w->scale},
-                .d = dx,
-                .d_type = ops->act_dtype};
+    Matmul p = linear_product_fp8(z.S, z.M, z.N, dy->rows, dy, w->columns, w);
+    p.d = dx, p.d_type = ops->act_dtype;
     ops->linear_dgrad(&p, stream);
 }
 
 /* dw[N,M] += dy[S,N]^T x[S,M] in fp32; dy and x by columns. */
 static inline void linear_wgrad_fp8(const Ops *ops, Linear z, float *dw, const Fp8Matrix *dy,
                                     const Fp8Matrix *x, Stream *stream) {
-    Matmul p = {.m = z.N,
-                .n = z.M,
-                .k = round_up(z.S, FP8_UNIT),
-                .transpose_b = true,
-                .a = {dy->columns, dy->type, dy->scale},
-                .b = {x->columns, x->type, x->scale},
-                .c = dw,
-                .d = dw,
-                .d_type = DT_F32};
+    int64_t S = round_up(z.S, FP8_UNIT);
+    Matmul p = linear_product_fp8(z.N, z.M, S, dy->columns, dy, x->columns, x);
+    p.c = p.d = dw, p.d_type = DT_F32;
     ops->linear_wgrad(&p, stream);
 }
 

@@ -36,11 +36,18 @@ for way in 'first_bf16=1' 'last_bf16=1' 'gradients=e4m3' 'head=true'; do
     expect "fp8.$way changes the run" "$(cmp -s "$work/way.curve" "$work/fp8.curve" && echo same)" ''
     expect_close "fp8.$way against bf16" way.curve plain.curve 20 2e-3
 done
+# A scale is of the tokens of a rank, so that other ranks have other roundings.
 ranks() { # RANKS OPTION...
     n=$1
     shift
-    train "$n" "$(echo "$*" | tr ' /' '__')" precision=fp8 run.steps=5 run.log_every=5 "$@"
+    train "$n" ranks-bf16 run.steps=5 "$@"
+    losses ranks-bf16 ranks-bf16.curve
+    train "$n" ranks-fp8 precision=fp8 run.steps=5 "$@"
     expect_status "$n ranks, $*" 0
+    losses ranks-fp8 ranks-fp8.curve
+    expect "$n ranks, $*: fp8 differs from bf16" "$(cmp -s "$work/ranks-fp8.curve" "$work/ranks-bf16.curve" && echo same)" ''
+    expect_close "$n ranks, $*, against bf16" ranks-fp8.curve ranks-bf16.curve 5 2e-3
+    rm -r "$work/ranks-bf16" "$work/ranks-fp8"
 }
 ranks 2 parallel.cp=2 parallel.backend=ring
 ranks 2 parallel.cp=2 parallel.backend=magi data.mask=document

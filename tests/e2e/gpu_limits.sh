@@ -133,7 +133,7 @@ bug batch.c REQUIRE(cp_mask(&mask, o, mb->doc_begin, mb->n_docs) == OK);
 bug batch.c REQUIRE(cp_plan(&b->plan, o, mask) == OK);
 bug magi.c REQUIRE(n <= MAX_STAGES);
 bug gemm.cu REQUIRE(type == DT_F8_E5M2);
-bug gemm.cu REQUIRE(is_fp8(x->b.type) == fp8 && (x->a.scale != NULL) == fp8 && (x->b.scale != NULL) == fp8);
+bug gemm.cu REQUIRE(dtype_is_fp8(x->b.type) == fp8 && (x->a.scale != NULL) == fp8 &&
 bug gemm.cu REQUIRE(!fp8 || (!x->transpose_a && x->transpose_b && x->k % FP8_UNIT == 0));
 bug fp8.cu REQUIRE(dtype_is_fp8(a->type) && aligned16({a->columns}));
 bug magi_fused.c REQUIRE(m->rt.plan->stages[s].own_row <= 0);
