@@ -69,6 +69,35 @@ template <int W> __device__ __forceinline__ void store(float *p, const float (&x
     }
 }
 
+/* ---- absolute maxima of what is stored, as bits of bf16 without the sign ------------------------
+ * Unsigned integers have the order of the absolute values, a NaN above all; a maximum is the same
+ * in any order. The two halves of a word hold the maxima of the even and of the odd elements. */
+
+static __device__ __forceinline__ unsigned absmax_word(unsigned max, unsigned pair) {
+    return __vmaxu2(max, pair & 0x7fff7fff);
+}
+
+/* of x rounded to bf16 */
+template <int W> __device__ __forceinline__ unsigned absmax_of(unsigned max, const float (&x)[W]) {
+    if constexpr (W == 1) {
+        return absmax_word(max, __bfloat16_as_ushort(__float2bfloat16_rn(x[0])));
+    } else {
+#pragma unroll
+        for (int i = 0; i < W; i += 2) {
+            __nv_bfloat162 pair = __floats2bfloat162_rn(x[i], x[i + 1]);
+            max = absmax_word(max, *reinterpret_cast<const unsigned *>(&pair));
+        }
+        return max;
+    }
+}
+
+/* *out = the larger of it and the warp's maxima. Every thread of the warp must call. A plain load
+ * may find an older value, which is not larger: most warps need no atomic. */
+static __device__ __forceinline__ void raise_absmax(float *out, unsigned max) {
+    unsigned bits = __reduce_max_sync(0xffffffffu, umax(max >> 16, max & 0xffff)) << 16;
+    if (threadIdx.x % 32 == 0 && bits > *(unsigned *)out) atomicMax((unsigned *)out, bits);
+}
+
 static inline bool aligned16(std::initializer_list<const void *> pointers) {
     uintptr_t bits = 0;
     for (const void *p : pointers) bits |= (uintptr_t)p;

@@ -1,9 +1,10 @@
 /* fp8.cu: absolute maxima, and tensors in FP8 with one scale each: src/cpu/fp8.c bit for bit.
  *
- * absmax reads 2 n bytes. A maximum of bits is the same in any order, so that atomics keep it
- * exact. fp8_cast reads x once (2 bytes an element) and writes one byte an element for each copy
- * that is asked for. A block takes a tile of ROWS x COLS: it converts 8 elements a thread, stores
- * them by rows, and turns them round in shared memory. No figures yet. */
+ * absmax reads 2 n bytes. fp8_cast reads x once (2 bytes an element) and writes one byte an element
+ * for each copy that is asked for. A block takes a tile of ROWS x COLS, a warp 32 x 32 of it and a
+ * thread 4 rows of 8 columns. It converts pairs of rows, so that a register holds the codes of four
+ * rows of a column: those go to shared memory as they are, for the transposed copy, and are turned
+ * round in registers for the other. */
 #include "common.cuh"
 
 #include <cuda_fp8.h>
@@ -12,40 +13,30 @@
 
 enum {
     THREADS = 256,
-    ROWS = 64,
-    COLS = 128,
-    PITCH = ROWS + 4, /* bytes of a column in shared memory: its words begin in different banks */
+    ROWS = 128,
+    COLS = 64,
+    WORDS =
+        ROWS / 4 + 1, /* of a column in shared memory: odd, so that columns begin in other banks */
     BLOCKS_A_SM = 8
 };
 
 /* ---- absolute maximum ------------------------------------------------------------------------ */
 
-static __device__ __forceinline__ void raise_to(float *out, unsigned bits) {
-    atomicMax((unsigned *)out, bits);
-}
-
-/* Pairs of bf16 without their signs; unsigned integers have the order of the absolute values. */
 template <bool WIDE>
 static __global__ void absmax_kernel(float *out, const uint16_t *x, int64_t n) {
-    unsigned max = 0; /* of the even elements and of the odd ones */
+    unsigned max = 0;
     int64_t stride = (int64_t)gridDim.x * THREADS * 8;
 #pragma unroll 4
     for (int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * 8; i < n; i += stride) {
         if (WIDE && i + 8 <= n) {
             uint4 v = *reinterpret_cast<const uint4 *>(x + i);
-            max = __vmaxu2(__vmaxu2(max, v.x & 0x7fff7fff), v.y & 0x7fff7fff);
-            max = __vmaxu2(__vmaxu2(max, v.z & 0x7fff7fff), v.w & 0x7fff7fff);
+            max = absmax_word(absmax_word(max, v.x), v.y);
+            max = absmax_word(absmax_word(max, v.z), v.w);
         } else {
-            for (int64_t j = i; j < n && j < i + 8; j++) max = __vmaxu2(max, x[j] & 0x7fffu);
+            for (int64_t j = i; j < n && j < i + 8; j++) max = absmax_word(max, x[j]);
         }
     }
-    unsigned bits = __reduce_max_sync(0xffffffffu, umax(max >> 16, max & 0xffff));
-    __shared__ unsigned part[THREADS / 32];
-    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = bits;
-    __syncthreads();
-    if (threadIdx.x > 0) return;
-    for (int i = 1; i < THREADS / 32; i++) bits = umax(bits, part[i]);
-    raise_to(out, bits << 16);
+    raise_absmax(out, max);
 }
 
 void cuda_absmax(float *out, const void *x, int64_t n, Stream *stream) {
@@ -58,79 +49,130 @@ void cuda_absmax(float *out, const void *x, int64_t n, Stream *stream) {
 
 /* ---- cast ------------------------------------------------------------------------------------ */
 
+/* 8 elements of a row; zeros past its end */
 template <bool WIDE>
-static __device__ __forceinline__ void load_row(float (&x)[8], const bf16 *row, int64_t column,
-                                                int64_t C) {
-    if (WIDE && column + 8 <= C) {
-        load(x, row + column);
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < 8; i++) x[i] = column + i < C ? __bfloat162float(row[column + i]) : 0.0f;
+static __device__ __forceinline__ uint4 load_row(const uint16_t *row, int64_t column, int64_t C) {
+    if (WIDE && column + 8 <= C) return *reinterpret_cast<const uint4 *>(row + column);
+    unsigned word[4] = {};
+    for (int i = 0; i < 8 && column + i < C; i++)
+        word[i / 2] |= (unsigned)row[column + i] << i % 2 * 16;
+    return make_uint4(word[0], word[1], word[2], word[3]);
+}
+
+/* element `half` of a pair of bf16 */
+static __device__ __forceinline__ float widen(unsigned pair, int half) {
+    return __uint_as_float(half ? pair & 0xffff0000 : pair << 16);
+}
+
+/* Codes of a and b in the lower half of a word, a in the lower byte. */
+template <Dtype TYPE> static __device__ __forceinline__ unsigned convert(float a, float b) {
+    constexpr auto FORMAT = TYPE == DT_F8_E4M3 ? __NV_E4M3 : __NV_E5M2;
+    return __nv_cvt_float2_to_fp8x2(make_float2(a, b), __NV_SATFINITE, FORMAT);
+}
+
+/* How many of the four bytes of x are zero. Their upper bits are. */
+static __device__ __forceinline__ int zero_bytes(unsigned x) {
+    return 4 - __popc((x + 0x7f7f7f7f) & 0x80808080);
+}
+
+/* How many of the two bf16 are zero, of either sign. */
+static __device__ __forceinline__ int zero_halves(unsigned pair) {
+    return 2 - __popc(((pair & 0x7fff7fff) + 0x7fff7fff) & 0x80008000);
 }
 
 /* A block a tile, `stripes` of them side by side: 2^31 - 1 hold more than the memory of a GPU. */
 template <bool WIDE, Dtype TYPE>
 static __global__ void __launch_bounds__(THREADS)
     fp8_cast_kernel(Fp8Cast a, int64_t ld, int stripes) {
-    constexpr auto FORMAT = TYPE == DT_F8_E4M3 ? __NV_E4M3 : __NV_E5M2;
-    __shared__ __align__(16) uint8_t tile[COLS * PITCH];
+    __shared__ unsigned tile[COLS * WORDS];
     int64_t row0 = (int64_t)(blockIdx.x / stripes) * ROWS,
             column0 = (int64_t)(blockIdx.x % stripes) * COLS;
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    int c = warp % 2 * 32 + lane % 4 * 8, r = warp / 2 * 32 + lane / 4 * 4;
+    int64_t row = row0 + r, column = column0 + c;
     float absmax = *a.absmax, factor = fp8_scale(absmax, TYPE);
-    int zeros = 0, saturated = 0;
-    constexpr int THREADS_A_ROW = COLS / 8, STEP = THREADS / THREADS_A_ROW;
-    int c = threadIdx.x % THREADS_A_ROW * 8;
+    uint4 x[4] = {};
 #pragma unroll
-    for (int r = threadIdx.x / THREADS_A_ROW; r < ROWS; r += STEP) {
-        float x[8] = {};
-        uint8_t code[8];
-        int64_t row = row0 + r, column = column0 + c;
-        bool inside = row < a.R && column < a.C;
-        if (inside) load_row<WIDE>(x, (const bf16 *)a.x + row * a.C, column, a.C);
+    for (int k = 0; k < 4; k++)
+        if (row + k < a.R && column < a.C)
+            x[k] = load_row<WIDE>((const uint16_t *)a.x + (row + k) * a.C, column, a.C);
+    unsigned code[8];         /* of a column each: byte k is that of row + k */
+    int64_t left = a.R - row; /* rows; those past the end are zeros, also when the factor is NaN */
+    unsigned kept = left >= 4 ? 0xffffffffu : left <= 0 ? 0 : (1u << 8 * left) - 1;
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            code[i] = __nv_cvt_float_to_fp8(__fmul_rn(x[i], factor), __NV_SATFINITE, FORMAT);
-            zeros += (code[i] & 0x7f) == 0 && x[i] != 0;
-            saturated += (code[i] & 0x7f) == fp8_max_code(TYPE);
+    for (int i = 0; i < 8; i++) {
+        float v[4];
+#pragma unroll
+        for (int k = 0; k < 4; k++) v[k] = __fmul_rn(widen((&x[k].x)[i / 2], i % 2), factor);
+        code[i] = (convert<TYPE>(v[0], v[1]) | convert<TYPE>(v[2], v[3]) << 16) & kept;
+    }
+    if (a.columns != NULL) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) tile[(c + i) * WORDS + r / 4] = code[i];
+    }
+    if (a.rows != NULL) {
+        uint2 line[4]; /* of a row each */
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const unsigned *from = code + 4 * half;
+            unsigned low01 = __byte_perm(from[0], from[1], 0x5140), /* rows 0 and 1 */
+                high01 = __byte_perm(from[0], from[1], 0x7362),     /* rows 2 and 3 */
+                low23 = __byte_perm(from[2], from[3], 0x5140),
+                     high23 = __byte_perm(from[2], from[3], 0x7362);
+            (&line[0].x)[half] = __byte_perm(low01, low23, 0x5410);
+            (&line[1].x)[half] = __byte_perm(low01, low23, 0x7632);
+            (&line[2].x)[half] = __byte_perm(high01, high23, 0x5410);
+            (&line[3].x)[half] = __byte_perm(high01, high23, 0x7632);
         }
-        if (inside && a.rows != NULL) {
-            uint8_t *to = (uint8_t *)a.rows + row * a.C + column;
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            if (row + k >= a.R || column >= a.C) continue;
+            uint8_t *to = (uint8_t *)a.rows + (row + k) * a.C + column;
             if (WIDE && column + 8 <= a.C) {
-                *reinterpret_cast<uint2 *>(to) = *reinterpret_cast<const uint2 *>(code);
+                *reinterpret_cast<uint2 *>(to) = line[k];
             } else {
-                for (int i = 0; i < 8 && column + i < a.C; i++) to[i] = code[i];
+                for (int i = 0; i < 8 && column + i < a.C; i++)
+                    to[i] = (uint8_t)((&line[k].x)[i / 4] >> i % 4 * 8);
             }
-        }
-        if (a.columns != NULL) {
-#pragma unroll
-            for (int i = 0; i < 8; i++) tile[(c + i) * PITCH + r] = row < a.R ? code[i] : 0;
         }
     }
     if (a.columns != NULL) {
         __syncthreads();
         constexpr int THREADS_A_COLUMN = ROWS / 16;
-        int64_t row = row0 + threadIdx.x % THREADS_A_COLUMN * 16;
+        int part = threadIdx.x % THREADS_A_COLUMN;
+        int64_t first = row0 + part * 16;
+#pragma unroll
         for (int i = threadIdx.x / THREADS_A_COLUMN; i < COLS; i += THREADS / THREADS_A_COLUMN) {
-            if (column0 + i >= a.C || row >= ld) continue; /* ld is a multiple of 16 */
-            const unsigned *from =
-                reinterpret_cast<const unsigned *>(tile + i * PITCH + (row - row0));
-            uint8_t *to = (uint8_t *)a.columns + (column0 + i) * ld + row;
+            if (column0 + i >= a.C || first >= ld) continue; /* ld is a multiple of 16 */
+            const unsigned *from = tile + i * WORDS + part * 4;
+            uint8_t *to = (uint8_t *)a.columns + (column0 + i) * ld + first;
             *reinterpret_cast<uint4 *>(to) = make_uint4(from[0], from[1], from[2], from[3]);
         }
     }
     bool first = blockIdx.x == 0 && threadIdx.x == 0;
     if (first) *a.scale = __fdiv_rn(1.0f, factor);
     if (a.counts == NULL) return;
-    zeros = block_sum(zeros);
-    saturated = block_sum(saturated);
-    if (threadIdx.x == 0) {
+    /* What lies past the ends is zero, and so no number that became zero. */
+    int zeros = 0, saturated = 0;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        unsigned size = code[i] & 0x7f7f7f7f;
+        zeros += zero_bytes(size);
+        saturated += zero_bytes(size ^ 0x01010101u * fp8_max_code(TYPE));
+    }
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) zeros -= zero_halves((&x[k].x)[i]);
+    zeros = __reduce_add_sync(0xffffffffu, zeros);
+    saturated = __reduce_add_sync(0xffffffffu, saturated);
+    if (lane == 0) {
         if (zeros > 0) atomicAdd((unsigned long long *)&a.counts->zeros, zeros);
         if (saturated > 0) atomicAdd((unsigned long long *)&a.counts->saturated, saturated);
     }
     if (first) {
         a.counts->elements += (uint64_t)(a.R * a.C);
-        raise_to(&a.counts->absmax, __float_as_uint(absmax));
+        atomicMax((unsigned *)&a.counts->absmax, __float_as_uint(absmax));
     }
 }
 

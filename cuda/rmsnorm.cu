@@ -9,18 +9,18 @@
 
 /* Also what the backward writes again, hence one expression for both: the same bits. */
 template <int W>
-static __device__ __forceinline__ void store_normed(bf16 *y, const float (&x)[W],
-                                                    const float (&w)[W], float rstd) {
-    float v[W];
+static __device__ __forceinline__ void normed(float (&y)[W], const float (&x)[W],
+                                              const float (&w)[W], float rstd) {
 #pragma unroll
-    for (int i = 0; i < W; i++) v[i] = x[i] * rstd * w[i];
-    store(y, v);
+    for (int i = 0; i < W; i++) y[i] = x[i] * rstd * w[i];
 }
 
 template <int W>
 static __global__ void __launch_bounds__(1024)
-    rmsnorm_fwd_kernel(bf16 *y, float *rstd, const bf16 *x, const bf16 *w, int C, float eps) {
+    rmsnorm_fwd_kernel(bf16 *y, float *rstd, float *absmax, const bf16 *x, const bf16 *w, int C,
+                       float eps) {
     int64_t at = (int64_t)blockIdx.x * C;
+    unsigned max = 0;
     float sum = 0;
     for (int c = threadIdx.x * W; c < C; c += blockDim.x * W) {
         float v[W];
@@ -34,15 +34,20 @@ static __global__ void __launch_bounds__(1024)
         float v[W], weight[W];
         load(v, x + at + c);
         load(weight, w + c);
-        store_normed(y + at + c, v, weight, r);
+        normed(v, v, weight, r);
+        store(y + at + c, v);
+        if (absmax != NULL) max = absmax_of(max, v);
     }
+    if (absmax != NULL) raise_absmax(absmax, max);
 }
 
 /* dres may be dx: a thread reads an element before it writes it. */
 template <int W>
 static __global__ void __launch_bounds__(1024)
-    rmsnorm_bwd_kernel(bf16 *dx, float *parts, bf16 *y, const bf16 *dy, const bf16 *x,
-                       const bf16 *w, const float *rstd, const bf16 *dres, int64_t S, int C) {
+    rmsnorm_bwd_kernel(bf16 *dx, float *absmax, float *parts, bf16 *y, const bf16 *dy,
+                       const bf16 *x, const bf16 *w, const float *rstd, const bf16 *dres, int64_t S,
+                       int C) {
+    unsigned max = 0;
     extern __shared__ float4 shared[];
     float *dw = (float *)shared; /* [C], every thread its own columns */
     const float zero[W] = {};
@@ -73,9 +78,13 @@ static __global__ void __launch_bounds__(1024)
             }
             store(dx + at + c, out);
             store(dw + c, sum);
-            if (y != NULL) store_normed(y + at + c, v, weight, r);
+            if (absmax != NULL) max = absmax_of(max, out);
+            if (y == NULL) continue;
+            normed(v, v, weight, r);
+            store(y + at + c, v);
         }
     }
+    if (absmax != NULL) raise_absmax(absmax, max);
     for (int c = threadIdx.x * W; c < C; c += blockDim.x * W) {
         float sum[W];
         load(sum, dw + c);
@@ -98,13 +107,13 @@ static __global__ void add_parts_kernel(float *dw, const float *parts, int n, in
     if (lane == 0 && column < C) dw[column] += total;
 }
 
-void cuda_rmsnorm_fwd(void *y, float *rstd, const void *x, const void *w, int64_t S, int C,
-                      float eps, Stream *stream) {
+void cuda_rmsnorm_fwd(void *y, float *rstd, float *absmax, const void *x, const void *w, int64_t S,
+                      int C, float eps, Stream *stream) {
     if (S == 0) return;
     with_width(C % 8 == 0 && aligned16({y, x, w}), [&](auto width) {
         constexpr int W = decltype(width)::value;
         rmsnorm_fwd_kernel<W><<<(unsigned)S, row_threads(C / W), 0, stream->s>>>(
-            (bf16 *)y, rstd, (const bf16 *)x, (const bf16 *)w, C, eps);
+            (bf16 *)y, rstd, absmax, (const bf16 *)x, (const bf16 *)w, C, eps);
     });
     CUDA_CHECK_LAUNCH("rmsnorm_fwd");
 }
@@ -126,7 +135,7 @@ void cuda_rmsnorm_bwd(const RmsnormBwd *a, Stream *stream) {
         CUDA_CHECK_DEFERRED(cudaFuncSetAttribute(
             rmsnorm_bwd_kernel<W>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
         rmsnorm_bwd_kernel<W><<<(unsigned)blocks, threads, shared, stream->s>>>(
-            (bf16 *)a->dx, parts, (bf16 *)a->y, (const bf16 *)a->dy, (const bf16 *)a->x,
+            (bf16 *)a->dx, a->absmax, parts, (bf16 *)a->y, (const bf16 *)a->dy, (const bf16 *)a->x,
             (const bf16 *)a->w, a->rstd, (const bf16 *)a->dres, S, C);
         add_parts_kernel<<<(unsigned)ceil_div(C, 32), 1024, 0, stream->s>>>(a->dw, parts, blocks,
                                                                             C);

@@ -36,7 +36,7 @@ static void test_embedding(OpsRig *rig, int64_t S, int C, int V) {
 }
 
 CALL(rmsnorm_fwd) {
-    o->rmsnorm_fwd(p[0], p[1], p[2], p[3], z[0], (int)z[1], 1e-5f, s);
+    o->rmsnorm_fwd(p[0], p[1], NULL, p[2], p[3], z[0], (int)z[1], 1e-5f, s);
 }
 CALL(rmsnorm_bwd) {
     const void *dres[] = {NULL, p[7], p[0]};
@@ -147,7 +147,7 @@ CALL(rope_fwd) {
 }
 CALL(rope_bwd) {
     Rope rope = {p[3], p[4], z[0], (int)z[1], (int)z[2], (int)z[3]};
-    o->rope_split_bwd(p[0], p[1], p[2], &rope, s);
+    o->rope_split_bwd(p[0], NULL, p[1], p[2], &rope, s);
 }
 
 static void test_rope(OpsRig *rig, int64_t S, int H, int K, int D) {
@@ -174,10 +174,10 @@ static void test_rope(OpsRig *rig, int64_t S, int H, int K, int D) {
 }
 
 CALL(swiglu_fwd) {
-    o->swiglu_fwd(p[0], p[1], z[0], (int)z[1], s);
+    o->swiglu_fwd(p[0], NULL, p[1], z[0], (int)z[1], s);
 }
 CALL(swiglu_bwd) {
-    o->swiglu_bwd(z[2] ? p[3] : p[0], z[2] ? p[1] : NULL, p[2], p[3], z[0], (int)z[1], s);
+    o->swiglu_bwd(z[2] ? p[3] : p[0], z[2] ? p[1] : NULL, NULL, p[2], p[3], z[0], (int)z[1], s);
 }
 
 static void test_swiglu(OpsRig *rig, int64_t S, int F) {

@@ -262,8 +262,45 @@ static void result_has_the_same_bits_with_any_number_of_threads(void **state) {
     assert_same_for_any_threads(run_threaded);
 }
 
+/* Rows and columns of one tensor; what was there before is smaller or larger than all. */
+static void assert_absmax(const char *op, float got, float before, const float *x, int64_t n) {
+    float want = before;
+    for (int64_t i = 0; i < n; i++) want = fmaxf(want, fabsf(x[i]));
+    if (got != want) fail_msg("%s: absmax %.9g, its output has %.9g", op, got, want);
+}
+
+static void ops_give_the_absolute_maximum_of_what_they_write(void **state) {
+    (void)state;
+    enum { S = 5, C = 24, H = 2, K = 1, D = 6 };
+    const Ops *o = cpu_ops();
+    float *x = tensor_random(S * C, 1, 2), *w = tensor_random(C, 2, 1), *y = tensor_new(S * C);
+    float *dq = tensor_random(S * C, 3, 1), rstd[S], dw[C] = {0},
+          inv_freq[D / 2] = {1, 0.5f, 0.25f};
+    int32_t positions[S] = {0, 1, 2, 3, 4};
+    Rope rope = {positions, inv_freq, S, H, K, D};
+    for (int large = 0; large < 2; large++) {
+        const float before = large ? 1e6f : 0;
+        float max[5] = {before, before, before, before, before};
+        o->rmsnorm_fwd(y, rstd, &max[0], x, w, S, C, 1e-5f, NULL);
+        assert_absmax("rmsnorm_fwd", max[0], before, y, S * C);
+        RmsnormBwd a = {.dx = y, .absmax = &max[1], .dw = dw, .dy = dq, .x = x, .w = w};
+        a.rstd = rstd, a.S = S, a.C = C;
+        o->rmsnorm_bwd(&a, NULL);
+        assert_absmax("rmsnorm_bwd", max[1], before, y, S * C);
+        o->swiglu_fwd(y, &max[2], x, S, C / 2, NULL);
+        assert_absmax("swiglu_fwd", max[2], before, y, S * C / 2);
+        o->swiglu_bwd(y, NULL, &max[3], dq, x, S, C / 2, NULL);
+        assert_absmax("swiglu_bwd", max[3], before, y, S * C);
+        o->rope_split_bwd(y, &max[4], dq, dq, &rope, NULL);
+        assert_absmax("rope_split_bwd", max[4], before, y, S * (H + 2 * K) * D);
+    }
+    float *all[] = {x, w, y, dq};
+    for (int i = 0; i < 4; i++) tensor_free(all[i]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ops_give_the_absolute_maximum_of_what_they_write),
         cmocka_unit_test(every_code_has_its_value),
         cmocka_unit_test(numbers_round_to_the_nearest_code),
         cmocka_unit_test(what_is_too_large_saturates_and_nan_stays),

@@ -38,9 +38,9 @@ static void check(int64_t S, int C, Residual residual, bool write_y) {
     for (int c = 0; c < C; c++) want_dw[c] += (double)dw[c];
     reference(&r);
 
-    ops->rmsnorm_fwd(y, rstd, x, w, S, C, EPS, NULL);
+    ops->rmsnorm_fwd(y, rstd, NULL, x, w, S, C, EPS, NULL);
     assert_close("y", y, r.y, n, 1e-6);
-    ops->rmsnorm_fwd(again, NULL, x, w, S, C, EPS, NULL);
+    ops->rmsnorm_fwd(again, NULL, NULL, x, w, S, C, EPS, NULL);
     assert_bits("y without rstd", again, y, n);
     const float *from = residual == RESIDUAL ? dres : residual == RESIDUAL_IN_DX ? dx : NULL;
     for (int64_t i = 0; i < n; i++) again[i] = NAN;
@@ -81,7 +81,7 @@ static float *run_both(int64_t *n) {
     float *x = tensor_random(S * C, 1, 1), *w = tensor_random(C, 2, 1);
     float *dy = tensor_random(S * C, 3, 1), *rstd = tensor_new(S);
     float *out = tensor_random(2 * S * C + C, 4, 1); /* y, dx, dw */
-    cpu_ops()->rmsnorm_fwd(out, rstd, x, w, S, C, EPS, NULL);
+    cpu_ops()->rmsnorm_fwd(out, rstd, NULL, x, w, S, C, EPS, NULL);
     cpu_ops()->rmsnorm_bwd(&(RmsnormBwd){.dx = out + S * C,
                                          .dw = out + 2 * S * C,
                                          .dy = dy,
@@ -108,11 +108,11 @@ static void result_does_not_depend_on_where_a_row_lies_in_memory(void **state) {
     (void)state;
     const int C = 61;
     float *row = tensor_random(C, 1, 1), *w = tensor_random(C, 2, 1), *first = tensor_new(C);
-    cpu_ops()->rmsnorm_fwd(first, NULL, row, w, 1, C, EPS, NULL);
+    cpu_ops()->rmsnorm_fwd(first, NULL, NULL, row, w, 1, C, EPS, NULL);
     for (int offset = 1; offset < 16; offset++) {
         float *x = tensor_new(C + offset), *y = tensor_new(C);
         memcpy(x + offset, row, C * sizeof(float));
-        cpu_ops()->rmsnorm_fwd(y, NULL, x + offset, w, 1, C, EPS, NULL);
+        cpu_ops()->rmsnorm_fwd(y, NULL, NULL, x + offset, w, 1, C, EPS, NULL);
         assert_bits("y", y, first, C);
         tensor_free(x);
         tensor_free(y);

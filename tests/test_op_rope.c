@@ -60,7 +60,7 @@ static void check(int64_t S, int H, int K, int D) {
         want[i] = dot_float(want_q, dq, nq) + dot_float(want_kv, dkv, nkv);
         qkv[i] = 0;
     }
-    cpu_ops()->rope_split_bwd(dqkv, dq, dkv, &rope, NULL);
+    cpu_ops()->rope_split_bwd(dqkv, NULL, dq, dkv, &rope, NULL);
     assert_close("dqkv", dqkv, want, n, 1e-6);
 
     float *tensors[] = {qkv, q, kv, dq, dkv, dqkv};
@@ -86,7 +86,7 @@ static float *run_both(int64_t *n) {
     float *qkv = tensor_random(*n, 2, 1), *out = tensor_new(*n), *back = tensor_new(*n);
     Rope rope = {z.positions, z.inv_freq, z.S, z.H, z.K, z.D};
     cpu_ops()->rope_split_fwd(out, out + nq, qkv, &rope, NULL);
-    cpu_ops()->rope_split_bwd(back, out, out + nq, &rope, NULL);
+    cpu_ops()->rope_split_bwd(back, NULL, out, out + nq, &rope, NULL);
     double *want = to_double(qkv, *n);
     assert_close("qkv, turned there and back", back, want, *n, 1e-6);
     free(want);

@@ -25,10 +25,10 @@ static void check(int64_t S, int F, bool in_place, bool write_h) {
     double *want = NEW(double, 2 * n);
     numeric_grad(reference, &r, r.gate_up, 2 * n, want);
     reference(&r);
-    cpu_ops()->swiglu_fwd(h, gate_up, S, F, NULL);
+    cpu_ops()->swiglu_fwd(h, NULL, gate_up, S, F, NULL);
     assert_close("h", h, r.h, n, 1e-6);
     float *again = tensor_new(n), *d = in_place ? gate_up : tensor_new(2 * n);
-    cpu_ops()->swiglu_bwd(d, write_h ? again : NULL, dh, gate_up, S, F, NULL);
+    cpu_ops()->swiglu_bwd(d, write_h ? again : NULL, NULL, dh, gate_up, S, F, NULL);
     assert_close("dgate_up", d, want, 2 * n, 2e-6);
     if (write_h) assert_bits("h of the backward", again, h, n);
     if (!in_place) tensor_free(d);
@@ -52,8 +52,8 @@ static void forward_and_gradients_match_finite_differences_of_fp64(void **state)
 static void large_gates_neither_overflow_nor_vanish(void **state) {
     (void)state;
     float in[] = {200, -200, 88.5f, -88.5f, 1, 1, 1, 1}, h[4], d[8], dh[] = {1, 1, 1, 1};
-    cpu_ops()->swiglu_fwd(h, in, 1, 4, NULL);
-    cpu_ops()->swiglu_bwd(d, NULL, dh, in, 1, 4, NULL);
+    cpu_ops()->swiglu_fwd(h, NULL, in, 1, 4, NULL);
+    cpu_ops()->swiglu_bwd(d, NULL, NULL, dh, in, 1, 4, NULL);
     assert_true(h[0] == 200 && h[1] == 0 && h[2] == 88.5f && fabsf(h[3]) < 1e-36f);
     assert_true(d[0] == 1 && d[1] == 0 && d[2] == 1 && fabsf(d[3]) < 1e-36f);
 }
@@ -85,7 +85,7 @@ static float *run_both(int64_t *n) {
     const int F = 70;
     float *gate_up = tensor_random(2 * S * F, 1, 1), *dh = tensor_random(S * F, 2, 1);
     float *out = tensor_new(3 * S * F);
-    cpu_ops()->swiglu_bwd(out, out + 2 * S * F, dh, gate_up, S, F, NULL);
+    cpu_ops()->swiglu_bwd(out, out + 2 * S * F, NULL, dh, gate_up, S, F, NULL);
     tensor_free(gate_up);
     tensor_free(dh);
     *n = 3 * S * F;

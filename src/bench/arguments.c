@@ -7,6 +7,7 @@
 
 #include "attn/band.h"
 #include "base/text.h"
+#include "config/keys.h"
 
 /* ---- one value ----------------------------------------------------------------------------- */
 
@@ -164,7 +165,10 @@ static Status take_text(BenchArguments *a, const char *what, bool config, Settin
             s->given = true;
             return set_values(s, text + length + 1);
         }
-    if (!config || memchr(text, '.', length) == NULL) return unknown(what, text, config, settings);
+    char *key = mem_printf("%.*s", (int)length, text);
+    bool known = config && (strchr(key, '.') != NULL || config_key_find(key) != NULL);
+    free(key);
+    if (!known) return unknown(what, text, config, settings);
     a->overrides[a->n_overrides++] = text;
     return OK;
 }

@@ -18,14 +18,14 @@ static CPU_CLONES float forward_row(float *y, const float *x, const float *w, in
     return rstd;
 }
 
-void cpu_rmsnorm_fwd(void *y, float *rstd, const void *x, const void *w, int64_t S, int C,
-                     float eps, Stream *stream) {
-    (void)stream;
+void cpu_rmsnorm_fwd(void *y, float *rstd, float *absmax, const void *x, const void *w, int64_t S,
+                     int C, float eps, Stream *stream) {
 #pragma omp parallel for schedule(static)
     for (int64_t s = 0; s < S; s++) {
         float r = forward_row((float *)y + s * C, (const float *)x + s * C, w, C, eps);
         if (rstd != NULL) rstd[s] = r;
     }
+    if (absmax != NULL) cpu_absmax(absmax, y, S * C, stream);
 }
 
 /* With n = x rstd: dx = dres + rstd (w dy - n mean(w dy n)). dres may be dx: each element is read
@@ -56,7 +56,6 @@ static CPU_CLONES void add_dw(float *dw, const float *dy, const float *x, const 
 }
 
 void cpu_rmsnorm_bwd(const RmsnormBwd *a, Stream *stream) {
-    (void)stream;
     const float *dy = a->dy, *x = a->x, *dres = a->dres;
     int C = a->C;
 #pragma omp parallel for schedule(static)
@@ -70,4 +69,5 @@ void cpu_rmsnorm_bwd(const RmsnormBwd *a, Stream *stream) {
                      dres != NULL ? dres + at : NULL, C);
         if (a->y != NULL) write_row((float *)a->y + at, x + at, a->w, a->rstd[s], C);
     }
+    if (a->absmax != NULL) cpu_absmax(a->absmax, a->dx, a->S * C, stream);
 }

@@ -44,9 +44,8 @@ void cpu_rope_split_fwd(void *q, void *kv, const void *qkv, const Rope *rope, St
     }
 }
 
-void cpu_rope_split_bwd(void *dqkv, const float *dq, const float *dkv, const Rope *rope,
-                        Stream *stream) {
-    (void)stream;
+void cpu_rope_split_bwd(void *dqkv, float *absmax, const float *dq, const float *dkv,
+                        const Rope *rope, Stream *stream) {
     int D = rope->D, half = D / 2;
     int64_t q_row = (int64_t)rope->H * D, k_row = (int64_t)rope->K * D;
 #pragma omp parallel
@@ -64,4 +63,5 @@ void cpu_rope_split_bwd(void *dqkv, const float *dq, const float *dkv, const Rop
         }
         free(cosine);
     }
+    if (absmax != NULL) cpu_absmax(absmax, dqkv, rope->S * (q_row + 2 * k_row), stream);
 }

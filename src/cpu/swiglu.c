@@ -19,18 +19,17 @@ static CPU_CLONES void backward_row(float *dgate, float *dup, const float *dh, c
     }
 }
 
-void cpu_swiglu_fwd(void *h, const void *gate_up, int64_t S, int F, Stream *stream) {
-    (void)stream;
+void cpu_swiglu_fwd(void *h, float *absmax, const void *gate_up, int64_t S, int F, Stream *stream) {
 #pragma omp parallel for schedule(static)
     for (int64_t s = 0; s < S; s++) {
         const float *gate = (const float *)gate_up + s * 2 * F;
         forward_row((float *)h + s * F, gate, gate + F, F);
     }
+    if (absmax != NULL) cpu_absmax(absmax, h, S * F, stream);
 }
 
-void cpu_swiglu_bwd(void *dgate_up, void *h, const void *dh, const void *gate_up, int64_t S, int F,
-                    Stream *stream) {
-    (void)stream;
+void cpu_swiglu_bwd(void *dgate_up, void *h, float *absmax, const void *dh, const void *gate_up,
+                    int64_t S, int F, Stream *stream) {
 #pragma omp parallel for schedule(static)
     for (int64_t s = 0; s < S; s++) {
         const float *gate = (const float *)gate_up + s * 2 * F;
@@ -38,4 +37,5 @@ void cpu_swiglu_bwd(void *dgate_up, void *h, const void *dh, const void *gate_up
         if (h != NULL) forward_row((float *)h + s * F, gate, gate + F, F);
         backward_row(dgate, dgate + F, (const float *)dh + s * F, gate, gate + F, F);
     }
+    if (absmax != NULL) cpu_absmax(absmax, dgate_up, 2 * S * F, stream);
 }

@@ -85,15 +85,15 @@ static void run_layer(Decoder *d, int layer, const AttnWork *work, int64_t S, St
     ModelLinears z = model_linears(d->opt.model, S);
     Rope rope = {d->positions, d->inv_freq, S, d->H, d->K, d->D};
 #define W(which) weight(d, param_layer_offset(d->opt.table, layer, which))
-    ops->rmsnorm_fwd(d->norm, NULL, d->x, W(PARAM_INPUT_NORM), S, d->C, eps, stream);
+    ops->rmsnorm_fwd(d->norm, NULL, NULL, d->x, W(PARAM_INPUT_NORM), S, d->C, eps, stream);
     linear_fwd(ops, z.qkv, d->qkv, d->norm, W(PARAM_Q), NULL, stream);
     ops->rope_split_fwd(d->q, kv + d->n * d->n_keys, d->qkv, &rope, stream);
     ops->attention_fwd(&(AttnFwd){.o = d->o, .lse = d->lse, .q = d->q, .kv = kv, .work = work},
                        stream);
     linear_fwd(ops, z.o, d->y, d->o, W(PARAM_O), d->x, stream);
-    ops->rmsnorm_fwd(d->norm, NULL, d->y, W(PARAM_POST_NORM), S, d->C, eps, stream);
+    ops->rmsnorm_fwd(d->norm, NULL, NULL, d->y, W(PARAM_POST_NORM), S, d->C, eps, stream);
     linear_fwd(ops, z.gate_up, d->gate_up, d->norm, W(PARAM_GATE), NULL, stream);
-    ops->swiglu_fwd(d->h, d->gate_up, S, d->F, stream);
+    ops->swiglu_fwd(d->h, NULL, d->gate_up, S, d->F, stream);
     linear_fwd(ops, z.down, d->x, d->h, W(PARAM_DOWN), d->y, stream);
 #undef W
 }
@@ -103,7 +103,7 @@ static void run_head(Decoder *d, int64_t S, float *logits, Stream *stream) {
     const Ops *ops = d->opt.ops;
     const ParamTable *t = d->opt.table;
     const char *last = (const char *)d->x + (S - 1) * d->C * ops->act_bytes;
-    ops->rmsnorm_fwd(d->norm, NULL, last, weight(d, t->params[t->final_norm].offset), 1, d->C,
+    ops->rmsnorm_fwd(d->norm, NULL, NULL, last, weight(d, t->params[t->final_norm].offset), 1, d->C,
                      (float)d->opt.model->norm_eps, stream);
     linear_fwd(ops, model_linears(d->opt.model, 1).head, d->logits, d->norm,
                weight(d, t->params[t->head].offset), NULL, stream);

@@ -9,12 +9,15 @@ typedef struct {
     Fp8Matrix weight, input;
 } Slot;
 
+/* cuBLASLt refuses a scale whose address is not a multiple of 16 bytes. */
+enum { SCALE_FLOATS = 4 };
+
 struct Linears {
     LinearsOptions opt;
     const void *weights;
     Slot *slots;   /* [n]: LINEARS_PER_LAYER for each layer, then the head */
     float *absmax; /* [OPERAND_KINDS, n] */
-    float *scales; /* likewise */
+    float *scales; /* [OPERAND_KINDS, n, SCALE_FLOATS], the first of them each */
     LinearsCounts *counts;
     Fp8Matrix gradient; /* of the product whose dgrad came last */
     void *input_rows;
@@ -108,7 +111,7 @@ static void reserve_all(Linears *l, Arena *arena) {
     arena_reserve(arena, W, "gradient in FP8", gradients, &l->gradient.rows);
     arena_reserve(arena, W, "gradient transposed in FP8", gradients, &l->gradient.columns);
     arena_reserve(arena, W, "absolute maxima", floats, (void **)&l->absmax);
-    arena_reserve(arena, W, "FP8 scales", floats, (void **)&l->scales);
+    arena_reserve(arena, W, "FP8 scales", SCALE_FLOATS * floats, (void **)&l->scales);
     arena_reserve(arena, W, "FP8 counts", sizeof *l->counts, (void **)&l->counts);
 }
 
@@ -129,8 +132,23 @@ void linears_free(Linears *l) {
     free(l);
 }
 
-static float *operand_float(const Linears *l, float *all, OperandKind operand, int slot) {
-    return all + (int64_t)operand * l->n + slot;
+static float *absmax_of(const Linears *l, OperandKind operand, int slot) {
+    return l->absmax + (int64_t)operand * l->n + slot;
+}
+static float *scale_of(const Linears *l, OperandKind operand, int slot) {
+    return l->scales + ((int64_t)operand * l->n + slot) * SCALE_FLOATS;
+}
+
+/* Attention comes in parts under context parallelism, and the head's rows in chunks. */
+static bool made_with_absmax(LinearKind kind, OperandKind operand) {
+    if (kind == LINEAR_HEAD || operand == OPERAND_WEIGHT) return false;
+    return kind != LINEAR_O || operand == OPERAND_GRADIENT;
+}
+
+float *linears_absmax(const Linears *l, int layer, LinearKind kind, OperandKind operand) {
+    REQUIRE(made_with_absmax(kind, operand));
+    int slot = slot_index(layer, kind);
+    return l->slots[slot].fp8 ? absmax_of(l, operand, slot) : NULL;
 }
 
 void linears_start(Linears *l, const void *weights, Stream *stream) {
@@ -143,8 +161,8 @@ void linears_start(Linears *l, const void *weights, Stream *stream) {
         if (s->input.columns == NULL) s->input.columns = kept[kind];
         kept[kind] = s->input.columns;
         s->input.rows = l->input_rows;
-        s->input.scale = operand_float(l, l->scales, OPERAND_INPUT, i);
-        s->weight.scale = operand_float(l, l->scales, OPERAND_WEIGHT, i);
+        s->input.scale = scale_of(l, OPERAND_INPUT, i);
+        s->weight.scale = scale_of(l, OPERAND_WEIGHT, i);
     }
     l->opt.ops->mem_zero(l->counts, sizeof *l->counts, stream);
 }
@@ -155,23 +173,23 @@ void linears_start(Linears *l, const void *weights, Stream *stream) {
  * caller; a tensor that is cast again (recomputation) has the same one. */
 static void cast(Linears *l, int i, OperandKind operand, const Fp8Matrix *to, bool columns,
                  const void *x, int64_t R, int64_t C, Stream *stream) {
-    float *absmax = operand_float(l, l->absmax, operand, i);
+    float *absmax = absmax_of(l, operand, i);
+    LinearKind kind = slot_kind(l, i);
     Fp8Cast a = {.type = to->type,
                  .rows = to->rows,
                  .columns = columns ? to->columns : NULL,
                  .scale = to->scale,
-                 .counts = &l->counts->of[slot_kind(l, i)][operand],
+                 .counts = &l->counts->of[kind][operand],
                  .x = x,
                  .absmax = absmax,
                  .R = R,
                  .C = C};
-    l->opt.ops->absmax(absmax, x, R * C, stream);
+    if (!made_with_absmax(kind, operand)) l->opt.ops->absmax(absmax, x, R * C, stream);
     l->opt.ops->fp8_cast(&a, stream);
 }
 
 static void zero_absmax(Linears *l, OperandKind operand, int first, int n, Stream *stream) {
-    l->opt.ops->mem_zero(operand_float(l, l->absmax, operand, first), n * (int64_t)sizeof(float),
-                         stream);
+    l->opt.ops->mem_zero(absmax_of(l, operand, first), n * (int64_t)sizeof(float), stream);
 }
 
 void linears_cast_weights(Linears *l, Stream *stream) {
@@ -217,7 +235,7 @@ void linears_dgrad(Linears *l, LinearAt at, void *dx, const void *dy, Stream *st
         return;
     }
     if (at.kind == LINEAR_HEAD) zero_absmax(l, OPERAND_GRADIENT, i, 1, stream);
-    l->gradient.scale = operand_float(l, l->scales, OPERAND_GRADIENT, i);
+    l->gradient.scale = scale_of(l, OPERAND_GRADIENT, i);
     cast(l, i, OPERAND_GRADIENT, &l->gradient, true, dy, z.S, z.N, stream);
     linear_dgrad_fp8(l->opt.ops, z, dx, &l->gradient, &s->weight, stream);
 }

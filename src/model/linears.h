@@ -51,6 +51,11 @@ void linears_start(Linears *l, const void *weights, Stream *stream);
 /* Is this layer's product in FP8? Then the backward does not read x. */
 bool linears_is_fp8(const Linears *l, int layer, LinearKind kind);
 
+/* Where the op that makes x (OPERAND_INPUT) or dy (OPERAND_GRADIENT) of this product puts its
+ * absolute maximum, before linears_fwd or linears_dgrad; NULL where the product is not in FP8. The
+ * linear layers find that of the input of LINEAR_O and of the head's operands themselves. */
+float *linears_absmax(const Linears *l, int layer, LinearKind kind, OperandKind operand);
+
 /* Makes the FP8 copies of the weights: before the first product after they changed. */
 void linears_cast_weights(Linears *l, Stream *stream);
 /* Before each forward of a micro-batch. */

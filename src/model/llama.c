@@ -161,6 +161,9 @@ Linears *llama_linears(Llama *m) {
     return m->linears;
 }
 
+/* For the op that makes an operand of a product of layer l. */
+#define ABSMAX(l, kind, operand) linears_absmax(m->linears, l, LINEAR_##kind, OPERAND_##operand)
+
 /* From a->x to `out` (the next layer's input). */
 static Status layer_forward(Llama *m, int l, void *out, bool train, int64_t S, Stream *stream) {
     const Ops *ops = m->opt.ops;
@@ -170,15 +173,17 @@ static Status layer_forward(Llama *m, int l, void *out, bool train, int64_t S, S
     Rope rope = {m->positions, m->inv_freq, S, m->H, m->K, m->D};
 #define AT(kind) ((LinearAt){l, LINEAR_##kind, S})
 #define W(which) weight(m, param_layer_offset(t, l, which))
-    ops->rmsnorm_fwd(m->norm, a->rstd1, a->x, W(PARAM_INPUT_NORM), S, m->C, eps, stream);
+    ops->rmsnorm_fwd(m->norm, a->rstd1, ABSMAX(l, QKV, INPUT), a->x, W(PARAM_INPUT_NORM), S, m->C,
+                     eps, stream);
     linears_fwd(m->linears, AT(QKV), m->qkv, m->norm, NULL, train, stream);
     ops->rope_split_fwd(a->q, a->kv, m->qkv, &rope, stream);
     AttnFwd call = {.o = a->o, .lse = a->lse, .q = a->q, .kv = a->kv};
     CHECK(cp_forward(m->opt.cp, &call, stream));
     linears_fwd(m->linears, AT(O), a->y, a->o, a->x, train, stream);
-    ops->rmsnorm_fwd(m->norm, a->rstd2, a->y, W(PARAM_POST_NORM), S, m->C, eps, stream);
+    ops->rmsnorm_fwd(m->norm, a->rstd2, ABSMAX(l, GATE_UP, INPUT), a->y, W(PARAM_POST_NORM), S,
+                     m->C, eps, stream);
     linears_fwd(m->linears, AT(GATE_UP), a->gu, m->norm, NULL, train, stream);
-    ops->swiglu_fwd(m->h, a->gu, S, m->F, stream);
+    ops->swiglu_fwd(m->h, ABSMAX(l, DOWN, INPUT), a->gu, S, m->F, stream);
     linears_fwd(m->linears, AT(DOWN), out, m->h, a->y, train, stream);
     return OK;
 }
@@ -194,11 +199,12 @@ static Status layer_backward(Llama *m, int l, int64_t S, Stream *stream) {
 #define AGAIN(kind, x) (linears_is_fp8(m->linears, l, LINEAR_##kind) ? NULL : (x))
     CHECK(cp_prefetch(m->opt.cp, a->kv, stream)); /* travels under the MLP's backward */
     linears_dgrad(m->linears, AT(DOWN), m->dh, m->dx, stream);
-    ops->swiglu_bwd(a->gu, AGAIN(DOWN, m->h), m->dh, a->gu, S, m->F,
+    ops->swiglu_bwd(a->gu, AGAIN(DOWN, m->h), ABSMAX(l, GATE_UP, GRADIENT), m->dh, a->gu, S, m->F,
                     stream); /* a->gu is its gradient now */
     linears_wgrad(m->linears, AT(DOWN), G(PARAM_DOWN), m->dx, m->h, stream);
     linears_dgrad(m->linears, AT(GATE_UP), m->dnorm, a->gu, stream);
     ops->rmsnorm_bwd(&(RmsnormBwd){.dx = m->dx,
+                                   .absmax = ABSMAX(l, O, GRADIENT),
                                    .dw = G(PARAM_POST_NORM),
                                    .y = AGAIN(GATE_UP, m->norm),
                                    .dy = m->dnorm,
@@ -216,9 +222,10 @@ static Status layer_backward(Llama *m, int l, int64_t S, Stream *stream) {
     AttnBwd call = {
         .dq = m->dq, .dkv = m->dkv, .d_o = m->dnorm, .q = a->q, .kv = a->kv, .lse = a->lse};
     CHECK(cp_backward(m->opt.cp, &call, a->o, stream));
-    ops->rope_split_bwd(m->qkv, m->dq, m->dkv, &rope, stream);
+    ops->rope_split_bwd(m->qkv, ABSMAX(l, QKV, GRADIENT), m->dq, m->dkv, &rope, stream);
     linears_dgrad(m->linears, AT(QKV), m->dnorm, m->qkv, stream);
     ops->rmsnorm_bwd(&(RmsnormBwd){.dx = m->dx,
+                                   .absmax = l > 0 ? ABSMAX(l - 1, DOWN, GRADIENT) : NULL,
                                    .dw = G(PARAM_INPUT_NORM),
                                    .y = AGAIN(QKV, m->norm),
                                    .dy = m->dnorm,
@@ -243,7 +250,7 @@ static void head(Llama *m, bool train, double *loss, int64_t S, Stream *stream) 
     const Ops *ops = m->opt.ops;
     const ParamTable *t = m->opt.table;
     const Param *norm = &t->params[t->final_norm], *out = &t->params[t->head];
-    ops->rmsnorm_fwd(m->norm, m->rstd_final, m->x_final, weight(m, norm->offset), S, m->C,
+    ops->rmsnorm_fwd(m->norm, m->rstd_final, NULL, m->x_final, weight(m, norm->offset), S, m->C,
                      (float)m->opt.model->norm_eps, stream);
     for (int64_t s = 0; s < S; s += m->chunk) {
         int64_t n = i64_min(m->chunk, S - s);
@@ -262,6 +269,7 @@ static void head(Llama *m, bool train, double *loss, int64_t S, Stream *stream) 
     if (train) phase_enter(stream, PHASE_BACKWARD);
     if (train)
         ops->rmsnorm_bwd(&(RmsnormBwd){.dx = m->dx,
+                                       .absmax = ABSMAX(m->L - 1, DOWN, GRADIENT),
                                        .dw = m->grads + norm->offset,
                                        .dy = m->dnorm,
                                        .x = m->x_final,

@@ -74,12 +74,13 @@ typedef struct {
     float *scale;        /* written: what an element of the result counts (1 / the factor) */
     Fp8Counts *counts;   /* NULL: nothing is counted */
     const void *x;       /* [R,C] of the activation type */
-    const float *absmax; /* of x, by the op absmax */
+    const float *absmax; /* of x */
     int64_t R, C;
 } Fp8Cast;
 
 typedef struct {
     void *dx;          /* [S,C] */
+    float *absmax;     /* of dx; NULL: not wanted */
     float *dw;         /* [C], added to */
     void *y;           /* [S,C]: the normalised output written again, so that it need not be kept;
                         * NULL: it is not */
