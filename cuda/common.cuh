@@ -15,19 +15,27 @@ typedef __nv_bfloat16 bf16;
 
 /* ---- W elements as floats -------------------------------------------------------------------- */
 
+static __device__ __forceinline__ uint4 load_raw(const bf16 *p) {
+    return *reinterpret_cast<const uint4 *>(p);
+}
+
+/* of 8 bf16 */
+static __device__ __forceinline__ void widen(float (&x)[8], uint4 raw) {
+    const __nv_bfloat162 *pair = reinterpret_cast<const __nv_bfloat162 *>(&raw);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float2 f = __bfloat1622float2(pair[i]);
+        x[2 * i] = f.x;
+        x[2 * i + 1] = f.y;
+    }
+}
+
 template <int W> __device__ __forceinline__ void load(float (&x)[W], const bf16 *p) {
     if constexpr (W == 1) {
         x[0] = __bfloat162float(*p);
     } else {
         static_assert(W == 8, "16 bytes");
-        uint4 raw = *reinterpret_cast<const uint4 *>(p);
-        const __nv_bfloat162 *pair = reinterpret_cast<const __nv_bfloat162 *>(&raw);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            float2 f = __bfloat1622float2(pair[i]);
-            x[2 * i] = f.x;
-            x[2 * i + 1] = f.y;
-        }
+        widen(x, load_raw(p));
     }
 }
 

@@ -70,14 +70,14 @@ template <Dtype TYPE> static __device__ __forceinline__ unsigned convert(float a
     return __nv_cvt_float2_to_fp8x2(make_float2(a, b), __NV_SATFINITE, FORMAT);
 }
 
-/* How many of the four bytes of x are zero. Their upper bits are. */
-static __device__ __forceinline__ int zero_bytes(unsigned x) {
-    return 4 - __popc((x + 0x7f7f7f7f) & 0x80808080);
+/* sum + 128 for each byte of x that is not zero; the upper bits of x are. */
+static __device__ __forceinline__ unsigned count_bytes(unsigned sum, unsigned x) {
+    return __dp4a((x + 0x7f7f7f7f) & 0x80808080, 0x01010101u, sum);
 }
 
-/* How many of the two bf16 are zero, of either sign. */
-static __device__ __forceinline__ int zero_halves(unsigned pair) {
-    return 2 - __popc(((pair & 0x7fff7fff) + 0x7fff7fff) & 0x80008000);
+/* sum + 128 for each of the two bf16 that is not zero, of either sign. */
+static __device__ __forceinline__ unsigned count_halves(unsigned sum, unsigned pair) {
+    return __dp4a(((pair & 0x7fff7fff) + 0x7fff7fff) & 0x80008000, 0x01010101u, sum);
 }
 
 /* A block a tile, `stripes` of them side by side: 2^31 - 1 hold more than the memory of a GPU. */
@@ -153,19 +153,20 @@ static __global__ void __launch_bounds__(THREADS)
     if (first) *a.scale = __fdiv_rn(1.0f, factor);
     if (a.counts == NULL) return;
     /* What lies past the ends is zero, and so no number that became zero. */
-    int zeros = 0, saturated = 0;
+    unsigned codes = 0, numbers = 0,
+             below = 0; /* 128 for each that is not zero, or not saturated */
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         unsigned size = code[i] & 0x7f7f7f7f;
-        zeros += zero_bytes(size);
-        saturated += zero_bytes(size ^ 0x01010101u * fp8_max_code(TYPE));
+        codes = count_bytes(codes, size);
+        below = count_bytes(below, size ^ 0x01010101u * fp8_max_code(TYPE));
     }
 #pragma unroll
     for (int k = 0; k < 4; k++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) zeros -= zero_halves((&x[k].x)[i]);
-    zeros = __reduce_add_sync(0xffffffffu, zeros);
-    saturated = __reduce_add_sync(0xffffffffu, saturated);
+        for (int i = 0; i < 4; i++) numbers = count_halves(numbers, (&x[k].x)[i]);
+    int zeros = __reduce_add_sync(0xffffffffu, (int)(numbers - codes) / 128);
+    int saturated = __reduce_add_sync(0xffffffffu, 32 - (int)(below / 128));
     if (lane == 0) {
         if (zeros > 0) atomicAdd((unsigned long long *)&a.counts->zeros, zeros);
         if (saturated > 0) atomicAdd((unsigned long long *)&a.counts->saturated, saturated);
