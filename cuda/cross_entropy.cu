@@ -1,5 +1,6 @@
 /* cross_entropy.cu: loss = w (log sum exp(x) - x[label]) and, in place, its gradient
- * w (softmax(x) - onehot), over logits[S,Vp] whose columns from V on are padding.
+ * w (softmax(x) - onehot), over logits[S,Vp] whose columns from V on are padding. With z-loss, also
+ * w z lse^2 where lse = log sum exp(x), and in place w (softmax(x) (1 + 2 z lse) - onehot).
  *
  * A block per row, two passes: an online maximum and sum of exponentials (Milakov and Gimelshein,
  * 2018), then the gradient. At V = 128256 a row has 256 kB, and one block of 1024 threads per SM
@@ -31,14 +32,16 @@ static __device__ __forceinline__ void load_some(float (&v)[IN_FLIGHT][W], const
     }
 }
 
-template <int W, bool GRAD>
+/* Z: with z-loss */
+template <int W, bool GRAD, bool Z>
 static __global__ void __launch_bounds__(THREADS)
     cross_entropy_kernel(float *loss, bf16 *logits, const int32_t *labels, const float *weights,
-                         int V, int Vp) {
+                         int V, int Vp, float *z_loss, float z_coef) {
     bf16 *x = logits + (int64_t)blockIdx.x * Vp;
     float weight = weights[blockIdx.x];
     if (weight == 0) { /* such a row may hold anything, as may its label */
         if (threadIdx.x == 0) loss[blockIdx.x] = 0;
+        if (Z && threadIdx.x == 0) z_loss[blockIdx.x] = 0;
         if (GRAD) zero_row<W>(x, Vp);
         return;
     }
@@ -66,6 +69,11 @@ static __global__ void __launch_bounds__(THREADS)
     if (!GRAD) return;
 
     float scale = weight / sum;
+    if (Z) {
+        float lse = logf(sum) + row_max;
+        if (threadIdx.x == 0) z_loss[blockIdx.x] = weight * z_coef * lse * lse;
+        scale *= 1 + 2 * z_coef * lse;
+    }
     for (int c = threadIdx.x * W; c < Vp; c += IN_FLIGHT * THREADS * W) {
         float v[IN_FLIGHT][W];
         load_some(v, x, c, V);
@@ -82,14 +90,16 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-void cuda_cross_entropy(float *loss, void *logits, const int32_t *labels, const float *weights,
-                        bool grad, int64_t S, int V, int Vp, Stream *stream) {
-    if (S == 0) return;
-    with_width(Vp % 8 == 0 && aligned16({logits}), [&](auto width) {
+void cuda_cross_entropy(const CrossEntropy *a, Stream *stream) {
+    REQUIRE(a->z_loss == NULL || a->grad);
+    if (a->S == 0) return;
+    with_width(a->Vp % 8 == 0 && aligned16({a->logits}), [&](auto width) {
         constexpr int W = decltype(width)::value;
-        (grad ? cross_entropy_kernel<W, true>
-              : cross_entropy_kernel<W, false>)<<<(unsigned)S, THREADS, 0, stream->s>>>(
-            loss, (bf16 *)logits, labels, weights, V, Vp);
+        auto kernel = a->z_loss != NULL ? cross_entropy_kernel<W, true, true>
+                      : a->grad         ? cross_entropy_kernel<W, true, false>
+                                        : cross_entropy_kernel<W, false, false>;
+        kernel<<<(unsigned)a->S, THREADS, 0, stream->s>>>(
+            a->loss, (bf16 *)a->logits, a->labels, a->weights, a->V, a->Vp, a->z_loss, a->z_coef);
     });
     CUDA_CHECK_LAUNCH("cross_entropy");
 }

@@ -203,14 +203,25 @@ static void test_swiglu(OpsRig *rig, int64_t S, int F) {
 }
 
 CALL(cross_entropy) {
-    o->cross_entropy(p[0], p[1], p[2], p[3], z[3] != 0, z[0], (int)z[1], (int)z[2], s);
+    o->cross_entropy(&(CrossEntropy){.loss = p[0],
+                                     .logits = p[1],
+                                     .labels = p[2],
+                                     .weights = p[3],
+                                     .z_loss = z[3] > 1 ? p[4] : NULL,
+                                     .z_coef = 1e-3f,
+                                     .grad = z[3] > 0,
+                                     .S = z[0],
+                                     .V = (int)z[1],
+                                     .Vp = (int)z[2]},
+                     s);
 }
 
 static void test_cross_entropy(OpsRig *rig, int64_t S, int V, int Vp, double scale) {
-    for (int grad = 0; grad < 2; grad++) {
+    static const char *const forms[] = {"", " grad", " z_loss"};
+    for (int grad = 0; grad < 3; grad++) {
         Case c;
-        case_begin(&c, rig, "cross_entropy%s S=%lld V=%d Vp=%d scale %g", grad ? " grad" : "",
-                   (long long)S, V, Vp, scale);
+        case_begin(&c, rig, "cross_entropy%s S=%lld V=%d Vp=%d scale %g", forms[grad], (long long)S,
+                   V, Vp, scale);
         add_output(&c, "loss", F32, S, 1e-5, 1e-5);
         float *x = add_input(&c, "logits", ACT, S * Vp, scale);
         if (grad) is_output(&c, 0x1p-8 * 1.01, 1e-6);
@@ -226,6 +237,7 @@ static void test_cross_entropy(OpsRig *rig, int64_t S, int V, int Vp, double sca
             if (weights[s] == 0) x[s * Vp] = INFINITY; /* an unused row may hold anything */
         }
         c.z[0] = S, c.z[1] = V, c.z[2] = Vp, c.z[3] = grad;
+        if (grad == 2) add_output(&c, "z_loss", F32, S, 2e-5, 1e-5);
         c.bytes = 2 * Vp * (used + (grad ? S : 0));
         case_run(&c, cross_entropy);
     }

@@ -26,7 +26,8 @@ typedef struct {
     CpRuntime *cp;
     Llama *llama;
     Optimizer *optimizer;
-    double *loss;           /* where the device has it */
+    double *losses;         /* [LLAMA_SUMS], where the device has them */
+    double z_loss;          /* of the last rig_run() */
     float *weights, *grads; /* likewise; weights are of the activations' type */
     MicroBatch mb;
 } Rig;
@@ -88,10 +89,11 @@ static inline void rig_open(Rig *r, int64_t B, int64_t T, Recompute recompute, i
                       .S = B * T,
                       .recompute = recompute,
                       .lm_head_chunk = head_chunk,
-                      .fp8 = r->fp8};
+                      .fp8 = r->fp8,
+                      .z_loss = r->optim.z_loss};
     r->llama = llama_create(&o, &r->arena);
     r->optimizer = optimizer_create(&r->optim, 1, r->table, r->ops, r->comm, &r->arena);
-    arena_reserve(&r->arena, "test", "loss", sizeof(double), (void **)&r->loss);
+    arena_reserve(&r->arena, "test", "losses", LLAMA_SUMS * sizeof(double), (void **)&r->losses);
     EXPECT_OK(arena_commit(&r->arena, r->ops));
     r->weights = llama_weights(r->llama);
     r->grads = llama_gradients(r->llama);
@@ -101,19 +103,21 @@ static inline void rig_open(Rig *r, int64_t B, int64_t T, Recompute recompute, i
     rig_make_batch(r, B, T);
 }
 
-/* Sum of weighted losses over the micro-batch; with train the gradients are made anew. */
+/* Sum of weighted losses over the micro-batch, and r->z_loss; with train the gradients are made
+ * anew. */
 static inline double rig_run(Rig *r, bool train) {
     CpBatch *batch = cp_batch_create(&r->cp_options, &r->mb);
-    double loss;
-    r->ops->mem_zero(r->loss, sizeof loss, r->stream);
+    double losses[LLAMA_SUMS];
+    r->ops->mem_zero(r->losses, sizeof losses, r->stream);
     if (train) llama_zero_gradients(r->llama, r->stream);
     llama_cast_weights(r->llama, r->stream);
     EXPECT_OK(cp_begin(r->cp, batch, r->stream));
-    EXPECT_OK(llama_run(r->llama, batch, train, r->loss, NULL, NULL, r->stream));
-    r->ops->mem_copy(&loss, r->loss, sizeof loss, r->stream);
+    EXPECT_OK(llama_run(r->llama, batch, train, r->losses, NULL, NULL, r->stream));
+    r->ops->mem_copy(losses, r->losses, sizeof losses, r->stream);
     EXPECT_OK(r->ops->stream_sync(r->stream));
     cp_batch_free(batch);
-    return loss;
+    r->z_loss = losses[LLAMA_Z_LOSS];
+    return losses[LLAMA_CE];
 }
 
 static inline void rig_close(Rig *r) {

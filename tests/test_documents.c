@@ -132,14 +132,14 @@ static double run_row_by_row(Rig *r) {
     Mask mask;
     assert_status_ok(mask_bands(&mask, S, rows, S));
     CpBatch *batch = cp_batch_from_mask(&r->cp_options, &mask, &r->mb);
-    *r->loss = 0;
+    r->losses[LLAMA_CE] = 0;
     llama_zero_gradients(r->llama, NULL);
     assert_status_ok(cp_begin(r->cp, batch, NULL));
-    assert_status_ok(llama_run(r->llama, batch, true, r->loss, NULL, NULL, NULL));
+    assert_status_ok(llama_run(r->llama, batch, true, r->losses, NULL, NULL, NULL));
     cp_batch_free(batch);
     mask_free(&mask);
     free(rows);
-    return *r->loss;
+    return r->losses[LLAMA_CE];
 }
 
 static void every_mask_equals_its_pairs_listed_row_by_row(void **state) {

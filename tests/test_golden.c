@@ -89,6 +89,7 @@ static void train(const char *name, Recompute recompute, Tolerance tolerance) {
     float *weights = read_all(ck, "golden.weights", &n);
     double *loss = read_all(ck, "golden.loss", &n), *norm = read_all(ck, "golden.grad_norm", &n);
     double *lr = read_all(ck, "golden.lr", &n);
+    double *z_loss = config.optim.z_loss > 0 ? read_all(ck, "golden.z_loss", &n) : NULL;
     for (int64_t t = 0; t < steps; t++) {
         double count = 0;
         for (int64_t s = 0; s < B * T; s++) {
@@ -101,6 +102,7 @@ static void train(const char *name, Recompute recompute, Tolerance tolerance) {
         double found_norm, found_lr = schedule_lr(&config.optim, config.run.steps, t + 1);
         double within = t == 0 ? tolerance.first : tolerance.later;
         assert_close("loss", t, rig_run(&r, true) / count, loss[t], within);
+        if (z_loss != NULL) assert_close("z-loss", t, r.z_loss / count, z_loss[t], within);
         if (t == 0) assert_true(compare(&r, grad_path, r.grads, 1 / count) < 1e-5);
         assert_status_ok(optimizer_grad_norm(r.optimizer, &found_norm, NULL));
         assert_close("gradient norm", t, found_norm / count, norm[t], within);
@@ -113,7 +115,7 @@ static void train(const char *name, Recompute recompute, Tolerance tolerance) {
     rig_close(&r);
     config_free(&config);
     checkpoint_close(ck);
-    free(tokens), free(weights), free(loss), free(norm), free(lr);
+    free(tokens), free(weights), free(loss), free(norm), free(lr), free(z_loss);
     free(path), free(grad_path), free(final_path);
 }
 
@@ -138,12 +140,18 @@ static void a_model_with_its_head_in_fp8_trains_as_the_oracle_does(void **state)
     train("case4", RECOMPUTE_NONE, fp8);
 }
 
+static void a_model_with_z_loss_trains_as_the_oracle_does(void **state) {
+    (void)state;
+    train("case5", RECOMPUTE_NONE, exact);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_model_in_fp8_trains_as_the_oracle_does),
         cmocka_unit_test(a_model_with_its_head_in_fp8_trains_as_the_oracle_does),
         cmocka_unit_test(an_untied_model_trains_as_the_oracle_does),
         cmocka_unit_test(a_tied_model_trains_as_the_oracle_does),
+        cmocka_unit_test(a_model_with_z_loss_trains_as_the_oracle_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

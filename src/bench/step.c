@@ -109,14 +109,14 @@ static Status time_micro_batches(StepBench *x, int64_t n) {
         .n = 1, .train = true, .phase = "one micro-batch", .read = give_batch, .reader = x};
     llama_zero_gradients(s->llama, s->stream);
     for (int64_t i = 0; i < n; i++) {
-        double loss, count;
+        double losses[LLAMA_SUMS], count;
         one.first = i % s->micro_steps;
         CHECK(s->ops->stream_sync(s->stream));
         CHECK(comm_barrier(s->comm.host));
         double begin = time_now();
         CHECK(session_accumulate(s, &one, &count));
         x->ms.micro_host += 1e3 * (time_now() - begin) / (double)n;
-        CHECK(session_take_loss(s, &loss));
+        CHECK(session_take_losses(s, losses));
         x->ms.micro += 1e3 * (time_now() - begin) / (double)n;
     }
     return OK;

@@ -108,7 +108,8 @@ typedef struct {
      * of run.steps. Both are resolved by config_load. */
     int64_t decay_steps;
     double beta1, beta2, eps, weight_decay;
-    double clip; /* 0 = no clipping */
+    double clip;   /* 0 = no clipping */
+    double z_loss; /* coefficient; 0 = none */
 } OptimConfig;
 
 typedef struct {

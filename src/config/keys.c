@@ -239,6 +239,10 @@ const ConfigKey config_keys[] = {
         "AdamW: weight decay of matrices; norms have none."),
     NUM(optim.clip, "1", 0, 1e9, "", COURSE,
         "Clip gradients to this global norm; 0 = no clipping."),
+    NUM(optim.z_loss, "0", 0, 1, "", COURSE,
+        "Coefficient of the z-loss, the mean square of the logarithm of a token's softmax "
+        "denominator; 0 = none.",
+        .late = true),
     NUM(parallel.cp, "1", 1, 1 << 16, "ranks", NOTHING, "Ranks that share a sequence."),
     NAMED(parallel.backend, "magi", cp_backend_names, NOTHING,
           "How attention runs across the cp ranks.", .check = config_check_backend),

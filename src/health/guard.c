@@ -70,7 +70,7 @@ static Status note_worst(void *worst, const MicroBatch *mb) {
     const Session *s = w->s;
     double before = w->sum;
     /* Without resetting it: the sum must be accumulated as in the first run, for the same bits. */
-    s->ops->mem_copy(&w->sum, s->loss, sizeof w->sum, s->stream);
+    s->ops->mem_copy(&w->sum, &s->losses[LLAMA_CE], sizeof w->sum, s->stream);
     CHECK(s->ops->stream_sync(s->stream));
     double loss = (w->sum - before) / fmax(mb->cp_batch->weight_sum, 1);
     if (!(loss > w->loss)) return OK;

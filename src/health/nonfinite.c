@@ -7,9 +7,12 @@
 #include "session/step.h"
 
 static Status sum_of_squares(Session *s, const float *x, int64_t n, double *sum) {
-    CHECK(session_take_loss(s, sum)); /* the accumulator is free between micro-batches */
-    s->ops->sum_squares(s->loss, x, n, s->stream);
-    return session_take_loss(s, sum);
+    double sums[LLAMA_SUMS];
+    CHECK(session_take_losses(s, sums)); /* the accumulators are free between micro-batches */
+    s->ops->sum_squares(s->losses, x, n, s->stream);
+    CHECK(session_take_losses(s, sums));
+    *sum = sums[0];
+    return OK;
 }
 
 static Status check_weights(Session *s, char **found) {
@@ -71,9 +74,10 @@ static Status check_micro(void *search, const MicroBatch *mb) {
     char **found = ((Search *)search)->found;
     StrBuf samples = {0};
     print_samples(mb, &samples);
-    double loss;
-    Status st = session_take_loss(s, &loss);
-    if (st == OK && !isfinite(loss)) st = check_activations(s, mb, strbuf_text(&samples), found);
+    double losses[LLAMA_SUMS];
+    Status st = session_take_losses(s, losses);
+    if (st == OK && !isfinite(losses[LLAMA_CE]))
+        st = check_activations(s, mb, strbuf_text(&samples), found);
     if (st == OK) st = check_gradients(s, strbuf_text(&samples), found);
     strbuf_free(&samples);
     return st;

@@ -86,6 +86,7 @@ static void fp8_shares(StrBuf *b, const Fp8Record *r) {
 static void jsonl_step(Sink *s, const StepRecord *r) {
     StrBuf b = begin("step", r->step);
     number(&b, "loss", r->loss, 17);
+    if (r->has_z_loss) number(&b, "z_loss", r->z_loss, 17);
     number(&b, "grad_norm", r->grad_norm, 17);
     number(&b, "lr", r->lr, 9);
     number(&b, "tokens", r->tokens, 17);

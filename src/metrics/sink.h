@@ -37,6 +37,8 @@ typedef struct {
     double eta_seconds;
     int64_t comm_bytes[COMM_KINDS]; /* sent by rank 0 per step */
     const PhaseSpread *phases;      /* [PHASES], mean since the last record; NULL: not timed */
+    bool has_z_loss;
+    double z_loss; /* per token; not in `loss` */
     bool has_grad_norms;
     double grad_norms[PARAM_CLASSES]; /* per token, as grad_norm, of which they are the parts */
     bool has_crc;

@@ -146,6 +146,7 @@ static void tensorboard_step(Sink *s, const StepRecord *r) {
     if (r->mfu > 0) put_scalar(&b, "mfu", r->mfu);
     put_scalar(&b, "memory-gib", r->mem_gib);
     put_scalar(&b, "tokens", r->tokens);
+    if (r->has_z_loss) put_scalar(&b, "z-loss", r->z_loss);
     for (int k = 0; k < PARAM_CLASSES && r->has_grad_norms; k++) {
         char *tag = mem_printf("grad-norm/%s", param_class_names[k]);
         put_scalar(&b, tag, r->grad_norms[k]);

@@ -32,7 +32,7 @@ struct Llama {
     float *token_weights;
     LayerActs *layers; /* [L]; with recompute all but x point at the same memory */
     void *x_final;     /* input of the final norm */
-    float *rstd_final, *losses;
+    float *rstd_final, *losses, *z_losses; /* z_losses NULL: there is no z-loss */
     /* scratch */
     void *qkv, *norm, *h, *dh, *dx, *dnorm, *logits;
     float *dq, *dkv;
@@ -102,6 +102,7 @@ Llama *llama_create(const LlamaOptions *options, Arena *arena) {
     arena_reserve(arena, A, "final input", S * m->C * act, &m->x_final);
     arena_reserve(arena, A, "final norm", S * f32, (void **)&m->rstd_final);
     arena_reserve(arena, A, "losses", S * f32, (void **)&m->losses);
+    if (options->z_loss > 0) arena_reserve(arena, A, "z-losses", S * f32, (void **)&m->z_losses);
     arena_reserve(arena, A, "tokens", S * 4, (void **)&m->tokens);
     arena_reserve(arena, A, "labels", S * 4, (void **)&m->labels);
     arena_reserve(arena, A, "positions", S * 4, (void **)&m->positions);
@@ -246,10 +247,11 @@ static Status layer_backward(Llama *m, int l, int64_t S, Stream *stream) {
 
 /* Final norm, head and loss in chunks of rows, so that no more than chunk * Vp logits exist. With
  * train it leaves the gradient of the last layer's output in m->dx. */
-static void head(Llama *m, bool train, double *loss, int64_t S, Stream *stream) {
+static void head(Llama *m, bool train, double *sums, int64_t S, Stream *stream) {
     const Ops *ops = m->opt.ops;
     const ParamTable *t = m->opt.table;
     const Param *norm = &t->params[t->final_norm], *out = &t->params[t->head];
+    bool z_loss = train && m->z_losses != NULL;
     ops->rmsnorm_fwd(m->norm, m->rstd_final, NULL, m->x_final, weight(m, norm->offset), S, m->C,
                      (float)m->opt.model->norm_eps, stream);
     for (int64_t s = 0; s < S; s += m->chunk) {
@@ -257,15 +259,25 @@ static void head(Llama *m, bool train, double *loss, int64_t S, Stream *stream) 
         LinearAt at = {m->L, LINEAR_HEAD, n};
         void *x = rows(m, m->norm, s, m->C);
         linears_fwd(m->linears, at, m->logits, x, NULL, train, stream);
-        ops->cross_entropy(m->losses + s, m->logits, m->labels + s, m->token_weights + s, train, n,
-                           m->V, m->Vp, stream);
+        ops->cross_entropy(&(CrossEntropy){.loss = m->losses + s,
+                                           .z_loss = z_loss ? m->z_losses + s : NULL,
+                                           .logits = m->logits,
+                                           .labels = m->labels + s,
+                                           .weights = m->token_weights + s,
+                                           .z_coef = (float)m->opt.z_loss,
+                                           .grad = train,
+                                           .S = n,
+                                           .V = m->V,
+                                           .Vp = m->Vp},
+                           stream);
         if (!train) continue;
         phase_enter(stream, PHASE_BACKWARD);
         linears_dgrad(m->linears, at, rows(m, m->dnorm, s, m->C), m->logits, stream);
         linears_wgrad(m->linears, at, m->grads + out->offset, m->logits, x, stream);
         phase_enter(stream, PHASE_FORWARD);
     }
-    ops->sum_f32(loss, m->losses, S, stream);
+    ops->sum_f32(&sums[LLAMA_CE], m->losses, S, stream);
+    if (z_loss) ops->sum_f32(&sums[LLAMA_Z_LOSS], m->z_losses, S, stream);
     if (train) phase_enter(stream, PHASE_BACKWARD);
     if (train)
         ops->rmsnorm_bwd(&(RmsnormBwd){.dx = m->dx,
@@ -284,7 +296,7 @@ static Status report(LlamaBucketReady ready, void *ctx, int bucket) {
     return ready != NULL ? ready(ctx, bucket) : OK;
 }
 
-Status llama_run(Llama *m, const CpBatch *batch, bool train, double *loss, LlamaBucketReady ready,
+Status llama_run(Llama *m, const CpBatch *batch, bool train, double *sums, LlamaBucketReady ready,
                  void *ready_ctx, Stream *stream) {
     const Ops *ops = m->opt.ops;
     const ParamTable *t = m->opt.table;
@@ -305,7 +317,7 @@ Status llama_run(Llama *m, const CpBatch *batch, bool train, double *loss, Llama
         nvtx_pop();
     }
     nvtx_push("head and loss", -1);
-    head(m, train, loss, S, stream);
+    head(m, train, sums, S, stream);
     nvtx_pop();
     if (!train) return OK;
 

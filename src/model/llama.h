@@ -17,9 +17,17 @@ typedef struct {
     Recompute recompute;   /* layer: keep only each layer's input; bitwise neutral */
     int64_t lm_head_chunk; /* rows of logits held at once; 0 = chosen */
     const Fp8Config *fp8;  /* which products are in FP8; NULL: none */
+    double z_loss;         /* coefficient of the z-loss in training; 0: none */
 } LlamaOptions;
 
 typedef struct Llama Llama;
+
+/* The sums that llama_run adds to, in device memory: over the tokens, with their weights w. */
+typedef enum {
+    LLAMA_CE,     /* w * cross entropy */
+    LLAMA_Z_LOSS, /* w * z_loss * lse^2, with `train` and z_loss; lse of a token's logits */
+    LLAMA_SUMS
+} LlamaSum;
 
 /* Called during the last backward of a step, when every gradient of a bucket is final. */
 typedef Status (*LlamaBucketReady)(void *ctx, int bucket);
@@ -38,10 +46,10 @@ void llama_zero_gradients(Llama *m, Stream *stream);
 /* Makes the FP8 copies of the weights, if any: before the first llama_run after they changed. */
 void llama_cast_weights(Llama *m, Stream *stream);
 
-/* Adds sum(ce * w) over the batch's tokens to *loss (device memory). With `train` the gradients of
- * that sum are added to llama_gradients; `ready` (may be NULL) is then told of each bucket in
- * backward order. cp_begin must have been called with the same batch. */
-Status llama_run(Llama *m, const CpBatch *batch, bool train, double *loss, LlamaBucketReady ready,
+/* Adds the batch's losses to sums[LLAMA_SUMS]. With `train` the gradients of their total are added
+ * to llama_gradients; `ready` (may be NULL) is then told of each bucket in backward order. cp_begin
+ * must have been called with the same batch. */
+Status llama_run(Llama *m, const CpBatch *batch, bool train, double *sums, LlamaBucketReady ready,
                  void *ready_ctx, Stream *stream);
 
 /* For linears_take_counts(). */

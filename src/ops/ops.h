@@ -127,6 +127,20 @@ typedef struct {
     bool accumulate_dq, accumulate_dkv;
 } AttnBwd;
 
+/* Cross entropy of logits[S,Vp], whose columns from V on take no part, and z-loss (PaLM; Chowdhery
+ * et al., 2022), which keeps the logarithm lse of a row's sum of exponentials near 0. */
+typedef struct {
+    float *loss;           /* [S]: weights * cross entropy */
+    float *z_loss;         /* [S]: weights * z_coef * lse^2; NULL: there is none. Only with grad */
+    void *logits;          /* [S,Vp] */
+    const int32_t *labels; /* [S] */
+    const float *weights;  /* [S]; a row of weight 0 gives 0 and is not read, nor is its label */
+    float z_coef;
+    bool grad; /* logits become the gradient of loss + z_loss, 0 in the padding */
+    int64_t S;
+    int V, Vp;
+} CrossEntropy;
+
 typedef struct {
     float lr, beta1, beta2, eps, weight_decay;
     float bias1, bias2; /* 1 - beta1^t, 1 - beta2^t for update t >= 1 */

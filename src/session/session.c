@@ -124,12 +124,14 @@ static Status reserve(Session *s) {
                       .S = S,
                       .recompute = c->memory.recompute,
                       .lm_head_chunk = c->memory.lm_head_chunk,
-                      .fp8 = c->precision == PRECISION_FP8 ? &c->fp8 : NULL};
+                      .fp8 = c->precision == PRECISION_FP8 ? &c->fp8 : NULL,
+                      .z_loss = c->optim.z_loss};
     s->llama = llama_create(&o, &s->arena);
     s->optimizer =
         optimizer_create(&c->optim, c->parallel.zero, s->table, s->ops, s->comm.world, &s->arena);
     reserve_decoder(s);
-    arena_reserve(&s->arena, "activations", "loss", sizeof(double), (void **)&s->loss);
+    arena_reserve(&s->arena, "activations", "loss", LLAMA_SUMS * sizeof(double),
+                  (void **)&s->losses);
     return arena_check(&s->arena);
 }
 
@@ -198,7 +200,7 @@ static Status start_alone(Session *s) {
     CHECK(arena_commit(&s->arena, s->ops));
     CHECK(s->ops->stream_create(s->ops, &s->stream));
     CHECK(optimizer_start(s->optimizer, llama_weights(s->llama), llama_gradients(s->llama)));
-    s->ops->mem_zero(s->loss, sizeof(double), s->stream);
+    s->ops->mem_zero(s->losses, LLAMA_SUMS * sizeof(double), s->stream);
     if (s->decoder != NULL) CHECK(decoder_start(s->decoder, llama_weights(s->llama), s->stream));
     return llama_start(s->llama, s->stream);
 }

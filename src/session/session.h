@@ -29,7 +29,7 @@ typedef struct {
     Llama *llama;
     Optimizer *optimizer;
     Decoder *decoder; /* of run.sample_every; NULL: no text is generated */
-    double *loss;     /* device accumulator */
+    double *losses;   /* [LLAMA_SUMS], device accumulators */
     Dataset *train_data;
     ValSets val;
     LoaderOptions loader;

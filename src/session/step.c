@@ -42,8 +42,8 @@ static Status accumulate(Session *s, const MicroBatches *b, MicroBatch *own, dou
         nvtx_push("micro-batch", j);
         phase_enter(s->stream, PHASE_FORWARD);
         CHECK(cp_begin(s->cp, mb->cp_batch, s->stream));
-        CHECK(llama_run(s->llama, mb->cp_batch, b->train, s->loss, reduce ? reduce_bucket : NULL, s,
-                        s->stream));
+        CHECK(llama_run(s->llama, mb->cp_batch, b->train, s->losses, reduce ? reduce_bucket : NULL,
+                        s, s->stream));
         nvtx_pop();
         if (b->inspect != NULL) CHECK(b->inspect(b->inspector, mb));
     }
@@ -59,21 +59,24 @@ Status session_accumulate(Session *s, const MicroBatches *b, double *count) {
     return st;
 }
 
-Status session_take_loss(Session *s, double *sum) {
-    s->ops->mem_copy(sum, s->loss, sizeof *sum, s->stream);
+Status session_take_losses(Session *s, double sums[LLAMA_SUMS]) {
+    enum { BYTES = LLAMA_SUMS * sizeof *sums };
+    s->ops->mem_copy(sums, s->losses, BYTES, s->stream);
     CHECK(phases_sync(s->stream));
-    s->ops->mem_zero(s->loss, sizeof *sum, s->stream);
+    s->ops->mem_zero(s->losses, BYTES, s->stream);
     return OK;
 }
 
 Status session_sum(Session *s, double *sums, int n, StepNumbers *numbers) {
     phase_enter(s->stream, PHASE_WAIT);
-    CHECK(session_take_loss(s, &sums[SUM_LOSS]));
+    CHECK(session_take_losses(s, &sums[SUM_LOSSES]));
     CHECK(comm_all_reduce(s->comm.host, sums, n, DT_F64, COMM_SUM, COMM_KIND_OTHER, NULL));
     /* A batch whose labels are all ignored has loss and gradient 0; AdamW still decays weights and
      * moments. */
     double count = sums[SUM_COUNT] > 0 ? sums[SUM_COUNT] : 1;
-    *numbers = (StepNumbers){.loss = sums[SUM_LOSS] / count, .count = count};
+    *numbers = (StepNumbers){.loss = sums[SUM_LOSSES + LLAMA_CE] / count,
+                             .z_loss = sums[SUM_LOSSES + LLAMA_Z_LOSS] / count,
+                             .count = count};
     return OK;
 }
 

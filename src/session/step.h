@@ -27,26 +27,27 @@ typedef struct {
 
 /* Of the global batch of a step. */
 typedef struct {
-    double loss, grad_norm; /* per token that counts */
-    double count;           /* such tokens; 1 if there are none: then loss and gradients are 0 */
+    double loss, z_loss, grad_norm; /* per token that counts; loss without z_loss */
+    double count; /* such tokens; 1 if there are none: then loss and gradients are 0 */
 } StepNumbers;
 
 /* Numbers of a rank that become those of all ranks in one reduction. The caller's own ones begin at
  * SUM_OWN. */
-enum { SUM_LOSS, SUM_COUNT, SUM_OWN };
+enum { SUM_LOSSES, SUM_COUNT = SUM_LOSSES + LLAMA_SUMS, SUM_OWN };
 
-/* Queues the micro-batches on s->stream; the loss is added up in s->loss, *count becomes the sum of
- * this rank's label weights. Collective. */
+/* Queues the micro-batches on s->stream; the losses are added up in s->losses, *count becomes the
+ * sum of this rank's label weights. Collective. */
 Status session_accumulate(Session *s, const MicroBatches *batches, double *count);
-/* Waits for them: takes s->loss into sums[SUM_LOSS]. Then n sums (sums[SUM_COUNT] and the caller's
- * own are set) become those over all ranks, and loss and count of *numbers follow. Collective. */
+/* Waits for them: takes s->losses into sums[SUM_LOSSES]. Then n sums (sums[SUM_COUNT] and the
+ * caller's own are set) become those over all ranks, and loss and count of *numbers follow.
+ * Collective. */
 Status session_sum(Session *s, double *sums, int n, StepNumbers *numbers);
 /* The norm of the reduced gradients, per token of numbers->count. Collective. */
 Status session_grad_norm(Session *s, StepNumbers *numbers);
 /* Update number `update` (from 1 on) with the reduced gradients, clipped to optim.clip. */
 Status session_update(Session *s, int64_t update, double lr, const StepNumbers *numbers);
 
-/* Reads s->loss into *sum and sets it to zero. Waits for the stream. */
-Status session_take_loss(Session *s, double *sum);
+/* Reads s->losses into sums and sets them to zero. Waits for the stream. */
+Status session_take_losses(Session *s, double sums[LLAMA_SUMS]);
 
 #endif

@@ -117,7 +117,7 @@ static Status add_rows(void *set, const MicroBatch *mb) {
 
 static EvalNumbers numbers_of(const char *name, const double *sums, int64_t seq_len) {
     EvalNumbers n = {.name = name,
-                     .loss = sums[SUM_LOSS] / sums[SUM_COUNT],
+                     .loss = sums[SUM_LOSSES + LLAMA_CE] / sums[SUM_COUNT],
                      .tokens = sums[SUM_COUNT],
                      .bits_per_byte = sums[TEXT_LOSS] / M_LN2 / sums[TEXT_BYTES],
                      .n_positions = position_of(seq_len - 1) + 1};

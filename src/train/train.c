@@ -109,6 +109,8 @@ static Status report_step(TrainRun *r, const StepResult *result) {
                          .grad_norm = result->numbers.grad_norm,
                          .lr = result->lr,
                          .tokens = r->state.tokens,
+                         .has_z_loss = s->config->optim.z_loss > 0,
+                         .z_loss = result->numbers.z_loss,
                          .has_grad_norms = s->config->log.grad_norms,
                          .has_crc = s->config->run.deterministic};
     CHECK(phase_log_take(&r->phases, s));

@@ -128,6 +128,7 @@ bug comm_nccl.cu REQUIRE(ticket.id > 0 && ticket.id <= x->groups);
 bug comm_nccl.cu REQUIRE(x->open);
 bug comm_ipc.cu REQUIRE(*next < t->rings[r].n[slot] &&
 bug comm_ipc.cu REQUIRE(offset >= 0 && offset + bytes <= t->bytes);
+bug cross_entropy.cu REQUIRE(a->z_loss == NULL || a->grad);
 bug cp.c REQUIRE(batch->S == rt->S && !rt->prefetched);
 bug batch.c REQUIRE(cp_mask(&mask, o, mb->doc_begin, mb->n_docs) == OK);
 bug batch.c REQUIRE(cp_plan(&b->plan, o, mask) == OK);

@@ -61,6 +61,13 @@ CASES = {
         "precision": "fp8",
         "fp8": {"first_bf16": 0, "last_bf16": 0, "gradients": "e4m3", "head": True},
     },
+    # z-loss, large enough for gradients to be other ones.
+    "case5": {
+        "model": {"layers": 1, "hidden": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "ffn": 48,
+                  "vocab": 61, "seq_len": 20, "tie_embeddings": False, "norm_eps": 1e-5,
+                  "rope_theta": 10000.0, "rope_scaling": {"factor": 1.0}},
+        "optim": OPTIM | {"z_loss": 0.02}, "batch": {"global": 3}, "seed": 5,
+    },
 }
 
 
@@ -147,7 +154,8 @@ def attention(q, k, v):  # q[B,T,H,D], k and v[B,T,K,D]
 
 
 def token_losses(w, m, tokens):
-    """Cross entropy of every token; tokens[B,T+1] -> [B,T]."""
+    """Cross entropy of every token and the logarithm of its softmax's denominator (lse);
+    tokens[B,T+1] -> [B,T], [B,T]."""
     inputs, labels = tokens[:, :-1], tokens[:, 1:]
     (B, T), D = inputs.shape, m["head_dim"]
     x = w["model.embed_tokens.weight"][inputs]
@@ -165,12 +173,18 @@ def token_losses(w, m, tokens):
         x = x + linear(jax.nn.silu(gate) * up, [p("mlp.down_proj")], fp8)[0]
     head = w["model.embed_tokens.weight" if m["tie_embeddings"] else "lm_head.weight"]
     y = rmsnorm(x, w["model.norm.weight"], m["norm_eps"])
-    logp = jax.nn.log_softmax(linear(y, [head], layer_format(m, None))[0])
-    return -jnp.take_along_axis(logp, labels[..., None], axis=-1)[..., 0]
+    logits = linear(y, [head], layer_format(m, None))[0]
+    logp = jax.nn.log_softmax(logits)
+    return (-jnp.take_along_axis(logp, labels[..., None], axis=-1)[..., 0],
+            jax.nn.logsumexp(logits, axis=-1))
 
 
-def mean_loss(w, m, tokens, weights):
-    return jnp.sum(token_losses(w, m, tokens) * weights) / jnp.sum(weights)
+def total_loss(w, m, z_coefficient, tokens, weights):
+    """What training minimises, and its parts: mean cross entropy and mean z-loss."""
+    ce, lse = token_losses(w, m, tokens)
+    mean = lambda x: jnp.sum(x * weights) / jnp.sum(weights)
+    loss, z_loss = mean(ce), z_coefficient * mean(lse ** 2)
+    return loss + z_loss, (loss, z_loss)
 
 
 # ---- training -----------------------------------------------------------------------------------
@@ -188,16 +202,18 @@ def learning_rate(o, t):
 def train(case, w, tokens, weights):
     """STEPS updates of AdamW. Returns what happened and the first gradient and final weights."""
     m, o = case["model"] | {"fp8": case.get("fp8")}, case["optim"]
-    value_and_grad = jax.jit(jax.value_and_grad(lambda w, t, wt: mean_loss(w, m, t, wt)))
-    log = {"loss": [], "grad_norm": [], "lr": []}
+    z_coefficient = o.get("z_loss", 0.0)
+    value_and_grad = jax.jit(jax.value_and_grad(
+        lambda w, t, wt: total_loss(w, m, z_coefficient, t, wt), has_aux=True))
+    log = {"loss": [], "z_loss": [], "grad_norm": [], "lr": []}
     zero = {name: jnp.zeros_like(x) for name, x in w.items()}
     m1, m2, first_grad = zero, zero, None
     for t in range(1, STEPS + 1):
-        loss, g = value_and_grad(w, tokens[t - 1], weights[t - 1])
+        (_, (loss, z_loss)), g = value_and_grad(w, tokens[t - 1], weights[t - 1])
         first_grad = first_grad or g
         norm = math.sqrt(sum(float(jnp.sum(x * x)) for x in g.values()))
         clip, lr = min(1.0, o["clip"] / (norm + 1e-6)), learning_rate(o, t)
-        for name, value in zip(log, (float(loss), norm, lr)):
+        for name, value in zip(log, (float(loss), float(z_loss), norm, lr)):
             log[name].append(value)
         g = {n: clip * x for n, x in g.items()}
         m1 = {n: o["beta1"] * m1[n] + (1 - o["beta1"]) * g[n] for n in w}
@@ -206,6 +222,8 @@ def train(case, w, tokens, weights):
         step = {n: (m1[n] / c1) / (jnp.sqrt(m2[n] / c2) + o["eps"]) for n in w}
         decay = {n: o["weight_decay"] if x.ndim == 2 else 0.0 for n, x in w.items()}  # norms: none
         w = {n: x - lr * (step[n] + decay[n] * x) for n, x in w.items()}
+    if z_coefficient == 0:
+        del log["z_loss"]
     return log, first_grad, w
 
 
@@ -256,7 +274,7 @@ def build(case):
     wide = lambda tree: {n: jnp.asarray(x, jnp.float64) for n, x in tree.items()}
     narrow = lambda tree: {n: np.asarray(x, np.float32) for n, x in tree.items()}
     log, grad, final = train(case, wide(w32), tokens, weights.astype(np.float64))
-    ce = token_losses(wide(w32), case["model"] | {"fp8": case.get("fp8")}, tokens[0])
+    ce, _ = token_losses(wide(w32), case["model"] | {"fp8": case.get("fp8")}, tokens[0])
 
     log32, grad32, final32 = train(case, w32, tokens, weights)  # what single precision costs
     far = lambda a, b: max(float(np.max(np.abs(np.asarray(a[n], float) - b[n]))) for n in b)
