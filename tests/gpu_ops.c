@@ -441,6 +441,12 @@ static void test_all(OpsRig *rig) {
     test_cross_entropy(rig, 7, 1000, 1024, 1);
     test_cross_entropy(rig, 5, 50257, 50304, 30);
     test_cross_entropy(rig, 4, 128256, 128256, 4);
+    test_cross_entropy(rig, 1100, 2049, 2056, 2); /* several rows for each SM */
+    test_cross_entropy(rig, 600, 32000, 32000, 2);
+    test_cross_entropy(rig, 300, 50257, 50304, 2);
+    test_cross_entropy(rig, 300, 92544, 92544, 2);
+    test_cross_entropy(rig, 300, 131071, 131072, 2);
+    test_cross_entropy(rig, 5, 151936, 151936, 2); /* a row does not fit into an SM */
     test_linear(rig, 1, 1, 1);
     test_linear(rig, 3, 5, 7);
     test_linear(rig, 8, 16, 8);
@@ -463,6 +469,8 @@ static void time_all(OpsRig *rig) {
     test_rope(rig, 32768, 32, 8, 64);
     test_swiglu(rig, 8192, 5440);
     test_cross_entropy(rig, 2048, 50257, 50304, 1);
+    test_cross_entropy(rig, 2048, 32000, 32000, 1);
+    test_cross_entropy(rig, 2048, 128256, 128256, 1);
 }
 
 int main(int argc, char **argv) {

@@ -96,6 +96,7 @@ limit attention_sm90_bwd.cu bwd_kernel
 limit attention_sm90_fwd.cu fwd_kernel
 limit attention_delta.cu delta_kernel
 any cross_entropy.cu cross_entropy_kernel
+any cross_entropy.cu kept_kernel
 any device.cu probe_kernel
 any embedding.cu embedding_bwd_kernel
 any embedding.cu embedding_fwd_kernel
