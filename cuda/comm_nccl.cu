@@ -231,6 +231,11 @@ static Status nccl_register_buffer(Comm *c, void *base, int64_t bytes) {
     return OK;
 }
 
+static bool nccl_is_direct(const Comm *c, int peer) {
+    const Nccl *x = (const Nccl *)c->impl;
+    return x->ipc != NULL && ipc_reaches(x->ipc, peer);
+}
+
 static void nccl_trace(Comm *c, Event *begin, Event *end) {
     nccl_of(c)->trace[0] = begin;
     nccl_of(c)->trace[1] = end;
@@ -302,6 +307,7 @@ static CommTable make_table(void) {
     t.group_end = nccl_group_end;
     t.wait = nccl_wait;
     t.register_buffer = nccl_register_buffer;
+    t.is_direct = nccl_is_direct;
     t.group_set_flag_on_recv = nccl_group_set_flag_on_recv;
     t.group_wait_value = nccl_group_wait_value;
     t.free = nccl_free;

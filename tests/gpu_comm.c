@@ -4,6 +4,7 @@
 
 #include "comm/comm.h"
 #include "session/hardware.h"
+#include "session/peers.h"
 
 static const Ops *gpu;
 static Stream *stream;
@@ -267,6 +268,29 @@ static void test_hardware_check(Comm *host) {
     }
 }
 
+/* In the registered pool. Ranks may share a GPU: slow pairs are no failure. */
+static void test_peers_check(Comm *group, Comm *host) {
+    Ops wrong = *gpu;
+    wrong.checksum = wrong_checksum;
+    double begin = time_now();
+    EXPECT_OK(peers_check(gpu, group, host, pool, POOL_BYTES, stream));
+    if (host->rank == 0) printf("check of copies in %.2f s\n", time_now() - begin);
+    bool direct = false;
+    for (int r = 0; r < group->size; r++) direct |= r != group->rank && comm_is_direct(group, r);
+    for (int bad = 0; bad < host->size; bad++) {
+        char text[32];
+        int32_t expected = direct && bad == host->rank;
+        EXPECT_OK(comm_all_reduce(host, &expected, 1, DT_I32, COMM_MAX, COMM_KIND_OTHER, NULL));
+        snprintf(text, sizeof text, "rank %d from rank ", bad);
+        Status st =
+            peers_check(bad == host->rank ? &wrong : gpu, group, host, pool, POOL_BYTES, stream);
+        if (expected)
+            EXPECT_FAILS(st, ERR_ENV, text);
+        else
+            EXPECT_OK(st);
+    }
+}
+
 static void print_times(Comm *c) {
     int64_t most = 1 << 30;
     char *buf = device_new(2 * most);
@@ -325,6 +349,7 @@ int main(int argc, char **argv) {
         test_groups(set.cp, 100003);
         test_flags(set.cp, 5);
         test_flags(set.cp, 3000001);
+        test_peers_check(set.cp, set.host);
         if (cp == size) test_corrupted_copies(set.cp);
         if (cp == size && argc > 1 && strcmp(argv[1], "time") == 0) print_group_times(set.cp);
         comm_close(&set);

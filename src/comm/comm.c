@@ -153,3 +153,7 @@ Status comm_register_buffer(Comm *c, void *base, int64_t bytes) {
                ? OK
                : c->table->register_buffer(c, base, bytes);
 }
+
+bool comm_is_direct(const Comm *c, int peer) {
+    return c->table->is_direct != NULL && c->table->is_direct(c, peer);
+}

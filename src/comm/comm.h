@@ -49,6 +49,8 @@ typedef struct FIELDS_BY_NAME {
     Status (*wait)(Comm *c, CommTicket ticket, Stream *stream);
     /* NULL: registration has no effect */
     Status (*register_buffer)(Comm *c, void *base, int64_t bytes);
+    /* comm_is_direct(); NULL: never */
+    bool (*is_direct)(const Comm *c, int peer);
     /* NULL where has_flags is never true */
     Status (*group_set_flag_on_recv)(Comm *c, uint32_t *flag);
     Status (*group_wait_value)(Comm *c, const uint32_t *flag, uint32_t value);
@@ -145,6 +147,11 @@ Status comm_wait(Comm *c, CommTicket ticket, Stream *stream);
  * group is open. Ranks whose GPUs can read each other's memory then do so without NCCL. From here
  * on groups are collective: every rank opens the same ones, if necessary empty. */
 Status comm_register_buffer(Comm *c, void *base, int64_t bytes);
+
+/* Whether groups copy between this rank's memory and `peer`'s without kernels and connections of
+ * their own: in host memory, and after comm_register_buffer() between GPUs that read each other's
+ * memory. The same on both sides of a pair. */
+bool comm_is_direct(const Comm *c, int peer);
 
 /* Every rank passes its own Status; all get the worst (ERR_ENV, ERR_USER, ERR_STOPPED, OK, in this
  * order) and the message of the lowest rank that has it, with "rank N: " before it when other ranks

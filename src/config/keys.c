@@ -127,8 +127,8 @@ const ConfigKey config_keys[] = {
     NUM(run.on_save_minutes, "10", 0, 1e6, "minutes", NOTHING,
         "Longest time that the end of the run waits for that command."),
     FLAG(run.check_hardware, "true", NOTHING,
-         "At the start each device multiplies matrices of known product; one that is wrong or "
-         "slow is named."),
+         "At the start each device multiplies matrices of known product, and ranks that share a "
+         "sequence copy a pattern from each other; what is wrong or slow is named."),
     NUM(run.profile_from, "0", 0, COUNT_MAX, "steps", NOTHING,
         "First step that nsys profile -c cudaProfilerApi records; 0 = none."),
     NUM(run.profile_steps, "3", 1, COUNT_MAX, "steps", NOTHING, "Steps that it records."),

@@ -10,6 +10,7 @@
 #include "report/estimate.h"
 #include "report/run_report.h"
 #include "session/hardware.h"
+#include "session/peers.h"
 #include "train/branch.h"
 #include "train/resume.h"
 #include "train/stop.h"
@@ -121,6 +122,13 @@ static Status start_logs_and_data(TrainRun *r, const Resume *resume) {
     return phase_log_open(&r->phases, s, r->state.step);
 }
 
+/* In the gradients' memory, which every step begins by zeroing. */
+static Status check_peers(Session *s) {
+    progress_beat(0, "checking copies between ranks");
+    return peers_check(s->ops, s->comm.cp, s->comm.host, llama_gradients(s->llama),
+                       s->table->total * (int64_t)sizeof(float), s->stream);
+}
+
 static Status open_session(Session *s, const Config *config, const TrainOptions *options) {
     progress_beat(0, "comparing how ranks were started");
     CHECK(agree_start(config, options->resume, options->from, options->dry_run));
@@ -153,6 +161,7 @@ Status run_open(TrainRun *r, const Config *config, const TrainOptions *options, 
     CHECK(comm_agree(r->s.comm.host, first ? open_rundir(r, config, options) : OK));
     progress_beat(0, "allocating memory");
     CHECK(session_start(&r->s));
+    if (config->run.check_hardware) CHECK(check_peers(&r->s));
     Resume resume = {0};
     Status st = set_weights(r, options, &resume);
     *done = st == OK && resume.path != NULL && resume_is_done(config, resume.path, r->state.step);
