@@ -16,7 +16,7 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
 cat >"$work/hook" <<'END'
 echo "$CRIA_STEP $CRIA_CHECKPOINT $CRIA_RUN_DIR $(pwd) $(cat)."
 echo "variables of ranks: $(env | grep -cE '^(PMI|OMPI_|HYD|MPI_LOCAL|SLURM_PROCID)')" >&2
-echo "own group: $(($(ps -o pgid= -p $$) == $$))"
+echo "own group: $(($(sed 's/.*) //' /proc/$$/stat | cut -d ' ' -f 3) == $$))"
 find /proc/$$/fd -lname 'socket:*' -o -lname 'pipe:*' >"$COPY.fds"
 echo "pipes and sockets: $(wc -l <"$COPY.fds")"
 "$PROGRAM" check "$CRIA_CHECKPOINT" >/dev/null && cp "$CRIA_CHECKPOINT" "$COPY"

@@ -102,7 +102,7 @@ expect 'a suspended job goes on: errors' "$(grep -c '^cria: error' "$work/err")"
 if mpirun --version 2>&1 | grep -q HYDRA; then
     start 2 orphans run.steps=1000000 run.watchdog_seconds=600
     wait_for steps_done 3
-    kill -KILL "$(ps -o ppid= -p "$(rank_pid 0)" | tr -d ' ')"
+    kill -KILL "$(sed 's/.*) //' "/proc/$(rank_pid 0)/stat" | cut -d ' ' -f 2)"
     wait_for run_ended
     ended
 fi
