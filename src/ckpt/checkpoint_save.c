@@ -14,9 +14,12 @@
 #include "ckpt/checkpoint_parts.h"
 #include "base/file.h"
 
-/* Written but not yet on disk at most: the last flush is short, and who watches the writes sees
- * that a slow disk moves. */
-enum { UNSYNCED_BYTES = 256 << 20 };
+/* Written but not yet on disk at most. A system that keeps writes, such as an NFS client, takes
+ * them at memory's speed and then sends them in one call, which shows no progress: the amount
+ * halves after a sync that took longer than SLOW_SECONDS, and doubles after one of a quarter of
+ * that. */
+enum { FIRST_UNSYNCED = 4 << 20, LEAST_UNSYNCED = 1 << 20, MOST_UNSYNCED = 256 << 20 };
+static const double SLOW_SECONDS = 2;
 
 static const char NO_DIGITS[] = "00000000";
 
@@ -32,7 +35,7 @@ struct CkptSave {
     StrBuf header;   /* the length and the JSON text, as in the file */
     int64_t size;    /* of the file */
     int fd;          /* -1: this rank has not written yet */
-    int64_t unsynced;
+    int64_t unsynced, most_unsynced;
     CkptPart *written; /* this rank's */
     int64_t n_written, cap_written;
     bool published;
@@ -64,7 +67,8 @@ static CkptSave *save_create(const char *path, const SafeTensor *tensors, int n_
                     .path = mem_strdup(path),
                     .tmp = mem_printf("%s.tmp", path),
                     .n_tensors = n_tensors,
-                    .fd = -1};
+                    .fd = -1,
+                    .most_unsynced = FIRST_UNSYNCED};
     s->tensors = NEW(SafeTensor, n_tensors);
     s->crcs = NEW(uint32_t, n_tensors);
     s->entries = NEW(SafeEntry, 2 + (int64_t)n_entries + n_tensors);
@@ -190,8 +194,15 @@ static Status open_tmp(CkptSave *s) {
 }
 
 static int sync_data(CkptSave *s) {
+    double begin = time_now();
+    int error = fdatasync(s->fd) != 0 ? errno : 0;
+    double seconds = time_now() - begin;
+    if (seconds > SLOW_SECONDS)
+        s->most_unsynced = i64_max(LEAST_UNSYNCED, s->most_unsynced / 2);
+    else if (seconds < SLOW_SECONDS / 4)
+        s->most_unsynced = i64_min(MOST_UNSYNCED, s->most_unsynced * 2);
     s->unsynced = 0;
-    return fdatasync(s->fd) != 0 ? errno : 0;
+    return error;
 }
 
 Status checkpoint_write(CkptSave *s, const CkptPiece *p) {
@@ -204,7 +215,7 @@ Status checkpoint_write(CkptSave *s, const CkptPiece *p) {
     uint32_t crc;
     int error = file_write_crc(s->fd, p->data, bytes, at, &crc);
     s->unsynced += bytes;
-    if (error == 0 && s->unsynced >= UNSYNCED_BYTES) error = sync_data(s);
+    if (error == 0 && s->unsynced >= s->most_unsynced) error = sync_data(s);
     if (error != 0) return write_fail(s, "writing", error);
     GROW(s->written, s->n_written, s->cap_written);
     s->written[s->n_written++] =
