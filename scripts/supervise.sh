@@ -6,7 +6,8 @@
 #       mpirun -n 8 build/cria train configs/llama-1b.yaml
 #
 # It adds --resume auto to the command, and goes by its exit status:
-#   0       all steps are done: ends with 0
+#   0       all steps are done: ends with 0. With -d only if the last checkpoint
+#           is there: some MPIs lose the status of a rank that was killed
 #   2       a mistake in the input, which another start would only repeat: ends
 #           with 2
 #   4       stopped and saved, as by run.time_limit_minutes: starts again at once,
@@ -16,7 +17,7 @@
 #           ends with 3
 #
 #   -d DIR      the run's run.dir: a new checkpoint there begins the count of
-#               failures anew
+#               failures anew, and that of the last step is the end
 #   -n FAILURES in a row after which it gives up (5)
 #   -w SECONDS  the first pause (10); none is longer than 600
 #   -s          ends with 4 when the command was stopped, for batch systems that
@@ -76,6 +77,15 @@ newest() {
     echo "$last"
 }
 
+# Sets missing to what a run that has ended with status 0 lacks of its end. MPICH 4.2's mpirun ends with 0 at
+# times when a rank was killed.
+look_for_end() {
+    missing=''
+    steps=$(sed -n 's/^  steps: \([0-9]*\)$/\1/p' "$dir/config.yaml" 2>/dev/null | head -n 1)
+    saved=$(newest | sed 's/.*step_0*\([0-9]*\)\.safetensors$/\1/')
+    [ "${saved:-0}" -ge "${steps:-0}" ] || missing="the newest checkpoint is of step ${saved:-0} of $steps"
+}
+
 # ---- signals ---------------------------------------------------------------------------------------
 
 child='' stopping='' pausing=''
@@ -109,6 +119,10 @@ failures=0 pause=$first_pause
 while :; do
     before=$([ -z "$dir" ] || newest)
     start "$@"
+    if [ "$status" = 0 ] && [ -n "$dir" ]; then
+        look_for_end
+        [ -z "$missing" ] || { say "exit status 0, but $missing: taken for 3" && status=3; }
+    fi
     case $status in
         0 | 2) break ;;
         126 | 127) say "$1 cannot be run"; status=2; break ;;

@@ -80,7 +80,8 @@ for kill in rename:1 rename:2 rename:3 unlink:1; do
     with_faults "call=${kill%:*},path=$run,nth=${kill#*:},rank=0,do=kill" \
         train 2 killed run.steps=28 optim.lr=1e-3 --resume "$(at 20)"
     wait_for run_ended
-    expect "$kill: killed" "$(resumed) $((status != 0))" "$(at 20) 1"
+    # by its trace: MPICH 4.2's mpirun ends with 0 at times when a rank was killed
+    expect "$kill: killed" "$(resumed), step 28: $(find "$(at 28)" 2>/dev/null)" "$(at 20), step 28: "
     train 2 killed run.steps=28 optim.lr=1e-3 --resume auto
     expect_status "$kill: going on" 0
     if [ $kill = rename:1 ]; then # nothing was abandoned yet

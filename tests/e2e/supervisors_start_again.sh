@@ -81,6 +81,12 @@ expect 'too many failures: sentence' "$(tail -n 1 "$work/err")" \
     'supervise.sh: exit status 3, the last of 3 failures in a row: giving up'
 plan 3 3 'save 3' 3 0 && run "$supervise" -w 0 -n 2 -d "$work/run" "$fake" train
 ends 'failures with a checkpoint between them' 0 5
+plan 0 'save 0'
+printf 'run:\n  steps: 2\n' >"$work/run/config.yaml"
+run "$supervise" -w 0 -d "$work/run" "$fake" train
+ends 'status 0 of a rank that was killed' 0 2
+expect 'status 0 of a rank that was killed: sentence' "$(head -n 1 "$work/err")" \
+    'supervise.sh: exit status 0, but the newest checkpoint is of step 0 of 2: taken for 3'
 plan 3 3 0 && run "$supervise" -w 1 "$fake" train
 expect 'pauses' "$(sed 's/.*again in //' "$work/err" | tr '\n' ' ')" '1 s 2 s '
 run "$supervise" "$work/nothing"
