@@ -14,6 +14,7 @@ for word; do
 done
 
 scripts/setup.sh
+must_write
 make -j"$cores" "$@" all tests
 # As make check does, but no line of make's can follow the last one.
 # shellcheck disable=SC2163 # NAME=VALUE words

@@ -15,6 +15,7 @@ run=runs/demo
 case ${1-} in
     '')
         scripts/setup.sh
+        must_write
         make -j"$cores"
         ;;
     --no-setup) [ -x build/cria ] || fail 'build/cria is not there: run make first' ;;

@@ -28,6 +28,12 @@ fail() {
     exit 3
 }
 mistake() { (fail "$*") || exit 2; }
+# For scripts that build: this folder, as another user's, may be closed to this one.
+must_write() {
+    for folder in . build; do
+        [ ! -e $folder ] || [ -w $folder ] || fail "this user may not write into $(realpath $folder): copy $PWD to a folder of yours"
+    done
+}
 
 # For -h and --help: the comment at the top of the script that sources this, which
 # stands in the project's folder by now.
