@@ -6,9 +6,10 @@ NO_CUDA  := $(if $(shell command -v nvcc),GPU=0,no nvcc in PATH)
 DEBUG    ?= 0
 SANITIZE ?=
 PTX      ?= 0
-BUILD    ?= build
+MPI      ?=
+BUILD    ?= build$(if $(MPI),/$(MPI))
 CC       := $(if $(filter default,$(origin CC)),gcc,$(CC))
-MPICC    ?= mpicc
+MPICC    ?= mpicc$(if $(MPI),.$(MPI))
 NVCC     ?= nvcc
 CLANG    ?= clang
 
@@ -57,8 +58,8 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ))
 REPLAY := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/replay_%,$(FUZZ))
 
 # ---- what can be made ---------------------------------------------------------------------------
-.PHONY: all tests bench fuzz fuzzers demo check check-long check-slurm format-check lint gpu-tests check-gpu bundle clean \
-        help FORCE
+.PHONY: all tests bench fuzz fuzzers demo check check-long check-slurm check-hosts format-check lint gpu-tests \
+        check-gpu bundle clean help FORCE
 all: $(BUILD)/cria          ## the executable build/cria (default)
 	@echo "built: $(if $(filter 1,$(GPU)),CPU and CUDA,CPU only ($(NO_CUDA)))"
 tests: $(TESTS) $(REPLAY)   ## the test programs
@@ -76,6 +77,8 @@ check-long: all tests       ## make check, lint, TSan, valgrind; all again under
 	@+$(MAKE) GPU=0 CFLAGS=-O1 SANITIZE=address,undefined BUILD="$(BUILD)/asan" check
 check-slurm: all            ## scripts/train.slurm under Slurm, on hosts in namespaces; part of check-long
 	@BUILD="$(BUILD)" LONG=1 tests/run.sh long/slurm
+check-hosts: all            ## runs across two hosts in namespaces; part of check-long
+	@BUILD="$(BUILD)" LONG=1 tests/run.sh long/two_hosts
 format-check:               ## names the files that are not as .clang-format says
 	@scripts/format_check.sh
 lint:                       ## clang-tidy and scripts/lint.sh (cppcheck, shellcheck, pyflakes)
@@ -90,15 +93,19 @@ clean:                      ## delete build/
 	rm -rf $(BUILD)
 help:                       ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
-	@echo "switches: GPU=0|1 (now $(GPU)) DEBUG=1 SANITIZE=address|undefined|thread CC=clang BUILD=dir"
+	@echo "switches: GPU=0|1 (now $(GPU)) MPI=mpich|openmpi DEBUG=1 SANITIZE=address|undefined|thread CC=clang BUILD=dir"
 
 # ---- rules --------------------------------------------------------------------------------------
-# The stamp changes when any flag does, and everything depends on it.
+# The stamp changes when any flag or the MPI does, and everything depends on it. With MPI=NAME,
+# $(BUILD)/mpi holds that MPI's commands, which scripts/env.sh puts into PATH.
 STAMP := $(BUILD)/flags
+FLAGS := $(CC) $(realpath $(shell command -v $(MPICC))) $(ALL) $(WARN) $(NVCC) $(NVFLAGS) $(PORTABLE)
+COMMANDS := mpicc mpirun mpiexec
 $(STAMP): FORCE
 	@mkdir -p $(BUILD)
-	@echo '$(CC) $(ALL) $(WARN) $(NVCC) $(NVFLAGS) $(PORTABLE)' | cmp -s - $@ || \
-	  echo '$(CC) $(ALL) $(WARN) $(NVCC) $(NVFLAGS) $(PORTABLE)' > $@
+	@echo '$(FLAGS)' | cmp -s - $@ || { rm -rf $(BUILD)/mpi && echo '$(FLAGS)' > $@; }
+	@$(if $(MPI),mkdir -p $(BUILD)/mpi && for c in $(COMMANDS); do \
+	  ln -sf "$$(command -v $$c.$(MPI))" $(BUILD)/mpi/$$c || exit; done)
 $(BUILD)/commit: FORCE
 	@mkdir -p $(BUILD)
 	@echo '$(COMMIT)' | cmp -s - $@ || echo '$(COMMIT)' > $@

@@ -86,12 +86,20 @@ int comm_world_size(void);
 int comm_local_rank(void);  /* index of this rank among those of its host */
 int comm_local_size(void);  /* ranks of this host */
 int comm_local_cores(void); /* this rank's share of the cores of its host, at least 1 */
+/* Two lines: MPI's library, level of threads and hosts; the cores and threads of this rank. */
+void comm_describe(StrBuf *out);
+/* A warning of rank 0 where the ranks of a host, or one rank, have more threads than cores that
+ * they may run on. */
+void comm_warn_oversubscribed(void);
 /* Waits for all ranks, then ends MPI; where that takes more than 20 seconds the process ends with
  * this exit code. Call it on every rank, with nothing left to do. */
 void comm_finish(int exit_code);
 /* Call after comm_finish() where all ranks exit with the same status other than 0: makes mpirun
  * return it. */
 void comm_keep_status(void);
+/* The ranks whose messages over MPI this one has waited for since more than a second, with their
+ * hosts: "rank 2 on host n2, rank 3 on host n2"; "" where it waits for none. Does not block. */
+void comm_describe_wait(char *text, size_t size);
 /* Whether mpirun, or its process on this host, is dead: nothing else would end this rank then. */
 bool comm_launcher_is_gone(void);
 /* Whether an environment variable, "NAME=VALUE", would make a process take itself for a rank. */

@@ -8,6 +8,7 @@ static void mpi_free(Comm *c) {
     comm_mpi_group_close(mpi);
     batch_free(&mpi->collective);
     free(mpi->scratch);
+    free(mpi->world_rank);
     if (mpi->collectives != MPI_COMM_NULL) MPI_Comm_free(&mpi->collectives);
     if (mpi->groups != MPI_COMM_NULL) MPI_Comm_free(&mpi->groups);
     pthread_cond_destroy(&mpi->wake);
@@ -51,6 +52,10 @@ Status comm_mpi_split(Comm **out, int color) {
     CHECK_GOTO(mpi_check(MPI_Comm_dup(mpi->collectives, &mpi->groups), "MPI_Comm_dup"), fail);
     CHECK_GOTO(mpi_check(MPI_Comm_rank(mpi->collectives, &c->rank), "MPI_Comm_rank"), fail);
     CHECK_GOTO(mpi_check(MPI_Comm_size(mpi->collectives, &c->size), "MPI_Comm_size"), fail);
+    mpi->world_rank = NEW(int, c->size);
+    mpi->world_rank[c->rank] = comm_world_rank();
+    code = MPI_Allgather(MPI_IN_PLACE, 1, MPI_INT, mpi->world_rank, 1, MPI_INT, mpi->collectives);
+    CHECK_GOTO(mpi_check(code, "MPI_Allgather"), fail);
     *out = c;
     return OK;
 fail:

@@ -6,6 +6,7 @@
 
 enum {
     MESSAGE_BYTES = 4 << 20, /* longer transfers are cut: MPI 3.1 counts with int */
+    NOTE_SECONDS = 1,        /* between notes of whom this rank waits for */
     YIELDS = 200,            /* polls that yield the core before the first that sleeps */
     TAG = 0
 };
@@ -87,18 +88,24 @@ void batch_test(Batch *b) {
 
 /* Yields the core at first, since most waits are short; then sleeps, so that ranks that share the
  * core can compute. */
-void batch_wait(Batch *b, pthread_mutex_t *lock) {
+void batch_wait(Batch *b, pthread_mutex_t *lock, const int *world_rank) {
+    double begin = 0; /* of the sleeps, or of those since the last note */
+    bool noted = false;
     for (int polls = 0;; polls++) {
         pthread_mutex_lock(lock);
         batch_test(b);
-        bool done = b->done;
+        bool done = b->done, note = polls > YIELDS && !done && time_now() - begin > NOTE_SECONDS;
+        if (note) awaited_note(b, world_rank);
         pthread_mutex_unlock(lock);
         if (done) break;
+        if (polls == YIELDS || note) begin = time_now();
+        noted |= note;
         if (polls < YIELDS)
             sched_yield();
         else
             nanosleep(&(struct timespec){.tv_nsec = POLL_SLEEP_NS}, NULL);
     }
+    if (noted) awaited_clear();
 }
 
 Status batch_end(Batch *b) {

@@ -13,7 +13,7 @@ enum { SCRATCH_BYTES = 4 << 20 }; /* of contributions reduced at a time */
 
 static Status run(Mpi *mpi) {
     batch_post(&mpi->collective, mpi->collectives);
-    batch_wait(&mpi->collective, &mpi->lock);
+    batch_wait(&mpi->collective, &mpi->lock, mpi->world_rank);
     return batch_end(&mpi->collective);
 }
 

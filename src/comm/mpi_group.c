@@ -86,7 +86,7 @@ Status comm_mpi_wait(Comm *c, CommTicket ticket, Stream *stream) {
     Batch *b = mpi->posted; /* only this thread changes the list */
     while (b != NULL && b->id != ticket.id) b = b->next;
     if (b == NULL) return OK;
-    batch_wait(b, &mpi->lock);
+    batch_wait(b, &mpi->lock, mpi->world_rank);
 
     pthread_mutex_lock(&mpi->lock);
     Batch **link = &mpi->posted;

@@ -15,6 +15,16 @@ const char *mpi_error_text(int code, char text[MPI_MAX_ERROR_STRING]);
 /* OK for MPI_SUCCESS, else ERR_ENV with MPI's message; `what` names the call. */
 Status mpi_check(int code, const char *what);
 
+/* ---- placement.c ----------------------------------------------------------------------------- */
+
+/* "MPICH 4.0.2" of "MPICH Version:      4.0.2\nMPICH Release date: ...", or "Open MPI v4.1.4" */
+void mpi_library_name(char out[MPI_MAX_LIBRARY_VERSION_STRING]);
+/* Counts hosts, cores and threads, for comm_local_cores(), comm_describe() and
+ * comm_warn_oversubscribed(). `node`: the ranks of this host; MPI_COMM_NULL: a world without MPI.
+ * Collective over the world. */
+Status placement_find(MPI_Comm node);
+const char *placement_host(int rank); /* name of the host of a rank of the world */
+
 /* ---- mpi_batch.c: batches of nonblocking operations --------------------------------------------
  * Completion is polled with MPI_Testall, and the core is yielded between polls: MPI's blocking
  * calls spin, which wastes a core per rank when there are more ranks than cores. */
@@ -47,17 +57,26 @@ void batch_add_barrier(Batch *b);
 void batch_post(Batch *b, MPI_Comm comm);
 /* Polls once: sets done, and failure if a message failed. */
 void batch_test(Batch *b);
-/* Polls until done. `lock` guards the batch against other threads that poll it. */
-void batch_wait(Batch *b, pthread_mutex_t *lock);
+/* Polls until done. `lock` guards the batch against other threads that poll it; world_rank has the
+ * place in the world of each rank of the communicator, for comm_describe_wait(). */
+void batch_wait(Batch *b, pthread_mutex_t *lock, const int *world_rank);
 /* Returns the result of a batch that is done, which no other thread may use any more, and empties
  * it. ERR_ENV: a message failed. */
 Status batch_end(Batch *b);
 void batch_free(Batch *b); /* its arrays; not b */
 
+/* ---- awaited.c ------------------------------------------------------------------------------- */
+
+/* Notes for comm_describe_wait() the ranks whose messages a batch, which is not done and which no
+ * other thread polls meanwhile, has not received; forgets them. */
+void awaited_note(const Batch *b, const int *world_rank);
+void awaited_clear(void);
+
 /* ---- the communicator ------------------------------------------------------------------------ */
 
 typedef struct {
     MPI_Comm collectives, groups; /* separate, so that their messages cannot match each other */
+    int *world_rank;              /* [size] */
     Batch collective;             /* of the collective that is running */
     Batch *open;                  /* the group between begin and end */
     char *scratch;                /* [size][piece]: what ranks contribute to a reduction */

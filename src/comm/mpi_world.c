@@ -1,7 +1,6 @@
-/* mpi_world.c: MPI in this process: start, ranks and cores, finish, abort. */
+/* mpi_world.c: MPI in this process: start, ranks, finish, abort. */
 #include "comm/mpi_private.h"
 
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -21,13 +20,16 @@ enum {
 };
 
 /* One MPI per process; written once, by comm_start(). */
-static struct { int rank, size, local_rank, local_size, cores; } world = {0, 1, 0, 1, 1};
+static struct { int rank, size, local_rank, local_size; } world = {0, 1, 0, 1};
 static const Launcher *launcher = &(Launcher){.size = 1};
 static atomic_bool mpi_is_up, mpi_is_finishing;
 
 const char *mpi_error_text(int code, char text[MPI_MAX_ERROR_STRING]) {
     int length = 0;
-    return MPI_Error_string(code, text, &length) == MPI_SUCCESS ? text : "unknown error";
+    snprintf(text, MPI_MAX_ERROR_STRING, "MPI error %d", code);
+    if (atomic_load(&mpi_is_up)) /* Open MPI ends a process that asks before */
+        MPI_Error_string(code, text, &length);
+    return text;
 }
 
 Status mpi_check(int code, const char *what) {
@@ -39,38 +41,11 @@ Status mpi_check(int code, const char *what) {
 
 /* ---- start ----------------------------------------------------------------------------------- */
 
-/* Bound ranks have cores of their own; unbound ranks of a host share all of its cores. */
-static Status count_cores(MPI_Comm node) {
-    cpu_set_t own, all;
-    CPU_ZERO(&own);
-    sched_getaffinity(0, sizeof own, &own);
-    all = own;
-    if (node != MPI_COMM_NULL)
-        CHECK(mpi_check(MPI_Allreduce(&own, &all, sizeof own, MPI_BYTE, MPI_BOR, node),
-                        "MPI_Allreduce"));
-    world.cores = (int)i64_max(1, i64_min(CPU_COUNT(&own), CPU_COUNT(&all) / world.local_size));
-    return OK;
-}
-
-/* "MPICH 4.0.2" of "MPICH Version:      4.0.2\nMPICH Release date: ...", or "Open MPI v4.1.4" */
-static void name_library(char out[MPI_MAX_LIBRARY_VERSION_STRING]) {
-    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
-    int length = 0;
-    MPI_Get_library_version(text, &length);
-    text[strcspn(text, "\n,")] = '\0';
-    char *version = strstr(text, "Version:");
-    size_t name = version != NULL ? (size_t)(version - text) : strlen(text);
-    if (version != NULL)
-        version += strlen("Version:") + strspn(version + strlen("Version:"), " \t");
-    snprintf(out, MPI_MAX_LIBRARY_VERSION_STRING, "%.*s%s", (int)name, text,
-             version != NULL ? version : "");
-}
-
 /* Under the mpirun of another MPI library, or srun without PMI, each rank is a world of one. */
 static Status check_launcher(void) {
     if (world.size > 1 || launcher->size == 1) return OK;
     char library[MPI_MAX_LIBRARY_VERSION_STRING];
-    name_library(library);
+    mpi_library_name(library);
     bool open_mpi = strncmp(library, "Open MPI", 8) == 0;
     const char *remedy = open_mpi ? "use Open MPI's mpirun (mpirun.openmpi), or srun --mpi=pmix"
                                   : "use MPICH's mpirun (mpirun.mpich), or srun --mpi=pmi2";
@@ -109,7 +84,7 @@ static Status start_mpi(void) {
         "MPI_Comm_split_type"));
     CHECK(mpi_check(MPI_Comm_rank(node, &world.local_rank), "MPI_Comm_rank"));
     CHECK(mpi_check(MPI_Comm_size(node, &world.local_size), "MPI_Comm_size"));
-    CHECK(count_cores(node));
+    CHECK(placement_find(node));
     return mpi_check(MPI_Comm_free(&node), "MPI_Comm_free");
 }
 
@@ -117,7 +92,7 @@ void comm_start(void) {
     launcher = launcher_find();
     world.rank = launcher->rank;
     world.size = launcher->size;
-    Status st = launcher->name != NULL ? start_mpi() : count_cores(MPI_COMM_NULL);
+    Status st = launcher->name != NULL ? start_mpi() : placement_find(MPI_COMM_NULL);
     if (st == OK) return;
     /* In a world of one each process fails by itself: the launcher's first one reports it. */
     bool reports = world.size > 1 || launcher->rank == 0;
@@ -139,9 +114,6 @@ int comm_local_rank(void) {
 }
 int comm_local_size(void) {
     return world.local_size;
-}
-int comm_local_cores(void) {
-    return world.cores;
 }
 
 /* ---- end ------------------------------------------------------------------------------------- */

@@ -33,13 +33,15 @@ static void format_error(char *out, size_t size, const char *fmt, ...) {
 }
 
 static void end_stuck_job(double seconds) {
-    char text[512], step[32] = "";
+    char text[1024], step[32] = "", ranks[400];
     Progress at = progress_read();
     if (at.step > 0) snprintf(step, sizeof step, " of step %lld", (long long)at.step);
-    format_error(text, sizeof text,
-                 "no progress for %.0f s in phase '%s'%s: a rank is dead or stuck; ending the job "
-                 "(run.watchdog_seconds). --resume auto continues from the last checkpoint\n",
-                 seconds, at.phase, step);
+    comm_describe_wait(ranks, sizeof ranks);
+    format_error(
+        text, sizeof text,
+        "no progress for %.0f s in phase '%s'%s%s%s: a rank is dead or stuck; ending the job "
+        "(run.watchdog_seconds). --resume auto continues from the last checkpoint\n",
+        seconds, at.phase, step, ranks[0] != '\0' ? ", waiting for " : "", ranks);
     comm_last_words(text);
     comm_abort(status_exit_code(ERR_ENV));
 }

@@ -135,10 +135,12 @@ static Status open_session(Session *s, const Config *config, const TrainOptions 
     progress_beat(0, "opening devices");
     CHECK(session_open(s, config, NULL));
     StrBuf text = {0};
+    comm_describe(&text);
     session_describe(s, &text);
     if (options->dry_run && s->rank == 0) run_estimate_text(s, NULL, &text);
     log_info("%s", strbuf_text(&text));
     strbuf_free(&text);
+    if (!options->dry_run) comm_warn_oversubscribed();
     return OK;
 }
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # One rank needs no MPI. More than one: where MPI cannot start, or where ranks do not find each other, one
-# sentence says why and what to do, and the exit status is 3.
+# sentence says why and what to do, and the exit status is 3. The banner says which MPI it is and where
+# ranks may run; more threads than cores are warned of.
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname -- "$0")/lib.sh"
 
@@ -36,7 +37,37 @@ run python3 -c 'import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)' \
     env SLURM_STEP_NUM_TASKS=4 SLURM_PROCID=0 "$cria" $dry
 expect_status 'a shell of srun --pty' 0
 
-# ---- threads -----------------------------------------------------------------------------------
+# The mpirun of the other MPI itself, where there is one
+case $library in *MPICH) other=openmpi name="Open MPI's mpirun" ;; *) other=mpich name="MPICH's mpirun" ;; esac
+if ! command -v mpirun.$other >/dev/null; then
+    echo "not tried: there is no mpirun.$other"
+else
+    run mpirun.$other -n 2 "$cria" $dry
+    expect_error "mpirun.$other" 3 "this is process 0 of 2 that $name has started, but $library"
+fi
+
+# ---- MPI, cores and threads --------------------------------------------------------------------
+
+banner() { sed -n "s/^$1  *//p" "$work/out"; } # LABEL
+own='rank 0 may run on [0-9]* cores\{0,1\} ([0-9,.-]*)'
+run "$cria" $dry
+expect 'banner of one process: mpi' "$(banner mpi)" 'not started: one process without mpirun'
+expect 'banner of one process: cores' "$(banner cores | sed "s/^$own/OWN/")" 'OWN; OMP_NUM_THREADS=1'
+expect 'banner of one process: number of cores' "$(banner cores | sed 's/.* on \([0-9]*\) .*/\1/')" "$(env -u OMP_NUM_THREADS nproc)"
+run env -u OMP_NUM_THREADS mpirun -n 2 "$cria" $dry
+expect 'banner of two ranks: mpi' "$(banner mpi | sed "s/^${library#cria is built with } v\{0,1\}[0-9][0-9.a-z]*,/VERSION/")" \
+    'VERSION MPI_THREAD_MULTIPLE; 1 host with 2 ranks'
+expect 'banner of two ranks: cores' "$(banner cores | sed "s/^$own/OWN/")" 'OWN; OMP_NUM_THREADS is not set'
+
+threads=$(env -u OMP_NUM_THREADS nproc)
+export OMP_NUM_THREADS=$((threads + 1))
+train 2 crowded run.steps=1
+expect 'more threads than cores: warning' "$status $(sed 's/ on [0-9]* cores\{0,1\},.*/ on N/' "$work/oversubscribed")" \
+    "0 cria: warning (rank 0): oversubscribed: 2 ranks of host $(uname -n) have $((2 * threads + 2)) threads on N"
+export OMP_NUM_THREADS=1
+train 1 alone run.steps=1
+expect 'fewer threads than cores: warnings' "$status $(cat "$work/oversubscribed")" '0 '
+
 
 for threads in 0 abc -1 1.5; do
     run env OMP_NUM_THREADS=$threads "$cria" $dry

@@ -1,11 +1,11 @@
 #!/bin/sh
 # A rank that stands still, wherever that is from the first file it reads to the end of MPI, ends the job
-# within run.watchdog_seconds and some: exit status 3, and one sentence that says where it stands. A job
-# that was suspended goes on.
+# within run.watchdog_seconds and some: exit status 3, and one sentence that says where it stands and for
+# whom it waits. A job that was suspended goes on.
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname -- "$0")/lib.sh"
 
-wrong_step='a rank is dead or stuck; ending the job (run.watchdog_seconds). --resume auto continues from'
+wrong_step=", waiting for rank B on host $(uname -n): a rank is dead or stuck; ending the job (run.watchdog_seconds). --resume auto continues from"
 wrong_step="$wrong_step the last checkpoint"
 
 start 2 stuck run.steps=1000000 run.watchdog_seconds=5
@@ -19,7 +19,8 @@ expect "ended after 5 s, not before (took $seconds s)" $((seconds >= 4)) 1
 expect 'errors of cria on stderr' "$(grep -c '^cria: error' "$work/err")" 1
 step=$(($(steps_logged) + 1))
 expect 'the sentence' "$(sed -n "s/no progress for [0-9]* s in phase '[a-z ]*' of/N/p" "$work/err" |
-    sed 's/rank [01]/R/')" "cria: error (R): N step $step: $wrong_step"
+    sed 's/(rank 0)\(.*\) rank 1 /(rank A)\1 rank B /; s/(rank 1)\(.*\) rank 0 /(rank A)\1 rank B /')" \
+    "cria: error (rank A): N step $step$wrong_step"
 stuck_is_gone() { ! kill -0 "$(rank_pid 1)" 2>/dev/null; }
 wait_for run_ended
 wait_for stuck_is_gone
