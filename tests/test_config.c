@@ -195,6 +195,13 @@ static void assert_config_equal(const Config *a, const Config *b) {
                 assert_int_equal(s[j].set == NULL, t[j].set == NULL);
                 if (s[j].set != NULL) assert_string_equal(s[j].set, t[j].set);
             }
+        } else if (k->type == KEY_STAGES) {
+            StrBuf one = {0}, other = {0};
+            config_value_print(k, a, false, &one);
+            config_value_print(k, b, false, &other);
+            assert_string_equal(one.text, other.text);
+            strbuf_free(&one);
+            strbuf_free(&other);
         } else {
             bool wide = k->type == KEY_INT64 || k->type == KEY_DOUBLE;
             assert_memory_equal(x, y, k->type == KEY_BOOL ? sizeof(bool) : wide ? 8 : 4);

@@ -255,6 +255,23 @@ void config_check_micro(ConfigReader *r, const ConfigKey *k) {
                           ll(c->batch.micro * c->model.seq_len), STREAM_MAX);
 }
 
+void config_check_ramp(ConfigReader *r, const ConfigKey *k) {
+    const Config *c = r->config;
+    if (!VALID(r, &c->batch.global, &c->batch.ramp.from, &c->batch.ramp.step)) return;
+    int64_t from = c->batch.ramp.from, step = c->batch.ramp.step, rise = c->batch.global - from;
+    if (c->batch.ramp.tokens == 0 && from == 0 && step == 0) return;
+    if (c->batch.ramp.tokens == 0 || from == 0 || step == 0)
+        config_problem_at(r, k,
+                          "found %lld with batch.ramp.from %lld and batch.ramp.step %lld, expected "
+                          "all three above 0, or none",
+                          ll(c->batch.ramp.tokens), ll(from), ll(step));
+    else if (rise <= 0 || rise % step != 0)
+        config_problem_at(r, config_key_find("batch.ramp.step"),
+                          "found %lld from batch.ramp.from %lld on, expected steps that end at "
+                          "batch.global %lld",
+                          ll(step), ll(from), ll(c->batch.global));
+}
+
 void config_check_backend(ConfigReader *r, const ConfigKey *k) {
     const Config *c = r->config;
     if (VALID(r, &c->parallel.cp) && c->parallel.cp > 1 &&

@@ -12,8 +12,8 @@ static void set_defaults(ConfigReader *r) {
     for (int i = 0; i < config_n_keys; i++) {
         const ConfigKey *k = &config_keys[i];
         bool valid = k->default_value != NULL &&
-                     (k->type == KEY_SOURCES || config_value_set(k, r->config, k->default_value,
-                                                                 strlen(k->default_value), false));
+                     (k->count_offset > 0 || config_value_set(k, r->config, k->default_value,
+                                                              strlen(k->default_value), false));
         REQUIRE(valid || k->default_value == NULL);
         r->origin[i].valid = valid;
     }
@@ -31,6 +31,15 @@ static void report_missing(ConfigReader *r) {
     }
 }
 
+/* Checks what was read, and makes the stages of it. */
+static void complete(ConfigReader *r) {
+    Config given = {0};
+    config_copy(&given, r->config); /* checks resolve what is 0 = derived, in each stage anew */
+    config_check_keys(r);
+    if (r->n_problems == 0) config_build_stages(r, &given);
+    config_free(&given);
+}
+
 Status config_parse(Config *out, const char *name, const char *text, size_t len, int n_overrides,
                     char *const *overrides) {
     ConfigReader r = {.config = out, .name = name};
@@ -42,7 +51,7 @@ Status config_parse(Config *out, const char *name, const char *text, size_t len,
     for (int i = 0; i < n_overrides; i++) config_read_override(&r, overrides[i]);
     if (parsed) { /* else what is missing is what could not be read */
         report_missing(&r);
-        config_check_keys(&r);
+        complete(&r);
     }
     return config_problems_status(&r);
 }
@@ -53,8 +62,10 @@ Status config_parse_printed(Config *out, const char *text) {
     set_defaults(&r);
     bool valid = config_read_file(&r, text, strlen(text));
     for (int i = 0; i < config_n_keys; i++) valid &= r.origin[i].valid;
-    if (valid) config_check_keys(&r);
-    status_ignore(config_problems_status(&r)); /* of keys that this version does not know */
+    r.n_problems = 0; /* of keys that this version does not know */
+    strbuf_free(&r.problems);
+    if (valid) complete(&r);
+    status_ignore(config_problems_status(&r));
     return valid ? OK
                  : status_fail(ERR_USER, "cria.config is not a configuration that cria prints");
 }
@@ -69,6 +80,11 @@ Status config_load(Config *out, const char *path, int n_overrides, char *const *
     return st;
 }
 
+void config_copy(Config *to, const Config *from) {
+    for (int i = 0; i < config_n_keys; i++)
+        if (config_keys[i].type != KEY_STAGES) config_value_copy(&config_keys[i], to, from);
+}
+
 void config_warn_notes(const Config *c) {
     for (const char *line = strbuf_text(&c->notes); *line != '\0';) {
         size_t n = strcspn(line, "\n");
@@ -78,6 +94,7 @@ void config_warn_notes(const Config *c) {
 }
 
 void config_free(Config *c) {
+    config_free_stages(c);
     for (int i = 0; i < config_n_keys; i++) config_value_free(&config_keys[i], c);
     strbuf_free(&c->notes);
     *c = (Config){0};

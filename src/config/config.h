@@ -112,7 +112,26 @@ typedef struct {
     double z_loss; /* coefficient; 0 = none */
 } OptimConfig;
 
+/* An item of `stages`: keys that have other values from a step or token on. */
 typedef struct {
+    int64_t from;        /* updates done before its first one; 0: from_tokens says when */
+    int64_t from_tokens; /* the first step behind so many tokens of the run; 0: from says when */
+    int line;            /* in the file; 0: it is of an override */
+    int *keys, n_keys;   /* numbers of the keys in the table */
+    struct Config *values;
+} StageItem;
+
+/* What holds from a step on until the next stage: an item of `stages`, a rise of batch.ramp, or
+ * both. The first one is the file's own keys. */
+typedef struct {
+    int64_t from;          /* updates done before its first one */
+    double tokens;         /* seen by then */
+    char *name;            /* for messages: "stages[1]"; "" for the file's own keys */
+    char *changes;         /* the keys that it sets: "key": value, as JSON, with ", " between */
+    struct Config *config; /* all that holds; has no stages of its own */
+} ConfigStage;
+
+typedef struct Config {
     struct {
         char *dir;
         int64_t seed, steps, log_every, eval_every, eval_sequences, save_every, keep_last;
@@ -151,6 +170,10 @@ typedef struct {
     } data;
     struct {
         int64_t global, micro; /* sequences per step; sequences per rank group and micro-batch */
+        struct {
+            int64_t from, step; /* sequences per step at first, and more of them at each rise */
+            int64_t tokens;     /* of the run at the last rise, to `global`; 0: there is no ramp */
+        } ramp;
     } batch;
     OptimConfig optim;
     struct {
@@ -173,7 +196,14 @@ typedef struct {
         bool phases;     /* step records hold the phases of ops/phases.h */
         bool grad_norms; /* and gradient norms by class of tensors */
     } log;
-    StrBuf notes; /* what overrides made other than the file says: a line each */
+    StageItem *stages;
+    int n_stages;
+    /* What config_load() makes of stages and batch.ramp, in the order of steps; n_timeline 0: there
+     * are none, and the whole run is as this Config says. */
+    ConfigStage *timeline;
+    int n_timeline;
+    int64_t stage_steps; /* of a stage's own Config: how many it has; 0: it is no stage's */
+    StrBuf notes;        /* what overrides made other than the file says: a line each */
 } Config;
 
 /* Reads the file, then the overrides ("section.key=value"), checks everything that needs no world
@@ -188,6 +218,25 @@ Status config_check_world(const Config *c, int world);
 /* Logs each note as a warning. */
 void config_warn_notes(const Config *c);
 void config_free(Config *c);
+
+/* ---- stages ---------------------------------------------------------------------------------- */
+
+/* 1 for a run without stages. */
+int config_n_stages(const Config *c);
+/* The stage that update number `step` (1 is the first) belongs to; of step 0 the first. */
+int config_stage_at(const Config *c, int64_t step);
+/* What holds in stage k: *c itself in a run without stages. */
+const Config *config_of_stage(const Config *c, int k);
+/* Updates done before its first one, and at its end. */
+int64_t config_stage_from(const Config *c, int k);
+int64_t config_stage_end(const Config *c, int k);
+/* Steps that these keys hold for: those of the run, or of the stage whose Config it is. */
+int64_t config_steps(const Config *c);
+/* The stages but the first one that begin after at least `first` and fewer than `end` updates:
+ * [{"from": 100, "batch.global": 16}, ...], as JSON. */
+void config_print_stages(const Config *c, int64_t first, int64_t end, StrBuf *out);
+/* Leaves of *c what holds in stage k. */
+void config_take_stage(Config *c, int k);
 
 /* YAML that config_parse reads back to an equal Config. */
 void config_print(const Config *c, StrBuf *out);

@@ -59,6 +59,7 @@ _Static_assert(sizeof(DeviceKind) == sizeof(int), "enums are read and written as
         bool: KEY_BOOL,                                                                            \
         char *: KEY_STRING,                                                                        \
         DataSource *: KEY_SOURCES,                                                                 \
+        StageItem *: KEY_STAGES,                                                                   \
         default: KEY_ENUM)
 /* What the table says of one key: name, type and offset come from its field. KEY's last arguments
  * are the help text and, where a row needs them, further fields such as .check. */
@@ -161,26 +162,29 @@ const ConfigKey config_keys[] = {
     NUM(model.ffn, NULL, 1, 1 << 20, "", MODEL, "Inner width of the SwiGLU feed-forward layer."),
     NUM(model.vocab, NULL, 2, 1 << 24, "", MODEL,
         "Number of token ids; padded internally to a multiple of 128."),
-    NUM(model.seq_len, NULL, 1, 1 << 29, "tokens", BATCHES, "Length of a training sequence."),
+    NUM(model.seq_len, NULL, 1, 1 << 29, "tokens", BATCHES, "Length of a training sequence.",
+        .in_stages = true),
     FLAG(model.tie_embeddings, "false", MODEL,
          "Use one matrix for the embedding and the output layer."),
     NUM(model.norm_eps, "1e-5", 1e-12, 1, "", MODEL, "Epsilon of RMSNorm."),
     NUM(model.init_std, "0.02", 0, 10, "", INITIAL_WEIGHTS,
         "Standard deviation of the initial weights; projections into the residual stream use it "
         "divided by sqrt(2 layers)."),
-    NUM(model.rope_theta, "500000", 1, 1e12, "", MODEL, "Base of the rotary position angles."),
+    NUM(model.rope_theta, "500000", 1, 1e12, "", MODEL, "Base of the rotary position angles.",
+        .in_stages = true),
     NUM(model.rope_scaling.factor, "1", 1, 1e6, "", MODEL,
-        "Llama-3 RoPE scaling factor; 1 = no scaling."),
+        "Llama-3 RoPE scaling factor; 1 = no scaling.", .in_stages = true),
     NUM(model.rope_scaling.low, "1", 1e-6, 1e6, "", MODEL,
         "Wavelengths above original / low are stretched by the full factor.",
-        .check = config_check_rope_scaling),
+        .check = config_check_rope_scaling, .in_stages = true),
     NUM(model.rope_scaling.high, "4", 1e-6, 1e6, "", MODEL,
-        "Wavelengths below original / high are not stretched; those between are interpolated."),
+        "Wavelengths below original / high are not stretched; those between are interpolated.",
+        .in_stages = true),
     NUM(model.rope_scaling.original, "8192", 1, COUNT_MAX, "tokens", MODEL,
-        "Context length of the unscaled model."),
+        "Context length of the unscaled model.", .in_stages = true),
     FILES(data.train, data.n_train, NULL, BATCHES,
           "Token files to train on; relative paths start at the current directory.",
-          .check = config_check_train),
+          .check = config_check_train, .in_stages = true),
     FILES(data.val, data.n_val, "", NOTHING,
           "Token files to evaluate on, or several sets of them with names; none = no evaluation.",
           .check = config_check_weights, .sets = true),
@@ -197,17 +201,17 @@ const ConfigKey config_keys[] = {
     NAMED(data.mask, "causal", mask_names, BATCHES,
           "Attention mask; document = causal within each document, prefix_lm = causal after a "
           "prefix that all tokens see, slices = as data.mask_file says.",
-          .check = config_check_mask),
+          .check = config_check_mask, .in_stages = true),
     NUM(data.prefix, "0", 0, 1 << 29, "tokens", BATCHES,
         "mask prefix_lm: first tokens of every sequence, which all its tokens attend to.",
-        .masks = WITH(PREFIX_LM), .late = true),
+        .masks = WITH(PREFIX_LM), .late = true, .in_stages = true),
     TEXT(data.mask_file, "", 0, 4096, BATCHES,
          "mask slices: file that lists the slices of a sequence, 'q_begin q_end k_begin k_end "
          "TYPE' a line.",
-         .masks = WITH(SLICES), .late = true),
+         .masks = WITH(SLICES), .late = true, .in_stages = true),
     NUM(data.window, "0", 0, 1 << 29, "tokens", BATCHES,
         "Number of previous tokens that a token attends to; 0 = no limit.",
-        .masks = WITH(CAUSAL) | WITH(DOCUMENT)),
+        .masks = WITH(CAUSAL) | WITH(DOCUMENT), .in_stages = true),
     FLAG(data.reset_positions, "false", BATCHES, "Restart positions at 0 in every document.",
          .check = config_check_eod_use),
     FLAG(data.eod_mask_loss, "false", BATCHES,
@@ -216,22 +220,31 @@ const ConfigKey config_keys[] = {
     TEXT(data.tokenizer, "", 0, 4096, NOTHING,
          "The tokenizer.json that made the token ids; for generated texts and bits per byte."),
     NUM(batch.global, "8", 1, 1e9, "sequences", COURSE,
-        "Sequences in one optimizer step, over all ranks."),
+        "Sequences in one optimizer step, over all ranks.", .in_stages = true),
     NUM(batch.micro, "1", 1, 1e6, "sequences", NOTHING,
         "Sequences that one context-parallel group processes at a time.",
-        .check = config_check_micro),
-    NUM(optim.lr, "3e-4", 0, 100, "", COURSE, "Highest learning rate."),
+        .check = config_check_micro, .in_stages = true),
+    NUM(batch.ramp.from, "0", 0, 1e9, "sequences", COURSE,
+        "Sequences in the first steps, where batch.global rises.", .late = true),
+    NUM(batch.ramp.step, "0", 0, 1e9, "sequences", COURSE, "By how many it rises at a time.",
+        .late = true),
+    NUM(batch.ramp.tokens, "0", 0, CONFIG_EXACT_MAX, "tokens", COURSE,
+        "Tokens over which it rises, evenly, up to batch.global; 0 = it is the same in all steps.",
+        .check = config_check_ramp, .late = true),
+    NUM(optim.lr, "3e-4", 0, 100, "", COURSE, "Highest learning rate.", .in_stages = true),
     NUM(optim.min_lr, "0", 0, 100, "", COURSE, "Learning rate after the decay.",
-        .check = config_check_min_lr),
+        .check = config_check_min_lr, .in_stages = true),
     NAMED(optim.schedule, "cosine", schedule_names, COURSE,
-          "Shape of the learning rate after the warm-up."),
+          "Shape of the learning rate after the warm-up.", .in_stages = true),
     NUM(optim.schedule_start, "1", 0, 1, "", COURSE,
-        "Schedule step of the first update; 0 = as Megatron-LM, whose first learning rate is 0."),
+        "Schedule step of the first update; 0 = as Megatron-LM, whose first learning rate is 0.",
+        .in_stages = true),
     NUM(optim.warmup_steps, "0", 0, COUNT_MAX, "steps", COURSE, "Steps of linear warm-up from 0.",
-        .check = config_check_schedule),
+        .check = config_check_schedule, .in_stages = true),
     NUM(optim.decay_steps, "0", 0, COUNT_MAX, "steps", COURSE,
         "Step at which the decay ends, 0 = run.steps; wsd: length of the final decay, 0 = a tenth "
-        "of run.steps."),
+        "of run.steps.",
+        .in_stages = true),
     NUM(optim.beta1, "0.9", 0, 0.999999999, "", COURSE, "AdamW: decay of the first moment."),
     NUM(optim.beta2, "0.95", 0, 0.999999999, "", COURSE, "AdamW: decay of the second moment."),
     NUM(optim.eps, "1e-8", 1e-30, 1, "", COURSE, "AdamW: epsilon."),
@@ -269,6 +282,10 @@ const ConfigKey config_keys[] = {
              "Log the gradient norms of embedding, attention, MLP, norms and head apart."),
     FLAG(log.phases, "false", NOTHING,
          "Time the parts of a step on every rank; a rank that stays behind is named."),
+    KEY(stages, "[]", 0, 0, "", COURSE,
+        "Keys that have other values from a step or token on; each stage keeps what the one before "
+        "has set.",
+        .count_offset = offsetof(Config, n_stages), .late = true),
 };
 
 const int config_n_keys = (int)(sizeof config_keys / sizeof config_keys[0]);
@@ -369,6 +386,9 @@ void config_key_expects(const ConfigKey *k, StrBuf *out) {
         strbuf_printf(out, "a path, a list of paths, or a list of {path, weight}%s%s",
                       k->sets ? ", or {NAME: such files, ...}" : "",
                       k->default_value != NULL ? "; [] = none" : "");
+        break;
+    case KEY_STAGES:
+        strbuf_printf(out, "a list of {from: STEP or from_tokens: TOKENS, KEY: VALUE, ...}");
     }
 }
 

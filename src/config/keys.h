@@ -12,7 +12,8 @@ typedef enum {
     KEY_BOOL,
     KEY_STRING,
     KEY_ENUM,
-    KEY_SOURCES
+    KEY_SOURCES,
+    KEY_STAGES
 } KeyType;
 
 /* What another value of a key changes. */
@@ -34,7 +35,7 @@ struct ConfigKey {
     const char *name; /* in full: "model.rope_scaling.factor" */
     KeyType type;
     size_t offset;             /* of the field in Config */
-    size_t count_offset;       /* KEY_SOURCES: of the int that counts them */
+    size_t count_offset;       /* KEY_SOURCES, KEY_STAGES: of the int that counts them */
     const char *default_value; /* the default, as one would write it; NULL: the key is required */
     double min, max;           /* numbers: inclusive bounds; strings: of the length in bytes */
     /* enum: a name per value, then NULL; int: the name of -1, then NULL */
@@ -44,6 +45,7 @@ struct ConfigKey {
     ConfigCheck *check; /* NULL: none */
     unsigned masks;     /* bits 1 << MaskKind: the values of data.mask that it goes with; 0: all */
     bool sets;          /* KEY_SOURCES: sets of files with names are allowed, too */
+    bool in_stages;     /* a stage may set it */
     bool late; /* younger than the hashes in checkpoints: hashed only where not the default */
 };
 
@@ -72,11 +74,13 @@ const char *config_key_elsewhere(const char *name);
 /* "an integer from 1 to 64", "one of none, ring, magi": for messages and help. */
 void config_key_expects(const ConfigKey *k, StrBuf *out);
 
-/* Sets the field from text (any type but KEY_SOURCES); false when it is not what the key expects.
- * A quoted scalar is a string and never a number or a bool. */
+/* Sets the field from text (any type but KEY_SOURCES, KEY_STAGES); false when it is not what the
+ * key expects. A quoted scalar is a string and never a number or a bool. */
 bool config_value_set(const ConfigKey *k, Config *c, const char *text, size_t len, bool quoted);
 /* Frees what the field owns and leaves it empty. */
 void config_value_free(const ConfigKey *k, Config *c);
+/* Copies the field of *from; what *to had is freed. Any type but KEY_STAGES. */
+void config_value_copy(const ConfigKey *k, Config *to, const Config *from);
 /* The value as YAML; with json as JSON, which differs only in quotes round names. */
 void config_value_print(const ConfigKey *k, const Config *c, bool json, StrBuf *out);
 /* Has a number or text its default? */
@@ -95,6 +99,7 @@ typedef struct {
 struct ConfigReader {
     Config *config;
     const char *name;                  /* of the file */
+    const char *stage;                 /* whose keys these are, for messages; NULL: the file's */
     KeyOrigin origin[CONFIG_KEYS_MAX]; /* parallel to config_keys */
     int section_line[CONFIG_KEYS_MAX]; /* at a section's first key: the line of its header */
     StrBuf problems;
@@ -119,6 +124,16 @@ bool config_read_file(ConfigReader *r, const char *text, size_t len);
 /* Reads "section.key=value"; the value is YAML, so that lists and quotes work as in the file. */
 void config_read_override(ConfigReader *r, const char *override);
 
+/* Copies all but stages and notes into *to, which is empty. */
+void config_copy(Config *to, const Config *from);
+/* Fills r->config->timeline: makes whole configurations of stages and batch.ramp, and checks each
+ * like one. r->config is checked; `given` is the same with what is 0 = derived still 0, and becomes
+ * the last stage's. */
+void config_build_stages(ConfigReader *r, Config *given);
+void config_free_stages(Config *c);
+/* "stages[1]"; the caller's to free. */
+char *config_item_name(int i);
+
 /* Calls the checks of all valid keys, in the table's order: they check keys against each other and
  * resolve what is 0 = derived. A check that needs a key that is not valid is skipped: the cause has
  * been reported already. */
@@ -128,6 +143,6 @@ ConfigCheck config_check_seed, config_check_steps, config_check_eval_sequences,
     config_check_rope_scaling, config_check_train, config_check_weights, config_check_split,
     config_check_order, config_check_eod, config_check_eod_use, config_check_eod_mask_loss,
     config_check_mask, config_check_micro, config_check_backend, config_check_min_lr,
-    config_check_schedule, config_check_precision;
+    config_check_schedule, config_check_precision, config_check_ramp;
 
 #endif

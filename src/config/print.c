@@ -143,7 +143,14 @@ void config_print_markdown(StrBuf *out) {
                        "in `src/config/keys.c`.\n\nThe last column says what another value means "
                        "for a run that goes on from a checkpoint. free: nothing;\nnamed: a line "
                        "says what it does; needs `run.allow_data_change`: refused without that "
-                       "key; refused: always.\n");
+                       "key; refused: always.\n\nAn item of `stages` may set:");
+    const char *before = " ";
+    for (int i = 0; i < config_n_keys; i++) {
+        if (!config_keys[i].in_stages) continue;
+        strbuf_printf(out, "%s`%s`", before, config_keys[i].name);
+        before = ", ";
+    }
+    strbuf_printf(out, ".\n");
     for (int i = 0; i < config_n_keys; i++) {
         const ConfigKey *k = &config_keys[i];
         StrBuf expects = {0};
@@ -164,7 +171,9 @@ void config_print_markdown(StrBuf *out) {
         else
             strbuf_printf(out, " | `%s` | ", k->default_value);
         print_cell(k->help, out);
-        strbuf_printf(out, " | %s |\n", resumed[k->affects_result]);
+        strbuf_printf(out, " | %s |\n",
+                      k->type == KEY_STAGES ? "refused for those taken, else named"
+                                            : resumed[k->affects_result]);
         strbuf_free(&expects);
         previous = k->name;
     }

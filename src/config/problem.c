@@ -13,6 +13,7 @@ static void print_place(const ConfigReader *r, const char *override, int line, S
         strbuf_printf(out, "%s", r->name);
         if (line > 0) strbuf_printf(out, ":%d", line);
     }
+    if (r->stage != NULL) strbuf_printf(out, ": %s", r->stage);
 }
 
 /* "FILE:LINE: KEY" */

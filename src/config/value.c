@@ -108,6 +108,7 @@ bool config_value_set(const ConfigKey *k, Config *c, const char *text, size_t le
         return true;
     }
     case KEY_SOURCES:
+    case KEY_STAGES:
         break;
     }
     return false;
@@ -128,6 +129,44 @@ void config_value_free(const ConfigKey *k, Config *c) {
         free(*list);
         *list = NULL;
         *count = 0;
+    } else if (k->type == KEY_STAGES) {
+        for (int i = 0; i < c->n_stages; i++) {
+            config_free(c->stages[i].values);
+            free(c->stages[i].values);
+            free(c->stages[i].keys);
+        }
+        free(c->stages);
+        c->stages = NULL;
+        c->n_stages = 0;
+    }
+}
+
+static char *copy_text(const char *text) {
+    return text != NULL ? mem_strdup(text) : NULL;
+}
+
+void config_value_copy(const ConfigKey *k, Config *to, const Config *from) {
+    static const size_t sizes[] = {[KEY_INT] = sizeof(int),
+                                   [KEY_INT64] = sizeof(int64_t),
+                                   [KEY_DOUBLE] = sizeof(double),
+                                   [KEY_BOOL] = sizeof(bool),
+                                   [KEY_ENUM] = sizeof(int)};
+    REQUIRE(k->type != KEY_STAGES);
+    config_value_free(k, to);
+    void *field = config_key_field(k, to), *source = config_key_field(k, from);
+    if (k->type == KEY_STRING) {
+        *(char **)field = copy_text(*(char **)source);
+    } else if (k->type == KEY_SOURCES) {
+        int n = *config_key_count(k, to) = *config_key_count(k, from);
+        DataSource *list = n > 0 ? NEW(DataSource, n) : NULL;
+        for (int i = 0; i < n; i++) {
+            list[i] = (*(DataSource **)source)[i];
+            list[i].path = copy_text(list[i].path);
+            list[i].set = copy_text(list[i].set);
+        }
+        *(DataSource **)field = list;
+    } else {
+        memcpy(field, source, sizes[k->type]);
     }
 }
 
@@ -184,6 +223,24 @@ static void print_sources(const DataSource *sources, int n, StrBuf *out) {
     strbuf_printf(out, "}");
 }
 
+/* JSON, which is YAML, too. */
+static void print_stages(const Config *c, StrBuf *out) {
+    strbuf_printf(out, "[");
+    for (int i = 0; i < c->n_stages; i++) {
+        const StageItem *item = &c->stages[i];
+        bool steps = item->from > 0;
+        strbuf_printf(out, "%s{\"%s\": %lld", i > 0 ? ", " : "", steps ? "from" : "from_tokens",
+                      (long long)(steps ? item->from : item->from_tokens));
+        for (int j = 0; j < item->n_keys; j++) {
+            const ConfigKey *k = &config_keys[item->keys[j]];
+            strbuf_printf(out, ", \"%s\": ", k->name);
+            config_value_print(k, item->values, true, out);
+        }
+        strbuf_printf(out, "}");
+    }
+    strbuf_printf(out, "]");
+}
+
 void config_value_print(const ConfigKey *k, const Config *c, bool json, StrBuf *out) {
     const void *field = config_key_field(k, c);
     switch (k->type) {
@@ -212,6 +269,9 @@ void config_value_print(const ConfigKey *k, const Config *c, bool json, StrBuf *
         break;
     case KEY_SOURCES:
         print_sources(*(DataSource *const *)field, *config_key_count(k, c), out);
+        break;
+    case KEY_STAGES:
+        print_stages(c, out);
     }
 }
 

@@ -84,10 +84,20 @@ static void check_backend(ConfigReader *r, const Config *c) {
     strbuf_free(&near);
 }
 
-Status config_check_world(const Config *c, int world) {
+static Status check(const Config *c, int world) {
     ConfigReader r = {0};
-    REQUIRE(world > 0);
     check_divides(&r, c, world);
     check_backend(&r, c);
     return config_problems_status(&r);
+}
+
+Status config_check_world(const Config *c, int world) {
+    REQUIRE(world > 0);
+    CHECK(check(c, world));
+    for (int k = 0; k < c->n_timeline; k++) {
+        Status st = check(c->timeline[k].config, world);
+        if (st != OK) status_prefix("%s", c->timeline[k].name);
+        CHECK(st);
+    }
+    return OK;
 }

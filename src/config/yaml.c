@@ -1,37 +1,20 @@
 /* yaml.c: YAML, of a file or of one override, into the fields of a Config. */
-#include "config/keys.h"
+#include "config/yaml_text.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <yaml.h>
 
 #include "base/text.h"
 
 #define DEPTH_MAX 16 /* of lists and mappings; libyaml takes time quadratic in it */
 
-/* A text being read: the file, or the value of one override. */
-typedef struct {
-    ConfigReader *r;
-    const char *override; /* NULL: the file */
-    const char *text;     /* what libyaml reads, to find the line of a byte */
-    size_t len;
-    yaml_parser_t parser;
-    yaml_event_t event; /* the current one; the functions below consume what they handle */
-    size_t end;         /* character behind the last event that has a text */
-    int depth;          /* lists and mappings that are open */
-    bool broken;        /* not YAML: nothing further can be read */
-} YamlText;
-
-static int event_line(const YamlText *s) {
+int yaml_line(const YamlText *s) {
     return (int)s->event.start_mark.line + 1;
 }
 
-/* A problem at a line of the source (or in the override that it is). */
-#define problem_in(s, line, ...) config_problem_in((s)->r, (s)->override, line, __VA_ARGS__)
-
 /* ---- events -------------------------------------------------------------------------------- */
 
-static bool is(const YamlText *s, yaml_event_type_t type) {
+bool yaml_is(const YamlText *s, yaml_event_type_t type) {
     return !s->broken && s->event.type == type;
 }
 
@@ -75,16 +58,16 @@ static void refuse_features(YamlText *s) {
         tag = e->data.sequence_start.tag != NULL;
     }
     if (anchor || e->type == YAML_ALIAS_EVENT)
-        problem_in(s, event_line(s),
+        problem_in(s, yaml_line(s),
                    "found an anchor or alias (& or *), which a config may not "
                    "use; write the value out, or quote it if it is text");
     if (tag)
-        problem_in(s, event_line(s),
+        problem_in(s, yaml_line(s),
                    "found a tag (!), which a config may not use; remove it, or "
                    "quote the value if it is text");
 }
 
-static void advance(YamlText *s) {
+void yaml_advance(YamlText *s) {
     if (s->broken) return;
     if (s->event.type >= YAML_ALIAS_EVENT) s->end = s->event.end_mark.index;
     yaml_event_delete(&s->event);
@@ -94,222 +77,99 @@ static void advance(YamlText *s) {
         return;
     }
     refuse_features(s);
-    s->depth += is(s, YAML_MAPPING_START_EVENT) || is(s, YAML_SEQUENCE_START_EVENT);
-    s->depth -= is(s, YAML_MAPPING_END_EVENT) || is(s, YAML_SEQUENCE_END_EVENT);
+    s->depth += yaml_is(s, YAML_MAPPING_START_EVENT) || yaml_is(s, YAML_SEQUENCE_START_EVENT);
+    s->depth -= yaml_is(s, YAML_MAPPING_END_EVENT) || yaml_is(s, YAML_SEQUENCE_END_EVENT);
     if (s->depth > DEPTH_MAX) {
-        problem_in(s, event_line(s), "found lists and mappings %d deep, expected at most %d",
+        problem_in(s, yaml_line(s), "found lists and mappings %d deep, expected at most %d",
                    s->depth, DEPTH_MAX);
         s->broken = true;
     }
 }
 
-/* Passes over one value of any shape. */
-static void skip(YamlText *s) {
+void yaml_skip(YamlText *s) {
     int depth = 0;
     do {
-        if (is(s, YAML_MAPPING_START_EVENT) || is(s, YAML_SEQUENCE_START_EVENT)) depth++;
-        if (is(s, YAML_MAPPING_END_EVENT) || is(s, YAML_SEQUENCE_END_EVENT)) depth--;
-        advance(s);
+        if (yaml_is(s, YAML_MAPPING_START_EVENT) || yaml_is(s, YAML_SEQUENCE_START_EVENT)) depth++;
+        if (yaml_is(s, YAML_MAPPING_END_EVENT) || yaml_is(s, YAML_SEQUENCE_END_EVENT)) depth--;
+        yaml_advance(s);
     } while (depth > 0 && !s->broken);
 }
 
-static const char *scalar_text(const YamlText *s) {
+const char *yaml_text(const YamlText *s) {
     return (const char *)s->event.data.scalar.value;
 }
-static size_t scalar_length(const YamlText *s) {
+size_t yaml_length(const YamlText *s) {
     return s->event.data.scalar.length;
 }
-/* As the name of a key, which ends at its first NUL. */
-static const char *scalar_name(const YamlText *s) {
-    const char *text = scalar_text(s);
-    return strlen(text) == scalar_length(s) ? text : "(with a NUL byte)";
+const char *yaml_name(const YamlText *s) {
+    const char *text = yaml_text(s);
+    return strlen(text) == yaml_length(s) ? text : "(with a NUL byte)";
 }
-static bool scalar_is_quoted(const YamlText *s) {
+bool yaml_is_quoted(const YamlText *s) {
     return s->event.data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
 }
 
 /* `key:` with nothing after it, or the end of an empty text */
 static bool is_absent(const YamlText *s) {
-    if (is(s, YAML_NO_EVENT)) return true; /* past the end */
-    return is(s, YAML_SCALAR_EVENT) && !scalar_is_quoted(s) && scalar_length(s) == 0;
+    if (yaml_is(s, YAML_NO_EVENT)) return true; /* past the end */
+    return yaml_is(s, YAML_SCALAR_EVENT) && !yaml_is_quoted(s) && yaml_length(s) == 0;
 }
-static bool is_null(const YamlText *s) {
+bool yaml_is_null(const YamlText *s) {
     if (is_absent(s)) return true;
-    if (!is(s, YAML_SCALAR_EVENT) || scalar_is_quoted(s)) return false;
-    return strcmp(scalar_text(s), "~") == 0 || strcmp(scalar_text(s), "null") == 0;
+    if (!yaml_is(s, YAML_SCALAR_EVENT) || yaml_is_quoted(s)) return false;
+    return strcmp(yaml_text(s), "~") == 0 || strcmp(yaml_text(s), "null") == 0;
 }
-static bool is_empty(const YamlText *s) {
-    return is_null(s) || (is(s, YAML_SCALAR_EVENT) && scalar_length(s) == 0);
+bool yaml_is_empty(const YamlText *s) {
+    return yaml_is_null(s) || (yaml_is(s, YAML_SCALAR_EVENT) && yaml_length(s) == 0);
 }
 
-/* Reports the current value and passes over it: "KEY: found 'x', expected EXPECTED". */
-static void refuse_value(YamlText *s, int line, const char *key, const char *expected) {
+void yaml_refuse(YamlText *s, int line, const char *key, const char *expected) {
     StrBuf found = {0};
-    if (is(s, YAML_MAPPING_START_EVENT)) {
+    if (yaml_is(s, YAML_MAPPING_START_EVENT)) {
         strbuf_printf(&found, "found a mapping");
-    } else if (is(s, YAML_SEQUENCE_START_EVENT)) {
+    } else if (yaml_is(s, YAML_SEQUENCE_START_EVENT)) {
         strbuf_printf(&found, "found a list");
-    } else if (is_null(s)) {
+    } else if (yaml_is_null(s)) {
         strbuf_printf(&found, "its value is missing");
-    } else if (is(s, YAML_SCALAR_EVENT)) {
+    } else if (yaml_is(s, YAML_SCALAR_EVENT)) {
         strbuf_printf(&found, "found ");
-        config_quote(&found, scalar_text(s), scalar_length(s));
-        if (scalar_is_quoted(s) && (s->override == NULL || scalar_length(s) > 0))
+        config_quote(&found, yaml_text(s), yaml_length(s));
+        if (yaml_is_quoted(s) && (s->override == NULL || yaml_length(s) > 0))
             strbuf_printf(&found, " (in quotes, so a string)");
     }
     if (found.len > 0) /* an alias has been refused already */
         problem_in(s, line, "%s: %s, expected %s", key, found.text, expected);
     strbuf_free(&found);
-    skip(s);
+    yaml_skip(s);
 }
 
 /* ---- values -------------------------------------------------------------------------------- */
-
-static void add_source(DataSource **list, int *count) {
-    *list = mem_grow(*list, *count + 1, sizeof **list);
-    (*list)[(*count)++] = (DataSource){.path = mem_strdup("")};
-}
-
-static bool read_path(YamlText *s, const ConfigKey *k, DataSource *source) {
-    double n = is(s, YAML_SCALAR_EVENT) ? (double)scalar_length(s) : 0;
-    if (n < k->min || n > k->max || is_null(s) ||
-        !text_is_printable(scalar_text(s), scalar_length(s))) {
-        refuse_value(s, event_line(s), k->name, "the path of a token file");
-        return false;
-    }
-    free(source->path);
-    source->path = mem_strdup(scalar_text(s));
-    advance(s);
-    return true;
-}
-
-static bool read_weight(YamlText *s, const ConfigKey *k, DataSource *source) {
-    if (!is(s, YAML_SCALAR_EVENT) || scalar_is_quoted(s) ||
-        !config_number_parse(scalar_text(s), scalar_length(s), &source->weight) ||
-        source->weight <= 0) {
-        refuse_value(s, event_line(s), k->name, "a weight above 0");
-        return false;
-    }
-    advance(s);
-    return true;
-}
-
-/* {path: P, weight: W} */
-static bool read_weighted(YamlText *s, const ConfigKey *k, DataSource *source) {
-    bool valid = true, has_path = false, has_weight = false;
-    int line = event_line(s);
-    for (advance(s); !s->broken && !is(s, YAML_MAPPING_END_EVENT);) {
-        const char *word = is(s, YAML_SCALAR_EVENT) ? scalar_name(s) : "";
-        bool path = strcmp(word, "path") == 0, weight = strcmp(word, "weight") == 0;
-        if ((!path && !weight) || (path && has_path) || (weight && has_weight)) {
-            refuse_value(s, event_line(s), k->name, "path and weight, once each");
-            skip(s);
-            valid = false;
-            continue;
-        }
-        has_path |= path;
-        has_weight |= weight;
-        advance(s);
-        valid &= path ? read_path(s, k, source) : read_weight(s, k, source);
-    }
-    if (valid && !has_path && !s->broken) {
-        problem_in(s, line, "%s: found a file without a path, expected {path, weight}", k->name);
-        valid = false;
-    }
-    advance(s);
-    return valid && !s->broken;
-}
-
-/* A path, or a list of paths and {path, weight}: added to the field. */
-static bool read_files(YamlText *s, const ConfigKey *k, Config *c) {
-    DataSource **list = config_key_field(k, c);
-    int *count = config_key_count(k, c);
-    if (!is(s, YAML_SEQUENCE_START_EVENT)) {
-        add_source(list, count);
-        return read_path(s, k, &(*list)[*count - 1]);
-    }
-    bool valid = true;
-    for (advance(s); !s->broken && !is(s, YAML_SEQUENCE_END_EVENT);) {
-        add_source(list, count);
-        DataSource *source = &(*list)[*count - 1];
-        valid &=
-            is(s, YAML_MAPPING_START_EVENT) ? read_weighted(s, k, source) : read_path(s, k, source);
-    }
-    advance(s);
-    return valid && !s->broken;
-}
-
-/* Names go into logs, and "path" is rather a file that should be in a list. */
-static bool is_set_name(const char *name) {
-    enum { LONGEST = 32 };
-    size_t n = strlen(name);
-    return n >= 1 && n <= LONGEST && strcmp(name, "path") != 0 && strcmp(name, "weight") != 0 &&
-           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == n;
-}
-
-/* A set's files, at the event of its name. */
-static bool read_set(YamlText *s, const ConfigKey *k, Config *c) {
-    DataSource **list = config_key_field(k, c);
-    int *count = config_key_count(k, c), first = *count, line = event_line(s);
-    char *name = mem_strdup(is(s, YAML_SCALAR_EVENT) ? scalar_name(s) : "");
-    bool valid = is_set_name(name), twice = false;
-    for (int i = 0; i < first; i++) twice |= strcmp((*list)[i].set, name) == 0;
-    if (!valid) {
-        refuse_value(s, line, k->name,
-                     "the name of a set: 1 to 32 letters, digits, _ or -, but path and weight");
-        skip(s);
-    } else {
-        if (twice)
-            problem_in(s, line, "%s: found the set %s twice, expected each name once", k->name,
-                       name);
-        advance(s);
-        bool none = is_empty(s);
-        if (none)
-            skip(s);
-        else
-            valid = read_files(s, k, c);
-        if (valid && !s->broken && *count == first)
-            problem_in(s, line, "%s: found no file in the set %s, expected one or more", k->name,
-                       name);
-        valid = valid && !twice && *count > first;
-    }
-    for (int i = first; i < *count; i++) (*list)[i].set = mem_strdup(name);
-    free(name);
-    return valid;
-}
-
-/* As read_files(), or {NAME: files, ...} where the key takes sets. */
-static bool read_sources(YamlText *s, const ConfigKey *k, Config *c) {
-    config_value_free(k, c);
-    if (!is(s, YAML_MAPPING_START_EVENT)) return read_files(s, k, c);
-    bool valid = true;
-    for (advance(s); !s->broken && !is(s, YAML_MAPPING_END_EVENT);) valid &= read_set(s, k, c);
-    advance(s);
-    return valid && !s->broken;
-}
 
 /* The value of a key, at the current event. */
 static void read_value(YamlText *s, const ConfigKey *k, int line) {
     KeyOrigin *origin = &s->r->origin[k - config_keys];
     Config *c = s->r->config;
-    bool mapping = is(s, YAML_MAPPING_START_EVENT);
+    bool mapping = yaml_is(s, YAML_MAPPING_START_EVENT);
     StrBuf expected = {0};
     config_key_expects(k, &expected);
     origin->line = s->override == NULL ? line : 0;
     origin->override = s->override;
     origin->valid = false;
-    if (k->type == KEY_SOURCES && k->default_value != NULL && is_empty(s)) {
+    if (k->type == KEY_SOURCES && k->default_value != NULL && yaml_is_empty(s)) {
         config_value_free(k, c); /* none */
         origin->valid = true;
-        skip(s);
-    } else if (k->type == KEY_SOURCES && (!mapping || k->sets) && !is_null(s)) {
-        origin->valid = read_sources(s, k, c);
-    } else if (is(s, YAML_SCALAR_EVENT) && k->type != KEY_SOURCES && !is_null(s) &&
-               config_value_set(k, c, scalar_text(s), scalar_length(s), scalar_is_quoted(s))) {
+        yaml_skip(s);
+    } else if (k->type == KEY_SOURCES && (!mapping || k->sets) && !yaml_is_null(s)) {
+        origin->valid = yaml_read_sources(s, k, c);
+    } else if (k->type == KEY_STAGES &&
+               (yaml_is(s, YAML_SEQUENCE_START_EVENT) || yaml_is_empty(s))) {
+        origin->valid = yaml_read_stages(s, c);
+    } else if (yaml_is(s, YAML_SCALAR_EVENT) && k->count_offset == 0 && !yaml_is_null(s) &&
+               config_value_set(k, c, yaml_text(s), yaml_length(s), yaml_is_quoted(s))) {
         origin->valid = true;
-        advance(s);
+        yaml_advance(s);
     } else {
-        refuse_value(s, line, k->name, expected.text);
+        yaml_refuse(s, line, k->name, expected.text);
     }
     strbuf_free(&expected);
 }
@@ -337,36 +197,45 @@ static void refuse_twice(YamlText *s, int line, const char *name, int first_line
 
 /* Reads a mapping of keys and sections below `section` ("" at the top). Recursion is as deep as the
  * sections of the table, whatever the file holds. */
-static void read_section(YamlText *s, const char *section) {
-    for (advance(s); !s->broken && !is(s, YAML_MAPPING_END_EVENT);) {
-        int line = event_line(s);
-        if (!is(s, YAML_SCALAR_EVENT)) {
-            refuse_value(s, line, section[0] != '\0' ? section : "top level", "the name of a key");
-            skip(s);
+void yaml_read_section(YamlText *s, const char *section) {
+    for (yaml_advance(s); !s->broken && !yaml_is(s, YAML_MAPPING_END_EVENT);) {
+        int line = yaml_line(s);
+        if (!yaml_is(s, YAML_SCALAR_EVENT)) {
+            yaml_refuse(s, line, section[0] != '\0' ? section : "top level", "the name of a key");
+            yaml_skip(s);
             continue;
         }
-        char *name = mem_printf("%s%s%s", section, section[0] != '\0' ? "." : "", scalar_name(s));
+        char *name = mem_printf("%s%s%s", section, section[0] != '\0' ? "." : "", yaml_name(s));
         const ConfigKey *k = config_key_find(name);
         int below = config_section_find(name);
-        advance(s);
-        if (k != NULL) {
+        yaml_advance(s);
+        if (s->item != NULL && k != NULL && !k->in_stages) {
+            problem_in(s, line,
+                       "%s: found in a stage, expected one of the keys that may change "
+                       "during a run; configs/KEYS.md lists them",
+                       name);
+            yaml_skip(s);
+        } else if (s->item != NULL && yaml_read_begin(s, name, line)) {
+            free(name);
+            continue;
+        } else if (k != NULL) {
             refuse_twice(s, line, name, s->r->origin[k - config_keys].line);
             read_value(s, k, line);
         } else if (below < 0) {
             report_unknown(s, line, name);
-            skip(s);
-        } else if (is(s, YAML_MAPPING_START_EVENT)) {
+            yaml_skip(s);
+        } else if (yaml_is(s, YAML_MAPPING_START_EVENT)) {
             refuse_twice(s, line, name, s->r->section_line[below]);
             s->r->section_line[below] = line;
-            read_section(s, name);
-        } else if (is_null(s)) {
-            skip(s); /* a section whose keys are all commented out */
+            yaml_read_section(s, name);
+        } else if (yaml_is_null(s)) {
+            yaml_skip(s); /* a section whose keys are all commented out */
         } else {
-            refuse_value(s, line, name, "a mapping of its keys");
+            yaml_refuse(s, line, name, "a mapping of its keys");
         }
         free(name);
     }
-    advance(s);
+    yaml_advance(s);
 }
 
 static bool yaml_open(YamlText *s, ConfigReader *r, const char *override, const char *text,
@@ -377,9 +246,9 @@ static bool yaml_open(YamlText *s, ConfigReader *r, const char *override, const 
         return false;
     }
     yaml_parser_set_input_string(&s->parser, (const unsigned char *)text, len);
-    advance(s); /* stream start */
-    advance(s); /* document start */
-    advance(s); /* the value; nothing when the text is empty */
+    yaml_advance(s); /* stream start */
+    yaml_advance(s); /* document start */
+    yaml_advance(s); /* the value; nothing when the text is empty */
     return true;
 }
 
@@ -390,23 +259,23 @@ static void yaml_close(YamlText *s) {
 
 /* At the end of the first value: nothing may follow. */
 static void expect_end(YamlText *s) {
-    advance(s);
-    if (is(s, YAML_DOCUMENT_START_EVENT))
-        problem_in(s, event_line(s), "found a second document, expected one");
+    yaml_advance(s);
+    if (yaml_is(s, YAML_DOCUMENT_START_EVENT))
+        problem_in(s, yaml_line(s), "found a second document, expected one");
 }
 
 bool config_read_file(ConfigReader *r, const char *text, size_t len) {
     YamlText s;
     if (!yaml_open(&s, r, NULL, text, len)) return false;
-    if (is_null(&s)) {
+    if (yaml_is_null(&s)) {
         problem_in(
             &s, 0,
             "it holds no keys, expected those of a configuration; `cria config` lists them all");
-    } else if (is(&s, YAML_MAPPING_START_EVENT)) {
-        read_section(&s, "");
+    } else if (yaml_is(&s, YAML_MAPPING_START_EVENT)) {
+        yaml_read_section(&s, "");
         expect_end(&s);
     } else if (!s.broken) {
-        refuse_value(&s, event_line(&s), "top level", "a mapping such as `model:`");
+        yaml_refuse(&s, yaml_line(&s), "top level", "a mapping such as `model:`");
     }
     bool complete = !s.broken;
     yaml_close(&s);

@@ -74,7 +74,7 @@ cuda=$(grep -nE '# *include *[<"](cuda|cublas|nccl|nvml|nvToolsExt|\.\./cuda/)' 
 mpi=$(grep -lE '# *include <mpi.h>' src/*.[ch] src/*/*.[ch])
 [ "$mpi" = src/comm/mpi_private.h ] || problem "mpi.h: found in '$mpi', expected in src/comm/mpi_private.h"
 yaml=$(grep -lE '# *include <yaml.h>' src/*.[ch] src/*/*.[ch])
-[ "$yaml" = src/config/yaml.c ] || problem "yaml.h: found in '$yaml', expected in src/config/yaml.c"
+[ "$yaml" = src/config/yaml_text.h ] || problem "yaml.h: found in '$yaml', expected in src/config/yaml_text.h"
 pcre2=$(grep -lE '# *include <pcre2.h>' src/*.[ch] src/*/*.[ch])
 [ "$pcre2" = src/text/split.c ] || problem "pcre2.h: found in '$pcre2', expected in src/text/split.c"
 # base.c's is for memory that has run out
