@@ -209,6 +209,7 @@ static Status measure(BenchArguments *a, Setting *s) {
     Status st;
     CHECK_GOTO(bench_agree(config_load(&config, a->config, a->n_overrides, a->overrides)), done);
     config_warn_notes(&config);
+    config_take_stage(&config, 0);
     set_micro_steps(&config, &s[MICRO_STEPS]);
     bench_settings_fill(s, config.device != DEVICE_CPU);
     st = bench_finish(run(&x, &config, s[STEPS].values[0].a, a->json));

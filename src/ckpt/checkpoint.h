@@ -69,6 +69,8 @@ void checkpoint_close(Checkpoint *ck);
 const SafeFile *checkpoint_file(const Checkpoint *ck);
 /* NULL when absent. */
 const char *checkpoint_entry(const Checkpoint *ck, const char *key);
+/* What cria.step says; 0 when it is absent or no number. */
+int64_t checkpoint_step(const Checkpoint *ck);
 /* Elements [begin, begin + count) of a tensor into dst (its own dtype). ERR_USER names the file and
  * the tensor when it is missing or shorter. */
 Status checkpoint_read(Checkpoint *ck, const char *name, int64_t begin, int64_t count, void *dst);

@@ -55,6 +55,11 @@ const char *checkpoint_entry(const Checkpoint *ck, const char *key) {
     return safetensors_entry(&ck->file, key);
 }
 
+int64_t checkpoint_step(const Checkpoint *ck) {
+    const char *step = checkpoint_entry(ck, "cria.step");
+    return step != NULL ? strtoll(step, NULL, 10) : 0;
+}
+
 static Status read_fail(const Checkpoint *ck, const char *what, int error) {
     return status_fail(ERR_ENV, "cannot read %.200s from %s: %s", what, ck->path,
                        file_error(error));

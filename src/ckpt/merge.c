@@ -64,6 +64,8 @@ static Status compare_models(const Parent *a, const Parent *b) {
     Status read = config_parse_printed(&other, texts[1]);
     if (st == OK && read != OK) status_prefix("%s", b->path);
     if (st == OK) st = read;
+    if (st == OK) config_take_stage(&first, config_stage_at(&first, a->step));
+    if (st == OK) config_take_stage(&other, config_stage_at(&other, b->step));
     if (st == OK && config_differences(&first, &other, DIFFERS_MODEL, &changes) > 0)
         st = status_fail(ERR_USER,
                          "%s and %s are of different models: %s; only checkpoints of one model can "

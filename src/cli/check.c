@@ -13,7 +13,9 @@ static void describe_model(const Checkpoint *ck, StrBuf *out) {
     const char *text = checkpoint_entry(ck, "cria.config");
     Config config = {0};
     Status st = text != NULL ? config_parse(&config, "", text, strlen(text), 0, NULL) : ERR_USER;
-    if (st == OK) config_print_section(&config, "model", out);
+    const Config *c = &config;
+    if (st == OK) c = config_of_stage(c, config_stage_at(c, checkpoint_step(ck)));
+    if (st == OK) config_print_section(c, "model", out);
     config_free(&config);
     status_ignore(st);
 }

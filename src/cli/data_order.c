@@ -95,28 +95,34 @@ static void print_sample(const Dataset *data, const char *set, int64_t step, int
     free(pieces);
 }
 
-static Status print_steps(const Config *c, const OrderOptions *o, const Dataset *train,
-                          const ValSets *val) {
+/* Of the evaluation after `step`. */
+static void print_eval(const StageData *stage, int64_t step, bool json) {
+    for (int k = 0; k < stage->val.n; k++) {
+        const ValSet *set = &stage->val.sets[k];
+        int64_t begin, n;
+        eval_samples(stage->config, set->data, step, &begin, &n);
+        for (int64_t i = 0; i < n; i++) print_sample(set->data, set->name, step, begin + i, json);
+    }
+}
+
+static Status print_steps(const Config *c, const OrderOptions *o, const RunData *data) {
     int64_t first, last, found = 0;
     CHECK(
         parse_range(o->step != NULL ? o->step : "1", o->eval ? 0 : 1, c->run.steps, &first, &last));
-    if (o->eval && val->n == 0)
+    if (o->eval && data->stages[0].val.n == 0)
         return status_fail(ERR_USER, "this configuration makes no evaluations: data.val, or the "
                                      "second share of data.split, and run.eval_every make some");
     if (!o->json)
         output_print("%8s %10s %13s %8s %10s %9s  %s\n", "step", "sample", "begin", "tokens",
                      "document", "offset", "file");
     for (int64_t step = first; step <= last; step++) {
-        int64_t begin = (step - 1) * c->batch.global, n = c->batch.global;
+        int k = config_stage_at(c, step);
+        const StageData *stage = &data->stages[k];
         if (o->eval && !eval_due(c, step)) continue;
-        for (int64_t i = 0; !o->eval && i < n; i++)
-            print_sample(train, NULL, step, begin + i, o->json);
-        for (int k = 0; o->eval && k < val->n; k++) {
-            const ValSet *set = &val->sets[k];
-            eval_samples(c, set->data, step, &begin, &n);
-            for (int64_t i = 0; i < n; i++)
-                print_sample(set->data, set->name, step, begin + i, o->json);
-        }
+        if (o->eval) print_eval(stage, step, o->json);
+        int64_t begin = o->eval ? 0 : run_data_sample(data, c, k, step - 1);
+        for (int64_t i = 0; i < stage->config->batch.global && !o->eval; i++)
+            print_sample(stage->train, NULL, step, begin + i, o->json);
         found++;
     }
     if (found > 0) return OK;
@@ -128,13 +134,11 @@ static Status print_steps(const Config *c, const OrderOptions *o, const Dataset 
 
 static Status order(const Args *a) {
     Config config = {0};
-    Dataset *train = NULL;
-    ValSets val = {0};
+    RunData data = {0};
     Status st = config_load(&config, a->paths[0], a->n_overrides, a->overrides);
-    if (st == OK) st = run_data_open(&config, &train, &val);
-    if (st == OK) st = print_steps(&config, a->options, train, &val);
-    dataset_close(train);
-    val_sets_close(&val);
+    if (st == OK) st = run_data_open(&config, &data);
+    if (st == OK) st = print_steps(&config, a->options, &data);
+    run_data_close(&data);
     config_free(&config);
     return st;
 }

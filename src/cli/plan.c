@@ -8,6 +8,7 @@
 #include "report/estimate.h"
 #include "report/plan_report.h"
 #include "report/plan_svg.h"
+#include "report/stages_report.h"
 #include "base/file.h"
 #include "base/output.h"
 #include "cli/commands.h"
@@ -17,7 +18,9 @@
 #include "report/run_report.h"
 
 typedef struct {
-    Config config; /* borrows its strings */
+    const Config *run; /* with its stages */
+    int stage, ranks;
+    Config config; /* of the stage; borrows its strings */
     Session s;
     Mask mask;
     const char *source; /* of the mask */
@@ -83,7 +86,7 @@ static Status open_planning(Planning *p, const PlanCommandOptions *o) {
         c->data.mask = MASK_SLICES;
         c->data.mask_file = (char *)(uintptr_t)o->mask_file;
     }
-    CHECK(session_plan(&p->s, c, o->ranks > 0 ? (int)o->ranks : c->parallel.cp, &p->no_data));
+    CHECK(session_plan(&p->s, c, p->ranks, &p->no_data));
     p->s.cp_options.ranks_per_node = (int)o->ranks_per_node;
     CHECK(open_mask(p));
     p->cost = cost_default(c->model.heads, c->model.kv_heads, c->model.head_dim);
@@ -105,8 +108,13 @@ static void close_planning(Planning *p) {
 
 /* ---- report ------------------------------------------------------------------------- */
 
-static void print_text(const Planning *p, const PlanReport *report, StrBuf *out) {
+static Status print_text(const Planning *p, const PlanReport *report, StrBuf *out) {
     const Config *c = &p->config;
+    int n = config_n_stages(p->run);
+    if (n > 1)
+        strbuf_printf(
+            out, "stage      %d of 0 .. %d, which --stage chooses; a table of all is at the end\n",
+            p->stage, n - 1);
     session_describe(&p->s, out);
     run_estimate_text(&p->s, &p->plan, out);
     strbuf_printf(out, "\n");
@@ -125,9 +133,11 @@ static void print_text(const Planning *p, const PlanReport *report, StrBuf *out)
                   number_text(area, " ").text, S, 100 * area / (0.5 * S * (S + 1)));
     strbuf_printf(out, "plan       ");
     plan_report_text(report, out);
+    if (n > 1) strbuf_printf(out, "\n");
+    return stages_report_text(p->run, p->ranks, p->s.ops->host_memory, out);
 }
 
-static void print_json(const Planning *p, const PlanReport *report, StrBuf *out) {
+static Status print_json(const Planning *p, const PlanReport *report, StrBuf *out) {
     strbuf_printf(out, "{");
     session_describe_json(&p->s, out);
     strbuf_printf(out,
@@ -148,7 +158,10 @@ static void print_json(const Planning *p, const PlanReport *report, StrBuf *out)
     } else {
         strbuf_printf(out, "null");
     }
+    strbuf_printf(out, ",\"stages\":");
+    CHECK(stages_report_json(p->run, p->ranks, p->s.ops->host_memory, out));
     strbuf_printf(out, ",\"plan_seconds\":%.6f}\n", p->seconds);
+    return OK;
 }
 
 static const AttnPlan *plan_of(const Planning *p, CpBackend backend) {
@@ -190,14 +203,17 @@ static Status write_svg(const Planning *p, const PlanCommandOptions *o) {
 }
 
 Status plan_command_run(const Config *config, const PlanCommandOptions *options, StrBuf *out) {
-    Planning p = {.config = *config};
+    if (options->stage >= config_n_stages(config))
+        return status_fail(ERR_USER, "--stage %" PRId64 ": expected a stage from 0 to %d",
+                           options->stage, config_n_stages(config) - 1);
+    Planning p = {.run = config,
+                  .stage = (int)options->stage,
+                  .ranks = options->ranks > 0 ? (int)options->ranks : config->parallel.cp};
     Status st;
+    p.config = *config_of_stage(config, p.stage);
     CHECK_GOTO(open_planning(&p, options), done);
     PlanReport report = {&p.plan, p.others, p.n_others, &p.cost};
-    if (options->json)
-        print_json(&p, &report, out);
-    else
-        print_text(&p, &report, out);
+    CHECK_GOTO((options->json ? print_json : print_text)(&p, &report, out), done);
     if (options->svg != NULL) CHECK_GOTO(write_svg(&p, options), done);
 done:
     close_planning(&p);
@@ -224,6 +240,9 @@ static const ArgOption options[] = {
                "Ranks of the whole run. [parallel.cp]", .min = 1, .max = 1 << 20),
     ARG_OPTION("ranks-per-node", INTEGER, PlanCommandOptions, ranks_per_node, "N",
                "Ranks of a context-parallel group on a node; training finds out. [all]", .min = 1,
+               .max = 1 << 20),
+    ARG_OPTION("stage", INTEGER, PlanCommandOptions, stage, "N",
+               "The stage whose plan is shown; 0 is the file's own keys. [0]", .min = 0,
                .max = 1 << 20),
     ARG_OPTION("json", FLAG, PlanCommandOptions, json, NULL, "Print one JSON object."),
     ARG_OPTION("svg", TEXT, PlanCommandOptions, svg, "FILE", "Draw the plan."),

@@ -1,7 +1,8 @@
-/* dataset.c: which tokens sample n of a run is. Sources are the leaves of a binary tree over their
- * integer shares; at each node the samples that go left are spread evenly (sample n goes left when
- * floor((n + 1) L / S) > floor(n L / S), and is then number floor(n L / S) there). So every prefix
- * holds each side within one sample of its exact share, and finding sample n takes no state. */
+/* dataset.c: which tokens sample n of an order is. Sources are the leaves of a binary tree over
+ * their integer shares; at each node the samples that go left are spread evenly (sample n goes left
+ * when floor((n + 1) L / S) > floor(n L / S), and is then number floor(n L / S) there). So every
+ * prefix holds each side within one sample of its exact share, and finding sample n takes no state.
+ */
 #include "data/dataset.h"
 
 #include <math.h>
@@ -19,8 +20,9 @@
 __extension__ typedef unsigned __int128 Wide; /* n * share: 50 + 50 bits */
 
 struct Dataset {
-    Source *sources; /* [n_sources] */
-    int64_t *before; /* [n_sources + 1] sum of the shares of the sources in front */
+    Source *sources;     /* [n_sources] */
+    int64_t *before;     /* [n_sources + 1] sum of the shares of the sources in front */
+    SourceStart *starts; /* [n_sources] */
     int n_sources;
     int64_t seq_len, vocab;
     uint64_t seed;
@@ -102,11 +104,14 @@ Status dataset_open(Dataset **out, const DatasetOptions *o) {
     Dataset *d = NEW(Dataset, 1);
     *d = (Dataset){.sources = NEW(Source, o->n_sources),
                    .before = NEW(int64_t, o->n_sources + 1),
+                   .starts = NEW(SourceStart, o->n_sources),
                    .seq_len = o->seq_len,
                    .vocab = o->vocab,
                    .seed = o->seed,
                    .shuffle = o->shuffle,
                    .asked = o->samples};
+    for (int i = 0; i < o->n_sources; i++)
+        d->starts[i] = o->starts != NULL ? o->starts[i] : (SourceStart){.number = i};
     Status st = open_all(d, o);
     if (st != OK) {
         dataset_close(d);
@@ -122,6 +127,7 @@ void dataset_close(Dataset *d) {
     for (int i = 0; i < d->n_sources; i++) source_close(&d->sources[i]);
     free(d->sources);
     free(d->before);
+    free(d->starts);
     free(d);
 }
 
@@ -174,26 +180,19 @@ void dataset_describe(const Dataset *d, StrBuf *out) {
                       (long long)d->seed);
 }
 
-Status dataset_compare(const Dataset *d, const char *was) {
-    StrBuf now = {0};
-    Status st = OK;
-    dataset_describe(d, &now);
-    const char *is = strbuf_text(&now);
+Status dataset_compare(const char *is, const char *was) {
     while (*is != '\0' && strncmp(is, was, strcspn(is, "\n") + 1) == 0) {
         was += strcspn(is, "\n") + 1;
         is += strcspn(is, "\n") + 1;
     }
     int n_is = (int)strcspn(is, "\n"), n_was = (int)strcspn(was, "\n");
-    if (n_is > 0 || n_was > 0)
-        st = status_fail(
-            ERR_USER,
-            "the training data are not those of the run: found %s%.*s%s where it had "
-            "%s%.*s%s (name, bytes, fingerprint); put back what has changed, or start a "
-            "new run",
-            n_is > 0 ? "\"" : "nothing", n_is, is, n_is > 0 ? "\"" : "",
-            n_was > 0 ? "\"" : "nothing", n_was, was, n_was > 0 ? "\"" : "");
-    strbuf_free(&now);
-    return st;
+    if (n_is == 0 && n_was == 0) return OK;
+    return status_fail(ERR_USER,
+                       "the training data are not those of the run: found %s%.*s%s where it had "
+                       "%s%.*s%s (name, bytes, fingerprint); put back what has changed, or start a "
+                       "new run",
+                       n_is > 0 ? "\"" : "nothing", n_is, is, n_is > 0 ? "\"" : "",
+                       n_was > 0 ? "\"" : "nothing", n_was, was, n_was > 0 ? "\"" : "");
 }
 
 static bool warn_if_modified(SourceFile *f) {
@@ -221,16 +220,20 @@ int dataset_warn_of_changes(Dataset *d) {
 
 /* ---- samples --------------------------------------------------------------------------------- */
 
+/* Of the first n samples of the sources first ... end - 1, those of the sources before *middle. */
+static int64_t count_left(const Dataset *d, int first, int end, int64_t n, int *middle) {
+    *middle = first + (end - first) / 2;
+    int64_t from = d->before[first], left = d->before[*middle] - from;
+    return (int64_t)((Wide)n * (Wide)left / (Wide)(d->before[end] - from));
+}
+
 /* The source of sample *n, and in *n its number within that source. */
 static int find_source(const Dataset *d, int64_t *n) {
     int first = 0, end = d->n_sources;
     while (end - first > 1) {
-        int middle = first + (end - first) / 2;
-        int64_t from = d->before[first];
-        int64_t left = d->before[middle] - from;
-        Wide both = (Wide)(d->before[end] - from);
-        int64_t lefts = (int64_t)((Wide)*n * (Wide)left / both);
-        bool goes_left = (int64_t)(((Wide)*n + 1) * (Wide)left / both) > lefts;
+        int middle;
+        int64_t lefts = count_left(d, first, end, *n, &middle);
+        bool goes_left = count_left(d, first, end, *n + 1, &middle) > lefts;
         *n = goes_left ? lefts : *n - lefts;
         if (goes_left)
             end = middle;
@@ -240,15 +243,34 @@ static int find_source(const Dataset *d, int64_t *n) {
     return first;
 }
 
+static void count(const Dataset *d, int first, int end, int64_t n, int64_t *counts) {
+    if (end - first == 1) {
+        counts[first] += n;
+        return;
+    }
+    int middle;
+    int64_t left = count_left(d, first, end, n, &middle);
+    count(d, first, middle, left, counts);
+    count(d, middle, end, n - left, counts);
+}
+
+void dataset_count(const Dataset *d, int64_t n, int64_t *counts) {
+    REQUIRE(n >= 0 && d->megatron == NULL);
+    count(d, 0, d->n_sources, n, counts);
+}
+
 /* The file of sample n in cria's own order, and the first of its tokens. */
 static const TokenFile *find_sample(const Dataset *d, int64_t n, int64_t *begin) {
     int source = find_source(d, &n);
     const Source *s = &d->sources[source];
+    const SourceStart *start = &d->starts[source];
+    n += start->samples;
     uint64_t samples = (uint64_t)s->samples, epoch = (uint64_t)n / samples;
     uint64_t shuffled = (uint64_t)n % samples;
     if (d->shuffle)
-        shuffled = rng_permute(samples, d->seed,
-                               rng_stream(RNG_ORDER, (uint64_t)source << 32 ^ epoch), shuffled);
+        shuffled =
+            rng_permute(samples, d->seed,
+                        rng_stream(RNG_ORDER, (uint64_t)start->number << 32 ^ epoch), shuffled);
     int64_t k = (int64_t)shuffled;
     const SourceFile *f = source_find(s, &k);
     *begin = f->begin + k * d->seq_len;

@@ -11,9 +11,16 @@ typedef struct Dataset Dataset;
 
 enum { SPLIT_TRAIN, SPLIT_VAL, SPLIT_TEST, SPLIT_PARTS }; /* the shares of data.split */
 
+/* Where a source goes on that an earlier order had, too (data.order cria). */
+typedef struct {
+    int64_t samples; /* that were taken of it */
+    int number;      /* of its shuffle: its place in the list where it first was */
+} SourceStart;
+
 typedef struct {
     const DataSource *sources;
     int n_sources;
+    const SourceStart *starts; /* [n_sources]; NULL: each begins, with its place in this list */
     DataFormat format;
     int64_t seq_len, vocab;
     uint64_t seed;
@@ -31,6 +38,11 @@ typedef struct {
 Status dataset_open(Dataset **data, const DatasetOptions *options);
 void dataset_close(Dataset *data);
 
+/* Samples of each source among the first n of the order, added to counts [n_sources]. Of order
+ * cria.
+ */
+void dataset_count(const Dataset *data, int64_t n, int64_t *counts);
+
 int64_t dataset_seq_len(const Dataset *data);
 int64_t dataset_epoch_samples(const Dataset *data); /* samples of all files, each once */
 int64_t dataset_tokens(const Dataset *data);        /* that take part */
@@ -39,8 +51,9 @@ uint32_t dataset_fingerprint(const Dataset *data); /* of all files in order */
 /* A line for each file (name, bytes, fingerprint) and for Megatron's order: to keep with a
  * checkpoint, and for people. */
 void dataset_describe(const Dataset *data, StrBuf *out);
-/* ERR_USER naming the first thing that is not as `description` (of an earlier run) says. */
-Status dataset_compare(const Dataset *data, const char *description);
+/* ERR_USER naming the first thing that is not in description `now` as in `was`, of an earlier run.
+ */
+Status dataset_compare(const char *now, const char *was);
 
 /* Warns, once each, of files that were modified since they were opened: what is read from then on
  * may not be what the run began with. Returns how many there are anew. */

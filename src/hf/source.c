@@ -160,6 +160,7 @@ Status model_source_open_checkpoint(ModelSource *s, const char *path) {
             ERR_USER, "%s holds no configuration: it is not a checkpoint that cria wrote", path);
     CHECK(checkpoint_verify_header(s->ck));
     CHECK(config_parse(&s->config, path, text, strlen(text), 0, NULL));
+    config_take_stage(&s->config, config_stage_at(&s->config, checkpoint_step(s->ck)));
     HfExtra kept;
     CHECK(hf_extra_parse(&kept, path, checkpoint_entry(s->ck, HF_ENTRY)));
     s->extra = hf_extra_resolve(&kept, &s->config);

@@ -71,6 +71,11 @@ static void console_step(Sink *s, const StepRecord *r) {
     if (c->terminal) print_bar(c, r);
 }
 
+static void console_stage(Sink *s, const StageRecord *r) {
+    output_print("%s%s begins behind step %lld, after %.0f tokens | %s\n",
+                 clear_bar((ConsoleSink *)s), r->stage, (long long)r->step, r->tokens, r->changes);
+}
+
 static void console_eval(Sink *s, const EvalRecord *r) {
     ConsoleSink *c = (ConsoleSink *)s;
     for (int i = r->n_sets == 1 ? 0 : -1; i < r->n_sets; i++) {
@@ -144,6 +149,7 @@ Status sink_console_open(Sink **s, const SinkRun *run) {
     (void)run;
     ConsoleSink *c = NEW(ConsoleSink, 1);
     c->sink = (Sink){.step = console_step,
+                     .stage = console_stage,
                      .eval = console_eval,
                      .sample = console_sample,
                      .snapshot = console_snapshot,

@@ -116,6 +116,14 @@ static void jsonl_step(Sink *s, const StepRecord *r) {
     end(s, &b);
 }
 
+static void jsonl_stage(Sink *s, const StageRecord *r) {
+    StrBuf b = begin("stage", r->step);
+    text(&b, "stage", r->stage);
+    number(&b, "tokens", r->tokens, 17);
+    strbuf_printf(&b, ",\"sample\":%lld,\"changes\":{%s}", (long long)r->sample, r->changes);
+    end(s, &b);
+}
+
 /* The members of an object. by_position: [end, loss, tokens] of each. */
 static void eval_numbers(StrBuf *b, const EvalNumbers *n) {
     strbuf_printf(b, "\"loss\":");
@@ -236,6 +244,7 @@ Status sink_jsonl_open(Sink **s, const SinkRun *run) {
     CHECK(st);
     JsonlSink *j = NEW(JsonlSink, 1);
     j->sink = (Sink){.step = jsonl_step,
+                     .stage = jsonl_stage,
                      .eval = jsonl_eval,
                      .sample = jsonl_sample,
                      .snapshot = jsonl_snapshot,

@@ -10,6 +10,7 @@ typedef struct {
 
 #define EACH_RECORD(X)                                                                             \
     X(step, StepRecord)                                                                            \
+    X(stage, StageRecord)                                                                          \
     X(eval, EvalRecord)                                                                            \
     X(sample, SampleRecord)                                                                        \
     X(snapshot, SaveRecord)                                                                        \

@@ -54,6 +54,15 @@ typedef struct {
 } EvalPosition;
 enum { EVAL_POSITIONS_MAX = 32 };
 
+/* The begin of another stage of the configuration. */
+typedef struct {
+    int64_t step;        /* updates done before its first one */
+    const char *stage;   /* "stages[1]", as messages call it */
+    const char *changes; /* members of a JSON object: the keys that it sets */
+    double tokens;       /* seen by the run so far */
+    int64_t sample;      /* of the data order that it begins with; 0: a new order begins */
+} StageRecord;
+
 /* What an evaluation found. A mean over nothing is NAN. */
 typedef struct {
     const char *name;     /* of the set; NULL: it has none */
@@ -143,6 +152,7 @@ typedef struct Sink Sink;
 /* A function may be NULL: those records are not wanted. */
 struct FIELDS_BY_NAME Sink {
     void (*step)(Sink *s, const StepRecord *r);
+    void (*stage)(Sink *s, const StageRecord *r);
     void (*eval)(Sink *s, const EvalRecord *r);
     void (*sample)(Sink *s, const SampleRecord *r);
     /* The state of a step is copied and training goes on: what follows from the copy is not known.

@@ -56,12 +56,18 @@ void decoder_free(Decoder *d) {
 }
 
 Status decoder_start(Decoder *d, const void *weights, Stream *stream) {
-    float *inv = NEW(float, d->D / 2);
     d->weights = weights;
-    rope_inv_freq(inv, d->opt.model);
+    decoder_set_stage(d, d->opt.model, d->opt.window, stream);
+    return OK;
+}
+
+void decoder_set_stage(Decoder *d, const ModelConfig *model, int64_t window, Stream *stream) {
+    float *inv = NEW(float, d->D / 2);
+    d->opt.model = model;
+    d->opt.window = window;
+    rope_inv_freq(inv, model);
     d->opt.ops->mem_upload(d->inv_freq, inv, d->D / 2 * (int64_t)sizeof *inv, stream);
     free(inv);
-    return OK;
 }
 
 int decoder_vocab(const Decoder *d) {

@@ -23,6 +23,10 @@ void decoder_free(Decoder *d);
 /* Uploads the constants, after arena_commit. `weights`: flat, activation type, ParamTable order. */
 Status decoder_start(Decoder *d, const void *weights, Stream *stream);
 
+/* From here on, after decoder_start: window, and angles of `model`, which has the same sizes and is
+ * borrowed. */
+void decoder_set_stage(Decoder *d, const ModelConfig *model, int64_t window, Stream *stream);
+
 int decoder_vocab(const Decoder *d);
 
 /* Begins another sequence. */

@@ -56,6 +56,15 @@ static void reserve(Arena *a, const char *region, int layer, const char *name, i
     arena_reserve(a, region, full, bytes, slot);
 }
 
+/* Logits as large as one layer's gate_up do not set the peak; fewer than 2048 rows at a time would
+ * read and write the head's gradient too often. */
+static int64_t rows_of_head(const Llama *m, int64_t S) {
+    int64_t rows = m->opt.lm_head_chunk > 0
+                       ? m->opt.lm_head_chunk
+                       : i64_max(round_up(ceil_div(S * 2 * m->F, m->Vp), 128), 2048);
+    return i64_max(1, i64_min(rows, S));
+}
+
 Llama *llama_create(const LlamaOptions *options, Arena *arena) {
     const ModelConfig *c = options->model;
     Llama *m = NEW(Llama, 1);
@@ -64,12 +73,7 @@ Llama *llama_create(const LlamaOptions *options, Arena *arena) {
     m->V = c->vocab, m->Vp = options->table->vocab_padded, m->L = c->layers;
     int64_t S = options->S, act = options->ops->act_bytes, f32 = sizeof(float);
     int64_t qkv_width = (int64_t)(m->H + 2 * m->K) * m->D;
-    /* Logits as large as one layer's gate_up do not set the peak; fewer than 2048 rows at a time
-     * would read and write the head's gradient too often. */
-    m->chunk = options->lm_head_chunk > 0
-                   ? options->lm_head_chunk
-                   : i64_max(round_up(ceil_div(S * 2 * m->F, m->Vp), 128), 2048);
-    m->chunk = i64_max(1, i64_min(m->chunk, S));
+    m->chunk = rows_of_head(m, S);
 
     arena_reserve(arena, "weights", "all", options->table->total * act, &m->weights);
     arena_reserve(arena, "gradients", "all", options->table->total * f32, (void **)&m->grads);
@@ -142,8 +146,17 @@ Status llama_start(Llama *m, Stream *stream) {
         m->layers[l].x = x;
     }
     linears_start(m->linears, m->weights, stream);
+    return llama_set_stage(m, m->opt.model, m->opt.cp, m->opt.S, stream);
+}
+
+Status llama_set_stage(Llama *m, const ModelConfig *model, CpRuntime *cp, int64_t S,
+                       Stream *stream) {
+    REQUIRE(S <= m->opt.S);
+    m->opt.model = model;
+    m->opt.cp = cp;
+    m->chunk = rows_of_head(m, S);
     float *inv = NEW(float, m->D / 2);
-    rope_inv_freq(inv, m->opt.model);
+    rope_inv_freq(inv, model);
     m->opt.ops->mem_copy(m->inv_freq, inv, m->D / 2 * (int64_t)sizeof *inv, stream);
     Status st = m->opt.ops->stream_sync(stream);
     free(inv);

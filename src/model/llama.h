@@ -42,6 +42,10 @@ float *llama_gradients(Llama *m); /* flat, fp32 */
 
 /* Uploads the constants; after arena_commit. */
 Status llama_start(Llama *m, Stream *stream);
+/* From here on, after llama_start: batches of at most S tokens (at most those of the options),
+ * attention by `cp`, angles of `model`, which has the same sizes; both are borrowed. */
+Status llama_set_stage(Llama *m, const ModelConfig *model, CpRuntime *cp, int64_t S,
+                       Stream *stream);
 void llama_zero_gradients(Llama *m, Stream *stream);
 /* Makes the FP8 copies of the weights, if any: before the first llama_run after they changed. */
 void llama_cast_weights(Llama *m, Stream *stream);

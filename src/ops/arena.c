@@ -15,8 +15,19 @@ void arena_reserve(Arena *a, const char *region, const char *name, int64_t bytes
     REQUIRE(a->base == NULL && bytes >= 0);
     GROW(a->buffers, a->n, a->cap);
     *slot = NULL;
-    a->buffers[a->n++] = (ArenaBuffer){region, mem_strdup(name), bytes, slot};
+    a->buffers[a->n++] = (ArenaBuffer){region, mem_strdup(name), bytes, a->bytes, a->variant, slot};
     a->bytes = add(a->bytes, round_up(bytes, ARENA_ALIGN));
+}
+
+void arena_begin_variant(Arena *a) {
+    if (a->variant++ == 0) a->variants_begin = a->variants_end = a->bytes;
+    a->variants_end = i64_max(a->variants_end, a->bytes);
+    a->bytes = a->variants_begin;
+}
+
+void arena_end_variants(Arena *a) {
+    a->bytes = i64_max(a->variants_end, a->bytes);
+    a->variant = 0;
 }
 
 Status arena_check(const Arena *a) {
@@ -36,11 +47,7 @@ Status arena_commit(Arena *a, const Ops *ops) {
         return st;
     }
     a->ops = ops;
-    char *at = a->base;
-    for (int i = 0; i < a->n; i++) {
-        *a->buffers[i].slot = at;
-        at += round_up(a->buffers[i].bytes, ARENA_ALIGN);
-    }
+    for (int i = 0; i < a->n; i++) *a->buffers[i].slot = (char *)a->base + a->buffers[i].at;
     return OK;
 }
 
@@ -51,12 +58,32 @@ void arena_free(Arena *a) {
     *a = (Arena){0};
 }
 
-int64_t arena_region_bytes(const Arena *a, const char *region) {
+static int64_t variant_bytes(const Arena *a, const char *region, int variant) {
     int64_t bytes = 0;
     for (int i = 0; i < a->n; i++)
-        if (strcmp(a->buffers[i].region, region) == 0)
+        if (a->buffers[i].variant == variant && strcmp(a->buffers[i].region, region) == 0)
             bytes = add(bytes, round_up(a->buffers[i].bytes, ARENA_ALIGN));
     return bytes;
+}
+
+/* The variant that has the most of a region. */
+static int largest_variant(const Arena *a, const char *region) {
+    int largest = 0;
+    int64_t most = 0;
+    for (int i = 0; i < a->n; i++) {
+        int variant = a->buffers[i].variant;
+        int64_t bytes = variant > 0 ? variant_bytes(a, region, variant) : 0;
+        if (bytes <= most) continue;
+        most = bytes;
+        largest = variant;
+    }
+    return largest;
+}
+
+int64_t arena_region_bytes(const Arena *a, const char *region) {
+    int variant = largest_variant(a, region);
+    int64_t always = variant_bytes(a, region, 0);
+    return variant > 0 ? add(always, variant_bytes(a, region, variant)) : always;
 }
 
 static const double MIB = 1024.0 * 1024.0;
@@ -69,11 +96,12 @@ void arena_print(const Arena *a, StrBuf *out) {
         for (int j = 0; j < i; j++) seen = seen || strcmp(a->buffers[j].region, region) == 0;
         if (seen) continue;
         int64_t largest = -1;
-        int count = 0;
+        int count = 0, variant = largest_variant(a, region);
         const char *name = "";
         for (int j = i; j < a->n; j++) {
             const ArenaBuffer *b = &a->buffers[j];
             if (strcmp(b->region, region) != 0) continue;
+            if (b->variant > 0 && b->variant != variant) continue;
             count++;
             if (b->bytes > largest) {
                 largest = b->bytes;

@@ -47,10 +47,10 @@ RunEstimate run_estimate(const Session *s, const AttnPlan *p, const CostModel *m
                      (double)s->micro_steps * c->model.layers * attention_seconds(s, p, m);
     return (RunEstimate){.step_seconds = seconds,
                          .tok_s = s->step_tokens / seconds,
-                         .run_seconds = seconds * (double)c->run.steps};
+                         .run_seconds = seconds * (double)config_steps(c)};
 }
 
-static void print_duration(double seconds, StrBuf *out) {
+void estimate_print_duration(double seconds, StrBuf *out) {
     static const struct {
         const char *name;
         double seconds;
@@ -65,13 +65,13 @@ static void print_time(const Session *s, const RunEstimate *e, StrBuf *out) {
     strbuf_printf(out, "speed      about %s tokens/s on %d rank%s, %.3g s a step; ",
                   number_text(e->tok_s, " ").text, s->world, s->world == 1 ? "" : "s",
                   e->step_seconds);
-    print_duration(e->run_seconds, out);
+    estimate_print_duration(e->run_seconds, out);
     strbuf_printf(
         out,
         " for %" PRId64 " steps\n"
         "           (an estimate for H200s: matrix products at %.0f TFLOP/s, attention as "
         "planned;\n           without sums of gradients, evaluation and checkpoints)\n",
-        s->config->run.steps, MATRIX_RATE / 1e12);
+        config_steps(s->config), MATRIX_RATE / 1e12);
 }
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -199,9 +199,18 @@ static Status plan_sequences(const CpOptions *o, AttnPlan *p) {
     return st;
 }
 
+Status run_estimate_sequences(const Session *s, RunEstimate *e) {
+    const ModelConfig *m = &s->config->model;
+    CostModel cost = cost_default(m->heads, m->kv_heads, m->head_dim);
+    AttnPlan plan;
+    CHECK(plan_sequences(&s->cp_options, &plan));
+    *e = run_estimate(s, &plan, &cost);
+    plan_free(&plan);
+    return OK;
+}
+
 void run_estimate_text(const Session *s, const AttnPlan *p, StrBuf *out) {
     const ModelConfig *m = &s->config->model;
-    AttnPlan own = {0};
     if (!estimate_is_made(s)) {
         strbuf_printf(
             out,
@@ -209,13 +218,14 @@ void run_estimate_text(const Session *s, const AttnPlan *p, StrBuf *out) {
         return;
     }
     CostModel cost = cost_default(m->heads, m->kv_heads, m->head_dim);
-    Status st = p != NULL ? OK : plan_sequences(&s->cp_options, &own);
-    if (st == OK) {
-        RunEstimate e = run_estimate(s, p != NULL ? p : &own, &cost);
-        print_time(s, &e, out);
-    }
+    RunEstimate e;
+    Status st = OK;
+    if (p != NULL)
+        e = run_estimate(s, p, &cost);
+    else
+        st = run_estimate_sequences(s, &e);
+    if (st == OK) print_time(s, &e, out);
     status_ignore(st);
     print_cards(s->arena.bytes, out);
     print_advice(s, s->arena.bytes, out);
-    plan_free(&own);
 }

@@ -17,7 +17,7 @@ static double flops_per_token(const Session *s) {
 }
 
 static double epochs(const Session *s) {
-    return (double)s->config->batch.global * (double)s->config->run.steps /
+    return (double)s->config->batch.global * (double)config_steps(s->config) /
            (double)dataset_epoch_samples(s->train_data);
 }
 
@@ -50,7 +50,7 @@ static void describe_batch(const Session *s, StrBuf *out) {
                   "batch      %" PRId64 " sequences = %" PRId64 " micro-batches x %" PRId64
                   " sequences x dp %d;\n           %.0f tokens a step, %s in %" PRId64 " steps",
                   c->batch.global, s->micro_steps, c->batch.micro, s->dp, s->step_tokens,
-                  number_text(s->step_tokens * (double)c->run.steps, " ").text, c->run.steps);
+                  number_text(s->step_tokens * (double)config_steps(c), " ").text, config_steps(c));
     if (s->train_data != NULL) strbuf_printf(out, " (%.2f epochs)", epochs(s));
     strbuf_printf(out, "\n");
 }
@@ -109,7 +109,7 @@ void session_describe_json(const Session *s, StrBuf *out) {
                   "\"batch\":{\"global\":%" PRId64 ",\"micro\":%" PRId64 ",\"micro_steps\":%" PRId64
                   ",\"seq_len\":%" PRId64 ",\"tokens\":%.0f,\"steps\":%" PRId64 ",\"epochs\":",
                   c->batch.global, c->batch.micro, s->micro_steps, m->seq_len, s->step_tokens,
-                  c->run.steps);
+                  config_steps(c));
     if (s->train_data != NULL)
         strbuf_printf(out, "%.6g},", epochs(s));
     else

@@ -45,9 +45,8 @@ static Status open_set(ValSets *val, const char *name, const DatasetOptions *o) 
     return dataset_open(&val->sets[val->n++].data, o);
 }
 
-Status run_data_open(const Config *c, Dataset **train, ValSets *val) {
+static Status open_val(const Config *c, ValSets *val) {
     DatasetOptions o = train_options(c);
-    CHECK(run_data_open_train(c, train));
     if (c->run.eval_every == 0) return OK;
     o.part = SPLIT_VAL;
     o.samples = validation_samples(c);
@@ -62,30 +61,151 @@ Status run_data_open(const Config *c, Dataset **train, ValSets *val) {
     return OK;
 }
 
-void val_sets_close(ValSets *val) {
+/* ---- one order of samples behind the other --------------------------------------------------- */
+
+static bool same_order(const Config *a, const Config *b) {
+    if (a->model.seq_len != b->model.seq_len || a->data.n_train != b->data.n_train) return false;
+    for (int i = 0; i < a->data.n_train; i++)
+        if (strcmp(a->data.train[i].path, b->data.train[i].path) != 0 ||
+            a->data.train[i].weight != b->data.train[i].weight)
+            return false;
+    return true;
+}
+
+/* How many of the sources before number i have its path. */
+static int occurrence(const Config *c, int i) {
+    int n = 0;
+    for (int j = 0; j < i; j++) n += strcmp(c->data.train[j].path, c->data.train[i].path) == 0;
+    return n;
+}
+
+/* Where source i of stage k was when the last order that had it ended; false: none had it. */
+static bool find_end(const RunData *d, int k, int i, SourceStart *start) {
+    const Config *c = d->stages[k].config;
+    for (int e = k - 1; e >= 0; e--) {
+        const Config *was = d->stages[e].config;
+        if (!d->stages[e].begins_order || was->model.seq_len != c->model.seq_len) continue;
+        for (int j = 0; j < was->data.n_train; j++)
+            if (strcmp(was->data.train[j].path, c->data.train[i].path) == 0 &&
+                occurrence(was, j) == occurrence(c, i)) {
+                *start = d->stages[e].ends[j];
+                return true;
+            }
+    }
+    return false;
+}
+
+/* Sources that no order had are numbered on, so that each has a shuffle of its own. */
+static int next_number(const RunData *d, int k) {
+    int next = 0;
+    for (int e = 0; e < k; e++)
+        for (int j = 0; d->stages[e].begins_order && j < d->stages[e].config->data.n_train; j++)
+            if (d->stages[e].ends[j].number >= next) next = d->stages[e].ends[j].number + 1;
+    return next;
+}
+
+/* Of the stages from k on that go on in its order. */
+static int64_t samples_of_order(const Config *c, int k) {
+    int64_t samples = 0;
+    const Config *first = config_of_stage(c, k);
+    for (; k < config_n_stages(c) && same_order(first, config_of_stage(c, k)); k++)
+        samples += config_steps(config_of_stage(c, k)) * config_of_stage(c, k)->batch.global;
+    return samples;
+}
+
+static Status begin_order(const Config *c, RunData *d, int k) {
+    StageData *stage = &d->stages[k];
+    const Config *own = stage->config;
+    int n = own->data.n_train, number = next_number(d, k);
+    DatasetOptions o = train_options(own);
+    SourceStart *starts = NEW(SourceStart, n);
+    for (int i = 0; i < n; i++)
+        if (!find_end(d, k, i, &starts[i])) starts[i].number = number++;
+    o.starts = starts;
+    stage->begins_order = true;
+    stage->ends = starts;
+    CHECK(dataset_open(&stage->train, &o));
+    int64_t *counts = NEW(int64_t, n);
+    if (config_n_stages(c) > 1 && own->data.order == ORDER_CRIA)
+        dataset_count(stage->train, samples_of_order(c, k), counts);
+    for (int i = 0; i < n; i++) starts[i].samples += counts[i];
+    free(counts);
+    return OK;
+}
+
+static Status open_stage(const Config *c, RunData *d, int k) {
+    StageData *stage = &d->stages[k], *before = k > 0 ? stage - 1 : NULL;
+    stage->config = config_of_stage(c, k);
+    if (before != NULL && same_order(before->config, stage->config)) {
+        stage->train = before->train;
+        stage->first_sample =
+            before->first_sample + config_steps(before->config) * before->config->batch.global;
+    } else {
+        CHECK(begin_order(c, d, k));
+    }
+    int e = 0;
+    while (d->stages[e].config->model.seq_len != stage->config->model.seq_len) e++;
+    stage->owns_val = e == k;
+    if (e == k) return open_val(stage->config, &stage->val);
+    stage->val = d->stages[e].val;
+    return OK;
+}
+
+Status run_data_open(const Config *c, RunData *d) {
+    *d = (RunData){.stages = NEW(StageData, config_n_stages(c)), .n = config_n_stages(c)};
+    for (int k = 0; k < d->n; k++) {
+        Status st = open_stage(c, d, k);
+        if (st != OK && k > 0) status_prefix("%s", c->timeline[k].name);
+        CHECK(st);
+    }
+    return OK;
+}
+
+static void val_sets_close(ValSets *val) {
     for (int i = 0; i < val->n; i++) dataset_close(val->sets[i].data);
     free(val->sets);
-    *val = (ValSets){0};
+}
+
+void run_data_close(RunData *d) {
+    for (int k = 0; k < d->n; k++) {
+        StageData *stage = &d->stages[k];
+        if (stage->begins_order) dataset_close(stage->train);
+        if (stage->owns_val) val_sets_close(&stage->val);
+        free(stage->ends);
+    }
+    free(d->stages);
+    *d = (RunData){0};
+}
+
+int64_t run_data_sample(const RunData *d, const Config *c, int k, int64_t step) {
+    return d->stages[k].first_sample +
+           (step - config_stage_from(c, k)) * d->stages[k].config->batch.global;
+}
+
+void run_data_describe(const RunData *d, int k, StrBuf *out) {
+    for (int i = 0; i <= k; i++)
+        if (d->stages[i].begins_order) dataset_describe(d->stages[i].train, out);
 }
 
 /* ---- on all ranks ---------------------------------------------------------------------------- */
 
 typedef struct {
     const Config *config;
-    Dataset **train;
-    ValSets *val;
-} RunData;
+    RunData *data;
+} Opening;
 
-static Status open_data(void *run_data) {
-    const RunData *d = run_data;
-    return run_data_open(d->config, d->train, d->val);
+static Status open_data(void *opening) {
+    const Opening *o = opening;
+    return run_data_open(o->config, o->data);
 }
 
 /* All ranks must see the same dataset files. */
 static Status agree_data(const RunData *d, Comm *host) {
     StrBuf text = {0};
-    dataset_describe(*d->train, &text);
-    for (int i = 0; i < d->val->n; i++) dataset_describe(d->val->sets[i].data, &text);
+    run_data_describe(d, d->n - 1, &text);
+    for (int k = 0; k < d->n; k++)
+        for (int i = 0; i < d->stages[k].val.n && d->stages[k].owns_val; i++)
+            dataset_describe(d->stages[k].val.sets[i].data, &text);
     Status st = agree_text(host, "what is used", strbuf_text(&text));
     strbuf_free(&text);
     return st;
@@ -100,18 +220,17 @@ static DatasetUse data_use(const Config *c, const char *name) {
                         .eod_mask_loss = c->data.eod_mask_loss};
 }
 
-/* All ranks have the same data: rank 0 checks them. */
-static Status check_data(void *run_data) {
-    const RunData *d = run_data;
-    const Config *c = d->config;
-    if (comm_world_rank() != 0) return OK;
-    DatasetUse train = data_use(c, "data.train");
-    train.epochs =
-        (double)c->run.steps * (double)c->batch.global / (double)dataset_epoch_samples(*d->train);
-    CHECK(dataset_check(*d->train, &train));
+static Status check_train(const StageData *stage, double samples) {
+    DatasetUse train = data_use(stage->config, "data.train");
+    train.epochs = samples / (double)dataset_epoch_samples(stage->train);
+    return dataset_check(stage->train, &train);
+}
+
+static Status check_val(const StageData *stage) {
+    const Config *c = stage->config;
     Status st = OK;
-    for (int i = 0; i < d->val->n && c->data.n_val > 0 && st == OK; i++) {
-        const ValSet *set = &d->val->sets[i];
+    for (int i = 0; i < stage->val.n && c->data.n_val > 0 && st == OK; i++) {
+        const ValSet *set = &stage->val.sets[i];
         bool named = set->name != NULL;
         char *name = mem_printf("data.val%s%s", named ? ": " : "", named ? set->name : "");
         const DatasetUse use = data_use(c, name);
@@ -121,11 +240,28 @@ static Status check_data(void *run_data) {
     return st;
 }
 
-Status run_data_open_agreed(const Config *c, Comm *host, Dataset **train, ValSets *val) {
-    RunData d = {.config = c, .train = train, .val = val};
+/* All ranks have the same data: rank 0 checks them. */
+static Status check_data(void *opening) {
+    const Opening *o = opening;
+    if (comm_world_rank() != 0) return OK;
+    for (int k = 0; k < o->data->n; k++) {
+        const StageData *stage = &o->data->stages[k];
+        bool other_mask = k > 0 && stage->config->data.mask != stage[-1].config->data.mask;
+        Status st = OK;
+        if (stage->begins_order || other_mask)
+            st = check_train(stage, (double)samples_of_order(o->config, k));
+        if (st == OK && stage->owns_val) st = check_val(stage);
+        if (st != OK && k > 0) status_prefix("%s", o->config->timeline[k].name);
+        CHECK(st);
+    }
+    return OK;
+}
+
+Status run_data_open_agreed(const Config *c, Comm *host, RunData *data) {
+    Opening o = {.config = c, .data = data};
     /* May take minutes: a compressed file is read to its end once. */
-    CHECK(comm_agree_on_work(host, "opening data", open_data, &d));
-    CHECK(agree_data(&d, host));
+    CHECK(comm_agree_on_work(host, "opening data", open_data, &o));
+    CHECK(agree_data(data, host));
     share_unlink_all(); /* every rank has them open */
-    return comm_agree_on_work(host, "looking into the data", check_data, &d);
+    return comm_agree_on_work(host, "looking into the data", check_data, &o);
 }

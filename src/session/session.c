@@ -12,26 +12,30 @@ static CpBatch *prepare(void *options, const MicroBatch *mb) {
     return cp_batch_create(options, mb);
 }
 
-static void set_options(Session *s, int rank, int world) {
-    const Config *c = s->config;
-    s->world = world;
-    s->rank = rank;
-    s->dp = world / c->parallel.cp;
-    s->dp_rank = rank / c->parallel.cp;
+/* Host memory alone: what session_enter() sets. */
+static void set_stage(Session *s, int k) {
+    const SessionStage *stage = &s->stages[k];
+    const Config *c = stage->config;
+    s->stage = k;
+    s->config = c;
     s->micro_steps = c->batch.global / (c->batch.micro * s->dp);
     s->step_tokens = (double)c->batch.global * (double)c->model.seq_len;
     s->cp_options = (CpOptions){.backend = c->parallel.backend,
-                                .rank = rank % c->parallel.cp,
+                                .rank = s->rank % c->parallel.cp,
                                 .size = c->parallel.cp,
+                                .ranks_per_node = s->cp_options.ranks_per_node,
                                 .chunk_size = c->parallel.chunk_size,
                                 .overlap_degree = c->parallel.overlap_degree,
                                 .ring_accum = c->parallel.ring_accum,
                                 .tokens = c->batch.micro * c->model.seq_len,
                                 .seq_len = c->model.seq_len,
-                                .mask = mask_spec(c, &s->slices),
+                                .mask = mask_spec(c, stage->slices),
                                 .H = c->model.heads,
                                 .K = c->model.kv_heads,
                                 .D = c->model.head_dim};
+    s->cp = stage->cp;
+    if (s->data.n > 0) s->train_data = s->data.stages[k].train;
+    if (s->data.n > 0) s->val = s->data.stages[k].val;
     s->loader = (LoaderOptions){.global = c->batch.global,
                                 .micro = c->batch.micro,
                                 .dp_rank = s->dp_rank,
@@ -46,30 +50,70 @@ static void set_options(Session *s, int rank, int world) {
                                 .ctx = &s->cp_options};
 }
 
+static void set_options(Session *s, int rank, int world) {
+    int cp = s->run_config->parallel.cp;
+    s->world = world;
+    s->rank = rank;
+    s->dp = world / cp;
+    s->dp_rank = rank / cp;
+    set_stage(s, 0);
+}
+
+/* Do plans and buffers of attention serve both? */
+static bool same_attention(const Config *a, const Config *b) {
+    return a->batch.micro == b->batch.micro && a->model.seq_len == b->model.seq_len &&
+           a->data.mask == b->data.mask && a->data.window == b->data.window &&
+           a->data.prefix == b->data.prefix && strcmp(a->data.mask_file, b->data.mask_file) == 0;
+}
+
 static Status open_slices(Session *s) {
-    const Config *c = s->config;
-    return c->data.mask == MASK_SLICES ? mask_load(&s->slices, c->data.mask_file, c->model.seq_len)
-                                       : OK;
+    for (int k = 0; k < s->n_stages; k++) {
+        SessionStage *stage = &s->stages[k];
+        const Config *c = stage->config;
+        stage->owns_attention = k == 0 || !same_attention(stage[-1].config, c);
+        stage->slices = stage->owns_attention ? NEW(Mask, 1) : stage[-1].slices;
+        if (stage->owns_attention && c->data.mask == MASK_SLICES)
+            CHECK(mask_load(stage->slices, c->data.mask_file, c->model.seq_len));
+    }
+    return OK;
 }
 
 static Status agree_slices(const Session *s, Comm *host) {
-    char *text = mem_printf("mask_file %016llx", (unsigned long long)mask_hash(&s->slices));
-    Status st = agree_text(host, "what is used", text);
-    free(text);
+    StrBuf text = {0};
+    for (int k = 0; k < s->n_stages; k++)
+        strbuf_printf(&text, "mask_file %016llx\n",
+                      (unsigned long long)mask_hash(s->stages[k].slices));
+    Status st = agree_text(host, "what is used", strbuf_text(&text));
+    strbuf_free(&text);
     return st;
+}
+
+static void list_stages(Session *s, const Config *config) {
+    *s = (Session){.run_config = config, .config = config, .n_stages = config_n_stages(config)};
+    s->stages = NEW(SessionStage, s->n_stages);
+    for (int k = 0; k < s->n_stages; k++) s->stages[k].config = config_of_stage(config, k);
+}
+
+static Status check_sizes(const Session *s, const GpuProperties *gpu) {
+    for (int k = 0; k < s->n_stages; k++) {
+        Status st = device_check_model(s->stages[k].config, gpu);
+        if (st != OK && k > 0) status_prefix("%s", s->run_config->timeline[k].name);
+        CHECK(st);
+    }
+    return OK;
 }
 
 /* Refuses a model that no GPU can run before it opens one. */
 static Status open_device(Session *s, char **why_cpu) {
     const Config *c = s->config;
-    if (c->device == DEVICE_CUDA) CHECK(device_check_model(c, &gpu_h100));
+    if (c->device == DEVICE_CUDA) CHECK(check_sizes(s, &gpu_h100));
     CHECK(device_open(&s->ops, c->device, c->run.deterministic, &c->model, why_cpu));
-    return device_check_model(c, s->ops->gpu);
+    return check_sizes(s, s->ops->gpu);
 }
 
 /* Local checks. */
 static Status open_alone(Session *s, char **why_cpu) {
-    CHECK(config_check_world(s->config, comm_world_size()));
+    CHECK(config_check_world(s->run_config, comm_world_size()));
     CHECK(open_slices(s));
     return open_device(s, why_cpu);
 }
@@ -88,7 +132,7 @@ static Status open_alike(Session *s, Comm *host, bool data) {
     if (st == OK) st = warn_of_cpu(host, why_cpu);
     if (st == OK) st = agree_device(host, s->ops);
     if (st == OK) st = agree_slices(s, host);
-    if (st == OK && data) st = run_data_open_agreed(s->config, host, &s->train_data, &s->val);
+    if (st == OK && data) st = run_data_open_agreed(s->run_config, host, &s->data);
     free(why_cpu);
     return st;
 }
@@ -103,20 +147,40 @@ static int64_t longest_text(const Config *c) {
 /* On every rank, though one generates: all lay out their memory alike. */
 static void reserve_decoder(Session *s) {
     const Config *c = s->config;
-    DecodeOptions o = {.ops = s->ops,
-                       .model = &c->model,
-                       .table = s->table,
-                       .max_tokens = longest_text(c),
-                       .window = c->data.window};
+    DecodeOptions o = {
+        .ops = s->ops, .model = &c->model, .table = s->table, .window = c->data.window};
+    for (int k = 0; k < s->n_stages; k++)
+        o.max_tokens = i64_max(o.max_tokens, longest_text(s->stages[k].config));
     if (c->run.sample_every > 0) s->decoder = decoder_create(&o, &s->arena);
+}
+
+/* The attention of each stage; *most becomes the most local tokens of a micro-batch. The stages
+ * take turns in one piece of memory. */
+static Status reserve_attention(Session *s, int64_t *most) {
+    *most = 0;
+    for (int k = 0; k < s->n_stages; k++) {
+        SessionStage *stage = &s->stages[k];
+        int64_t S;
+        set_stage(s, k);
+        CHECK(cp_tokens(&s->cp_options, &S));
+        *most = i64_max(*most, S);
+        if (!stage->owns_attention) {
+            stage->cp = stage[-1].cp;
+            continue;
+        }
+        arena_begin_variant(&s->arena);
+        CHECK(cp_create(&stage->cp, &s->cp_options, s->ops, s->comm.cp, &s->arena));
+    }
+    arena_end_variants(&s->arena);
+    set_stage(s, 0);
+    return OK;
 }
 
 static Status reserve(Session *s) {
     const Config *c = s->config;
     int64_t S;
-    CHECK(cp_tokens(&s->cp_options, &S));
     s->table = param_table_create(&c->model, s->world);
-    CHECK(cp_create(&s->cp, &s->cp_options, s->ops, s->comm.cp, &s->arena));
+    CHECK(reserve_attention(s, &S));
     LlamaOptions o = {.ops = s->ops,
                       .model = &c->model,
                       .table = s->table,
@@ -149,7 +213,7 @@ static Status find_nodes(Session *s) {
 Status session_open(Session *s, const Config *config, const SessionOptions *options) {
     static const SessionOptions none = {0};
     if (options == NULL) options = &none;
-    *s = (Session){.config = config};
+    list_stages(s, config);
     Comm *host;
     CHECK(comm_mpi_create(&host));
     Status st = open_alike(s, host, !options->without_data);
@@ -175,7 +239,8 @@ static const Ops planned_ops[] = {[false] = {.name = "cuda",
                                             .host_memory = true}};
 
 Status session_plan(Session *s, const Config *config, int world, char **no_data) {
-    *s = (Session){.config = config};
+    REQUIRE(config->n_timeline == 0);
+    list_stages(s, config);
     if (no_data != NULL) *no_data = NULL;
     CHECK(config_check_world(config, world));
     CHECK(open_slices(s));
@@ -205,21 +270,42 @@ static Status start_alone(Session *s) {
     return llama_start(s->llama, s->stream);
 }
 
+Status session_enter(Session *s, int k) {
+    int64_t S;
+    set_stage(s, k);
+    CHECK(cp_tokens(&s->cp_options, &S));
+    if (s->decoder != NULL)
+        decoder_set_stage(s->decoder, &s->config->model, s->config->data.window, s->stream);
+    return llama_set_stage(s->llama, &s->config->model, s->cp, S, s->stream);
+}
+
 Status session_start(Session *s) {
-    CHECK(comm_agree(s->comm.host, start_alone(s)));
+    Status st = start_alone(s);
+    if (st == OK) st = session_enter(s, s->stage);
+    CHECK(comm_agree(s->comm.host, st));
     if (s->config->parallel.transport == TRANSPORT_NCCL) return OK;
     return comm_agree(s->comm.host,
                       comm_register_buffer(s->comm.cp, s->arena.base, s->arena.bytes));
 }
 
+static void close_stages(Session *s) {
+    for (int k = 0; k < s->n_stages; k++) {
+        const SessionStage *stage = &s->stages[k];
+        if (!stage->owns_attention) continue;
+        cp_free(stage->cp);
+        mask_free(stage->slices);
+        free(stage->slices);
+    }
+    free(s->stages);
+}
+
 void session_close(Session *s) {
-    dataset_close(s->train_data);
-    val_sets_close(&s->val);
-    mask_free(&s->slices);
+    if (s->data.n == 0) dataset_close(s->train_data); /* of session_plan() */
+    run_data_close(&s->data);
     optimizer_free(s->optimizer);
     decoder_free(s->decoder);
     llama_free(s->llama);
-    cp_free(s->cp);
+    close_stages(s);
     param_table_free(s->table);
     if (s->stream != NULL) s->ops->stream_free(s->stream);
     if (s->comm.host != NULL) comm_close(&s->comm); /* it may use the arena */

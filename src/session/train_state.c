@@ -39,13 +39,15 @@ CkptPiece *state_pieces(Session *s, int64_t most, int *n) {
 Status state_begin_save(Session *s, const TrainState *state, CkptSave **file, char **path) {
     const RunLayout layout = state_layout(s);
     SafeTensor *tensors = run_layout_tensors(&layout);
-    StrBuf config = {0}, data = {0};
-    config_print(s->config, &config);
-    dataset_describe(s->train_data, &data);
+    const Config *c = s->run_config;
+    StrBuf config = {0}, data = {0}, stages = {0};
+    config_print(c, &config);
+    run_data_describe(&s->data, config_stage_at(c, state->step), &data);
+    config_print_stages(c, 0, state->step, &stages);
     char *step = mem_printf("%lld", (long long)state->step);
     char *tokens = mem_printf("%.0f", state->tokens);
     char *samples = mem_printf("%lld", (long long)state->samples);
-    char *hash = mem_printf("%08x", config_hash(s->config));
+    char *hash = mem_printf("%08x", config_hash(c));
     StrBuf guard = {0};
     guard_print(&state->guard, &guard);
     CkptEntry entries[] = {{"cria.version", cria_version},
@@ -58,8 +60,11 @@ Status state_begin_save(Session *s, const TrainState *state, CkptSave **file, ch
                            {"cria.guard", guard.text},
                            {"cria.config", strbuf_text(&config)},
                            {NULL}, /* room for those that there may be */
+                           {NULL},
                            {NULL}};
-    int n_entries = (int)(sizeof entries / sizeof *entries) - 2;
+    int n_entries = (int)(sizeof entries / sizeof *entries) - 3;
+    if (config_stage_at(c, state->step) > 0)
+        entries[n_entries++] = (CkptEntry){"cria.stages", strbuf_text(&stages)};
     if (s->hf != NULL) entries[n_entries++] = (CkptEntry){HF_ENTRY, s->hf};
     if (s->lineage != NULL) entries[n_entries++] = (CkptEntry){LINEAGE_ENTRY, s->lineage};
     *path = checkpoint_path(s->config->run.dir, state->step);
@@ -69,7 +74,7 @@ Status state_begin_save(Session *s, const TrainState *state, CkptSave **file, ch
         free(*path);
         *path = NULL;
     }
-    char *texts[] = {step, tokens, samples, data.text, hash, guard.text, config.text};
+    char *texts[] = {step, tokens, samples, data.text, hash, guard.text, config.text, stages.text};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) free(texts[i]);
     run_layout_free(&layout, tensors);
     return st;

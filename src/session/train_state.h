@@ -10,7 +10,7 @@
 
 typedef struct {
     int64_t step;    /* updates done; the next global batch is number `step` */
-    int64_t samples; /* seen so far; the next batch begins with this number of the data order */
+    int64_t samples; /* seen of the present data order: the next batch begins with this number */
     double tokens;   /* seen so far */
     GuardState guard;
 } TrainState;

@@ -35,10 +35,16 @@ static bool read_config(const Checkpoint *ck, Config *was) {
 
 /* ---- the model ------------------------------------------------------------------------------- */
 
-static Status check_model(const Config *was, const Config *is, const char *path) {
+/* What holds in the stage of the last step done. */
+static const Config *stage_of(const Config *c, const TrainState *state) {
+    return config_of_stage(c, config_stage_at(c, state->step));
+}
+
+static Status check_model(const Config *was, const Config *is, const char *path,
+                          const TrainState *state) {
     StrBuf changes = {0};
     Status st = OK;
-    if (config_differences(was, is, DIFFERS_MODEL, &changes) > 0)
+    if (config_differences(stage_of(was, state), stage_of(is, state), DIFFERS_MODEL, &changes) > 0)
         st = status_fail(ERR_USER,
                          "%s is a checkpoint of another model than the configuration asks for: %s; "
                          "a run goes on with the model of its checkpoint",
@@ -80,9 +86,30 @@ Status changes_check_model(const Session *s, const Checkpoint *ck, const char *p
                            TrainState *state) {
     Config was;
     CHECK(changes_read_state(ck, path, state));
-    Status st = read_config(ck, &was) ? check_model(&was, s->config, path) : OK;
+    Status st = read_config(ck, &was) ? check_model(&was, s->run_config, path, state) : OK;
     if (st == OK) st = check_shapes(s, ck, path);
     config_free(&was);
+    return st;
+}
+
+/* ---- the stages ------------------------------------------------------------------------------ */
+
+/* What was done stays as it was; stages to come may change. */
+static Status check_stages(const Config *is, const Checkpoint *ck, const char *path,
+                           const TrainState *state) {
+    const char *was = checkpoint_entry(ck, "cria.stages");
+    StrBuf now = {0};
+    Status st = OK;
+    if (was == NULL) was = "[]"; /* it took none */
+    config_print_stages(is, 0, state->step, &now);
+    if (strcmp(was, strbuf_text(&now)) != 0)
+        st = status_fail(ERR_USER,
+                         "%s: the run took the stages %s in its %lld steps, the configuration has "
+                         "%s: stages that were taken stay as they were; put them back, and change "
+                         "those from step %lld on",
+                         path, was, (long long)state->step, strbuf_text(&now),
+                         (long long)state->step);
+    strbuf_free(&now);
     return st;
 }
 
@@ -91,10 +118,13 @@ Status changes_check_model(const Session *s, const Checkpoint *ck, const char *p
 /* If the dataset changed, even only by appended tokens, or what is read from it, later batches
  * differ from the original run. */
 static Status check_data(const Session *s, const Checkpoint *ck, const Config *was,
-                         const char *path, StrBuf *warnings) {
+                         const char *path, const TrainState *state, StrBuf *warnings) {
     static const char consent[] = "set run.allow_data_change=true to go on with what is there now";
     bool allowed = s->config->run.allow_data_change;
-    Status st = dataset_compare(s->train_data, checkpoint_entry(ck, "cria.dataset"));
+    StrBuf now = {0};
+    run_data_describe(&s->data, config_stage_at(s->run_config, state->step), &now);
+    Status st = dataset_compare(strbuf_text(&now), checkpoint_entry(ck, "cria.dataset"));
+    strbuf_free(&now);
     if (st != OK && !allowed) {
         status_prefix("%s", path);
         status_suffix(", or %s", consent);
@@ -105,7 +135,8 @@ static Status check_data(const Session *s, const Checkpoint *ck, const Config *w
                       status_message());
     status_ignore(st);
     StrBuf changes = {0};
-    bool differ = was != NULL && config_differences(was, s->config, DIFFERS_BATCHES, &changes) > 0;
+    bool differ =
+        was != NULL && config_differences(was, s->run_config, DIFFERS_BATCHES, &changes) > 0;
     st = OK;
     if (differ && !allowed)
         st = status_fail(
@@ -122,7 +153,7 @@ static Status check_data(const Session *s, const Checkpoint *ck, const Config *w
 /* Samples seen so far, counted in sequences of this configuration. */
 static Status find_position(const Session *s, const Checkpoint *ck, const Config *was,
                             const char *path, TrainState *state) {
-    const Config *c = s->config;
+    const Config *c = stage_of(s->run_config, state);
     const char *text = checkpoint_entry(ck, "cria.samples");
     char *end;
     if (text != NULL) {
@@ -139,7 +170,8 @@ static Status find_position(const Session *s, const Checkpoint *ck, const Config
                                "%s: %lld steps of %lld samples are more than a run can have", path,
                                (long long)state->step, (long long)global);
     }
-    if (was != NULL && was->model.seq_len != c->model.seq_len && state->samples > 0)
+    if (was != NULL && stage_of(was, state)->model.seq_len != c->model.seq_len &&
+        state->samples > 0)
         state->samples = (int64_t)ceil(state->tokens / (double)c->model.seq_len);
     int64_t needed = state->samples + (c->run.steps - state->step) * c->batch.global;
     if (c->data.order == ORDER_MEGATRON && needed > c->run.steps * c->batch.global)
@@ -158,8 +190,11 @@ static void describe_course(const Config *was, const Config *is, const char *pat
                             const TrainState *state, StrBuf *warnings, StrBuf *notes) {
     StrBuf changes = {0};
     int n = config_differences(was, is, DIFFERS_COURSE, &changes);
-    double before = schedule_lr(&was->optim, was->run.steps, state->step + 1);
-    double now = schedule_lr(&is->optim, is->run.steps, state->step + 1);
+    int64_t next = state->step + 1;
+    const Config *was_next = config_of_stage(was, config_stage_at(was, next));
+    const Config *is_next = config_of_stage(is, config_stage_at(is, next));
+    double before = schedule_lr(&was_next->optim, was->run.steps, next);
+    double now = schedule_lr(&is_next->optim, is->run.steps, next);
     int of_length =
         (was->run.steps != is->run.steps) + (was->optim.decay_steps != is->optim.decay_steps);
     /* A new length that does not change the next learning rate needs no warning. */
@@ -177,9 +212,10 @@ static void describe_course(const Config *was, const Config *is, const char *pat
 static Status check(const Session *s, const Checkpoint *ck, const Config *was, const char *path,
                     TrainState *state, StrBuf *warnings, StrBuf *notes) {
     bool imported = checkpoint_entry(ck, "cria.dataset") == NULL; /* weights without a run */
-    if (was != NULL) CHECK(check_model(was, s->config, path));
+    if (!imported) CHECK(check_stages(s->run_config, ck, path, state));
+    if (was != NULL) CHECK(check_model(was, s->run_config, path, state));
     CHECK(check_shapes(s, ck, path));
-    if (!imported) CHECK(check_data(s, ck, was, path, warnings));
+    if (!imported) CHECK(check_data(s, ck, was, path, state, warnings));
     CHECK(find_position(s, ck, was, path, state));
     if (was == NULL)
         strbuf_printf(warnings,
@@ -187,7 +223,7 @@ static Status check(const Session *s, const Checkpoint *ck, const Config *was, c
                       "its tensors fits could not be checked\n",
                       path);
     else if (!imported)
-        describe_course(was, s->config, path, state, warnings, notes);
+        describe_course(was, s->run_config, path, state, warnings, notes);
     return OK;
 }
 

@@ -14,8 +14,9 @@ Status changes_check_model(const Session *s, const Checkpoint *ck, const char *p
                            TrainState *state);
 
 /* Reads the state of the run from the header of a checkpoint and compares its configuration with
- * the session's. ERR_USER for another model, for other data or another order without
- * run.allow_data_change, and for a file without the entries. Local, the same on every rank.
+ * the session's. ERR_USER for other stages in the steps done, for another model, for other data or
+ * another order without run.allow_data_change, and for a file without the entries. Local, the same
+ * on every rank.
  *
  * state->samples becomes the first sample of the next batch, also with another batch.global or
  * model.seq_len. Changes that the user should check are added to `warnings`, others to `notes`, a

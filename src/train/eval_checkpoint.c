@@ -16,6 +16,7 @@ void eval_fit_ranks(Config *c, int world) {
     int64_t shared = c->batch.micro * i64_max(1, world / c->parallel.cp);
     /* Megatron-LM's samples of a step depend on the batch */
     if (c->data.order != ORDER_MEGATRON) c->batch.global = round_up(c->batch.global, shared);
+    for (int k = 0; k < c->n_timeline; k++) eval_fit_ranks(c->timeline[k].config, world);
 }
 
 typedef struct {
@@ -48,6 +49,7 @@ static Status evaluate(Evaluation *e, const char *given) {
     CHECK(eval_open(&e->evaluator, s));
     CHECK(session_start(s));
     CHECK(state_load(s, e->ck, &e->weights_crc));
+    CHECK(session_enter(s, config_stage_at(s->run_config, e->state.step)));
     CHECK(eval_run(&e->evaluator, s, e->state.step, &e->record));
     if (e->record.all.tokens > 0) return OK;
     return comm_agree(host, status_fail(ERR_USER, "the evaluation data have no target: "

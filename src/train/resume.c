@@ -137,7 +137,6 @@ Status resume_load(Session *s, const TrainOptions *o, TrainState *state, Resume 
     }
     candidates_free(&a);
     CHECK(st);
-    s->loader.sample_shift = state->samples - state->step * c->batch.global;
     if (r->path == NULL) log_info("no checkpoint in %s yet: starting at step 0", c->run.dir);
     return OK;
 }

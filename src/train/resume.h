@@ -19,7 +19,7 @@ void resume_free(Resume *r);
 Status resume_check_named(const Config *c, Comm *host, const TrainOptions *o, bool *done);
 
 /* Loads the checkpoint that the options name: a file, a folder (its newest undamaged one), or
- * "auto" (that of run.dir), sets the position in the data, and s->lineage. r->path NULL: run.dir
+ * "auto" (that of run.dir), and sets s->lineage. r->path NULL: run.dir
  * has none yet. ERR_USER when a branch would have no steps. Warns of damaged files that were passed
  * over. Writes nothing. Collective. */
 Status resume_load(Session *s, const TrainOptions *o, TrainState *state, Resume *r);

@@ -9,6 +9,7 @@
 #include "health/agree.h"
 #include "report/estimate.h"
 #include "report/run_report.h"
+#include "report/stages_report.h"
 #include "session/hardware.h"
 #include "session/peers.h"
 #include "train/branch.h"
@@ -36,20 +37,21 @@ static void head_record(const TrainRun *r, const Resume *resume, const char *aba
                   "\"parameters\":%lld,\"dataset\":\"%08x\",\"config_hash\":\"%08x\",\"step\":%lld",
                   s->world, s->dp, s->config->parallel.cp, comm_local_size(),
                   (long long)s->table->n_weights, dataset_fingerprint(s->train_data),
-                  config_hash(s->config), (long long)r->state.step);
+                  config_hash(s->run_config), (long long)r->state.step);
     head_text(b, "resumed", resume->path);
     head_text(b, "changed", resume->changes);
     head_text(b, "abandoned", abandoned);
     strbuf_printf(b, ",\"lineage\":%s", s->lineage != NULL ? s->lineage : "null");
     strbuf_printf(b, ",\"config\":");
-    config_print_json(s->config, b);
+    config_print_json(s->run_config, b);
     strbuf_printf(b, "}");
 }
 
 static Status open_sinks(TrainRun *r, const Resume *resume, const char *abandoned) {
     StrBuf head = {0};
     head_record(r, resume, abandoned, &head);
-    const SinkRun run = {.config = r->s.config, .head = strbuf_text(&head), .step = r->state.step};
+    const SinkRun run = {
+        .config = r->s.run_config, .head = strbuf_text(&head), .step = r->state.step};
     Status st = sink_open_all(&r->sink, &run);
     strbuf_free(&head);
     return st;
@@ -57,7 +59,7 @@ static Status open_sinks(TrainRun *r, const Resume *resume, const char *abandone
 
 /* What rank 0 writes before the first step. */
 static Status begin_writing(TrainRun *r, const Resume *resume) {
-    const Config *c = r->s.config;
+    const Config *c = r->s.run_config;
     StrBuf abandoned = {0};
     Status st = branch_take(c, resume->path, r->state.step, &abandoned);
     if (st == OK && abandoned.len > 0) {
@@ -77,10 +79,49 @@ static Status begin_writing(TrainRun *r, const Resume *resume) {
 static Status check_first_batches(Session *s, int64_t step) {
     for (int i = -1; i < s->val.n; i++) {
         Dataset *data = i < 0 ? s->train_data : s->val.sets[i].data;
+        LoaderOptions o = s->loader;
         MicroBatch mb;
-        CHECK(loader_batch(&mb, data, &s->loader, i < 0 ? step : 0, 0));
-        loader_batch_free(&mb, &s->loader);
+        if (i >= 0) o.sample_shift = 0;
+        CHECK(loader_batch(&mb, data, &o, i < 0 ? step : 0, 0));
+        loader_batch_free(&mb, &o);
     }
+    return OK;
+}
+
+/* In the stage of the next step: its position in the data. */
+static void find_samples(TrainRun *r) {
+    Session *s = &r->s;
+    bool begins = r->state.step == config_stage_from(s->run_config, s->stage);
+    if (begins && s->data.stages[s->stage].begins_order) r->state.samples = 0;
+    s->loader.sample_shift = r->state.samples - r->state.step * s->config->batch.global;
+}
+
+static void report_stage(TrainRun *r) {
+    const Session *s = &r->s;
+    const ConfigStage *stage = &s->run_config->timeline[s->stage];
+    const StageRecord record = {.step = r->state.step,
+                                .stage = stage->name,
+                                .changes = stage->changes,
+                                .tokens = r->state.tokens,
+                                .sample = r->state.samples};
+    r->sink->stage(r->sink, &record);
+}
+
+Status run_enter_stage(TrainRun *r) {
+    Session *s = &r->s;
+    int k = config_stage_at(s->run_config, r->state.step + 1);
+    bool begins = k > 0 && r->state.step == config_stage_from(s->run_config, k);
+    if (k != s->stage) {
+        progress_beat(r->state.step, "going on in the next stage");
+        loader_free(r->loader);
+        r->loader = NULL;
+        CHECK(comm_agree(s->comm.host, session_enter(s, k)));
+        find_samples(r);
+        CHECK(comm_agree(s->comm.host,
+                         loader_create(&r->loader, s->train_data, &s->loader, r->state.step)));
+    }
+    if (begins && r->reported_stage != k) report_stage(r);
+    r->reported_stage = k;
     return OK;
 }
 
@@ -99,9 +140,12 @@ static Status set_weights(TrainRun *r, const TrainOptions *o, Resume *resume) {
     Session *s = &r->s;
     progress_beat(0, "loading or initialising weights");
     if (continues(o)) CHECK(resume_load(s, o, &r->state, resume));
-    if (resume->path == NULL)
-        return optimizer_init(s->optimizer, (uint64_t)s->config->run.seed, s->stream);
-    r->saved_step = r->state.step;
+    if (resume->path != NULL)
+        r->saved_step = r->state.step;
+    else
+        CHECK(optimizer_init(s->optimizer, (uint64_t)s->config->run.seed, s->stream));
+    CHECK(session_enter(s, config_stage_at(s->run_config, r->state.step + 1)));
+    find_samples(r);
     return OK;
 }
 
@@ -137,11 +181,15 @@ static Status open_session(Session *s, const Config *config, const TrainOptions 
     StrBuf text = {0};
     comm_describe(&text);
     session_describe(s, &text);
-    if (options->dry_run && s->rank == 0) run_estimate_text(s, NULL, &text);
+    Status st = OK;
+    if (options->dry_run && s->rank == 0) {
+        run_estimate_text(s, NULL, &text);
+        st = stages_report_text(config, s->world, s->ops->host_memory, &text);
+    }
     log_info("%s", strbuf_text(&text));
     strbuf_free(&text);
     if (!options->dry_run) comm_warn_oversubscribed();
-    return OK;
+    return comm_agree(s->comm.host, st);
 }
 
 Status run_open(TrainRun *r, const Config *config, const TrainOptions *options, bool *done) {

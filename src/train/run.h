@@ -23,6 +23,7 @@ typedef struct {
     Hook *hook; /* of run.on_save; NULL: there is none */
     TextSampler sampler;
     Evaluator evaluator;
+    int reported_stage; /* the last whose begin is in the logs */
     int64_t saved_step; /* of the newest checkpoint this run began or resumed; -1: none */
     Throughput throughput;
     PhaseLog phases;
@@ -33,6 +34,9 @@ typedef struct {
  * weights, opens logs. *done: no step is to be run, as for --dry-run or after the last step.
  * Collective; on failure, too, *r is to be closed. */
 Status run_open(TrainRun *r, const Config *config, const TrainOptions *options, bool *done);
+
+/* Before a step: goes on in its stage, and logs the begin of that. Collective. */
+Status run_enter_stage(TrainRun *r);
 
 /* Ends a run that ended with `st`, whose message stays. Where every rank failed the checkpoint that
  * is being written is completed; where only this one did, the job is aborted, as others wait for

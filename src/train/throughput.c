@@ -11,6 +11,18 @@ void throughput_start(Throughput *t, const Session *s, int64_t step) {
     for (int k = 0; k < COMM_KINDS; k++) t->begin_bytes[k] = bytes_sent(s, k);
 }
 
+/* Tokens of the steps to come. */
+static double tokens_left(const Session *s, int64_t step) {
+    const Config *c = s->run_config;
+    double tokens = 0;
+    for (int k = s->stage; k < config_n_stages(c); k++) {
+        const Config *stage = config_of_stage(c, k);
+        int64_t steps = config_stage_end(c, k) - i64_max(step, config_stage_from(c, k));
+        tokens += (double)steps * (double)stage->batch.global * (double)stage->model.seq_len;
+    }
+    return tokens;
+}
+
 void throughput_fill(const Throughput *t, const Session *s, StepRecord *r) {
     const Config *c = s->config;
     double seconds = time_now() - t->begin, n = (double)(r->step - t->begin_step);
@@ -24,7 +36,7 @@ void throughput_fill(const Throughput *t, const Session *s, StepRecord *r) {
     r->mfu = peak > 0 ? flops / peak : 0;
     r->mem_gib = (double)s->ops->mem_peak() / (1 << 30);
     r->data_ms = 1000 * t->data_seconds / n;
-    r->eta_seconds = seconds / n * (double)(c->run.steps - r->step);
+    r->eta_seconds = tokens_left(s, r->step) / r->tok_s;
     for (int k = 0; k < COMM_KINDS; k++)
         r->comm_bytes[k] = (bytes_sent(s, k) - t->begin_bytes[k]) / (int64_t)n;
 }

@@ -195,13 +195,22 @@ static Status profile(const TrainRun *r, int64_t n) {
     return OK;
 }
 
+/* Of the step that is about to begin. */
+static Status enter_stage(TrainRun *r) {
+    int before = r->s.stage;
+    CHECK(run_enter_stage(r));
+    if (r->s.stage != before) throughput_start(&r->throughput, &r->s, r->state.step);
+    return OK;
+}
+
 static Status loop(TrainRun *r) {
-    const Config *c = r->s.config;
+    const Config *c = r->s.run_config; /* run.* is the same in all stages */
     bool evaluates = r->s.val.n > 0;
     if (evaluates && r->state.step == 0 && eval_due(c, 0)) CHECK(evaluate(r));
     throughput_start(&r->throughput, &r->s, r->state.step);
     while (r->state.step < c->run.steps) {
         StepResult result;
+        CHECK(enter_stage(r));
         CHECK(profile(r, r->state.step + 1));
         nvtx_push("step", r->state.step + 1);
         CHECK(step(r, &result));

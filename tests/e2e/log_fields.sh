@@ -5,10 +5,11 @@
 . "$(dirname -- "$0")/lib.sh"
 
 # Every kind that a healthy run has, a spike that is only told, and a second start.
-train 2 run log.phases=true run.steps=30 precision=fp8 optim.z_loss=1e-4 run.spike_norm=0.9 data.val=data/sotu_val.bin run.eval_every=15 run.eval_sequences=8 \
+stages='stages=[{from: 10, optim.lr: 1e-3}]'
+train 2 run "$stages" log.phases=true run.steps=30 precision=fp8 optim.z_loss=1e-4 run.spike_norm=0.9 data.val=data/sotu_val.bin run.eval_every=15 run.eval_sequences=8 \
     run.save_every=15 run.sample_every=15 run.sample_tokens=2 data.tokenizer=data/tokenizer.json log.tensorboard=true
 expect_status 'a run' 0
-train 2 run log.phases=true run.steps=31 precision=fp8 optim.lr=1e-3 --resume auto
+train 2 run "$stages" log.phases=true run.steps=31 precision=fp8 optim.lr=1e-3 --resume auto
 expect_status 'a second start' 0
 
 cat >"$work/fields.py" <<'END'
