@@ -197,6 +197,54 @@ static void late_samples_are_as_exact_as_early_ones(void **state) {
     dataset_close(d);
 }
 
+/* Another list of the sources, as a later stage has it: each goes on where it was. */
+static void sources_go_on_where_an_earlier_order_ended(void **state) {
+    (void)state;
+    enum { FILES = 3, FIRST = 50, SAMPLES = 100 };
+    static const double weights[] = {5, 2, 3};
+    DataSource s[FILES], other[FILES];
+    int64_t counts[FILES] = {0}, found[FILES] = {0};
+    bool seen[FILES][SAMPLES] = {{false}};
+    for (int i = 0; i < FILES; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "on%d.bin", i);
+        s[i] = (DataSource){.path = (char *)write_counting(name, i * 10000, SAMPLES * T + 1),
+                            .weight = weights[i]};
+    }
+    Dataset *d = open_all(FILES, s, true, 7);
+    for (int n = 0; n < FIRST; n++) {
+        int file;
+        int64_t k = locate(d, n, &file);
+        assert_false(seen[file][k]);
+        seen[file][k] = true;
+        found[file]++;
+    }
+    dataset_count(d, FIRST, counts);
+    assert_memory_equal(counts, found, sizeof counts);
+    dataset_close(d);
+    /* the same files in another order and other shares */
+    SourceStart starts[FILES];
+    for (int i = 0; i < FILES; i++) {
+        int was = FILES - 1 - i;
+        other[i] = (DataSource){.path = s[was].path, .weight = 1};
+        starts[i] = (SourceStart){.samples = counts[was], .number = was};
+    }
+    assert_status_ok(dataset_open(&d, &(DatasetOptions){.sources = other,
+                                                        .n_sources = FILES,
+                                                        .starts = starts,
+                                                        .seq_len = T,
+                                                        .vocab = 65536,
+                                                        .seed = 7,
+                                                        .shuffle = true}));
+    for (int n = 0; n < 3 * (SAMPLES - FIRST / 2); n++) { /* to the end of the first epoch */
+        int file;
+        int64_t k = locate(d, n, &file);
+        assert_false(seen[file][k]);
+        seen[file][k] = true;
+    }
+    dataset_close(d);
+}
+
 static void a_bad_id_is_found_through_the_dataset(void **state) {
     (void)state;
     DataSource s = {.path = (char *)write_counting("bad.bin", 0, 4 * T + 1)};
@@ -237,6 +285,7 @@ int main(void) {
         cmocka_unit_test(blends_keep_their_shares_in_every_prefix),
         cmocka_unit_test(each_source_is_walked_without_gaps_under_weights),
         cmocka_unit_test(late_samples_are_as_exact_as_early_ones),
+        cmocka_unit_test(sources_go_on_where_an_earlier_order_ended),
         cmocka_unit_test(a_bad_id_is_found_through_the_dataset),
         cmocka_unit_test(the_fingerprint_follows_files_and_their_order),
     };

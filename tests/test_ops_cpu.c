@@ -61,6 +61,33 @@ static void a_run_without_room_is_told_what_to_lower_once(void **state) {
     arena_free(&arena);
 }
 
+static void variants_share_the_memory_of_the_largest(void **state) {
+    (void)state;
+    Arena arena = {0};
+    void *before, *small, *large[2], *behind;
+    arena_reserve(&arena, "cp", "before", 256, &before);
+    arena_begin_variant(&arena);
+    arena_reserve(&arena, "cp", "small", 100, &small);
+    arena_begin_variant(&arena);
+    arena_reserve(&arena, "cp", "large", 256, &large[0]);
+    arena_reserve(&arena, "cp", "larger", 512, &large[1]);
+    arena_end_variants(&arena);
+    arena_reserve(&arena, "weights", "behind", 256, &behind);
+    assert_int_equal(arena.bytes, 256 + 768 + 256);
+    assert_int_equal(arena_region_bytes(&arena, "cp"), 256 + 768);
+    StrBuf table = {0};
+    arena_print(&arena, &table);
+    assert_non_null(strstr(table.text, "  3 buffers, largest: larger"));
+    strbuf_free(&table);
+    assert_status_ok(arena_commit(&arena, cpu_ops()));
+    char *base = before;
+    assert_ptr_equal(small, base + 256);
+    assert_ptr_equal(large[0], base + 256);
+    assert_ptr_equal(large[1], base + 512);
+    assert_ptr_equal(behind, base + 1024);
+    arena_free(&arena);
+}
+
 static void nothing_can_be_allocated_copied_and_zeroed(void **state) {
     (void)state;
     void *p;
@@ -112,6 +139,7 @@ int main(void) {
         cmocka_unit_test(the_peak_counts_what_was_held_at_once),
         cmocka_unit_test(an_impossible_size_is_an_error_that_names_the_tensor),
         cmocka_unit_test(a_run_without_room_is_told_what_to_lower_once),
+        cmocka_unit_test(variants_share_the_memory_of_the_largest),
         cmocka_unit_test(nothing_can_be_allocated_copied_and_zeroed),
         cmocka_unit_test(copy_and_zero_touch_exactly_their_bytes),
         cmocka_unit_test(events_measure_time_in_milliseconds),
