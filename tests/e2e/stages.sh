@@ -10,7 +10,7 @@ first='{from: 5, data.train: [{path: data/sotu_val.bin, weight: 1}, {path: data/
 second='{from_tokens: 2560, model: {seq_len: 64, rope_theta: 1e6}, data.mask: document, batch.micro: 1}'
 third='{from: 15, batch.global: 16, optim.lr: 5e-4}'
 stages="stages=[$first, $second, $third]"
-common='run.save_every=1 run.eval_every=5 run.eval_sequences=8 data.val={"held":data/sotu_val.bin}'
+common='run.save_every=1 run.eval_every=5 run.eval_sequences=8 data.val=data/sotu_val.bin'
 
 # ---- one run ---------------------------------------------------------------------------------------
 
