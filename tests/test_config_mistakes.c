@@ -95,7 +95,12 @@ static void every_mistake_is_named(void **state) {
         OVERRIDE("data.val={a b: c}", "data.val: found 'a b', expected the name of a set"),
         OVERRIDE("data.val={path: c}", "data.val: found 'path', expected the name of a set"),
         OVERRIDE("data.val={[a]: c}", "data.val: found a list, expected the name of a set"),
-        OVERRIDE("data.val={web: {path: a}}", "data.val: found a mapping, expected the path"),
+        OVERRIDE("data.val={path: c}", "files with weights are a list, [{path: FILE, weight: W}"),
+        OVERRIDE("data.val={web: {path: a}}",
+                 "data.val: found a mapping, expected a path, a list of paths, or a list of {path"),
+        OVERRIDE("data.val.web=a",
+                 "unknown key 'data.val.web': data.val is given as a whole, as 'data.val={web: "
+                 "FILES}'"),
         OVERRIDE("data.val={web: [{path: a, weight: 1}, b], books: c}",
                  "data.val: found weights on 1 of 2 files of the set web"),
         OVERRIDE("data.train={web: a}", "data.train: found a mapping, expected a path"),

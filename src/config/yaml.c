@@ -174,12 +174,27 @@ static void read_value(YamlText *s, const ConfigKey *k, int line) {
     strbuf_free(&expected);
 }
 
+/* The key of which the name may mean one set, as data.val.web; NULL: it does not. */
+static const ConfigKey *key_of_set(const char *name) {
+    for (int i = 0; i < config_n_keys; i++) {
+        const ConfigKey *k = &config_keys[i];
+        size_t n = strlen(k->name);
+        if (k->sets && strncmp(name, k->name, n) == 0 && name[n] == '.' && name[n + 1] != '\0')
+            return k;
+    }
+    return NULL;
+}
+
 static void report_unknown(YamlText *s, int line, const char *name) {
     StrBuf near = {0}, shown = {0};
     const char *elsewhere = config_key_elsewhere(name);
+    const ConfigKey *sets = key_of_set(name);
     config_quote(&shown, name, strlen(name));
     if (elsewhere != NULL)
         problem_in(s, line, "unknown key %s: %s", shown.text, elsewhere);
+    else if (sets != NULL)
+        problem_in(s, line, "unknown key %s: %s is given as a whole, as '%s={%s: FILES}'",
+                   shown.text, sets->name, sets->name, name + strlen(sets->name) + 1);
     else if (s->r->n_problems < CONFIG_LIST_MAX && config_key_nearest(name, &near))
         problem_in(s, line, "unknown key %s, did you mean %s?", shown.text, near.text);
     else

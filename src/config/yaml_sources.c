@@ -65,6 +65,11 @@ static bool read_weighted(YamlText *s, const ConfigKey *k, DataSource *source) {
 static bool read_files(YamlText *s, const ConfigKey *k, Config *c) {
     DataSource **list = config_key_field(k, c);
     int *count = config_key_count(k, c);
+    if (yaml_is(s, YAML_MAPPING_START_EVENT)) {
+        yaml_refuse(s, yaml_line(s), k->name,
+                    "a path, a list of paths, or a list of {path, weight}");
+        return false;
+    }
     if (!yaml_is(s, YAML_SEQUENCE_START_EVENT)) {
         add_source(list, count);
         return read_path(s, k, &(*list)[*count - 1]);
@@ -80,11 +85,16 @@ static bool read_files(YamlText *s, const ConfigKey *k, Config *c) {
     return valid && !s->broken;
 }
 
-/* Names go into logs, and "path" is rather a file that should be in a list. */
+/* A word of a file that should be in a list. */
+static bool is_of_a_file(const char *name) {
+    return strcmp(name, "path") == 0 || strcmp(name, "weight") == 0;
+}
+
+/* Names go into logs. */
 static bool is_set_name(const char *name) {
     enum { LONGEST = 32 };
     size_t n = strlen(name);
-    return n >= 1 && n <= LONGEST && strcmp(name, "path") != 0 && strcmp(name, "weight") != 0 &&
+    return n >= 1 && n <= LONGEST && !is_of_a_file(name) &&
            strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == n;
 }
 
@@ -97,7 +107,9 @@ static bool read_set(YamlText *s, const ConfigKey *k, Config *c) {
     for (int i = 0; i < first; i++) twice |= strcmp((*list)[i].set, name) == 0;
     if (!valid) {
         yaml_refuse(s, line, k->name,
-                    "the name of a set: 1 to 32 letters, digits, _ or -, but path and weight");
+                    is_of_a_file(name) ? "the name of a set; files with weights are a list, "
+                                         "[{path: FILE, weight: W}, ...]"
+                                       : "the name of a set: 1 to 32 letters, digits, _ or -");
         yaml_skip(s);
     } else {
         if (twice)

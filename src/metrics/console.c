@@ -11,6 +11,7 @@
 
 typedef struct {
     Sink sink;
+    const char *run_dir;
     bool terminal, color, bar_shown;
 } ConsoleSink;
 
@@ -120,6 +121,7 @@ static void console_slow(Sink *s, const SlowRecord *r) {
 
 static void console_hook(Sink *s, const HookRecord *r) {
     long long step = r->step;
+    const char *run_dir = ((ConsoleSink *)s)->run_dir;
     output_print("%s", clear_bar((ConsoleSink *)s));
     if (r->outcome == HOOK_DONE)
         output_print("on_save of step %lld | done in %.1f s\n", step, r->seconds);
@@ -128,16 +130,20 @@ static void console_hook(Sink *s, const HookRecord *r) {
     else if (r->outcome == HOOK_NOT_STARTED)
         output_print("on_save of step %lld | not started: the run ends\n", step);
     else if (r->outcome == HOOK_ENDED)
-        log_warn("run.on_save of step %lld was ended with the run, after %.1f s", step, r->seconds);
+        log_warn(
+            "run.on_save of step %lld was ended with the run, after %.1f s: a run that is done "
+            "waits run.on_save_minutes for it, a stopped one 10 seconds",
+            step, r->seconds);
     else if (r->signal > 0)
         log_warn(
-            "run.on_save of step %lld: signal %d ended it after %.1f s; run.dir/on_save.log has "
+            "run.on_save of step %lld: signal %d (%s) ended it after %.1f s; %s/on_save.log has "
             "what it printed",
-            step, r->signal, r->seconds);
+            step, r->signal, strsignal(r->signal), r->seconds, run_dir);
     else
-        log_warn("run.on_save of step %lld: exit status %d after %.1f s; run.dir/on_save.log has "
-                 "what it printed",
-                 step, r->status, r->seconds);
+        log_warn(
+            "run.on_save of step %lld: exit status %d after %.1f s; %s/on_save.log has what it "
+            "printed",
+            step, r->status, r->seconds, run_dir);
 }
 
 static void console_free(Sink *s) {
@@ -146,8 +152,8 @@ static void console_free(Sink *s) {
 }
 
 Status sink_console_open(Sink **s, const SinkRun *run) {
-    (void)run;
     ConsoleSink *c = NEW(ConsoleSink, 1);
+    c->run_dir = run->config->run.dir;
     c->sink = (Sink){.step = console_step,
                      .stage = console_stage,
                      .eval = console_eval,

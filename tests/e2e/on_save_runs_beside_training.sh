@@ -62,7 +62,7 @@ expect 'the same bits' "$(tensors busy 12)" "$(tensors plain 12)"
 train 1 killed run.steps=1 run.on_save='kill -KILL $$'
 expect_status 'a command that is killed' 0
 expect 'a command that is killed' "$(hooks killed)" '1 failed null 9'
-expect_warning 'a command that is killed' 'run.on_save of step 1: signal 9 ended it'
+expect_warning 'a command that is killed' 'run.on_save of step 1: signal 9 \(Killed\) ended it'
 train 1 missing run.steps=1 run.on_save=/no/such/command
 expect_status 'a missing command' 0
 expect 'a missing command' "$(hooks missing)" '1 failed 127 null'
