@@ -16,6 +16,7 @@ now() { sed 's/ .*//' /proc/uptime; }
 # share once for each, the greatest memory of its own (RssAnon) and the mean PSS.
 usage() {
     kill_ranks STOP # all of them run, on few cores
+    # shellcheck disable=SC2016 # expanded by awk
     sed 's|.*|/proc/&/stat /proc/&/status /proc/&/smaps_rollup|' "$work/pids" | xargs -x -n 3000 awk -v hz="$ticks" '
         FILENAME ~ /stat$/ { sub(/.*\) /, ""); cpu += ($12 + $13) / hz; n++ }
         $1 == "VmHWM:" && $2 > top { top = $2 }
