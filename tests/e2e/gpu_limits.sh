@@ -109,6 +109,7 @@ any reduce.cu map_kernel
 any reduce.cu part_sums_kernel
 any rmsnorm.cu add_parts_kernel
 limit rmsnorm.cu rmsnorm_bwd_kernel
+any rmsnorm.cu rmsnorm_bwd_row_kernel
 any rmsnorm.cu rmsnorm_fwd_kernel
 any rope.cu rope_kernel
 any rows.cu move_rows_kernel
