@@ -84,7 +84,11 @@ const Launcher *launcher_find(void) {
                               .size = size};
     }
     is_hydra = getenv("MPI_LOCALNRANKS") != NULL && getenv("PMI_RANK") != NULL;
-    if (is_hydra && getenv("OMPI_COMM_WORLD_SIZE") == NULL) launcher.name = "MPICH's mpirun";
+    bool is_pmi = launcher.name != NULL && strcmp(launcher.name, "a PMI launcher") == 0;
+    if (is_pmi && is_hydra)
+        launcher.name = "MPICH's mpirun";
+    else if (is_pmi && getenv("SLURM_STEP_NUM_TASKS") != NULL)
+        launcher.name = "srun";
     if (launcher.name == NULL && has_launcher_variable()) launcher.name = "a launcher";
     /* A copy: MPI closes its descriptor when it ends, and the number may then be reused. */
     struct stat file;

@@ -41,21 +41,38 @@ Status mpi_check(int code, const char *what) {
 
 /* ---- start ----------------------------------------------------------------------------------- */
 
-/* Under the mpirun of another MPI library, or srun without PMI, each rank is a world of one. */
-static Status check_launcher(void) {
-    if (world.size > 1 || launcher->size == 1) return OK;
-    char library[MPI_MAX_LIBRARY_VERSION_STRING];
-    mpi_library_name(library);
-    bool open_mpi = strncmp(library, "Open MPI", 8) == 0;
+/* Why MPI does not find the ranks that the launcher has started. */
+static char *describe_foreign_launcher(bool open_mpi, const char *library) {
     const char *remedy = open_mpi ? "use Open MPI's mpirun (mpirun.openmpi), or srun --mpi=pmix"
                                   : "use MPICH's mpirun (mpirun.mpich), or srun --mpi=pmi2";
     if (!open_mpi && strcmp(launcher->name, "MPICH's mpirun") == 0)
         remedy = "this MPICH does not go with its mpirun, as on Ubuntu 24.04: build with Open MPI";
-    return status_fail(ERR_ENV,
-                       "this is process %d of %d that %s has started, but cria is built with %s, "
-                       "which was told nothing of the others: %s (separate runs are started by "
-                       "mpirun -n 1 each)",
-                       launcher->rank, launcher->size, launcher->name, library, remedy);
+    return mem_printf("this is process %d of %d that %s has started, but cria is built with %s, "
+                      "which was told nothing of the others: %s (separate runs are started by "
+                      "mpirun -n 1 each)",
+                      launcher->rank, launcher->size, launcher->name, library, remedy);
+}
+
+/* Under the mpirun of another MPI library, or srun without the PMI that this one knows, MPI_Init
+ * makes each rank a world of one, or (Open MPI under srun) ends the process, for which the guard
+ * has the same sentence. */
+static Status init_mpi(int *level) {
+    char library[MPI_MAX_LIBRARY_VERSION_STRING];
+    mpi_library_name(library);
+    bool open_mpi = strncmp(library, "Open MPI", 8) == 0;
+    char *foreign = launcher->size > 1 ? describe_foreign_launcher(open_mpi, library) : NULL;
+    bool may_exit = open_mpi && strcmp(launcher->name, "Open MPI's mpirun") != 0;
+    start_guard_begin(world.rank, may_exit ? foreign : NULL, comm_end_now);
+    int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, level);
+    start_guard_end();
+    Status st = mpi_check(code, "MPI_Init_thread");
+    if (st == OK) {
+        atomic_store(&mpi_is_up, true);
+        st = mpi_check(MPI_Comm_size(MPI_COMM_WORLD, &world.size), "MPI_Comm_size");
+    }
+    if (st == OK && world.size == 1 && foreign != NULL) st = status_fail(ERR_ENV, "%s", foreign);
+    free(foreign);
+    return st;
 }
 
 static Status start_mpi(void) {
@@ -63,11 +80,7 @@ static Status start_mpi(void) {
     /* Between hosts UCX writes by TCP in a way that needs an answer from the other rank; one that
      * MPI_Finalize has stopped listening gives none (MPICH 4.0 with UCX 1.13). */
     setenv("UCX_TCP_PUT_ENABLE", "n", 0);
-    start_guard_begin(world.rank, comm_end_now);
-    int code = MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &level);
-    start_guard_end();
-    CHECK(mpi_check(code, "MPI_Init_thread"));
-    atomic_store(&mpi_is_up, true);
+    CHECK(init_mpi(&level));
     if (level < MPI_THREAD_MULTIPLE)
         return status_fail(ERR_ENV,
                            "this MPI library does not grant MPI_THREAD_MULTIPLE (it grants "
@@ -75,8 +88,6 @@ static Status start_mpi(void) {
                            level, MPI_THREAD_MULTIPLE);
     CHECK(mpi_check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN),
                     "MPI_Comm_set_errhandler"));
-    CHECK(mpi_check(MPI_Comm_size(MPI_COMM_WORLD, &world.size), "MPI_Comm_size"));
-    CHECK(check_launcher());
     CHECK(mpi_check(MPI_Comm_rank(MPI_COMM_WORLD, &world.rank), "MPI_Comm_rank"));
     MPI_Comm node;
     CHECK(mpi_check(

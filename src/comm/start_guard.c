@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -19,6 +20,7 @@ enum { CRASHES = sizeof crashes / sizeof *crashes };
 static struct {
     volatile sig_atomic_t active;
     int rank;
+    const char *exit_reason;
     void (*end_job)(int exit_code, const char *message);
     struct sigaction before[CRASHES];
     FILE *intercepted, *original; /* stderr while MPI starts; before */
@@ -64,10 +66,23 @@ static void on_crash(int sig) {
     end_the_job(name, strlen(name));
 }
 
-/* Without a launcher MPICH calls exit; other libraries always do. */
+/* Without a launcher MPICH calls exit; other libraries always do, or _exit. */
 static void on_exit_of_process(void) {
-    static const char words[] = "MPI_Init_thread ended the process; see above";
-    if (guard.active) end_the_job(words, sizeof words - 1);
+    const char *words = guard.exit_reason;
+    if (!guard.active) return;
+    if (words == NULL) words = "MPI_Init_thread ended the process; see above";
+    if (guard.exit_reason != NULL && guard.rank > 0) {
+        guard.active = 0;
+        guard.end_job(status_exit_code(ERR_ENV), "");
+    }
+    end_the_job(words, strlen(words));
+}
+
+/* In place of the C library's, also for calls from libraries: Open MPI ends a process like this
+ * that srun has started without the kind of PMI that it knows. */
+void _exit(int status) {
+    on_exit_of_process();
+    for (;;) syscall(SYS_exit_group, status);
 }
 
 #ifdef __GLIBC__
@@ -102,8 +117,10 @@ static void watch_stderr(void) {}
 static void unwatch_stderr(void) {}
 #endif
 
-void start_guard_begin(int rank, void (*end_job)(int exit_code, const char *message)) {
+void start_guard_begin(int rank, const char *exit_reason,
+                       void (*end_job)(int exit_code, const char *message)) {
     guard.rank = rank;
+    guard.exit_reason = exit_reason;
     guard.end_job = end_job;
     static bool registered;
     if (!registered) registered = atexit(on_exit_of_process) == 0;

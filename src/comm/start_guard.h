@@ -5,8 +5,10 @@
 #define CRIA_COMM_START_GUARD_H
 
 /* Until start_guard_end(), an exit or a crash of this process calls end_job with ERR_ENV's exit
- * status and one message. end_job must not return, and must be safe in a signal handler. */
-void start_guard_begin(int rank, void (*end_job)(int exit_code, const char *message));
+ * status and one message. end_job must not return, and must be safe in a signal handler. Where
+ * `exit_reason` is not NULL, it is why MPI would exit, the same on all ranks: rank 0 tells it. */
+void start_guard_begin(int rank, const char *exit_reason,
+                       void (*end_job)(int exit_code, const char *message));
 void start_guard_end(void);
 
 #endif

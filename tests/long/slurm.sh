@@ -10,7 +10,7 @@ needs='slurmctld slurmd sbatch munged scontrol'
 # ---- the cluster -----------------------------------------------------------------------------------
 
 submit=$work/submit # what train.slurm expects of the folder that it is submitted from
-mkdir -p "$submit/build" "$work/munge" "$work/state" "$work/dev"
+mkdir -p "$submit/build" "$work/munge" "$work/state" "$work/dev" "$work/tmp-n1" "$work/tmp-n2" # each host's own: PMIx
 chmod 755 "$work" "$work/munge"
 ln -s "$(realpath "$cria")" "$submit/build/cria"
 ln -s "$PWD/scripts" "$PWD/data" "$submit"
@@ -27,6 +27,7 @@ StateSaveLocation=$work/state
 SlurmdSpoolDir=$work/spool-%n
 SlurmctldPidFile=$work/slurmctld.pid
 SlurmdPidFile=$work/slurmd-%n.pid
+TmpFS=$work/tmp-%n
 AuthType=auth/munge
 AuthInfo=socket=$work/munge/socket,cred_expire=5
 ProctrackType=proctrack/linuxproc
@@ -62,6 +63,12 @@ slurmd_on 2
 if ! wait_for nodes_idle; then
     tail -n 5 "$work"/slurm*.log "$work/munge/log"
     exit 1
+fi
+
+mpi=pmi2 others='none pmix' # of MPICH
+if mpirun --version 2>&1 | grep -q 'Open MPI'; then
+    mpi=pmix others='none pmi2'
+    export LAUNCH='srun --mpi=pmix --wait=60 --cpus-per-task=1'
 fi
 
 # ---- jobs ------------------------------------------------------------------------------------------
@@ -167,20 +174,23 @@ done
 # ---- ways of starting ------------------------------------------------------------------------------
 
 wait_for nodes_idle
-run srun --mpi=none -N 2 --ntasks-per-node=1 "$cria" train "$config" --dry-run "run.dir=$work/none"
-expect 'srun without PMI' "$(grep -c '^cria: error: this is process 0 of 2 that srun has started, but ' "$work/err")" 1
-expect_status 'srun without PMI' 3
-plugins=$(srun --mpi=list 2>&1)
-for plugin in pmi2 pmix; do
-    echo "$plugins" | grep -qw $plugin || echo "not tried: Slurm here has no $plugin"
+for plugin in $others; do
+    run srun --mpi="$plugin" -N 2 --ntasks-per-node=1 "$cria" train "$config" --dry-run "run.dir=$work/none"
+    expect_status "srun --mpi=$plugin" 3
+    expect "srun --mpi=$plugin: sentence" "$(grep -cE '^cria: error: (MPI cannot start: )?this is process 0 of 2 that srun has started, but ' "$work/err")" 1
 done
-mpirun --version 2>&1 | grep -q 'Open MPI' || echo 'not tried: srun --mpi=pmix, since cria is built with MPICH here'
+run srun --mpi=$mpi -N 2 --ntasks-per-node=2 "$cria" train "$config" "run.dir=$work/$mpi" run.steps=5
+expect_status "srun --mpi=$mpi" 0
+expect "srun --mpi=$mpi: hosts" "$(sed -n 's/^mpi .*; //p' "$work/out")" '2 hosts with 2 ranks each'
 
 # ---- the same bits ---------------------------------------------------------------------------------
 
 longest=$(awk '$1 !~ /^task/ && $2 > n { n = $2 } END { print n }' "$work/runs")
 train 4 whole run.steps="$longest" run.save_every=0
 expect_status 'without interruption' 0
+curve $mpi $mpi.curve
+logged whole loss grad_norm | head -n 5 >"$work/whole.curve"
+expect_same "srun --mpi=$mpi: loss and norm of each step" $mpi.curve whole.curve
 while read -r name last; do
     case $name in task*) continue ;; esac # of another world
     logged whole loss grad_norm | head -n "$last" >"$work/whole.curve"
