@@ -1,7 +1,6 @@
 /* awaited.c: the ranks that this rank has waited for since a second or more. The thread that waits
  * notes them; the watchdog's thread reads them. */
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "comm/mpi_private.h"
 

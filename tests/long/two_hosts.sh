@@ -141,10 +141,11 @@ link() {
     device=eth0
     [ $# = 2 ] || return 0
     device=slow0
+    rm -f "$work/link"
     # shellcheck disable=SC2154 # host_1 and host_2, by host()
     "$work/slow_link" "$host_1" "$host_2" $device "$1" "$2" >"$work/link" &
     link=$!
-    wait_for grep -q up "$work/link"
+    wait_for grep -qs up "$work/link"
     for n in 1 2; do
         on $n ip addr add 10.98.0.$n/24 dev $device
         on $n ip link set $device mtu 9000 up
