@@ -3,6 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "ops/fp8.h"
+
 const char *const meter_class_names[METER_CLASSES] = {
 #define X(name, text) [METER_##name] = text,
     METER_CLASS_LIST(X)
@@ -59,7 +61,8 @@ static MeterCost matmul_cost(const Matmul *p) {
     double d = dtype_bytes(p->d_type) * m * n;
     return (MeterCost){.bytes = dtype_bytes(p->a.type) * m * k + dtype_bytes(p->b.type) * k * n +
                                 (p->c != NULL ? 2 * d : d),
-                       .flops = 2 * m * n * k};
+                       .flops = 2 * m * n * k,
+                       .fp8 = dtype_is_fp8(p->a.type)};
 }
 
 /* Distinct rows of a table of V that S random tokens touch, on average. */

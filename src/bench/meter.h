@@ -29,6 +29,7 @@ extern const char *const meter_class_names[METER_CLASSES];
  * here. */
 typedef struct {
     double bytes, flops;
+    bool fp8; /* a product of FP8 operands */
 } MeterCost;
 
 /* Milliseconds from meter_start. Those of all classes but TRANSFER follow each other on the stream;

@@ -96,11 +96,13 @@ static void print_text(const StepBench *x, const Summary *sum, StrBuf *out) {
     strbuf_printf(out,
                   "beside it %s %.2f ms\n"
                   "attention: forward %.4g TFLOP/s, backward %.4g TFLOP/s\n"
-                  "by op; floors by a copy's %.4g GB/s and the largest product's %.4g TFLOP/s:\n"
-                  "  %-18s %9s     %7s  %9s     %10s",
+                  "by op; floors by a copy's %.4g GB/s and the largest product's %.4g TFLOP/s",
                   meter_class_names[METER_TRANSFER], ms[METER_TRANSFER], sum->attention_fwd / 1e12,
                   sum->attention_bwd / 1e12, x->ops.copy_rate / 1e9,
-                  op_times_product_rate(&x->ops) / 1e12, "op", "time", "share", "floor ms",
+                  op_times_product_rate(&x->ops, false) / 1e12);
+    double fp8 = op_times_product_rate(&x->ops, true);
+    if (fp8 > 0) strbuf_printf(out, ", in FP8 %.4g", fp8 / 1e12);
+    strbuf_printf(out, ":\n  %-18s %9s     %7s  %9s     %10s", "op", "time", "share", "floor ms",
                   "% of floor");
     for (int i = 0; i < x->ops.n; i++) print_op(out, x, &x->ops.list[i]);
 }
@@ -134,10 +136,11 @@ static void print_json(const StepBench *x, const Summary *sum, StrBuf *out) {
         comma = ",";
     }
     strbuf_printf(out,
-                  "},\"copy_gbytes_s\":%.6g,\"gemm_tflops\":%.6g,\"attention_fwd_tflops\":%.6g,"
-                  "\"attention_bwd_tflops\":%.6g}",
-                  x->ops.copy_rate / 1e9, op_times_product_rate(&x->ops) / 1e12,
-                  sum->attention_fwd / 1e12, sum->attention_bwd / 1e12);
+                  "},\"copy_gbytes_s\":%.6g,\"gemm_tflops\":%.6g,\"gemm_fp8_tflops\":%.6g,"
+                  "\"attention_fwd_tflops\":%.6g,\"attention_bwd_tflops\":%.6g}",
+                  x->ops.copy_rate / 1e9, op_times_product_rate(&x->ops, false) / 1e12,
+                  op_times_product_rate(&x->ops, true) / 1e12, sum->attention_fwd / 1e12,
+                  sum->attention_bwd / 1e12);
 }
 
 Status step_report(StepBench *x, bool json) {

@@ -114,6 +114,11 @@ for recompute in none layer; do
                                      rows[0]['ops']['attention_delta']), 2 * 10 * 2 * 32 * 33 / 2 * 8 * 4)"
     holds 'FLOPs of attention' "${flops}['attention_bwd'] > 0.999 * 2 * 10 * 2 * 32 * 33 / 2 * 8 * 4"
 done
+run "$cria" bench step "$config" steps=1 micro_steps=1 precision=fp8 --json
+expect_status 'FP8' 0
+holds 'FP8: its products are rows of their own' '{"linear_fwd", "linear_fwd_fp8", "linear_dgrad_fp8", "linear_wgrad_fp8", "fp8_cast"} <= rows[0]["ops"].keys()'
+# those of 2 layers; the largest is gate and up, 64 rows of 16 to 64
+holds 'FP8: floors' "rows[0]['gemm_fp8_tflops'] * 1e9 * rows[0]['floors']['linear_wgrad_fp8'] > 0.999 * 2 * 2 * 64 * (16 * 32 + 16 * 16 + 3 * 16 * 32)"
 run mpirun -n 2 "$cria" bench step "$config" steps=1 micro_steps=1
 expect_status 'step, dp 2' 0
 expect 'step: floors for people' "$(grep -cE '^  swiglu_fwd +[0-9.]+ ms +[0-9.]+ %( +[0-9.]+){2}$' "$work/out")" 1
