@@ -42,7 +42,9 @@ Status run_data_open_train(const Config *c, Dataset **train) {
 static Status open_set(ValSets *val, const char *name, const DatasetOptions *o) {
     val->sets = mem_grow(val->sets, val->n + 1, sizeof *val->sets);
     val->sets[val->n] = (ValSet){.name = name};
-    return dataset_open(&val->sets[val->n++].data, o);
+    Status st = dataset_open(&val->sets[val->n++].data, o);
+    if (st != OK && name != NULL) status_prefix("data.val: %s", name);
+    return st;
 }
 
 static Status open_val(const Config *c, ValSets *val) {

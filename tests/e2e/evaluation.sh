@@ -151,6 +151,6 @@ mistake 'data.val: found no file in the set web, expected one or more' "{web: []
 mistake 'data.val: found no file in the set web, expected one or more' "{web: }"
 mistake "found 'a b', expected the name of a set" "{a b: a.bin}"
 mistake "found 'path', expected the name of a set" "{path: a.bin}"
-mistake "cannot open token file $work/none.bin" "{web: $work/web.bin, books: $work/none.bin}"
+mistake "data.val: books: cannot open token file $work/none.bin" "{web: $work/web.bin, books: $work/none.bin}"
 mistake 'found weights on 1 of 2 files of the set web' "{web: [{path: a, weight: 1}, b], books: c}"
 mistake "$work/none.json" "$work/web.bin" "data.tokenizer=$work/none.json"
