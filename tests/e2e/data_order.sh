@@ -5,32 +5,10 @@
 
 cat >"$work/order.py" <<'PY'
 import glob, gzip, json, math, struct, sys
+from sample_order import permute
 
 config = json.loads(sys.argv[1])  # T, G, seed, order, sources [[path, weight]], split, steps, eval
 T, G, seed = config["T"], config["G"], config["seed"]
-
-
-def philox(stream, index):
-    c = [index % 2**32, index >> 32, stream % 2**32, stream >> 32]
-    k = [seed % 2**32, seed >> 32]
-    for _ in range(10):
-        a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
-        c = [b >> 32 ^ c[1] ^ k[0], b % 2**32, a >> 32 ^ c[3] ^ k[1], a % 2**32]
-        k = [(k[0] + 0x9E3779B9) % 2**32, (k[1] + 0xBB67AE85) % 2**32]
-    return c[0] + 2**32 * c[1]
-
-
-def permute(S, stream, x):
-    h = 1
-    while 4**h < S:
-        h += 1
-    while True:
-        left, right = x >> h, x % 2**h
-        for r in range(4):
-            left, right = right, left ^ philox(stream, 2**56 * r ^ right) % 2**h
-        x = left * 2**h + right
-        if x < S:
-            return x
 
 
 class Cria:
@@ -61,7 +39,7 @@ class Cria:
         S = self.counts[a]
         e, k = divmod(n, S)
         if self.shuffle:
-            k = permute(S, 2**57 ^ (2**32 * a ^ e), k)
+            k = permute(S, seed, 2**57 ^ (2**32 * a ^ e), k)
         for name, count in self.sources[a]:
             if k < count:
                 return [[name, k * T, T + 1]]
@@ -213,7 +191,7 @@ check() {
     mv "$work/out" "$work/found"
     [ "$eval" = null ] || eval=",\"eval\":$eval"
     checks=$((checks + 1))
-    message=$(python3 "$work/order.py" "{\"T\":16,\"G\":4,\"seed\":$seed,\"order\":\"$order\",\"sources\":$sources,
+    message=$(PYTHONPATH=tests/e2e python3 -B "$work/order.py" "{\"T\":16,\"G\":4,\"seed\":$seed,\"order\":\"$order\",\"sources\":$sources,
         \"split\":\"$split\",\"steps\":$steps${eval#null}}" <"$work/found" 2>&1 | tail -n 1)
     [ "$message" = "$printed" ] || problem "$what: found '$message', expected '$printed'"
 }

@@ -100,32 +100,13 @@ expect_refused 'a branch without its past' 2 'in its 12 steps, the configuration
 # In the last stage each source of the first ones goes on where it was, in its own shuffle.
 order="stages=[$first, $second, $back, {from: 17, data.train: [{path: data/sotu_val.bin, weight: 1}, {path: data/sotu_train.bin, weight: 1}]}]"
 cat >"$work/order.py" <<'PY'
-import json, os, sys
+import json, os
+from sample_order import permute
 
 SEED, TRAIN, VAL = 1234, "data/sotu_train.bin", "data/sotu_val.bin"
 # (first step, steps, sequences a step, T, [(file, share)]); a stage that only goes on has no line of its own
 orders = [(1, 5, 8, 32, [(TRAIN, 1)]), (6, 5, 8, 32, [(VAL, 1), (TRAIN, 3)]), (11, 4, 8, 64, [(VAL, 1), (TRAIN, 3)]),
           (15, 3, 8, 32, [(TRAIN, 1)]), (18, 3, 8, 32, [(VAL, 1), (TRAIN, 1)])]
-
-
-def random(stream, index):
-    c, k = [index % 2**32, index >> 32, stream % 2**32, stream >> 32], [SEED, 0]
-    for _ in range(10):
-        a, b = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
-        c = [b >> 32 ^ c[1] ^ k[0], b % 2**32, a >> 32 ^ c[3] ^ k[1], a % 2**32]
-        k = [(k[0] + 0x9E3779B9) % 2**32, (k[1] + 0xBB67AE85) % 2**32]
-    return c[0] + 2**32 * c[1]
-
-
-def permute(S, stream, x):
-    h = next(h for h in range(1, 64) if 4**h >= S)
-    while True:
-        left, right = x >> h, x % 2**h
-        for r in range(4):
-            left, right = right, left ^ random(stream, 2**56 * r ^ right) % 2**h
-        x = left * 2**h + right
-        if x < S:
-            return x
 
 
 taken, numbers = {}, {}  # by file and T: samples; number of its shuffle
@@ -145,10 +126,10 @@ for first, steps, global_, T, sources in orders:
         S = (os.path.getsize(file) // 2 - 1) // T
         epoch, n = divmod(taken[file, T], S)
         taken[file, T] += 1
-        k = permute(S, 2**57 ^ (numbers[file, T] << 32 ^ epoch), n)
+        k = permute(S, SEED, 2**57 ^ (numbers[file, T] << 32 ^ epoch), n)
         print(json.dumps([first + i // global_, file, k * T, T + 1]))
 PY
-python3 "$work/order.py" >"$work/expected"
+PYTHONPATH=tests/e2e python3 -B "$work/order.py" >"$work/expected"
 "$cria" data order "$config" "$order" --step 1:20 --json | python3 -c '
 import json, sys
 for line in sys.stdin:
