@@ -44,7 +44,7 @@ void comm_describe_wait(char *text, size_t size) {
     if (pthread_mutex_trylock(&awaited.mutex) != 0) return;
     for (int i = 0; i < awaited.n && i < RANKS_SHOWN && at < size; i++)
         at += (size_t)snprintf(text + at, size - at, "%srank %d on host %s", i > 0 ? ", " : "",
-                               awaited.ranks[i], placement_host(awaited.ranks[i]));
+                               awaited.ranks[i], comm_host_name(awaited.ranks[i]));
     if (awaited.n > RANKS_SHOWN && at < size)
         snprintf(text + at, size - at, " and %d more", awaited.n - RANKS_SHOWN);
     pthread_mutex_unlock(&awaited.mutex);

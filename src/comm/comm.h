@@ -86,6 +86,8 @@ int comm_world_size(void);
 int comm_local_rank(void);  /* index of this rank among those of its host */
 int comm_local_size(void);  /* ranks of this host */
 int comm_local_cores(void); /* this rank's share of the cores of its host, at least 1 */
+/* Of the host of a rank of the world. */
+const char *comm_host_name(int rank);
 /* Two lines: MPI's library, level of threads and hosts; the cores and threads of this rank. */
 void comm_describe(StrBuf *out);
 /* A warning of rank 0 where the ranks of a host, or one rank, have more threads than cores that

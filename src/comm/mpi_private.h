@@ -23,7 +23,6 @@ void mpi_library_name(char out[MPI_MAX_LIBRARY_VERSION_STRING]);
  * comm_warn_oversubscribed(). `node`: the ranks of this host; MPI_COMM_NULL: a world without MPI.
  * Collective over the world. */
 Status placement_find(MPI_Comm node);
-const char *placement_host(int rank); /* name of the host of a rank of the world */
 
 /* ---- mpi_batch.c: batches of nonblocking operations --------------------------------------------
  * Completion is polled with MPI_Testall, and the core is yielded between polls: MPI's blocking

@@ -59,7 +59,7 @@ static HostName *own_name(void) {
     return &host.nodename;
 }
 
-const char *placement_host(int rank) {
+const char *comm_host_name(int rank) {
     return placement.names != NULL ? placement.names[rank] : *own_name();
 }
 
@@ -168,7 +168,7 @@ void comm_warn_oversubscribed(void) {
         "oversubscribed: %d rank%s of host %s %s %d thread%s on %d core%s, where they wait for "
         "each other: set OMP_NUM_THREADS lower, start fewer ranks on a host, or let mpirun bind "
         "them to more cores",
-        worst.ranks, worst.ranks == 1 ? "" : "s", placement_host(placement.worst_rank),
+        worst.ranks, worst.ranks == 1 ? "" : "s", comm_host_name(placement.worst_rank),
         worst.ranks == 1 ? "has" : "have", worst.threads, worst.threads == 1 ? "" : "s",
         worst.cores, worst.cores == 1 ? "" : "s");
 }

@@ -4,6 +4,7 @@
  * knows it from P^3 products. P is prime, so that no tile of a kernel looks like its neighbour. */
 #include "session/hardware.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -124,7 +125,7 @@ static Status multiply(Work *w, const Ops *ops, int64_t n, HardwareResult *r) {
 static Status measure(const Ops *ops, HardwareResult *r) {
     Work w = {0};
     int64_t n = ops->host_memory ? HOST_N : DEVICE_N;
-    gethostname(r->node, sizeof r->node - 1);
+    snprintf(r->node, sizeof r->node, "%s", comm_host_name(comm_world_rank()));
     Status st = allocate(&w, ops, n);
     if (st == OK) st = multiply(&w, ops, n, r);
     release(&w, ops);

@@ -1,8 +1,8 @@
 #include "session/peers.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "base/median.h"
@@ -185,7 +185,7 @@ Status peers_judge(const PeerResult *results, int world, bool timed, StrBuf *slo
 static Status measure(Copies *c, Comm *host, int first, PeerResult *own) {
     uint64_t *all = NEW(uint64_t, host->size);
     Status st;
-    gethostname(own->node, sizeof own->node - 1);
+    snprintf(own->node, sizeof own->node, "%s", comm_host_name(comm_world_rank()));
     CHECK_GOTO(comm_agree(host, open_copies(c)), done);
     all[host->rank] = c->expected[c->group->rank];
     CHECK_GOTO(comm_all_gather(host, all, sizeof *all, DT_U8, COMM_KIND_OTHER, NULL), done);

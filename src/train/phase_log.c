@@ -1,16 +1,12 @@
 #include "train/phase_log.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 Status phase_log_open(PhaseLog *l, Session *s, int64_t step) {
     if (!s->config->log.phases) return OK;
     l->step = step;
     l->ms = NEW(double, (int64_t)s->world *PHASES);
-    l->nodes = NEW(char, (int64_t)s->world *NODE_NAME_MAX);
     slow_ranks_init(&l->slow, s->world);
-    gethostname(l->nodes + s->rank * NODE_NAME_MAX, NODE_NAME_MAX - 1);
-    CHECK(comm_all_gather(s->comm.host, l->nodes, NODE_NAME_MAX, DT_U8, COMM_KIND_OTHER, NULL));
     return comm_agree(s->comm.host, phases_start(s->stream));
 }
 
@@ -35,7 +31,7 @@ void phase_log_warn(PhaseLog *l, int64_t step, Sink *sink) {
     if (!l->found) return;
     SlowRecord *r = &l->record;
     r->step = step;
-    r->node = l->nodes + r->rank * NODE_NAME_MAX;
+    r->node = comm_host_name(r->rank);
     r->message = mem_printf(
         "rank %d on node %s stays behind: it computes %.4g ms a step, the median of the ranks is "
         "%.4g ms (%+.0f %%, mean of the last %d step records); look at its clock, its temperature "
@@ -50,6 +46,5 @@ void phase_log_warn(PhaseLog *l, int64_t step, Sink *sink) {
 void phase_log_close(PhaseLog *l, Session *s) {
     phases_free(s->stream);
     free(l->ms);
-    free(l->nodes);
     slow_ranks_free(&l->slow);
 }

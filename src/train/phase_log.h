@@ -13,10 +13,7 @@ typedef struct {
     SlowRanks slow;
     bool found; /* a slow rank, of which the log is to be told */
     SlowRecord record;
-    char *nodes; /* [world][NODE_NAME_MAX] */
 } PhaseLog;
-enum { NODE_NAME_MAX = 64 };
-
 /* Times s->stream from here on, after `step` steps. Collective. */
 Status phase_log_open(PhaseLog *l, Session *s, int64_t step);
 /* Waits for the stream, and takes what was timed since the last record. */
