@@ -165,11 +165,12 @@ static void every_mistake_names_its_stage(void **state) {
          "stages[0]: optim.lr: found twice, expected once"},
         /* order */
         {"stages: [{from: 9, optim.lr: 1}, {from: 5, optim.lr: 2}]\n",
-         "t.yaml:14: stages[1]: found from 5, expected one or more steps behind the begin of the "
+         "t.yaml:14: stages[1]: found from 5, expected one or more steps after the beginning of "
+         "the "
          "stage before (step 9, after 2304 tokens)"},
         {"stages: [{from: 9, optim.lr: 1}, {from: 9, optim.lr: 2}]\n", "stages[1]: found from 9"},
         {"stages: [{from: 9, optim.lr: 1}, {from_tokens: 2304, optim.lr: 2}]\n",
-         "stages[1]: found from_tokens 2304, expected one or more steps behind the begin"},
+         "stages[1]: found from_tokens 2304, expected one or more steps after the beginning"},
         /* what a configuration is checked for, in each stage */
         {"stages: [{from: 5, optim.lr: 1}, {from: 6, batch.global: 9}]\n",
          "t.yaml:13: stages[1]: batch.micro: found 2, expected a divisor of batch.global 9"},

@@ -115,7 +115,7 @@ typedef struct {
 /* An item of `stages`: keys that have other values from a step or token on. */
 typedef struct {
     int64_t from;        /* updates done before its first one; 0: from_tokens says when */
-    int64_t from_tokens; /* the first step behind so many tokens of the run; 0: from says when */
+    int64_t from_tokens; /* the first step after so many tokens of the run; 0: from says when */
     int line;            /* in the file; 0: it is of an override */
     int *keys, n_keys;   /* numbers of the keys in the table */
     struct Config *values;

@@ -121,7 +121,7 @@ static void check_item_begins_later(Builder *b, int i, int64_t at) {
     bool by_step = item->from > 0;
     if (at <= b->step)
         problem(b, i,
-                "found %s %lld, expected one or more steps behind the begin of the stage before "
+                "found %s %lld, expected one or more steps after the beginning of the stage before "
                 "(step %lld, after %.0f tokens)",
                 by_step ? "from" : "from_tokens", ll(by_step ? item->from : item->from_tokens),
                 ll(b->step), b->tokens);

@@ -29,7 +29,7 @@ bool yaml_read_begin(YamlText *s, const char *name, int line) {
     return true;
 }
 
-/* At the begin of its mapping. */
+/* At the beginning of its mapping. */
 static void read_item(YamlText *s, Config *c, int i) {
     ConfigReader *outer = s->r;
     StageItem *item = &c->stages[i];

@@ -73,8 +73,8 @@ static void console_step(Sink *s, const StepRecord *r) {
 }
 
 static void console_stage(Sink *s, const StageRecord *r) {
-    output_print("%s%s begins behind step %lld, after %.0f tokens | %s\n",
-                 clear_bar((ConsoleSink *)s), r->stage, (long long)r->step, r->tokens, r->changes);
+    output_print("%s%s begins after step %lld and %.0f tokens | %s\n", clear_bar((ConsoleSink *)s),
+                 r->stage, (long long)r->step, r->tokens, r->changes);
 }
 
 static void console_eval(Sink *s, const EvalRecord *r) {

@@ -63,7 +63,7 @@ static Status open_val(const Config *c, ValSets *val) {
     return OK;
 }
 
-/* ---- one order of samples behind the other --------------------------------------------------- */
+/* ---- one order of samples after the other ---------------------------------------------------- */
 
 static bool same_order(const Config *a, const Config *b) {
     if (a->model.seq_len != b->model.seq_len || a->data.n_train != b->data.n_train) return false;

@@ -16,7 +16,7 @@ typedef struct {
     int n; /* 0: no evaluation */
 } ValSets;
 
-/* Stages with the same data.train and model.seq_len, one behind the other, go on in one order of
+/* Stages with the same data.train and model.seq_len, one after the other, go on in one order of
  * samples. Another one begins with its sample 0; a source that an earlier order of the same
  * model.seq_len had goes on where that was in its own shuffle. */
 typedef struct {

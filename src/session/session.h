@@ -58,9 +58,8 @@ typedef struct {
 } SessionOptions;
 
 /* Opens backend, communicators and data, and reserves (not yet allocates) the memory that the
- * largest of the stages needs. Collective:
- * every rank gets the same Status, rank 0 the message. options NULL: none. The present stage is the
- * first. */
+ * largest of the stages needs. Collective: every rank gets the same Status, rank 0 the message.
+ * options NULL: none. The present stage is the first. */
 Status session_open(Session *s, const Config *config, const SessionOptions *options);
 /* Allocates, uploads constants. Weights are not set yet. Collective. */
 Status session_start(Session *s);
