@@ -1,6 +1,6 @@
 #!/bin/sh
 # tests/results/cp8.sh, which measures eight GPUs in one call: here two ranks on the CPU. A job that fails
-# or is over its time is in the summary, the others are not harmed, and no process is left.
+# or is over its time is in the summary, the others are not harmed, and no process is left. Then two_gpus.sh, likewise.
 if grep -qs fsanitize "${BUILD:-build}/flags"; then
     echo 'skipped: the limits are of programs without sanitizers'
     exit 0
@@ -32,7 +32,7 @@ expect 'the others' "$(grep -v ': ok$' "$work/jobs")" 'torch: ring: **failed (5)
 expect 'rows of attention' "$(rows Attention)" 8 # three sizes, two masks; two published rows
 expect 'rows of training' "$(rows Training)" 2
 expect 'rows of curves' "$(rows Loss)" 2
-expect 'difference of the curves' "$(grep -c '^Ring and magi differ by at most .* over [1-9][0-9][0-9]* steps' \
+expect 'difference of the curves' "$(grep -c '^magi-cp2 and ring-cp2 differ by at most .* over [1-9][0-9][0-9]* steps' \
     "$work/cp8/summary.md")" 1
 expect 'what PyTorch printed' "$(grep -c '^    torch ring: 1 ms$' "$work/cp8/summary.md")" 1
 expect 'the picture' "$(head -c 4 "$work/cp8/loss/compare.png" | tail -c 3)" PNG
@@ -47,3 +47,9 @@ expect 'jobs' "$(grep -c . "$work/jobs")" 9
 expect 'jobs that ended in other ways' "$(grep -vcE ': (ok|\*\*over its time\*\*|\*\*no time left\*\*)$' "$work/jobs")" 0
 expect 'jobs without their time' "$(($(grep -c '\*\*' "$work/jobs") > 0))" 1
 expect 'processes left' "$(grep -ls "CP8_TEST=$work" /proc/[0-9]*/environ)" ''
+
+run sh tests/results/two_gpus.sh -n 2 -c -q -d data/sotu_train.bin "$work/cp8"
+expect_status 'two_gpus.sh' 0
+expect 'its rows of attention' "$(rows Attention)" 5 # three masks; two published rows
+expect 'its rows of training' "$(rows Training)" 4
+expect 'its rows of curves' "$(rows Loss)" 3
