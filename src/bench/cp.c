@@ -307,9 +307,9 @@ static Status measure_one(CpBench *x) {
     x->one = (AttentionTimes){(double)mask_area(&x->mask), false, bench_time_unknown,
                               bench_time_unknown};
     if (!x->baseline) return OK;
-    timing_set_ranks(x->b.timing, NULL);
+    timing_set_ranks(x->b.timing, NULL, NULL);
     CHECK(bench_attention_times(&x->b, &x->mask, c->H, c->K, c->D, &x->one));
-    timing_set_ranks(x->b.timing, x->comm.host);
+    timing_set_ranks(x->b.timing, x->comm.host, x->comm.cp);
     double lacking = !x->one.fits;
     CHECK(greatest(x, &lacking, 1));
     x->one.fits = lacking == 0;
@@ -397,10 +397,10 @@ static Status open_bench(CpBench *x, const BenchArguments *a, const Setting *s) 
 static Status run(CpBench *x, Setting *s) {
     int cp = s[CP].given ? (int)s[CP].values[0].a : comm_world_size();
     CHECK(comm_open(&x->comm, x->b.ops, cp));
-    timing_set_ranks(x->b.timing, x->comm.host);
     x->meter = meter_create(x->b.ops);
     x->b.stream->ops = meter_ops(x->meter);
     x->comm.cp = meter_comm(x->meter, x->comm.cp);
+    timing_set_ranks(x->b.timing, x->comm.host, x->comm.cp);
     bench_settings_fill(s, !x->b.ops->host_memory);
     return measure_all(x, s);
 }

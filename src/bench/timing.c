@@ -31,7 +31,7 @@ struct Timing {
     const Ops *ops;
     Stream *stream;
     BenchState state;
-    Comm *host;
+    Comm *host, *device;
     Nvml *nvml;
     Event *begin[TIMED_CALLS_MAX], *end[TIMED_CALLS_MAX];
     void *block, *normals;
@@ -110,14 +110,20 @@ static void hold(Timing *t) {
         t->ops->mem_zero(t->block, BLOCK_BYTES, t->stream);
 }
 
+/* What is queued behind this starts on all ranks at the same time. */
+static Status start_together(Timing *t, Comm *device) {
+    return comm_all_reduce(device, t->block, 1, DT_F32, COMM_MAX, COMM_KIND_OTHER, t->stream);
+}
+
 Status timing_align(Timing *t, Comm *host, Comm *device) {
     CHECK(comm_barrier(host));
     hold(t);
-    return comm_all_reduce(device, t->block, 1, DT_F32, COMM_MAX, COMM_KIND_OTHER, t->stream);
+    return start_together(t, device);
 }
 
 static Status round_of(Timing *t, BenchCall call, void *ctx, int products, int event) {
     for (int i = 0; i < products * t->times; i++) multiply(t, &t->product);
+    if (t->device != NULL) CHECK(start_together(t, t->device));
     if (event >= 0) t->ops->event_record(t->begin[event], t->stream);
     CHECK(call(ctx));
     if (event >= 0) t->ops->event_record(t->end[event], t->stream);
@@ -246,6 +252,7 @@ void timing_free(Timing *t) {
     free(t);
 }
 
-void timing_set_ranks(Timing *t, Comm *host) {
+void timing_set_ranks(Timing *t, Comm *host, Comm *device) {
     t->host = host;
+    t->device = device;
 }

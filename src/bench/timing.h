@@ -30,17 +30,18 @@ typedef struct {
 } BenchTime;
 extern const BenchTime bench_time_unknown; /* all NaN */
 
-/* `host`: all ranks measure together, and every call of this file is collective; NULL: alone. */
+/* `host`: all ranks measure together, and every call of this file is collective; those of `device`
+ * begin every timed call together. Both NULL: alone. */
 Status timing_create(Timing **out, const Ops *ops, Stream *stream, BenchState state);
 void timing_free(Timing *t);
-void timing_set_ranks(Timing *t, Comm *host);
+void timing_set_ranks(Timing *t, Comm *host, Comm *device);
 
 /* What runs between calls in the state `step` from here on: the product of `tokens` rows and a
  * feed-forward layer of 8/3 `hidden` columns, twice. ERR_ENV: no memory for it. */
 Status timing_set_model(Timing *t, int64_t tokens, int hidden);
 
 /* `products`: how many times those two; 1 before a forward call, 2 before a backward one. With
- * ranks, each gets its own times. */
+ * ranks, each gets its own times; without what one waits for another whose products took longer. */
 Status timing_run(Timing *t, BenchCall call, void *ctx, int products, BenchTime *out);
 
 /* FLOP/s of a product of side x side x side in this state. */

@@ -4,8 +4,8 @@
 #
 #   cp      cria bench cp: every runtime, 8k, 32k and 128k tokens; causal, documents, window   OUT/cp.jsonl
 #   torch   RING.py under torchrun, such as PyTorch's context_parallel                         OUT/torch.txt
-#   step    cria bench step of the example 1B in bf16 and FP8: dp, every runtime, both micro-batches; likewise as
-#           between two hosts, by NCCL's sockets; a 3B at 32k tokens                           OUT/step.jsonl
+#   step    cria bench step of the example 1B in bf16 and FP8: dp, every runtime, documents, as between two hosts
+#           (by NCCL's sockets); of a 3B at 32k tokens                                         OUT/step.jsonl
 #   loss    200 steps of fp8-study.yaml on TOKENS.bin (nanoGPT's format, GPT-2 ids), cp        OUT/loss/
 #
 # and OUT/summary.md. jobs.sh says how parts share SECONDS (-t, 520). -q: a rehearsal, some jobs of each part,
@@ -16,44 +16,45 @@ set -u
 
 each=$((8 / n)) # thousands of tokens a rank of the shortest case
 
-part cp 50
+part cp 38
 if [ -n "$quick" ]; then
     attention 40 64 32/8 "$each" causal,document,window
 else
-    attention 60 64 32/8 "$each $((4 * each))" causal,document,window
-    attention 60 128 24/8 "$each $((4 * each))" causal,document,window
-    attention 60 128 64/8 "$each $((4 * each))" causal,document
-    attention 30 64 32/32 "$each $((4 * each))" causal,document backend=ring,magi,ulysses
-    attention 30 128 24/24 "$each $((4 * each))" causal,document backend=ring,magi,ulysses
-    attention 30 64 32/8 $((16 * each)) document,window backend=ring,magi
-    attention 30 128 24/8 $((16 * each)) document,window backend=ring,magi
-    attention 40 64 32/8 $((16 * each)) causal alone=no backend=ring,magi
-    attention 40 128 24/8 $((16 * each)) causal alone=no backend=ring,magi
+    two="$each $((4 * each))" long=$((16 * each))
+    attention 40 64 32/8 "$two" causal,document
+    attention 40 128 24/8 "$two" causal,document
+    attention 30 64 32/8 "$two $long" window backend=ring,magi
+    attention 30 128 24/8 "$two $long" window backend=ring,magi
+    attention 40 128 64/8 "$two" causal,document backend=ring,magi
+    attention 20 64 32/32 "$each" causal,document
+    attention 20 128 24/24 "$each" causal,document
+    attention 20 64 32/8 "$long" document backend=ring,magi
+    attention 20 128 24/8 "$long" document backend=ring,magi
+    # one call on one device takes up to half a minute
+    attention 20 64 32/8 "$long" causal alone=no backend=ring,magi
+    attention 20 128 24/8 "$long" causal alone=no backend=ring,magi
 fi
 
-part torch 66
+part torch 49
 torch_ring
 
 part step 92
-dp_and_cp() { # PRECISION
-    train_step "1B $1, dp $n" 1 none 1 "precision=$1" ${few:+"$few"}
-    for backend in magi ring allgather ulysses; do
-        [ -z "$quick" ] || [ $backend = magi ] || continue
-        train_step "1B $1, cp $n $backend" "$n" $backend 1 "precision=$1" steps=2 ${few:+"$few"}
-    done
-}
-dp_and_cp bf16
+train_step "1B bf16, dp $n" 1 none 1 ${few:+"$few"}
+train_step "1B bf16, cp $n magi" "$n" magi 1 ${few:+"$few"}
 if [ -z "$quick" ]; then
+    for backend in ring allgather ulysses; do train_step "1B bf16, cp $n $backend" "$n" $backend 1 steps=2; done
+    train_step "1B bf16, cp $n magi, micro-batch 2" "$n" magi 2 steps=2
     for backend in magi ring; do
-        train_step "1B bf16, cp $n $backend, micro-batch 2" "$n" $backend 2 steps=2
         train_step "1B bf16, cp $n $backend, documents" "$n" "$backend" 1 data.mask=document steps=2
-        hosts="env HOST_RANKS=1 tests/share_gpus.sh $n"
-        train_step "1B bf16, cp $n $backend, every rank a host" "$n" "$backend" 1 parallel.transport=nccl steps=2
-        hosts=''
     done
+    hosts="env HOST_RANKS=1 tests/share_gpus.sh $n"
+    train_step "1B bf16, cp $n magi, every rank a host" "$n" magi 1 parallel.transport=nccl steps=2 micro_steps=2
+    hosts=''
 fi
-dp_and_cp fp8
+train_step "1B fp8, dp $n" 1 none 1 precision=fp8 ${few:+"$few"}
+train_step "1B fp8, cp $n magi" "$n" magi 1 precision=fp8 ${few:+"$few"}
 if [ -z "$quick" ]; then
+    train_step "1B fp8, cp $n ring" "$n" ring 1 precision=fp8 steps=2
     config=configs/llama-3b.yaml
     for run in bf16-magi fp8-magi bf16-ring; do
         train_step "3B ${run%-*}, 32k tokens, cp $n ${run#*-}" "$n" "${run#*-}" 1 model.seq_len=32768 data.mask=causal \
