@@ -28,6 +28,23 @@ static void test_documents_share_no_tile(void **state) {
     attn_tiles_free(&tiles);
 }
 
+/* The short tile of a causal document is the one that walks the fewest keys. */
+static void test_short_tile_is_first(void **state) {
+    (void)state;
+    const Band bands[] = {{0, 1000, 0, 1000, BAND_NO_LO, 0}};
+    const RemoteKv local = {0};
+    AttnTiles tiles = attn_tiles_by_q(bands, 1, 1000, (AttnGrid){192, 128}, &local, NULL, NULL);
+    assert_int_equal(tiles.n_tiles, 6);
+    int64_t steps = 0;
+    for (int64_t t = 0; t < tiles.n_tiles; t++) {
+        const AttnTile *tile = &tiles.tiles[t];
+        assert_int_equal(tile->rows, tile->row0 == 0 ? 40 : 192);
+        steps += tile->n_steps;
+    }
+    assert_int_equal(steps, 1 + 2 + 4 + 5 + 7 + 8);
+    attn_tiles_free(&tiles);
+}
+
 /* One tile with eight steps on local keys and one on those of a range that is ready after 100 us.
  */
 static void test_estimate(void **state) {
@@ -74,8 +91,8 @@ static void test_estimate(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_random_masks),
-                                       cmocka_unit_test(test_documents_share_no_tile),
-                                       cmocka_unit_test(test_estimate)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_random_masks), cmocka_unit_test(test_documents_share_no_tile),
+        cmocka_unit_test(test_short_tile_is_first), cmocka_unit_test(test_estimate)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
