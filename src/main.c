@@ -18,6 +18,7 @@ static int finish(Status st) {
         output_write(OUTPUT_STDERR, text.text, text.len);
         strbuf_free(&text);
     }
+    stop_command_is_over(status_exit_code(st));
     progress_beat(0, "ending MPI");
     comm_finish(status_exit_code(st));
     watchdog_stop();

@@ -104,12 +104,14 @@ bool launcher_is_gone(void) {
 }
 
 /* The message of MPI_Abort in PMI-1 form, which hydra accepts from ranks of either version. */
-void launcher_end_job(int exit_status) {
+bool launcher_end_job(int exit_status) {
     char text[] = "cmd=abort exitcode=000\n", *digit = strchr(text, '\n');
-    if (!is_hydra || pmi_fd == -1) return;
+    if (!is_hydra || pmi_fd == -1) return false;
     for (int n = exit_status & 255; n > 0; n /= 10) *--digit = (char)('0' + n % 10);
     int before = errno;
-    if (send(pmi_fd, text, sizeof text - 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) errno = before;
+    bool sent = send(pmi_fd, text, sizeof text - 1, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
+    errno = before;
+    return sent;
 }
 
 /* MPICH 4.0.2: after hydra's process on this host has forwarded a signal, it reports a rank's

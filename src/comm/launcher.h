@@ -21,8 +21,9 @@ bool launcher_sets(const char *variable);
 bool launcher_is_gone(void);
 
 /* Asks MPICH's mpirun to end all ranks with this exit status, where MPI_Abort cannot be called.
- * Does nothing under other launchers. Does not block; safe in signal handlers. */
-void launcher_end_job(int exit_status);
+ * Returns whether it was asked: other launchers end the job when a rank exits. Does not block; safe
+ * in signal handlers. */
+bool launcher_end_job(int exit_status);
 
 /* Call on one rank just before all ranks exit with a status other than 0: hydra then returns that
  * status also after it received a signal. */

@@ -178,14 +178,15 @@ static void sleep_ns(long ns) {
     nanosleep(&(struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000}, NULL);
 }
 
-/* mpirun ends all ranks with this status; if this rank exited first, the status would differ. */
+/* MPICH's mpirun ends all ranks with this status; if this rank exited first, the status would
+ * differ. Others end all ranks once the first has exited, and return its status. */
 static _Noreturn void leave_to_launcher(int exit_code) {
-    launcher_end_job(exit_code);
-    if (launcher->size > 1) sleep_ns(2 * REPORT_NS);
+    if (launcher_end_job(exit_code) && launcher->size > 1) sleep_ns(2 * REPORT_NS);
     _exit(exit_code);
 }
 
 void comm_abort(int exit_code) {
+    start_guard_stand_down();
     end_within(ABORT_SECONDS, exit_code);
     sleep_ns(REPORT_NS);
     /* MPI_Finalize, which another thread may be in, frees the communicator. */
@@ -200,6 +201,7 @@ void comm_last_words(const char *message) {
 }
 
 void comm_end_now(int exit_code, const char *message) {
+    start_guard_stand_down();
     end_within(ABORT_SECONDS, exit_code);
     comm_last_words(message);
     if (launcher->name != NULL) sleep_ns(REPORT_NS);

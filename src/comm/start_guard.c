@@ -130,6 +130,10 @@ void start_guard_begin(int rank, const char *exit_reason,
     guard.active = 1;
 }
 
+void start_guard_stand_down(void) {
+    guard.active = 0;
+}
+
 void start_guard_end(void) {
     guard.active = 0;
     unwatch_stderr();

@@ -11,4 +11,8 @@ void start_guard_begin(int rank, const char *exit_reason,
                        void (*end_job)(int exit_code, const char *message));
 void start_guard_end(void);
 
+/* This process ends for another reason: its exit is no failure of MPI_Init. Safe in a signal
+ * handler. */
+void start_guard_stand_down(void);
+
 #endif

@@ -8,7 +8,7 @@
 #include "comm/comm.h"
 
 /* Signal handlers take no argument: static storage. */
-static volatile sig_atomic_t loop_stops, stop_flag;
+static volatile sig_atomic_t loop_stops, stop_flag, is_over, over_code;
 static atomic_bool save_flag; /* read and cleared atomically, so that no request is lost */
 static bool hangup_is_ignored;
 static double deadline; /* of time_now(); 0: none */
@@ -16,10 +16,11 @@ static double deadline; /* of time_now(); 0: none */
 static void on_stop(int sig) {
     (void)sig;
     stop_flag = 1;
-    if (!loop_stops)
-        comm_end_now(status_exit_code(ERR_STOPPED),
-                     "cria: stopped before the first step as asked (signal); --resume auto starts "
-                     "again from the newest checkpoint\n");
+    if (loop_stops) return;
+    if (is_over) comm_end_now(over_code, "");
+    comm_end_now(status_exit_code(ERR_STOPPED),
+                 "cria: stopped before the first step as asked (signal); --resume auto starts "
+                 "again from the newest checkpoint\n");
 }
 
 static void on_save(int sig) {
@@ -51,6 +52,10 @@ void stop_set_limit(double minutes) {
 }
 void stop_wait_for_loop(void) {
     loop_stops = 1;
+}
+void stop_command_is_over(int exit_code) {
+    over_code = exit_code;
+    is_over = 1;
 }
 
 bool stop_requested(void) {

@@ -18,6 +18,11 @@ void stop_install(void);
 
 void stop_set_limit(double minutes); /* 0: no limit; counts from this call */
 void stop_wait_for_loop(void);
+
+/* The command has ended, with this exit status: a signal that comes before the loop has begun now
+ * ends the process with it, without a message. Open MPI's mpirun sends SIGTERM to the ranks that
+ * are left once the first has exited. */
+void stop_command_is_over(int exit_code);
 bool stop_requested(void); /* by signal */
 bool stop_time_is_up(void);
 bool stop_take_save_request(void); /* true once per SIGUSR1 */

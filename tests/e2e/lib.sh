@@ -4,9 +4,7 @@
 # shellcheck shell=sh disable=SC2034 # variables are used where this is sourced
 set -u
 CDPATH='' cd -- "$(dirname -- "$0")/../.." || exit 3
-# Open MPI's mpirun takes twice this time to end a job in which a rank has failed (scripts/env.sh).
-export OMPI_MCA_odls_base_sigkill_timeout="${OMPI_MCA_odls_base_sigkill_timeout:-3}"
-export OMPI_MCA_orte_execute_quiet=1 # nor does it tell what cria has told
+export OMPI_MCA_orte_execute_quiet=1 # Open MPI's mpirun does not tell again what cria has told
 . scripts/env.sh
 cria=${BUILD:-build}/cria
 config=tests/e2e/micro.yaml
@@ -81,6 +79,10 @@ with_faults() {
     unset LD_PRELOAD FAULTS
 }
 
+is_open_mpi() { mpirun --version 2>&1 | grep -q 'Open MPI'; }
+# stop_mpirun: asks the job that runs to save and to stop, through mpirun. Open MPI's passes SIGUSR2 on; after
+# SIGTERM it kills the ranks and returns 1.
+stop_mpirun() { if is_open_mpi; then kill -USR2 "$job"; else kill -TERM "$job"; fi; }
 rank_pid() { sed -n "$(($1 + 1))p" "$work/pids"; } # in order of starting, which is any
 kill_ranks() {
     # shellcheck disable=SC2046 # a list of process ids

@@ -3,7 +3,8 @@
 # signalled: one rank, all, or mpirun; SIGUSR1 saves and goes on. Before the first step there is nothing to
 # save, and a request ends the job at once.
 #
-# MPICH's mpirun (hydra) passes signals on to every rank and returns the bitwise or of the ranks' exit
+# Open MPI's mpirun passes SIGUSR2 on; after SIGTERM it sends one to the ranks, kills them after a time, and
+# returns 1. MPICH's mpirun (hydra) passes all signals on to every rank and returns the bitwise or of the ranks' exit
 # statuses: 4 when all return 4, and so it can be told from 3, 2 and 0 in a Slurm script. (A rank that
 # dies from signal N makes it N.)
 # shellcheck source=tests/e2e/lib.sh
@@ -31,12 +32,22 @@ stopped 'SIGTERM to one rank' signal
 long all && kill_ranks TERM
 stopped 'SIGTERM to all ranks' signal
 
-long mpirun && kill -TERM "$job"
-stopped 'SIGTERM to mpirun' signal
+long mpirun && stop_mpirun
+stopped 'a signal to mpirun' signal
+if is_open_mpi; then
+    export OMPI_MCA_odls_base_sigkill_timeout=20 # until SIGTERM, and again until SIGKILL
+    long open_mpi && kill -TERM "$job"
+    export OMPI_MCA_odls_base_sigkill_timeout=0
+    ended
+    expect_status "SIGTERM to Open MPI's mpirun" 1
+    expect "SIGTERM to Open MPI's mpirun: step of the newest checkpoint" "$(newest_step)" "$(steps_logged)"
+    expect "SIGTERM to Open MPI's mpirun: sentence" "$(grep -v 'nobody reads stdout' "$work/err")" \
+        "cria: stopped after step $(steps_logged) as asked (signal); --resume auto continues"
+fi
 
-# As scancel does: every process of the job at once, and hydra passes its own on to the ranks as well.
-long job && { kill -TERM "$job"; kill_ranks TERM; }
-stopped 'SIGTERM to mpirun and all ranks' signal
+# As scancel does: every process of the job at once, and mpirun passes its own on to the ranks as well.
+long job && { stop_mpirun; kill_ranks TERM; }
+stopped 'a signal to mpirun and all ranks' signal
 
 for signal in INT HUP XCPU USR2; do
     long $signal && kill_ranks $signal
@@ -46,8 +57,8 @@ done
 # What hydra makes of the status after it has passed a signal on must not depend on luck.
 for round in 1 2 3 4 5; do
     start 1 single run.steps=1000000
-    wait_for steps_done 3 && kill -TERM "$job"
-    stopped "SIGTERM to mpirun -n 1, round $round" signal
+    wait_for steps_done 3 && stop_mpirun
+    stopped "a signal to mpirun -n 1, round $round" signal
     rm -r "$run"
 done
 
@@ -82,11 +93,18 @@ waits() {
     sleep 1 # the other one is on its way
 }
 for call in path=sotu_train,call=open call=MPI_Init_thread; do
-    waits "$call,rank=1,do=hang" && kill -TERM "$job"
-    ended_early "$call hangs, SIGTERM to mpirun"
+    waits "$call,rank=1,do=hang" && stop_mpirun
+    ended_early "$call hangs, a signal to mpirun"
     waits "$call,rank=0,do=hang" && kill -HUP "$(rank_pid 1)"
     ended_early "$call hangs, SIGHUP to one rank"
 done
+
+# A command that has ended with a mistake, but whose ranks still wait for each other, has told all.
+rm -rf "$work/hangs"
+FAULTS_HANG=$work/hangs with_faults 'call=MPI_Finalize,rank=1,do=hang' start 2 mistaken model.vocab=300
+wait_for test -e "$work/hangs" && kill_ranks TERM
+ended
+expect_refused 'SIGTERM after a mistake' 2 'but model.vocab is 300'
 
 saved() { [ -n "$(newest)" ]; }
 long user && kill -USR1 "$(rank_pid 0)"
