@@ -24,7 +24,8 @@
 #               start the job again
 #
 # SIGTERM and SIGINT go to the command as SIGTERM, which saves and stops, and it
-# ends with the status of that; SIGUSR1 goes to it as it is, which saves and goes
+# ends with the status of that. Open MPI's mpirun, which kills the ranks a second
+# after it has got SIGTERM, gets SIGUSR2 instead, which cria takes alike. SIGUSR1 goes to it as it is, which saves and goes
 # on. After SIGUSR2, which does not go to it, it is not started again.
 set -u
 
@@ -88,18 +89,22 @@ look_for_end() {
 
 # ---- signals ---------------------------------------------------------------------------------------
 
+stop_signal=TERM
+case ${1##*/} in
+    mpirun* | mpiexec*) ! "$1" --version 2>/dev/null | grep -q 'Open MPI\|OpenRTE\|PRRTE' || stop_signal=USR2 ;;
+esac
 child='' stopping='' pausing=''
 # shellcheck disable=SC2317 # called by the traps
 pass_on() { [ -z "$child" ] || kill "-$1" "$child" 2>/dev/null || true; }
-trap 'stopping=1; pass_on TERM' TERM INT
+trap 'stopping=1; pass_on $stop_signal' TERM INT
 trap '[ -n "$pausing" ] || pass_on USR1' USR1
-trap 'stopping=1; [ -z "$pausing" ] || pass_on TERM' USR2
+trap 'stopping=1; [ -z "$pausing" ] || pass_on $stop_signal' USR2
 
 # start COMMAND...: runs it to its end, however many signals come meanwhile. Sets status.
 start() {
     "$@" &
     child=$!
-    [ -z "$stopping" ] || pass_on TERM
+    [ -z "$stopping" ] || pass_on $stop_signal
     while :; do
         status=0
         wait "$child" 2>/dev/null || status=$?

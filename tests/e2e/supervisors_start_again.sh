@@ -123,6 +123,15 @@ expect_status 'a real run' 0
 expect 'a real run: starts' "$(grep -c '"kind":"head"' "$work/real/log.jsonl")" 4
 expect 'a real run: newest checkpoint' "$(find "$work/real" -name 'step_00000004.safetensors' | wc -l)" 1
 
+# Stopped by a signal, which mpirun passes on; the command names mpirun itself.
+run=$work/signalled
+"$supervise" -d "$run" mpirun -n 2 "$cria" train "$config" "run.dir=$run" run.steps=1000000 >"$work/out" 2>"$work/err" &
+job=$!
+wait_for steps_done 3 && kill -TERM $job
+ended
+expect_status 'a real run, SIGTERM' 4
+expect 'a real run, SIGTERM: newest checkpoint' "$(newest_step)" "$(steps_logged)"
+
 # ---- train.slurm -----------------------------------------------------------------------------------
 
 export PATH="$work/bin:$PATH" SLURM_SUBMIT_DIR="$work" SLURM_JOB_ID=77 SLURM_CPUS_PER_TASK=8
