@@ -53,6 +53,7 @@ export PATH="$bundle/bin:$PATH" LD_LIBRARY_PATH="$found${LD_LIBRARY_PATH:+:$LD_L
 END
 
 megabytes=$(du -sm "$bundle" | cut -f1)
-# Half of that is Debian 13's libmpich.
-[ "$megabytes" -lt 120 ] || fail "$bundle has $megabytes MB, more than 120"
+# With CUDA 12.4, which cannot compress kernels, on Debian 13, whose libmpich has 60 MB, it has 123; a CUDA
+# library that was not left out would add hundreds.
+[ "$megabytes" -lt 200 ] || fail "$bundle has $megabytes MB, more than 200"
 echo "$bundle: $megabytes MB"
