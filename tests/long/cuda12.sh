@@ -1,5 +1,5 @@
 #!/bin/sh
-# timeout: 10800
+# timeout: 5400
 # The oldest CUDA that cria builds with, 12.4, of Debian 13 in a chroot: everything compiles and links,
 # `cria version` says what stands in, the bundle finds the libraries of CUDA 12. What CUDA 12.6 and 12.8 have in
 # another form compiles with their headers, of which PyPI has no nvcc. No GPU is needed.
