@@ -208,6 +208,19 @@ static void every_mistake_names_its_stage(void **state) {
     }
 }
 
+/* The values of an override have no lines by which the second could be told. */
+static void an_override_sets_a_key_of_a_stage_once(void **state) {
+    (void)state;
+    Config c;
+    assert_status_fails(
+        parse_with(&c, STEPS(""), "stages=[{from: 5, optim.lr: 0.5, optim: {lr: 0.25}}]"), ERR_USER,
+        "stages[0]: optim.lr: found twice, expected once");
+    config_free(&c);
+    assert_status_ok(
+        parse_with(&c, STEPS(""), "stages=[{from: 5, optim.lr: 0.5}, {from: 6, optim.lr: 0.25}]"));
+    config_free(&c);
+}
+
 static void ranks_must_fit_every_stage(void **state) {
     (void)state;
     Config c;
@@ -231,6 +244,7 @@ int main(void) {
         cmocka_unit_test(what_is_not_reached_is_left_out),
         cmocka_unit_test(stages_are_part_of_the_hash),
         cmocka_unit_test(every_mistake_names_its_stage),
+        cmocka_unit_test(an_override_sets_a_key_of_a_stage_once),
         cmocka_unit_test(ranks_must_fit_every_stage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -210,6 +210,15 @@ static void refuse_twice(YamlText *s, int line, const char *name, int first_line
     problem_in(s, line, "%s: found twice, expected once; it is also on line %d", name, first_line);
 }
 
+/* Before the value of k is read. What an override holds has no line. */
+static void refuse_second_value(YamlText *s, int line, const ConfigKey *k) {
+    const KeyOrigin *first = &s->r->origin[k - config_keys];
+    if (s->override == NULL)
+        refuse_twice(s, line, k->name, first->line);
+    else if (s->item != NULL && first->valid)
+        problem_in(s, line, "%s: found twice, expected once", k->name);
+}
+
 /* Reads a mapping of keys and sections below `section` ("" at the top). Recursion is as deep as the
  * sections of the table, whatever the file holds. */
 void yaml_read_section(YamlText *s, const char *section) {
@@ -234,7 +243,7 @@ void yaml_read_section(YamlText *s, const char *section) {
             free(name);
             continue;
         } else if (k != NULL) {
-            refuse_twice(s, line, name, s->r->origin[k - config_keys].line);
+            refuse_second_value(s, line, k);
             read_value(s, k, line);
         } else if (below < 0) {
             report_unknown(s, line, name);
