@@ -31,7 +31,7 @@ typedef struct {
     int n;            /* values of the summary */
     char tags[TB_VALUES][32];
     float values[TB_VALUES];
-    char text[16]; /* the value of a summary that is a text */
+    char text[96]; /* the value of a summary that is a text */
 } TbEvent;
 
 typedef struct {
@@ -254,6 +254,26 @@ static void a_resumed_run_cuts_later_events(void **state) {
     for (int i = 0; i < 5; i++) assert_int_equal(shown[i], 100 * (i + 1));
 }
 
+static void a_stage_is_a_text_at_its_begin(void **state) {
+    (void)state;
+    TbEvent events[8];
+    config.log.tensorboard = true;
+    const StageRecord r = {.step = 5,
+                           .stage = "stages[1]",
+                           .changes = "\"optim.lr\": 0.001",
+                           .tokens = 1280,
+                           .sample = 40};
+    Sink *all = open_sinks("{}", 0);
+    all->stage(all, &r);
+    all->free(all);
+    assert_int_equal(read_events(events, 8, true), 3);
+    assert_int_equal(events[2].step, 5);
+    assert_int_equal(events[2].n, 1);
+    assert_string_equal(events[2].tags[0], "stage");
+    assert_string_equal(events[2].text,
+                        "stages[1] begins after step 5 and 1280 tokens: \"optim.lr\": 0.001");
+}
+
 static PhaseSpread some_phases[PHASES] = {
     [PHASE_FORWARD] = {1.5, 2.25, 4, 3}, [PHASE_OTHER] = {0, 0, 0.125, 1}};
 
@@ -310,6 +330,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         CASE(events_are_framed_as_tensorboard_reads_them),
         CASE(a_resumed_run_cuts_later_events),
+        CASE(a_stage_is_a_text_at_its_begin),
         CASE(events_can_be_read_after_a_full_disk),
         CASE(phases_are_in_log_and_events),
     };

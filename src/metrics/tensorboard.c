@@ -200,6 +200,16 @@ static void tensorboard_sample(Sink *s, const SampleRecord *r) {
     free(text);
 }
 
+/* At the last step before it, as in log.jsonl: it says what the curves do from there on. */
+static void tensorboard_stage(Sink *s, const StageRecord *r) {
+    StrBuf b = {0};
+    char *text = mem_printf("%s begins after step %lld and %.0f tokens: %s", r->stage,
+                            (long long)r->step, r->tokens, r->changes);
+    put_text(&b, "stage", text);
+    write_summary(s, r->step, &b);
+    free(text);
+}
+
 static void tensorboard_free(Sink *s) {
     log_file_close(&((TensorboardSink *)s)->file);
     log_file_close(&((TensorboardSink *)s)->by_tokens);
@@ -234,6 +244,7 @@ Status sink_tensorboard_open(Sink **s, const SinkRun *run) {
     }
     TensorboardSink *t = NEW(TensorboardSink, 1);
     t->sink = (Sink){.step = tensorboard_step,
+                     .stage = tensorboard_stage,
                      .eval = tensorboard_eval,
                      .sample = tensorboard_sample,
                      .free = tensorboard_free};
