@@ -2,7 +2,6 @@
 #include "ckpt/merge.h"
 
 #include <limits.h>
-#include <math.h>
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -12,6 +11,9 @@
 typedef struct {
     const char *weights;
 } Options;
+
+/* A sum of weights times values stays finite. */
+static const double WEIGHT_MAX = 1e100;
 
 /* One number above 0 for each checkpoint. */
 static Status parse_weights(const char *text, double *weights, int n) {
@@ -24,10 +26,12 @@ static Status parse_weights(const char *text, double *weights, int n) {
                                "for each checkpoint",
                                i, text, n);
         weights[i] = strtod(at, &end);
-        if (end == at || (*end != ',' && *end != '\0') || !(weights[i] > 0) || isinf(weights[i]))
-            return status_fail(
-                ERR_USER,
-                "cria merge: --weights: found '%s', expected numbers above 0, as in 1,2,1", text);
+        if (end == at || (*end != ',' && *end != '\0') || !(weights[i] > 0) ||
+            weights[i] > WEIGHT_MAX)
+            return status_fail(ERR_USER,
+                               "cria merge: --weights: found '%s', expected numbers above 0 and at "
+                               "most 1e100, as in 1,2,1",
+                               text);
     }
     if (*at == '\0') return OK;
     return status_fail(ERR_USER,

@@ -91,7 +91,7 @@ refused 'a missing file' 2 "cannot open $work/none" "$out" "$a" "$work/none"
 refused 'no folder for it' 2 "there is no folder $work/none" "$work/none/out.safetensors" "$a" "$b"
 refused 'too few weights' 2 "--weights: found 1 of them in '2', expected 2" "$out" "$a" "$b" --weights 2
 refused 'too many weights' 2 "--weights: found more than 2 in '1,2,3'" "$out" "$a" "$b" --weights 1,2,3
-for weights in 1,x 1,0 1,-1 inf,1 nan,1 1,,2; do
+for weights in 1,x 1,0 1,-1 inf,1 nan,1 1,,2 1e308,1e308; do
     refused "weights $weights" 2 "--weights: found '$weights', expected numbers above 0" "$out" "$a" "$b" --weights $weights
 done
 cksum "$work/uniform.safetensors" >"$work/before"
