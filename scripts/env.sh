@@ -13,14 +13,14 @@ export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 mpi_commands=${BUILD:-build}/mpi
 if [ -d "$mpi_commands" ]; then PATH=$(CDPATH='' cd -- "$mpi_commands" && pwd):$PATH; fi
 
-# Open MPI refuses to start for root and with more ranks than cores. When a rank has ended with another
-# status than 0, or mpirun is told to stop, it waits for a time, sends SIGTERM, waits again, and sends
-# SIGKILL, also to ranks that are gone: seconds for each run that fails. cria's ranks have nothing left to
-# lose once the first has ended. The second name of a pair is for version 5. MPICH reads none of this.
+# Open MPI refuses to start for root and with more ranks than cores. When it is told to stop, or a rank
+# has failed, it waits for a time, sends SIGTERM, waits again, and sends SIGKILL; its own time of one
+# second is too short for a checkpoint. The second name of a pair is for version 5. MPICH needs none of
+# this and reads none of it.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
-export OMPI_MCA_odls_base_sigkill_timeout="${OMPI_MCA_odls_base_sigkill_timeout:-0}"
-export PRTE_MCA_odls_base_sigkill_timeout="${PRTE_MCA_odls_base_sigkill_timeout:-0}"
+export OMPI_MCA_odls_base_sigkill_timeout="${OMPI_MCA_odls_base_sigkill_timeout:-60}"
+export PRTE_MCA_odls_base_sigkill_timeout="${PRTE_MCA_odls_base_sigkill_timeout:-60}"
 # Ranks in a container may not read each other's memory; Open MPI prints an error for every try.
 export OMPI_MCA_btl_vader_single_copy_mechanism=none
 

@@ -15,6 +15,8 @@
 # BUILD names the folder of the build.
 set -u
 CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 3
+# Open MPI's mpirun takes twice this time to end a job in which a rank has failed (scripts/env.sh).
+export OMPI_MCA_odls_base_sigkill_timeout="${OMPI_MCA_odls_base_sigkill_timeout:-0}"
 . scripts/env.sh
 
 word=${1-} tests=${BUILD:-build}/tests

@@ -4,6 +4,8 @@
 # shellcheck shell=sh disable=SC2034 # variables are used where this is sourced
 set -u
 CDPATH='' cd -- "$(dirname -- "$0")/../.." || exit 3
+# Open MPI's mpirun takes twice this time to end a job in which a rank has failed (scripts/env.sh).
+export OMPI_MCA_odls_base_sigkill_timeout="${OMPI_MCA_odls_base_sigkill_timeout:-0}"
 export OMPI_MCA_orte_execute_quiet=1 # Open MPI's mpirun does not tell again what cria has told
 . scripts/env.sh
 cria=${BUILD:-build}/cria
