@@ -268,6 +268,26 @@ static void test_hardware_check(Comm *host) {
     }
 }
 
+static const Comm *watched; /* whose copies are wrong while its memory is registered */
+
+static void wrong_while_direct(uint64_t *out, const void *x, int64_t bytes, Stream *s) {
+    bool direct = false;
+    for (int r = 0; r < watched->size; r++)
+        direct |= r != watched->rank && comm_is_direct(watched, r);
+    gpu->checksum(out, x, bytes - (direct ? 8 : 0), s);
+}
+
+/* What rank `bad` receives is right by NCCL only: no rank copies directly from there on. */
+static void test_fallback(Ops *wrong, Comm *group, Comm *host, int bad) {
+    watched = group;
+    wrong->checksum = wrong_while_direct;
+    EXPECT_OK(peers_check(bad == host->rank ? wrong : gpu, group, host, pool, POOL_BYTES, stream));
+    wrong->checksum = wrong_checksum;
+    EXPECT(!group->has_flags);
+    for (int r = 0; r < group->size; r++) EXPECT(!comm_is_direct(group, r));
+    EXPECT_OK(comm_register_buffer(group, pool, POOL_BYTES));
+}
+
 /* In the registered pool. Ranks may share a GPU: slow pairs are no failure. */
 static void test_peers_check(Comm *group, Comm *host) {
     Ops wrong = *gpu;
@@ -288,6 +308,8 @@ static void test_peers_check(Comm *group, Comm *host) {
             EXPECT_FAILS(st, ERR_ENV, text);
         else
             EXPECT_OK(st);
+        EXPECT_OK(comm_register_buffer(group, pool, POOL_BYTES));
+        if (expected) test_fallback(&wrong, group, host, bad);
     }
 }
 

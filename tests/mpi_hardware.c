@@ -2,7 +2,8 @@
  * ranks: 1 2 3 4
  * A backend that multiplies right passes, with every number of threads; one whose products have one
  * wrong bit on one rank is named on every rank. So is each copy that a rank receives with one wrong
- * bit, in one group of all ranks and in groups of two. */
+ * bit, in one group of all ranks and in groups of two; copies that are wrong only while memory is
+ * registered end no run. */
 #include <omp.h>
 
 #include "ops/linear.h"
@@ -22,6 +23,7 @@ static void flip(const Matmul *p, Stream *stream) {
 enum { BUFFER_BYTES = 5000 };
 static char buffer[BUFFER_BYTES];
 static const CommTable *inner;
+static bool registered; /* as if copies went from memory to memory, not through a library */
 
 /* The last bit of what a transfer may have brought. */
 static Status flip_received(Comm *c, CommTicket ticket, Stream *stream) {
@@ -31,10 +33,36 @@ static Status flip_received(Comm *c, CommTicket ticket, Stream *stream) {
     return OK;
 }
 
+static Status flip_while_registered(Comm *c, CommTicket ticket, Stream *stream) {
+    return registered ? flip_received(c, ticket, stream) : inner->wait(c, ticket, stream);
+}
+
+static Status take_registration(Comm *c, void *base, int64_t bytes) {
+    (void)c, (void)bytes;
+    registered = base != NULL;
+    return OK;
+}
+
 static int count(const char *text, const char *part) {
     int n = 0;
     for (const char *at = text; (at = strstr(at, part)) != NULL; at++) n++;
     return n;
+}
+
+/* Rank `bad` receives wrong copies while memory is registered, then also without. */
+static void test_fallback(Comm *group, Comm *host, int bad) {
+    CommTable right = *inner, wrong = *inner;
+    right.register_buffer = wrong.register_buffer = take_registration;
+    wrong.wait = flip_while_registered;
+    group->table = bad == host->rank ? &wrong : &right;
+    registered = true;
+    EXPECT_OK(peers_check(cpu_ops(), group, host, buffer, BUFFER_BYTES, NULL));
+    EXPECT(!registered);
+    wrong.wait = flip_received;
+    registered = true;
+    Status st = peers_check(cpu_ops(), group, host, buffer, BUFFER_BYTES, NULL);
+    EXPECT(!registered);
+    EXPECT_FAILS(st, ERR_ENV, "came out wrong, directly and by NCCL");
 }
 
 /* In groups of `size` ranks, which divides their number. */
@@ -55,6 +83,7 @@ static void test_peers(Comm *host, int size) {
         EXPECT_EQ(count(status_message(), "from rank"), size - 1);
         EXPECT_FAILS(st, ERR_ENV, "a pattern copied between their memories came out wrong");
     }
+    for (int bad = 0; bad < host->size && size > 1; bad++) test_fallback(group, host, bad);
     group->table = inner;
     comm_free(group);
 }

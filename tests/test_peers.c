@@ -62,7 +62,7 @@ static void of_two_ranks_one_way_can_be_slow(void **state) {
     expect_slow(2, true, "rank 1 from rank 0 on node a (20 GB/s): ");
 }
 
-static void wrong_pairs_end_the_run(void **state) {
+static void wrong_pairs_are_named(void **state) {
     (void)state;
     StrBuf slow = {0};
     copy_of(2, 0)->right = 0;
@@ -83,7 +83,7 @@ int main(void) {
         CASE(pairs_alike_are_well),
         CASE(a_slow_pair_is_named),
         CASE(of_two_ranks_one_way_can_be_slow),
-        CASE(wrong_pairs_end_the_run),
+        CASE(wrong_pairs_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

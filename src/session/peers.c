@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "base/median.h"
@@ -25,6 +26,7 @@ typedef struct {
     int64_t bytes;      /* of each */
     uint64_t *found;    /* device memory: checksum of what has arrived */
     uint64_t *expected; /* [ranks of the group] */
+    bool *direct;       /* [ranks of the group] whose copies are checked */
     Event *begin, *end;
     bool timed;
 } Copies;
@@ -49,6 +51,8 @@ static Status open_copies(Copies *c) {
     CHECK(c->ops->event_create(&c->end));
     CHECK(c->ops->mem_alloc((void **)&c->found, sizeof *c->found, "the check of copies"));
     c->expected = NEW(uint64_t, c->group->size);
+    c->direct = NEW(bool, c->group->size);
+    for (int r = 0; r < c->group->size; r++) c->direct[r] = comm_is_direct(c->group, r);
     return write_pattern(c, &c->expected[c->group->rank]);
 }
 
@@ -57,6 +61,7 @@ static void close_copies(Copies *c) {
     c->ops->event_free(c->end);
     c->ops->mem_free(c->found);
     free(c->expected);
+    free(c->direct);
 }
 
 /* A copy to this rank (from >= 0), from it (to >= 0), or of others only: every rank opens every
@@ -114,7 +119,7 @@ static Status copy_all(Copies *c, int first, PeerResult *r) {
     int n = (int)round_up(c->group->size, 2), rank = c->group->rank;
     for (int round = 0; round < n - 1 && round < PEERS_MAX; round++) {
         int peer = opponent(rank, n, round);
-        if (peer >= c->group->size || !comm_is_direct(c->group, peer)) peer = -1;
+        if (peer >= c->group->size || !c->direct[peer]) peer = -1;
         CHECK(copy_pair(c, peer, rank < peer, first, r));
         CHECK(copy_pair(c, peer, peer >= 0 && rank > peer, first, r));
     }
@@ -164,10 +169,7 @@ Status peers_judge(const PeerResult *results, int world, bool timed, StrBuf *slo
     end_list(&names, n_slow);
     Status st = OK;
     if (n_wrong > 0)
-        st = status_fail(ERR_ENV,
-                         "%s: a pattern copied between their memories came out wrong; set "
-                         "parallel.transport: nccl, or leave the device out "
-                         "(run.check_hardware=false skips this check)",
+        st = status_fail(ERR_ENV, "%s: a pattern copied between their memories came out wrong",
                          strbuf_text(&wrong));
     else if (n_slow > 0)
         strbuf_printf(slow,
@@ -182,23 +184,65 @@ Status peers_judge(const PeerResult *results, int world, bool timed, StrBuf *slo
 
 /* ---- the check ------------------------------------------------------------------------------- */
 
-static Status measure(Copies *c, Comm *host, int first, PeerResult *own) {
+/* What every rank copies, and what must arrive. */
+static Status prepare(Copies *c, Comm *host, int first) {
     uint64_t *all = NEW(uint64_t, host->size);
     Status st;
-    snprintf(own->node, sizeof own->node, "%s", comm_host_name(comm_world_rank()));
     CHECK_GOTO(comm_agree(host, open_copies(c)), done);
     all[host->rank] = c->expected[c->group->rank];
     CHECK_GOTO(comm_all_gather(host, all, sizeof *all, DT_U8, COMM_KIND_OTHER, NULL), done);
     for (int r = 0; r < c->group->size; r++) c->expected[r] = all[first + r];
-    CHECK_GOTO(comm_agree(host, copy_all(c, first, own)), done);
 done:
     free(all);
     return st;
 }
 
+/* all[host->size]: what every rank has received. */
+static Status measure(Copies *c, Comm *host, int first, PeerResult *all) {
+    PeerResult *own = &all[host->rank];
+    memset(own, 0, sizeof *own);
+    snprintf(own->node, sizeof own->node, "%s", comm_host_name(comm_world_rank()));
+    CHECK(comm_agree(host, copy_all(c, first, own)));
+    return comm_all_gather(host, all, sizeof *all, DT_U8, COMM_KIND_OTHER, NULL);
+}
+
+/* After wrong copies, on every rank: the same pairs again, now by the transport that needs no
+ * registered memory. Copies in host memory have no other one. */
+static Status fall_back(Copies *c, Comm *host, int first, PeerResult *all) {
+    char *found = mem_strdup(status_message());
+    status_clear();
+    StrBuf slow = {0};
+    Status st;
+    if (c->group->table->register_buffer == NULL) {
+        st = status_fail(
+            ERR_ENV, "%s; leave the node out (run.check_hardware=false skips this check)", found);
+        goto done;
+    }
+    CHECK_GOTO(comm_agree(host, comm_register_buffer(c->group, NULL, 0)), done);
+    CHECK_GOTO(measure(c, host, first, all), done);
+    st = peers_judge(all, host->size, false, &slow);
+    if (st != OK) {
+        status_clear();
+        st = status_fail(ERR_ENV,
+                         "%s, directly and by NCCL; leave the device out (run.check_hardware=false "
+                         "skips this check)",
+                         found);
+        goto done;
+    }
+    if (host->rank == 0)
+        log_warn(
+            "%s; NCCL copies them right, and this run goes on as with parallel.transport: nccl",
+            found);
+done:
+    strbuf_free(&slow);
+    free(found);
+    return comm_agree(host, st);
+}
+
 Status peers_check(const Ops *ops, Comm *group, Comm *host, void *buffer, int64_t bytes,
                    Stream *stream) {
     if (group->size == 1) return OK; /* on every rank */
+    int first = host->rank - group->rank;
     int64_t half = bytes / 2 / 256 * 256;
     Copies c = {.ops = ops,
                 .group = group,
@@ -210,9 +254,10 @@ Status peers_check(const Ops *ops, Comm *group, Comm *host, void *buffer, int64_
     PeerResult *all = NEW(PeerResult, host->size);
     StrBuf slow = {0};
     Status st;
-    CHECK_GOTO(measure(&c, host, host->rank - group->rank, &all[host->rank]), done);
-    CHECK_GOTO(comm_all_gather(host, all, sizeof *all, DT_U8, COMM_KIND_OTHER, NULL), done);
-    CHECK_GOTO(comm_agree(host, peers_judge(all, host->size, c.timed, &slow)), done);
+    CHECK_GOTO(prepare(&c, host, first), done);
+    CHECK_GOTO(measure(&c, host, first, all), done);
+    st = peers_judge(all, host->size, c.timed, &slow); /* the same on every rank */
+    if (st != OK) CHECK_GOTO(fall_back(&c, host, first, all), done);
     if (host->rank == 0 && slow.len > 0) log_warn("%s", strbuf_text(&slow));
 done:
     close_copies(&c);

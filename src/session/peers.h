@@ -31,7 +31,9 @@ typedef struct {
 Status peers_judge(const PeerResult *results, int world, bool timed, StrBuf *slow);
 
 /* Copies between all pairs of `group` that reach each other's memory (comm_is_direct), and judges:
- * rates only where the devices are not the host's. `buffer` [bytes] of device memory is
+ * rates only where the devices are not the host's. Where a copy between GPUs is wrong, all ranks
+ * give up the registered memory (comm_register_buffer of nothing), so that NCCL copies, and check
+ * again: rank 0 warns if that is right, ERR_ENV if it is not. `buffer` [bytes] of device memory is
  * overwritten; it lies in the registered allocation. Rank 0 warns of slow pairs. A fraction of a
  * second. Collective over `host`, whose ranks r to r + group->size - 1 are a group. */
 Status peers_check(const Ops *ops, Comm *group, Comm *host, void *buffer, int64_t bytes,

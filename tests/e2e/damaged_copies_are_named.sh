@@ -13,7 +13,7 @@ damaged() { # RANKS RUN ARGUMENT...
 }
 
 damaged 2 run run.steps=2 parallel.cp=2
-expect_refused 'a damaged copy' 3 "rank 0 from rank 1 on node $(uname -n): a pattern copied between their memories came out wrong"
+expect_refused 'a damaged copy' 3 "rank 0 from rank 1 on node $(uname -n): a pattern copied between their memories came out wrong; leave the node out"
 expect 'a damaged copy: steps' "$(steps_logged)" 0
 damaged 4 grid run.steps=2 parallel.cp=2
 expect_refused 'a damaged copy of a group' 3 'rank 0 from rank 1 on node'
