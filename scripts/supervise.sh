@@ -24,8 +24,8 @@
 #               start the job again
 #
 # SIGTERM and SIGINT go to the command as SIGTERM, which saves and stops, and it
-# ends with the status of that. Open MPI's mpirun, which kills the ranks a second
-# after it has got SIGTERM, gets SIGUSR2 instead, which cria takes alike. SIGUSR1
+# ends with the status of that. Open MPI's mpirun, which kills the ranks two
+# seconds after it has got SIGTERM, gets SIGUSR2 instead, which cria takes alike. SIGUSR1
 # goes to the command as it is, which saves and goes on. After SIGUSR2, which does
 # not go to it, it is not started again.
 set -u

@@ -41,7 +41,7 @@ void timing_set_ranks(Timing *t, Comm *host, Comm *device);
 Status timing_set_model(Timing *t, int64_t tokens, int hidden);
 
 /* `products`: how many times those two; 1 before a forward call, 2 before a backward one. With
- * ranks, each gets its own times; without what one waits for another whose products took longer. */
+ * ranks, each gets its own times. They hold no waiting for ranks whose products took longer. */
 Status timing_run(Timing *t, BenchCall call, void *ctx, int products, BenchTime *out);
 
 /* FLOP/s of a product of side x side x side in this state. */
