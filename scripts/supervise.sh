@@ -24,10 +24,10 @@
 #               start the job again
 #
 # SIGTERM and SIGINT go to the command as SIGTERM, which saves and stops, and it
-# ends with the status of that. Open MPI's mpirun, which kills the ranks two
-# seconds after it has got SIGTERM, gets SIGUSR2 instead, which cria takes alike. SIGUSR1
-# goes to the command as it is, which saves and goes on. After SIGUSR2, which does
-# not go to it, it is not started again.
+# ends with the status of that. Open MPI's mpirun kills the ranks two seconds
+# after SIGTERM: it gets SIGUSR2 instead, on which cria saves and stops as well.
+# SIGUSR1 goes to the command as it is, which saves and goes on. After SIGUSR2,
+# which does not go to it, it is not started again.
 set -u
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
